@@ -1,0 +1,1 @@
+"""Super-resolution on arrays. Knows numpy, torch, dask and scikit-image; never napari or Qt."""
