@@ -1,0 +1,305 @@
+"""Weights files: where they are, how they are fetched, that they are the right ones.
+
+Nothing here needs torch, so a widget may ask what is there. Loading is in `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from napari_cfsr.errors import (
+    DownloadError,
+    OptionError,
+    ScaleError,
+    TamperedWeightsError,
+    WeightsNotFoundError,
+)
+
+SCALES = (2, 3, 4)
+Kind = Literal["official", "bundled", "imported", "file"]
+
+OFFICIAL_URL = "https://raw.githubusercontent.com/Aitical/CFSR/ec9b237/model_zoo/"
+OFFICIAL_SHA256 = {
+    2: "e6440c1a70af2cfa16c51287593f681438c8f307a81f90367a24e42086522f2c",
+    3: "d501ce105b52550be501b327785d6fde27ca3534531f33aa0d530750ec41eb40",
+    4: "59c779a61c72238aed87683a908248d6e9e3cdb78a29a71da196d20092b6f2f6",
+}
+OFFICIAL_NOTICE = (
+    "The official weights are the CFSR authors' own. They state no licence (their model card "
+    "once said CC BY-NC 4.0): ask the authors before commercial use."
+)
+WEIGHTS_VARIABLE = "NAPARI_CFSR_WEIGHTS"  # a folder that is looked in first
+HOME_VARIABLE = "NAPARI_CFSR_HOME"  # cache and data go below it instead of the user's folders
+URL_VARIABLE = "NAPARI_CFSR_URL"  # a mirror of the official files
+BUNDLED = Path(__file__).parent.parent / "bundled"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 if unknown); may raise to stop
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file on this machine.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    sha256 : str
+        Hash of its bytes, in hexadecimal.
+    kind : {"official", "bundled", "imported", "file"}
+        Where it comes from.
+    """
+
+    path: Path
+    sha256: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.path.name}"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) / "cache" if home else platformdirs.user_cache_path("napari-cfsr", False)
+
+
+def data_folder() -> Path:
+    """Where imported backbones and refiners are kept."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) / "data" if home else platformdirs.user_data_path("napari-cfsr", False)
+
+
+def official_name(scale: int) -> str:
+    """File name of the official weights; raises `ScaleError` where there are none."""
+    if scale not in OFFICIAL_SHA256:
+        raise ScaleError(f"expected scale 2, 3 or 4, got {scale}: there are no weights for it")
+    return f"CFSR_x{scale}.pth"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: Path, scale: int) -> WeightsFile:
+    """The official file at `path`, checked byte for byte.
+
+    Raises
+    ------
+    TamperedWeightsError
+        It is not the published file.
+    """
+    expected, got = OFFICIAL_SHA256[scale], sha256_of(path)
+    if got != expected:
+        raise TamperedWeightsError(
+            f"{path} is not the published {official_name(scale)}: expected SHA-256 {expected}, got "
+            f"{got} ({path.stat().st_size} bytes). Delete it and fetch it again with "
+            f"'napari-cfsr models fetch --scale {scale}'"
+        )
+    return WeightsFile(path, got, "official")
+
+
+def official_path(scale: int) -> Path | None:
+    """The official file if it is here, not verified: the named folder first, then the cache."""
+    name = official_name(scale)
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    places = ([Path(folder)] if folder else []) + [cache_folder()]
+    return next((p / name for p in places if (p / name).is_file()), None)
+
+
+def bundled_path(scale: int) -> Path | None:
+    """The backbone of this package's own for `scale`, if there is one."""
+    path = BUNDLED / f"cfsr_x{scale}.safetensors"
+    return path if path.is_file() else None
+
+
+def imported_backbones() -> list[Path]:
+    """Backbones the user imported."""
+    return _files(data_folder() / "backbones")
+
+
+def refiner_files() -> Iterator[tuple[Path, Kind]]:
+    """All refiners on this machine: bundled first, then imported."""
+    for path in _files(BUNDLED / "refiners"):
+        yield path, "bundled"
+    for path in _files(data_folder() / "refiners"):
+        yield path, "imported"
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+
+
+def find_backbone(
+    scale: int,
+    backbone: str | os.PathLike[str] = "auto",
+    download: bool = True,
+    progress: Progress | None = None,
+) -> tuple[WeightsFile, list[str]]:
+    """Find the weights of a backbone, fetching the official ones if need be.
+
+    Parameters
+    ----------
+    scale : int
+        2, 3 or 4.
+    backbone : str or path
+        `"auto"` (official if on this machine or to be had, else bundled), `"official"`,
+        `"bundled"`, the name of an imported backbone, or a file.
+    download : bool
+        Whether the official file may be fetched.
+    progress : callable, optional
+        Called with bytes done and bytes in all during a download.
+
+    Returns
+    -------
+    WeightsFile, list of str
+        The file, and what the user should know of the choice.
+
+    Raises
+    ------
+    WeightsNotFoundError, TamperedWeightsError, DownloadError, ScaleError
+    """
+    if scale not in SCALES:
+        raise ScaleError(f"expected scale 2, 3 or 4, got {scale}")
+    if backbone == "bundled":
+        return _bundled(scale), []
+    if backbone == "official":
+        return _official(scale, download, progress), []
+    if backbone == "auto":
+        try:
+            return _official(scale, download, progress), []
+        except (WeightsNotFoundError, DownloadError) as error:
+            if bundled_path(scale) is None:
+                raise
+            return _bundled(scale), [f"official weights are not to be had here ({error})"]
+    path = Path(backbone).expanduser()
+    if path.is_file():
+        return WeightsFile(path, sha256_of(path), "file"), []
+    for imported in imported_backbones():
+        if str(backbone) in (imported.name, imported.stem):
+            return WeightsFile(imported, sha256_of(imported), "imported"), []
+    raise WeightsNotFoundError(
+        f'expected backbone "auto", "official", "bundled", an imported name or a file; '
+        f"got {str(backbone)!r}, which is none of them"
+    )
+
+
+def _bundled(scale: int) -> WeightsFile:
+    path = bundled_path(scale)
+    if path is None:
+        raise WeightsNotFoundError(
+            f'this version ships no x{scale} backbone of its own: use backbone="official"'
+        )
+    return WeightsFile(path, sha256_of(path), "bundled")
+
+
+def _official(scale: int, download: bool, progress: Progress | None) -> WeightsFile:
+    path = official_path(scale)
+    if path is not None:
+        return verified(path, scale)
+    if not download:
+        raise WeightsNotFoundError(
+            f"the official x{scale} weights are not on this machine: fetch them with 'napari-cfsr "
+            f"models fetch --scale {scale}', or name a folder that holds {official_name(scale)} "
+            f"in {WEIGHTS_VARIABLE}"
+        )
+    return fetch_official(scale, progress)
+
+
+class _Bar:
+    """What pooch wants of a progress bar; passes on to a function."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done, self.total = progress, 0, 0
+
+    def update(self, count: int) -> None:
+        self._done += count
+        self._progress(self._done, int(self.total or 0))
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
+    """Download the official weights into the cache, checked; a failure leaves nothing behind.
+
+    Parameters
+    ----------
+    scale : int
+        2, 3 or 4.
+    progress : callable, optional
+        Called with bytes done and bytes in all; an exception from it ends the download.
+
+    Raises
+    ------
+    DownloadError
+        No answer, a broken answer, or not the published file.
+    """
+    import pooch
+    import requests
+
+    name = official_name(scale)
+    url = os.environ.get(URL_VARIABLE, OFFICIAL_URL).rstrip("/") + "/" + name
+    folder = cache_folder()
+    downloader = pooch.HTTPDownloader(
+        timeout=30, progressbar=_Bar(progress) if progress is not None else False
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = pooch.retrieve(
+            url,
+            known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
+            fname=name,
+            path=folder,
+            downloader=downloader,
+        )
+    except requests.RequestException as error:
+        reason = f"{type(error).__name__}: {error}"
+    except ValueError as error:  # pooch: the hash differs
+        reason = f"what came is not the published file ({error})"
+    except OSError as error:
+        reason = f"it can't be written to {folder} ({error})"
+    else:
+        return verified(Path(path), scale)
+    raise DownloadError(
+        f"{name} could not be downloaded from {url}: {reason}. Nothing was kept. Try again, or get "
+        f"the file on another machine and name its folder in {WEIGHTS_VARIABLE}"
+    )
+
+
+def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
+    """Copy a weights file that was checked into the user's folder, all of it or nothing.
+
+    An official file goes to the cache under its official name. Raises `OptionError` if another
+    file of that name is there and `overwrite` is false.
+    """
+    sha = sha256_of(path)
+    scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
+    target = cache_folder() / official_name(scale) if scale else data_folder() / to / path.name
+    if target.exists() and sha256_of(target) != sha and not overwrite:
+        raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
