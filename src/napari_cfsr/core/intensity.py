@@ -1,0 +1,204 @@
+"""Intensities: any dtype to the [0,1] that the network knows, and back.
+
+The mapping is a straight line, so it can be undone; nothing is clipped on the way in. On the way
+out, values are clipped to what the dtype holds, and for the dtype range also to that range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.axes import ArrayLike, Axes
+from napari_cfsr.errors import ImageError, OptionError
+
+Mode = Literal["auto", "dtype", "data", "percentile"]
+MODES: tuple[Mode, ...] = ("auto", "dtype", "data", "percentile")
+Limits = tuple[float, float]
+Float32 = NDArray[np.float32]
+
+PERCENTILES = (0.1, 99.9)
+BLOCK = 2048  # pixels; a range is read in blocks of this size, so that lazy arrays stay lazy
+MOST_SAMPLED = 2**22  # values looked at for percentiles
+
+
+@dataclass(frozen=True)
+class IntensityMapping:
+    """A straight line from [low, high], in units of the data, to [0, 1].
+
+    Attributes
+    ----------
+    low, high : float
+        Data values that become 0 and 1.
+    dtype : str
+        Name of the dtype the data have and will have again.
+    clip : bool
+        Whether a float result is held within [low, high].
+    """
+
+    low: float
+    high: float
+    dtype: str
+    clip: bool = False
+
+    @property
+    def _wide(self) -> type[np.floating[Any]]:
+        """Precise enough for the dtype: float32 does not hold 32-bit integers."""
+        return np.float64 if np.dtype(self.dtype).itemsize >= 4 else np.float32
+
+    def to_unit(self, values: NDArray[Any]) -> Float32:
+        """Map data values of any shape to [0,1], not clipped."""
+        wide = self._wide
+        unit = (values.astype(wide) - wide(self.low)) / wide(self.high - self.low)
+        result: Float32 = unit.astype(np.float32)
+        return result
+
+    def from_unit(self, values: Float32) -> NDArray[Any]:
+        """Map [0,1] back to data values, rounded and clipped to the dtype."""
+        dtype = np.dtype(self.dtype)
+        data = self.to_data(values)
+        if dtype.kind == "b":
+            return data >= 0.5
+        if dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            # the largest integer may round up to a float beyond it, so clip below that
+            top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 16 else info.max
+            np.rint(data, out=data)
+            np.clip(data, info.min, top, out=data)
+        elif dtype == np.float16:
+            np.clip(data, -65504, 65504, out=data)
+        return data.astype(dtype)
+
+    def to_data(self, values: Float32) -> NDArray[Any]:
+        """Map [0,1] to data values in floating point: clipped to the range, not rounded."""
+        wide = self._wide
+        data: NDArray[Any] = values.astype(wide) * wide(self.high - self.low) + wide(self.low)
+        dtype = np.dtype(self.dtype)
+        if dtype.kind in "iu":
+            np.clip(data, np.iinfo(dtype).min, np.iinfo(dtype).max, out=data)
+        elif self.clip or dtype.kind == "b":
+            np.clip(data, self.low, self.high, out=data)
+        return data
+
+
+def dtype_range(dtype: np.dtype[Any]) -> Limits:
+    """Least and greatest value of an integer dtype; 0 and 1 for float and bool."""
+    if dtype.kind in "iu":
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    return 0.0, 1.0
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise `ImageError` unless `dtype` is bool, an integer or a real float of at most 64 bits."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise ImageError(
+            f"expected bool, integer or real float pixels, got {dtype}: convert the image first"
+        )
+
+
+def resolve_mapping(
+    array: ArrayLike,
+    axes: Axes,
+    mode: Mode | Limits = "auto",
+    check: Callable[[], None] = lambda: None,
+) -> tuple[IntensityMapping, ...]:
+    """The mapping of each independent channel (one, without a `C` axis).
+
+    It is the same for all T and Z, so that a time series does not flicker.
+
+    Parameters
+    ----------
+    array : array
+        The image.
+    axes : Axes
+        Its axes.
+    mode : {"auto", "dtype", "data", "percentile"} or (low, high)
+        `dtype`: the whole range of the dtype ([0,1] for floats). `data`: least to greatest finite
+        value. `percentile`: the 0.1 and 99.9 percentiles. Two numbers: those, in data units, as for
+        contrast limits. `auto`: `dtype` for bool, uint8 and integer colour, and for floats within
+        [0,1]; `data` for everything else.
+    check : callable
+        Called between blocks; may raise to stop.
+
+    Raises
+    ------
+    ImageError
+        The dtype can't be mapped.
+    OptionError
+        The mode does not exist, or its limits are not increasing and finite.
+    """
+    dtype = np.dtype(array.dtype)
+    check_dtype(dtype)
+    if isinstance(mode, str):
+        if mode not in MODES:
+            raise OptionError(
+                f"expected intensity one of {', '.join(MODES)} or (low, high), got {mode!r}"
+            )
+    else:
+        low, high = (float(v) for v in mode)
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
+        return (IntensityMapping(low, high, dtype.name),) * axes.channels
+    plain = dtype.kind == "b" or dtype == np.uint8 or (dtype.kind in "iu" and axes.samples >= 3)
+    if mode == "dtype" or (mode == "auto" and plain) or axes.is_empty:
+        return (IntensityMapping(*dtype_range(dtype), dtype.name, clip=True),) * axes.channels
+    if mode == "percentile":
+        ranges = _percentiles(array, axes, check)
+    else:
+        ranges = _extremes(array, axes, check)
+        if mode == "auto" and dtype.kind == "f" and all(lo >= 0 and hi <= 1 for lo, hi in ranges):
+            return (IntensityMapping(0.0, 1.0, dtype.name, clip=True),) * axes.channels
+    return tuple(IntensityMapping(*_widened(lo, hi, dtype), dtype.name) for lo, hi in ranges)
+
+
+def _widened(low: float, high: float, dtype: np.dtype[Any]) -> Limits:
+    """The range itself, or a tiny one around a constant, so that the constant comes back."""
+    if not (np.isfinite(low) and np.isfinite(high)):  # no finite value at all
+        return 0.0, 1.0
+    if high > low:
+        return low, high
+    return low, low + (1.0 if dtype.kind in "iu" else max(abs(low), 1e-30) * 1e-6)
+
+
+def _blocks(array: ArrayLike, axes: Axes) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Channel and colour values [S,h,w] of each block of each plane, alpha left out."""
+    colours = axes.samples - axes.has_alpha
+    for plane in axes.planes():
+        for y in range(0, axes.height, BLOCK):
+            for x in range(0, axes.width, BLOCK):
+                block = axes.read(array, plane, slice(y, y + BLOCK), slice(x, x + BLOCK))
+                yield axes.channel_of(plane), block[:colours]
+
+
+def _extremes(array: ArrayLike, axes: Axes, check: Callable[[], None]) -> list[Limits]:
+    """Least and greatest finite value of each channel."""
+    low, high = [np.inf] * axes.channels, [-np.inf] * axes.channels
+    for channel, block in _blocks(array, axes):
+        check()
+        if block.dtype.kind == "f":
+            block = block[np.isfinite(block)]
+        if block.size:
+            low[channel] = min(low[channel], float(block.min()))
+            high[channel] = max(high[channel], float(block.max()))
+    return list(zip(low, high, strict=True))
+
+
+def _percentiles(array: ArrayLike, axes: Axes, check: Callable[[], None]) -> list[Limits]:
+    """Percentiles of each channel, of an even sample where there are very many values."""
+    values = axes.plane_count // axes.channels * axes.height * axes.width
+    step = max(1, int(np.ceil((values / MOST_SAMPLED) ** 0.5)))
+    samples: list[list[NDArray[Any]]] = [[] for _ in range(axes.channels)]
+    for channel, block in _blocks(array, axes):
+        check()
+        block = block[:, ::step, ::step]
+        samples[channel].append(block[np.isfinite(block)].ravel())
+    result = []
+    for parts in samples:
+        together = np.concatenate(parts).astype(np.float64)
+        low, high = np.percentile(together, PERCENTILES) if together.size else (np.nan, np.nan)
+        result.append((float(low), float(high)))
+    return result
