@@ -1,0 +1,49 @@
+"""Super-resolution of napari layers with a frozen CFSR backbone and a small trainable refiner.
+
+The array API: arrays in, arrays out. Importing this package imports neither torch nor Qt; each
+name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_cfsr._version import __version__
+    from napari_cfsr.core.files import read_image
+    from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
+    from napari_cfsr.core.metrics import psnr
+    from napari_cfsr.core.model import SRModel, load_model
+
+_WHERE = {
+    "SRModel": "core.model",
+    "UpscaleResult": "core.inference",
+    "__version__": "_version",
+    "iter_upscale": "core.inference",
+    "load_model": "core.model",
+    "psnr": "core.metrics",
+    "read_image": "core.files",
+    "upscale": "core.inference",
+}
+
+__all__ = [
+    "SRModel",
+    "UpscaleResult",
+    "__version__",
+    "iter_upscale",
+    "load_model",
+    "psnr",
+    "read_image",
+    "upscale",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,318 @@
+"""A loaded model: backbone, refiner and engine behind one call. `load_model` imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.degradation import back_project
+from napari_cfsr.core.tiling import ALIGN
+from napari_cfsr.core.weights import Progress, WeightsFile, find_backbone
+from napari_cfsr.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.engines import Engine, Precision
+
+Float32 = NDArray[np.float32]
+Check = Callable[[], None]
+
+BACKBONE_FIELD = 63  # LR pixels to each side that a pixel depends on; FACTS of the network
+REFINER_FIELD = 3  # pixels to each side, of the image the refiner runs on
+BACK_PROJECTION_FIELD = 8  # LR pixels: 4 of the reduction, 2 of the enlargement, rounded up
+
+# What one LR pixel needs while the network runs, refiner included: measured with benchmarks/
+BYTES_PER_PIXEL = 6_000
+LARGEST_TILE = {"cpu": 256, "gpu": 512}  # LR pixels; on a CPU the cache and a prompt cancel decide
+SMALLEST_TILE = 32
+MEMORY_SHARE = 0.5  # of what is free
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How to predict.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+        `baseline`, `delta` or both.
+    ensemble : bool
+        Average over the eight flips and rotations.
+    back_projection : bool
+        One back-projection step; for input that is a bicubic reduction, at x4.
+    """
+
+    outputs: tuple[str, ...] = ("baseline",)
+    ensemble: bool = False
+    back_projection: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is made of; plain values only.
+
+    Attributes
+    ----------
+    scale : int
+    backbone, backbone_sha256, backbone_path : str
+    refiner, refiner_sha256, refiner_path, placement : str or None
+        None without a refiner.
+    engine, device, precision : str
+    notes : tuple of str
+        What the user should know of how it was chosen.
+    """
+
+    scale: int
+    backbone: str
+    backbone_sha256: str
+    backbone_path: str
+    refiner: str | None
+    refiner_sha256: str | None
+    refiner_path: str | None
+    placement: str | None
+    engine: str
+    device: str
+    precision: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model can predict."""
+        return ("baseline",) if self.refiner is None else ("baseline", "delta")
+
+    @property
+    def exact_halo(self) -> int:
+        """Halo in LR pixels beyond which nothing changes; a multiple of 8."""
+        field = BACKBONE_FIELD
+        if self.placement == "output":
+            field += -(-REFINER_FIELD // self.scale)
+        elif self.placement == "input":
+            field += REFINER_FIELD
+        return -(-field // 8) * 8
+
+    def largest_tile(self, free: int, halo: int) -> int:
+        """Greatest side of a tile, halo left out, that fits in `free` bytes; LR pixels."""
+        side = int((free * MEMORY_SHARE / BYTES_PER_PIXEL) ** 0.5) - 2 * halo
+        most = LARGEST_TILE["cpu" if self.device == "cpu" else "gpu"]
+        return max(SMALLEST_TILE, min(side, most) // ALIGN * ALIGN)
+
+
+class Model(Protocol):
+    """What `upscale` needs of a model; `SRModel` here, `RemoteModel` in another process."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def predict(
+        self, batch: Float32, how: Prediction, check: Check = ...
+    ) -> dict[str, Float32]: ...
+
+    def free_memory(self) -> int: ...
+
+    def to_cpu(self) -> bool: ...
+
+
+class SRModel:
+    """A model in this process; made by `load_model`.
+
+    Attributes
+    ----------
+    info : ModelInfo
+        What it is made of.
+    scale : int
+        Scale factor.
+    halo : int
+        Exact receptive field, LR pixels to each side, as a multiple of 8.
+    """
+
+    def __init__(self, engine: Engine, info: ModelInfo) -> None:
+        self._engine, self._info = engine, info
+
+    @property
+    def info(self) -> ModelInfo:
+        if self._info.device == self._engine.device:
+            return self._info
+        return ModelInfo(**{**vars(self._info), "device": self._engine.device})
+
+    @property
+    def scale(self) -> int:
+        return self._info.scale
+
+    @property
+    def halo(self) -> int:
+        return self._info.exact_halo
+
+    def __repr__(self) -> str:
+        i = self.info
+        return f"SRModel(x{i.scale}, {i.backbone}, refiner={i.refiner}, {i.engine} on {i.device})"
+
+    def predict(
+        self,
+        batch: Float32,
+        how: Prediction = Prediction(),
+        check: Check = lambda: None,
+    ) -> dict[str, Float32]:
+        """Super-resolve a batch of images that fit in memory.
+
+        Parameters
+        ----------
+        batch : array [N,1,h,w] or [N,3,h,w] of float32
+            Gray or RGB in [0,1]; values beyond are allowed. Gray is run as three equal channels
+            and averaged back.
+        how : Prediction
+            Which outputs, and how.
+        check : callable
+            Called several times a second; raises to stop.
+
+        Returns
+        -------
+        dict of str to array [N,1 or 3,h*scale,w*scale] of float32
+            Not clipped.
+
+        Raises
+        ------
+        ImageError
+            The batch has another shape.
+        OutOfMemoryError, DeviceError
+        """
+        if batch.ndim != 4 or batch.shape[1] not in (1, 3):
+            raise ImageError(f"expected a batch [N,1,h,w] or [N,3,h,w], got shape {batch.shape}")
+        missing = [name for name in how.outputs if name not in self.info.outputs]
+        if missing:
+            raise OptionError(f"expected outputs among {self.info.outputs}, got {missing[0]!r}")
+        check_back_projection(how.back_projection, self.scale)
+        gray = batch.shape[1] == 1
+        rgb = np.repeat(batch, 3, axis=1) if gray else batch
+        run = self._ensemble if how.ensemble else self._engine.run
+        result = run(rgb.astype(np.float32, copy=False), how.outputs, check)
+        if gray:
+            result = {k: v.mean(1, keepdims=True) for k, v in result.items()}
+        if how.back_projection:
+            result = {k: back_project(v, batch, self.scale) for k, v in result.items()}
+        return result
+
+    def _ensemble(
+        self, batch: Float32, outputs: tuple[str, ...], check: Check
+    ) -> dict[str, Float32]:
+        """Mean over eight flips and rotations, summed up as they come."""
+        total: dict[str, Float32] = {}
+        for quarter in range(4):
+            for flip in (False, True):
+                turned = np.rot90(batch, quarter, (2, 3))
+                part = self._engine.run(turned[..., ::-1] if flip else turned, outputs, check)
+                for name, value in part.items():
+                    back = np.rot90(value[..., ::-1] if flip else value, -quarter, (2, 3))
+                    if name in total:
+                        total[name] += back
+                    else:
+                        total[name] = back.copy()
+        for value in total.values():
+            value /= 8
+        return total
+
+    def free_memory(self) -> int:
+        """Bytes that are free where the network runs."""
+        return self._engine.free_memory()
+
+    def to_cpu(self) -> bool:
+        """Go on on the CPU; False if that is where it runs already."""
+        return self._engine.to_cpu()
+
+
+def check_back_projection(asked: bool, scale: int) -> None:
+    """Raise `OptionError` where back-projection was measured not to help."""
+    if asked and scale != 4:
+        raise OptionError(
+            f"expected scale 4 for back-projection, got {scale}: at x2 and x3 it was measured to "
+            "change nothing or to do harm"
+        )
+
+
+def load_model(
+    scale: int = 4,
+    backbone: str | os.PathLike[str] = "auto",
+    refiner: str | os.PathLike[str] | None = "auto",
+    device: str = "auto",
+    precision: Precision = "float32",
+    *,
+    download: bool = True,
+    progress: Progress | None = None,
+) -> SRModel:
+    """Load a backbone and the refiner that belongs to it.
+
+    Parameters
+    ----------
+    scale : {2, 3, 4}
+        Scale factor.
+    backbone : str or path
+        `"auto"` (official if on this machine or to be had, else bundled), `"official"`,
+        `"bundled"`, the name of an imported one, or a .pth or .safetensors file.
+    refiner : str, path or None
+        `"auto"` (the one that belongs to the backbone, if there is one), None, a name or a file.
+    device : str
+        `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
+    precision : {"float32", "fast"}
+        `"fast"`: bfloat16 on the CPU, float16 elsewhere.
+    download : bool
+        Whether the official weights may be fetched if they are not on this machine.
+    progress : callable, optional
+        Called with bytes done and bytes in all during a download.
+
+    Returns
+    -------
+    SRModel
+
+    Raises
+    ------
+    WeightsError
+        One of its kinds: not found, damaged, unsafe, another network, another scale, a refiner of
+        another backbone.
+    DeviceError
+        The device is not to be had.
+    """
+    file, notes = find_backbone(scale, backbone, download, progress)
+
+    from napari_cfsr.core.checkpoints import find_refiner, load_backbone, load_refiner
+    from napari_cfsr.core.engines import TorchEngine, choose_device
+
+    network = load_backbone(file, scale)
+    refiner_file = find_refiner(file, refiner)
+    refine_net, placement = None, None
+    if refiner_file is not None:
+        refine_net, card = load_refiner(refiner_file, file)
+        placement = card.placement
+    engine = TorchEngine(
+        network, refine_net, placement or "output", choose_device(device), precision
+    )
+    return SRModel(
+        engine, _describe(scale, file, refiner_file, placement, engine, precision, notes)
+    )
+
+
+def _describe(
+    scale: int,
+    backbone: WeightsFile,
+    refiner: WeightsFile | None,
+    placement: str | None,
+    engine: Engine,
+    precision: str,
+    notes: list[str],
+) -> ModelInfo:
+    return ModelInfo(
+        scale=scale,
+        backbone=backbone.name,
+        backbone_sha256=backbone.sha256,
+        backbone_path=str(backbone.path),
+        refiner=refiner.name if refiner else None,
+        refiner_sha256=refiner.sha256 if refiner else None,
+        refiner_path=str(refiner.path) if refiner else None,
+        placement=placement,
+        engine=engine.name,
+        device=engine.device,
+        precision=precision,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,113 @@
+"""Where a result comes from: everything needed to make it again."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from napari_cfsr.core.inference import UpscaleOptions, UpscaleResult
+from napari_cfsr.core.model import ModelInfo
+
+PACKAGES = ("napari-cfsr", "torch", "numpy", "napari")
+
+
+def load_call(arguments: dict[str, Any]) -> str:
+    """Python source of the `load_model` call with these arguments."""
+    inside = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+    return f"model = nc.load_model({inside})"
+
+
+def upscale_call(options: UpscaleOptions) -> str:
+    """Python source of the `upscale` call with these options; defaults are left out."""
+    default = UpscaleOptions()
+    given = {k: v for k, v in vars(options).items() if v != getattr(default, k)}
+    return (
+        "result = nc.upscale("
+        + ", ".join(["image", "model", *(f"{k}={v!r}" for k, v in given.items())])
+        + ")"
+    )
+
+
+def python_call(image: str, load: dict[str, Any], options: UpscaleOptions) -> str:
+    """Python source that makes the result.
+
+    Parameters
+    ----------
+    image : str
+        An expression for the image.
+    load : dict
+        Arguments of `load_model`.
+    options : UpscaleOptions
+        Options of `upscale`.
+    """
+    return "\n".join(
+        [
+            "import napari_cfsr as nc",
+            "",
+            f"image = {image}",
+            load_call(load),
+            upscale_call(options),
+            "",
+        ]
+    )
+
+
+def load_arguments(info: ModelInfo) -> dict[str, Any]:
+    """Arguments of `load_model` that give this very model on this machine."""
+    kind = info.backbone.split()[0]
+    return {
+        "scale": info.scale,
+        "backbone": kind if kind in ("official", "bundled") else info.backbone_path,
+        "refiner": info.refiner_path,
+        "device": info.device,
+        "precision": info.precision,
+    }
+
+
+def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]:
+    """Record of a run, of plain values only.
+
+    Parameters
+    ----------
+    result : UpscaleResult
+    source : str
+        Name of the input layer or file.
+    image : str
+        Expression for the image in the Python call.
+    """
+    options, info = result.options, result.info
+    return {
+        "input": source,
+        "scale": info.scale,
+        "backbone": info.backbone,
+        "backbone_sha256": info.backbone_sha256,
+        "refiner": info.refiner,
+        "refiner_sha256": info.refiner_sha256,
+        "placement": info.placement,
+        "engine": info.engine,
+        "device": info.device,
+        "precision": info.precision,
+        "tile": options.tile,
+        "halo": options.halo,
+        "ensemble": options.ensemble,
+        "back_projection": options.back_projection,
+        "axes": result.axes.names,
+        "intensity": [
+            {"low": m.low, "high": m.high, "dtype": m.dtype, "clip": m.clip} for m in result.mapping
+        ],
+        "versions": {"python": platform.python_version(), **_versions()},
+        "seconds": round(result.seconds, 3),
+        "notes": list(result.notes),
+        "python": python_call(image, load_arguments(info), options),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
