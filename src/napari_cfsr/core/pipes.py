@@ -1,0 +1,50 @@
+"""Messages between two processes over a pair of pipes: a small pickle, then arrays as raw bytes."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<Q")
+CHUNK = 2**22  # bytes; small enough that no other thread waits for a copy
+
+
+def send(stream: BinaryIO, message: Any, arrays: dict[str, NDArray[Any]] | None = None) -> None:
+    """Write a message and arrays; raises `OSError` if nobody reads any more."""
+    arrays = {k: np.ascontiguousarray(v) for k, v in (arrays or {}).items()}
+    shapes = {k: (v.shape, v.dtype.str) for k, v in arrays.items()}
+    head = pickle.dumps((message, shapes))
+    stream.write(_HEADER.pack(len(head)))
+    stream.write(head)
+    for array in arrays.values():
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), CHUNK):
+            stream.write(data[start : start + CHUNK])
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Read a message and its arrays; raises `EOFError` if the other side is gone."""
+    (length,) = _HEADER.unpack(_exactly(stream, bytearray(_HEADER.size)))
+    message, shapes = pickle.loads(_exactly(stream, bytearray(length)))
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        arrays[name] = np.empty(shape, dtype)
+        _exactly(stream, arrays[name].reshape(-1).view(np.uint8))
+    return message, arrays
+
+
+def _exactly(stream: BinaryIO, buffer: Any) -> Any:
+    """Fill `buffer` from the stream."""
+    view = memoryview(buffer)
+    filled = 0
+    while filled < len(view):
+        count = stream.readinto(view[filled : filled + CHUNK])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError("the other process is gone")
+        filled += count
+    return buffer
