@@ -1,0 +1,37 @@
+"""The demo window: a sample photo, the Upscale widget, and Upscale pressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_cfsr.sample_data import photo
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_cfsr.widgets.upscale import UpscaleWidget
+
+
+def build(viewer: napari.viewer.Viewer, scale: int, backbone: str) -> UpscaleWidget:
+    """Put the sample and the widget into a viewer; nothing runs yet."""
+    from napari_cfsr.widgets.upscale import UpscaleWidget
+
+    for data, arguments, _ in photo(scale):
+        viewer.add_image(data, **arguments)
+    viewer.scale_bar.visible = True
+    widget = UpscaleWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Upscale", area="right")
+    widget.form.scale.value = scale
+    widget.choose_backbone(backbone)
+    return widget
+
+
+def show(scale: int = 4, backbone: str = "auto") -> None:
+    """Open napari, upscale the sample, and stay until the window is closed."""
+    import napari
+    from qtpy.QtCore import QTimer
+
+    viewer = napari.Viewer(title="napari-cfsr demo")
+    widget = build(viewer, scale, backbone)
+    QTimer.singleShot(500, widget.controls.start_button.click)
+    napari.run()

@@ -1,0 +1,385 @@
+"""napari layers to arrays and back: what a layer is, and where a result lies in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+from napari.layers import Image, Labels, Shapes
+from napari.utils.colormaps import Colormap
+from napari.utils.transforms import Affine
+from numpy.typing import NDArray
+
+from napari_cfsr.core.inference import UpscaleResult
+from napari_cfsr.core.provenance import provenance
+from napari_cfsr.errors import ImageError
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+Region = tuple[slice, ...]  # one slice for each dimension of the layer, colour samples left out
+
+LARGEST_TEXTURE = 16384  # pixels; larger results are shown as a pyramid
+DIFFERENCE_COLORMAP = Colormap(
+    [[0.25, 0.6, 1.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.1]], name="difference (blue - 0 +)"
+)
+LOOK = ("blending", "opacity", "interpolation2d", "interpolation3d", "rendering", "projection_mode")
+GRAY_LOOK = ("colormap", "gamma", "contrast_limits")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image layer as it was when the run began.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layer.
+    data : array
+        The region to upscale, not yet read where the layer is lazy.
+    axes : str
+        A letter for each dimension of `data`; `S` for colour samples.
+    region : tuple of slice
+        Where `data` lies in the layer.
+    scale, translate : array
+        Of the layer, one for each dimension without colour samples.
+    rotate, shear, affine : array
+        Of the layer.
+    units, axis_labels : tuple of str
+    look : dict
+        Colormap, contrast limits, blending and the like.
+    expression : str
+        Python that gives `data` in napari's console.
+    """
+
+    name: str
+    data: Any
+    axes: str
+    region: Region
+    scale: NDArray[np.float64]
+    translate: NDArray[np.float64]
+    rotate: NDArray[np.float64]
+    shear: NDArray[np.float64]
+    affine: NDArray[np.float64]
+    units: tuple[str, ...]
+    axis_labels: tuple[str, ...]
+    look: dict[str, Any]
+    expression: str
+
+    @property
+    def rgb(self) -> bool:
+        return "S" in self.axes
+
+    @property
+    def contrast_limits(self) -> tuple[float, float]:
+        low, high = self.look["contrast_limits"]
+        return float(low), float(high)
+
+
+def layer_axes(layer: Image) -> str:
+    """Axes of a layer's data, by its axis labels where these name Y and X, else Y and X last."""
+    labels = [_letter(label) for label in layer.axis_labels]
+    if labels.count("Y") != 1 or labels.count("X") != 1:
+        labels = ["", *labels][-layer.ndim :]
+        labels[-2:] = ["Y", "X"]
+        labels[:-2] = ["" if label in ("Y", "X") else label for label in labels[:-2]]
+    free = [c for c in "ZTPQRUVW" if c not in labels][::-1]
+    axes = ""
+    for label in labels:
+        known = label and label not in axes
+        axes += label if known else free.pop()
+    return axes + "S" * bool(layer.rgb)
+
+
+def _letter(label: str) -> str:
+    """The axis letter that a label stands for, or nothing."""
+    word = label.strip().lower()
+    if word in ("channel", "channels"):
+        return "C"
+    if word in ("time", "frame", "frames"):
+        return "T"
+    return word.upper() if len(word) == 1 and word in "tzcyxpqruvw" else ""
+
+
+def level_zero(layer: Image) -> Any:
+    """The full-resolution data of a layer; lazy unless it is in memory or a memory map."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    if isinstance(data, np.ndarray | da.Array):
+        return data
+    inner = getattr(data, "data", None)  # xarray
+    if isinstance(inner, np.ndarray | da.Array):
+        return inner
+    return da.asarray(data)
+
+
+def data_to_world(layer: Layer) -> Affine:
+    """Data to world of a layer; the public `data_to_world` applies `affine` twice."""
+    own = Affine(
+        scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear
+    )
+    return Affine(
+        affine_matrix=np.asarray(layer.affine.affine_matrix) @ np.asarray(own.affine_matrix)
+    )
+
+
+def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
+    """Snapshot of a layer, on the GUI thread.
+
+    Parameters
+    ----------
+    layer : Image
+    region : tuple of slice, optional
+        Part to upscale, in data coordinates; all of it by default.
+
+    Raises
+    ------
+    ImageError
+        The layer has fewer than two dimensions.
+    """
+    if layer.ndim < 2:
+        raise ImageError(
+            f"expected a layer with Y and X, got '{layer.name}' with {layer.ndim} axis"
+        )
+    data = level_zero(layer)
+    whole = tuple(slice(0, n) for n in data.shape[: layer.ndim])
+    region = region or whole
+    expression = f"viewer.layers[{layer.name!r}].data" + "[0]" * bool(layer.multiscale)
+    if region != whole:
+        expression += "[" + ", ".join(f"{s.start}:{s.stop}" for s in region) + "]"
+    names = LOOK if layer.rgb else LOOK + GRAY_LOOK
+    look = {name: getattr(layer, name) for name in names}
+    look.setdefault("contrast_limits", (0, 1))
+    return ImageInput(
+        name=layer.name,
+        data=data[region],
+        axes=layer_axes(layer),
+        region=region,
+        scale=np.array(layer.scale, float),
+        translate=np.array(layer.translate, float),
+        rotate=np.array(layer.rotate, float),
+        shear=np.array(layer.shear, float),
+        affine=np.array(layer.affine.affine_matrix, float),
+        units=tuple(str(u) for u in layer.units),
+        axis_labels=tuple(layer.axis_labels),
+        look=look,
+        expression=expression,
+    )
+
+
+def output_placement(source: ImageInput, scale: int) -> dict[str, Any]:
+    """Transform of a result: the world coordinates of every landmark stay what they were.
+
+    With pixel centres on whole numbers, output pixel q is input pixel (q + 1/2) / s - 1/2, so the
+    origin lies (s - 1) / 2s input pixels before the first pixel of the region.
+    """
+    axes = source.axes.replace("S", "")
+    factor = np.array([scale if name in "YX" else 1 for name in axes], float)
+    origin = np.array([s.start for s in source.region], float) - (factor - 1) / (2 * factor)
+    linear = Affine(scale=source.scale, rotate=source.rotate, shear=source.shear).linear_matrix
+    return {
+        "scale": source.scale / factor,
+        "translate": source.translate + np.asarray(linear) @ origin,
+        "rotate": source.rotate,
+        "shear": source.shear,
+        "affine": source.affine,
+        "units": source.units,
+        "axis_labels": source.axis_labels,
+    }
+
+
+def shown_difference(result: UpscaleResult) -> NDArray[np.float32] | None:
+    """The difference as one channel: itself for gray, its luma (BT.601 weights) for colour."""
+    difference, axes = result.difference, result.axes
+    if difference is None or "S" not in axes.names:
+        return difference
+    if difference.shape[-1] == 1:
+        return difference[..., 0]
+    shown: NDArray[np.float32] = difference @ np.array([0.299, 0.587, 0.114], np.float32)
+    return shown
+
+
+def extremes(values: NDArray[Any]) -> tuple[float, float]:
+    """Least and greatest finite value; zeros if there is none. A row at a time: no large copies."""
+    low, high = np.inf, -np.inf
+    for row in values.reshape(-1, values.shape[-1]) if values.size else ():
+        finite = row[np.isfinite(row)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What `viewer.add_image` is called with."""
+
+    data: Any
+    arguments: dict[str, Any]
+
+
+def result_layers(
+    result: UpscaleResult,
+    source: ImageInput,
+    difference: NDArray[np.float32] | None,
+    limits: tuple[float, float],
+) -> list[LayerSpec]:
+    """Layers for a result, in the order they are to be added.
+
+    Parameters
+    ----------
+    result : UpscaleResult
+    source : ImageInput
+        What was upscaled.
+    difference : array, optional
+        As by `shown_difference`.
+    limits : (float, float)
+        Its extremes.
+    """
+    scale = result.info.scale
+    record = provenance(result, source.name, source.expression)
+    placement = output_placement(source, scale)
+    axes = source.axes.replace("S", "")
+    spatial = (axes.index("Y"), axes.index("X"))
+    layers = []
+    for name, array in result.arrays().items():
+        if name == "difference":
+            continue
+        look = dict(source.look)
+        if source.rgb:
+            del look["contrast_limits"]
+        layers.append(_spec(array, f"{source.name} x{scale} {name}", look, source.rgb, spatial))
+    if difference is not None:
+        most = max(abs(limits[0]), abs(limits[1])) or 1.0
+        look = {name: source.look[name] for name in LOOK}
+        look |= {
+            "colormap": DIFFERENCE_COLORMAP,
+            "contrast_limits": (-most, most),
+            "gamma": 1.0,
+            "visible": False,
+        }
+        layers.append(_spec(difference, f"{source.name} x{scale} difference", look, False, spatial))
+    for layer in layers:
+        layer.arguments.update(placement, metadata={"napari_cfsr": record})
+    return layers
+
+
+def _spec(
+    data: NDArray[Any], name: str, look: dict[str, Any], rgb: bool, spatial: tuple[int, int]
+) -> LayerSpec:
+    """One layer; a pyramid of views where one texture would be too large."""
+    levels = pyramid(data, spatial)
+    multiscale = len(levels) > 1
+    return LayerSpec(
+        levels if multiscale else data,
+        {"name": name, "rgb": rgb, "multiscale": multiscale, **look},
+    )
+
+
+def pyramid(data: NDArray[Any], spatial: tuple[int, int]) -> list[NDArray[Any]]:
+    """The array, then every second pixel of it, and so on: views, which take no memory."""
+    levels = [data]
+    step = 1
+    while max(levels[-1].shape[i] for i in spatial) > (LARGEST_TEXTURE if step == 1 else 2048):
+        step *= 2
+        where = [slice(None)] * data.ndim
+        for i in spatial:
+            where[i] = slice(None, None, step)
+        levels.append(data[tuple(where)])
+    return levels
+
+
+def visible_region(layer: Image, displayed: Sequence[int]) -> Region:
+    """The part of a layer that the canvas shows, in data pixels.
+
+    Raises
+    ------
+    ImageError
+        Nothing of the layer is in view.
+    """
+    factors = layer.downsample_factors[layer.data_level] if layer.multiscale else 1
+    corners = np.asarray(layer.corner_pixels, float) * factors
+    bounds = [
+        (corners[0, i], corners[1, i] + 1) if i in displayed else (0, np.inf)
+        for i in range(layer.ndim)
+    ]
+    return _clipped(layer, bounds, "the current view")
+
+
+def box_region(layer: Image, selection: Layer) -> Region:
+    """The box around the selected shapes, or around the selected label, in pixels of `layer`.
+
+    Raises
+    ------
+    ImageError
+        Nothing is selected, or the box lies outside the layer.
+    """
+    if isinstance(selection, Shapes):
+        chosen = sorted(selection.selected_data) or range(len(selection.data))
+        if not chosen:
+            raise ImageError(f"expected a shape in '{selection.name}', got none: draw one first")
+        points = np.concatenate([selection.data[i] for i in chosen])
+        low, high = points.min(0), points.max(0)
+    elif isinstance(selection, Labels):
+        data = level_zero(selection)
+        where = np.argwhere(np.asarray(data == selection.selected_label))
+        if not len(where):
+            raise ImageError(
+                f"expected pixels with label {selection.selected_label} in '{selection.name}', got "
+                "none: select a label that is painted"
+            )
+        low, high = where.min(0) - 0.5, where.max(0) + 0.5
+    else:
+        raise ImageError(f"expected a shapes or labels layer, got '{selection.name}'")
+    world = data_to_world(selection)(_corners(low, high))
+    n = min(layer.ndim, selection.ndim)
+    centre = data_to_world(layer)(np.array([(s - 1) / 2 for s in layer_shape(layer)], float))
+    full = np.repeat(np.asarray(centre, float)[None], len(world), axis=0)
+    full[:, -n:] = np.asarray(world)[:, -n:]
+    own = np.asarray(data_to_world(layer).inverse(full))
+    bounds: list[tuple[float, float]] = [(0, np.inf)] * (layer.ndim - n)
+    for i in range(layer.ndim - n, layer.ndim):
+        bounds.append((own[:, i].min() + 0.5, own[:, i].max() + 0.5))
+    axes = layer_axes(layer)
+    bounds = [b if axes[i] in "YX" else (0, np.inf) for i, b in enumerate(bounds)]
+    return _clipped(layer, bounds, f"the box in '{selection.name}'")
+
+
+def layer_shape(layer: Image) -> tuple[int, ...]:
+    """Shape of the full-resolution data without colour samples."""
+    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
+    return tuple(shape[: layer.ndim])
+
+
+def current_slices(layer: Image, region: Region | None, point: Sequence[float]) -> Region:
+    """`region` with every axis but Y and X cut down to the slice at a world point."""
+    axes, shape = layer_axes(layer), layer_shape(layer)
+    region = region or tuple(slice(0, n) for n in shape)
+    world = np.asarray(point, float)[-layer.ndim :]
+    at = np.rint(np.asarray(data_to_world(layer).inverse(world))).astype(int)
+    return tuple(
+        r if axes[i] in "YX" else slice(k := int(np.clip(at[i], 0, shape[i] - 1)), k + 1)
+        for i, r in enumerate(region)
+    )
+
+
+def _corners(low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
+    """All corners [2**n,n] of a box."""
+    n = len(low)
+    choice = np.array(np.meshgrid(*[(0, 1)] * n, indexing="ij")).reshape(n, -1).T
+    return np.where(choice, high, low).astype(float)
+
+
+def _clipped(layer: Image, bounds: Sequence[tuple[float, float]], what: str) -> Region:
+    """Whole pixels within bounds and the layer; at least one on each axis."""
+    region = []
+    for (low, high), length in zip(bounds, layer_shape(layer), strict=True):
+        start = int(np.clip(np.floor(low + 1e-6), 0, length))
+        stop = int(min(np.ceil(high - 1e-6), length))
+        if stop <= start:
+            raise ImageError(
+                f"expected {what} to overlap '{layer.name}', got none of its pixels: move it there"
+            )
+        region.append(slice(start, stop))
+    return tuple(region)

@@ -1,0 +1,107 @@
+"""Start and Cancel, a progress bar with time left, and a status line."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+STEPS = 1000  # resolution of the progress bar
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class RunControls(QWidget):
+    """Controls of one kind of run; emits what was clicked, shows what it is told."""
+
+    started = Signal()
+    cancelled = Signal()
+
+    def __init__(self, start_text: str) -> None:
+        super().__init__()
+        self.start_button = QPushButton(start_text)
+        self.cancel_button = QPushButton("Cancel")
+        self.progress = QProgressBar()
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        # long words such as paths must not widen the dock
+        self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+        self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
+        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 2)
+        buttons.addWidget(self.cancel_button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(buttons)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.status)
+        self.start_button.clicked.connect(self.started)
+        self.cancel_button.clicked.connect(self.cancelled)
+        self._blocked = ""
+        self._running = False
+        self.progress.setTextVisible(True)
+        self._update()
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    def block(self, reason: str) -> None:
+        """Disable Start with the reason shown; an empty reason enables it."""
+        changed, self._blocked = reason != self._blocked, reason
+        if changed and not self._running:
+            self.status.setText(reason)
+        self._update()
+
+    def begin(self) -> None:
+        self._running = True
+        self.progress.setRange(0, 0)
+        self.progress.setFormat("")
+        self._update()
+
+    def show_step(
+        self, text: str, fraction: float | None = None, seconds_left: float | None = None
+    ) -> None:
+        """Show where a run is; without a fraction the bar only shows that it is alive."""
+        self.status.setText(text)
+        if fraction is None:
+            self.progress.setRange(0, 0)
+            return
+        self.progress.setRange(0, STEPS)
+        self.progress.setValue(round(fraction * STEPS))
+        left = "" if seconds_left is None else f" - {duration(seconds_left)} left"
+        self.progress.setFormat(f"{fraction:.0%}{left}")
+
+    def end(self, text: str) -> None:
+        """The run is over, for whatever reason; the form works again."""
+        self._running = False
+        self.progress.setRange(0, STEPS)
+        self.progress.setValue(0)
+        self.progress.setFormat("")
+        self.status.setText(text)
+        self._update()
+
+    def _update(self) -> None:
+        self.start_button.setEnabled(not self._running and not self._blocked)
+        self.start_button.setToolTip(self._blocked)
+        self.cancel_button.setEnabled(self._running)
+        self.progress.setVisible(self._running)

@@ -1,0 +1,33 @@
+"""What a form remembers between sessions: a small JSON file in the user's data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_cfsr.core.weights import data_folder
+
+
+def settings_path(form: str) -> Path:
+    return data_folder() / "settings" / f"{form}.json"
+
+
+def read_settings(form: str) -> dict[str, Any]:
+    """Settings of a form; empty where there are none or where they can't be read."""
+    try:
+        values = json.loads(settings_path(form).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def write_settings(form: str, values: dict[str, Any]) -> None:
+    """Keep settings, all of them or none; a full or read-only disk is no reason to stop work."""
+    path = settings_path(form)
+    partial = path.with_suffix(".partial")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(values), encoding="utf-8")
+        partial.replace(path)

@@ -1,0 +1,330 @@
+"""The Upscale widget: choose a layer, press Upscale, get layers that lie exactly over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import napari
+from napari.layers import Image, Labels, Layer, Shapes
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_cfsr.core.provenance import load_arguments, python_call
+from napari_cfsr.core.remote import RemoteModel
+from napari_cfsr.core.weights import OFFICIAL_NOTICE
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.layers import (
+    ImageInput,
+    LayerSpec,
+    Region,
+    box_region,
+    current_slices,
+    read_layer,
+    result_layers,
+    visible_region,
+)
+from napari_cfsr.widgets.run_controls import RunControls, duration
+from napari_cfsr.widgets.settings import read_settings, write_settings
+from napari_cfsr.widgets.upscale_form import (
+    FROM_FILE,
+    REGIONS,
+    SLICES,
+    FormValues,
+    UpscaleForm,
+    backbone_path,
+)
+from napari_cfsr.workers import (
+    CancelToken,
+    Step,
+    UpscaleOutcome,
+    UpscaleRequest,
+    fetch_worker,
+    upscale_worker,
+)
+
+if TYPE_CHECKING:
+    from napari.qt.threading import GeneratorWorker
+
+SETTINGS = "upscale"
+
+
+class UpscaleWidget(QWidget):
+    """Upscale a layer of the viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The viewer the widget belongs to.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._model = RemoteModel()
+        self._token: CancelToken | None = None
+        self._last: UpscaleOutcome | None = None
+        self._pending: list[LayerSpec] = []
+        self._adding = False
+        self.form = UpscaleForm(self._image_names, self._box_names, self._refresh)
+        self.controls = RunControls("Upscale")
+        self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
+        self.fetch_button.setToolTip(OFFICIAL_NOTICE)
+        self.copy_button = QPushButton("Copy as Python")
+        self.copy_button.setToolTip("Copy the call that makes the last result, or the next one.")
+        self._arrange()
+        self.controls.started.connect(self._start)
+        self.controls.cancelled.connect(self._cancel)
+        self.fetch_button.clicked.connect(self._fetch)
+        self.copy_button.clicked.connect(self._copy)
+        self.form.restore(read_settings(SETTINGS))
+        layers = napari_viewer.layers
+        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            event.connect(self._on_layers)
+        layers.selection.events.active.connect(self._on_active)
+        self._follow(layers.selection.active)
+        self._stop = _stopper(self._model)
+        self.destroyed.connect(self._stop)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._stop)
+        self._refresh()
+
+    def _arrange(self) -> None:
+        advanced = QCollapsible("Advanced")
+        advanced.setContent(self.form.advanced.native)
+        advanced.collapse(animate=False)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.form.main.native)
+        column.addWidget(advanced)
+        column.addStretch()
+        scroll = QScrollArea()
+        scroll.setWidget(inside)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        bar = scroll.verticalScrollBar().sizeHint().width()
+        scroll.setMinimumWidth(inside.minimumSizeHint().width() + bar)
+        layout = QVBoxLayout(self)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self.fetch_button)
+        layout.addWidget(self.controls)
+        layout.addWidget(self.copy_button)
+        self.advanced = advanced
+
+    # what is there
+
+    def _image_names(self) -> list[str]:
+        return [x.name for x in self._viewer.layers if isinstance(x, Image)]
+
+    def _box_names(self) -> list[str]:
+        return [x.name for x in self._viewer.layers if isinstance(x, Shapes | Labels)]
+
+    def _on_layers(self) -> None:
+        for layer in self._viewer.layers:  # connecting twice does nothing
+            layer.events.name.connect(self._refresh_form)
+        self._refresh_form()
+
+    def _refresh_form(self) -> None:
+        self.form.update()
+        self._refresh()
+
+    def _on_active(self) -> None:
+        self._follow(self._viewer.layers.selection.active)
+
+    def _follow(self, layer: Layer | None) -> None:
+        """Choose the layer that was selected in the viewer."""
+        if isinstance(layer, Image) and not self.controls.running and not self._adding:
+            self.form.update()
+            self.form.layer.value = layer.name
+
+    def _refresh(self) -> None:
+        """Enable what can be done; say why where it can't."""
+        values = self.form.values()
+        missing = self._weights_missing(values)
+        self.fetch_button.setVisible(missing and values.backbone in ("auto", "official"))
+        self.fetch_button.setEnabled(not self.controls.running)
+        self.controls.block(self._reason(values, missing))
+        self.copy_button.setEnabled(bool(values.layer))
+
+    def _weights_missing(self, values: FormValues) -> bool:
+        from_file = self.form.backbone.value == FROM_FILE
+        return not from_file and backbone_path(values.scale, values.backbone) is None
+
+    def _reason(self, values: FormValues, weights_missing: bool) -> str:
+        """Why nothing can be upscaled now; empty if it can."""
+        if not values.layer:
+            return "Open an image first: there is no image layer to upscale."
+        if self.form.backbone.value == FROM_FILE and not self.form.backbone_file.value.is_file():
+            return "Choose a backbone file."
+        if weights_missing and values.backbone == "bundled":
+            return f"This version ships no x{values.scale} backbone of its own: choose auto."
+        if weights_missing:
+            return (
+                f"The official x{values.scale} weights are not on this machine yet. "
+                f"{OFFICIAL_NOTICE}"
+            )
+        if self.form.refiner.value == FROM_FILE and not self.form.has_refiner:
+            return "Choose a refiner file."
+        if not values.outputs:
+            return "Choose at least one output."
+        if values.region == REGIONS[2] and not values.box_layer:
+            return "Add a shapes or labels layer to select a box."
+        return ""
+
+    def choose_backbone(self, backbone: str) -> None:
+        """Choose `auto`, `official`, `bundled`, an imported name or a file."""
+        if backbone in self.form.backbone.choices:
+            self.form.backbone.value = backbone
+        else:
+            self.form.backbone.value = FROM_FILE
+            self.form.backbone_file.value = backbone
+
+    # a run
+
+    def _start(self) -> None:
+        values = self.form.values()
+        try:
+            source = self._read(values)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        write_settings(SETTINGS, self.form.remembered())
+        request = UpscaleRequest(
+            source, values.load_arguments(), values.options(source.axes, source.contrast_limits)
+        )
+        token = CancelToken()
+        worker = upscale_worker(request, self._model, token)
+        worker.returned.connect(self._on_result)
+        self._run(worker, token)
+
+    def _read(self, values: FormValues) -> ImageInput:
+        """Snapshot of the chosen region of the chosen layer."""
+        layer = self._viewer.layers[values.layer]
+        region: Region | None = None
+        if values.region == REGIONS[1]:
+            region = visible_region(layer, self._displayed(layer))
+        elif values.region == REGIONS[2]:
+            region = box_region(layer, self._viewer.layers[values.box_layer])
+        if values.slices == SLICES[1]:
+            region = current_slices(layer, region, self._viewer.dims.point)
+        return read_layer(layer, region)
+
+    def _displayed(self, layer: Image) -> list[int]:
+        """Dimensions of a layer that the canvas shows, counted from the last as napari does."""
+        extra = self._viewer.dims.ndim - layer.ndim
+        return [d - extra for d in self._viewer.dims.displayed if d >= extra]
+
+    def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
+        self._token = self._stop.token = token
+        worker.yielded.connect(self._on_step)
+        worker.errored.connect(self._on_error)
+        worker.aborted.connect(self._on_cancelled)
+        self.controls.begin()
+        self._refresh()
+        worker.start()
+
+    def _cancel(self) -> None:
+        if self._token is not None:
+            self._token.cancel()
+            self.controls.show_step("Cancelling")
+
+    def _on_step(self, step: Step) -> None:
+        self.controls.show_step(step.text, step.fraction, step.seconds_left)
+
+    def _end(self, text: str) -> None:
+        self._token = self._stop.token = None
+        self.controls.end(text)
+        self.form.update()
+        self._refresh()
+
+    def _on_cancelled(self) -> None:
+        self._end("Cancelled; nothing was added.")
+
+    def _on_error(self, error: BaseException) -> None:
+        self._end(f"{error}" if isinstance(error, CFSRError) else f"Unexpected fault: {error!r}")
+
+    def _on_result(self, outcome: UpscaleOutcome | None) -> None:
+        if outcome is None:
+            self._on_cancelled()
+            return
+        self._last = outcome
+        self._pending = result_layers(
+            outcome.result, outcome.request.image, outcome.difference, outcome.limits
+        )
+        self._end(summary(outcome))
+        self._add_next()
+
+    def _add_next(self) -> None:
+        """Add the next layer, and the one after it when the event loop has had its turn."""
+        if not self._pending:
+            return
+        spec = self._pending.pop(0)
+        self._adding = True  # a result is not the next thing to upscale
+        try:
+            self._viewer.add_image(spec.data, **spec.arguments)
+        finally:
+            self._adding = False
+        QTimer.singleShot(0, self._add_next)
+
+    # beside a run
+
+    def _fetch(self) -> None:
+        token = CancelToken()
+        worker = fetch_worker(self.form.values().scale, token)
+        worker.returned.connect(self._on_fetched)
+        self._run(worker, token)
+
+    def _on_fetched(self, file: Any) -> None:
+        self._end("Cancelled." if file is None else f"Downloaded {file.path}")
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.python())
+
+    def python(self) -> str:
+        """The call that makes the last result; before there is one, the next."""
+        if self._last is not None:
+            result = self._last.result
+            return python_call(
+                self._last.request.image.expression, load_arguments(result.info), result.options
+            )
+        values = self.form.values()
+        try:
+            source = self._read(values)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return ""
+        load = {k: v for k, v in values.load_arguments().items() if k != "download"}
+        return python_call(
+            source.expression, load, values.options(source.axes, source.contrast_limits)
+        )
+
+
+class _stopper:  # noqa: N801 - a function with state
+    """Stops the run and its process without holding the widget, which may be gone already."""
+
+    def __init__(self, model: RemoteModel) -> None:
+        self._model = model
+        self.token: CancelToken | None = None
+
+    def __call__(self, *_: object) -> None:
+        if self.token is not None:
+            self.token.cancel()
+        self._model.close()
+
+
+def summary(outcome: UpscaleOutcome) -> str:
+    """What ran, in one line or two."""
+    result, info = outcome.result, outcome.result.info
+    parts = [
+        f"x{info.scale} in {duration(result.seconds)}",
+        info.backbone,
+        f"refiner {info.refiner}" if info.refiner else "no refiner for this backbone",
+        f"{info.engine} on {info.device}, {info.precision}",
+    ]
+    if outcome.difference is not None:
+        low, high = outcome.limits
+        parts.append(f"difference {low:+.3g} to {high:+.3g} grey levels")
+    return "; ".join([*parts, *result.notes]) + "."

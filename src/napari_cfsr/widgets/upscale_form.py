@@ -1,0 +1,302 @@
+"""The form of the Upscale widget: what can be chosen, and what is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
+
+from napari_cfsr.core.checkpoints import RefinerCard, refiner_cards
+from napari_cfsr.core.inference import DEFAULT_HALO, UpscaleOptions
+from napari_cfsr.core.weights import (
+    OFFICIAL_SHA256,
+    SCALES,
+    bundled_path,
+    imported_backbones,
+    official_path,
+    sha256_of,
+)
+
+FROM_FILE = "file..."
+REGIONS = ("whole layer", "current view", "box of a shape or label")
+SLICES = ("all slices", "current slice")
+QUALITIES = {
+    "standard": (False, False),
+    "self-ensemble (8 times slower)": (True, False),
+    "back-projection (bicubic-reduced input)": (False, True),
+    "self-ensemble and back-projection": (True, True),
+}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("float32", "fast")
+INTENSITIES = ("auto", "dtype", "data", "percentile", "contrast limits")
+
+TOOLTIPS = {
+    "layer": "The image layer to upscale. It is not changed: the results are new layers.",
+    "scale": "How many times larger in Y and X.",
+    "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
+    "machine, else the ones that ship with this plugin.",
+    "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
+    "refiner": "The small network that corrects the backbone for your images. auto: the one that "
+    "belongs to the backbone, if there is one.",
+    "refiner_file": "A refiner (.safetensors) that was trained on this backbone.",
+    "baseline": "Output of the backbone.",
+    "delta": "Output corrected by the refiner.",
+    "difference": "delta - baseline, signed; blue is negative, orange is positive.",
+    "region": "What part of the layer to upscale. The result lies exactly over it.",
+    "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
+    "slices": "All of a stack, or what the sliders show now.",
+    "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
+    "is for images that were reduced bicubically from larger ones.",
+    "device": "Where the network runs. auto: the GPU if there is one.",
+    "tile": "Side of a tile in input pixels; 0 chooses it from the free memory.",
+    "halo": "Input pixels read around each tile. 32: at most 0.01 grey levels from the whole "
+    "image; 64 (72 with a refiner): exact.",
+    "precision": "fast: bfloat16 on the CPU, float16 on a GPU; differs by about one grey level.",
+    "intensity": "Which values the network sees as black and white; undone in the result. auto: "
+    "the whole range for 8-bit images and colour, least to greatest value otherwise.",
+}
+
+
+@dataclass(frozen=True)
+class FormValues:
+    """What the form says, read at one moment."""
+
+    layer: str
+    scale: int
+    backbone: str
+    refiner: str | None
+    outputs: tuple[str, ...]
+    region: str
+    box_layer: str
+    slices: str
+    quality: str
+    device: str
+    tile: int
+    halo: int
+    precision: str
+    intensity: str
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are asked for separately."""
+        return {
+            "scale": self.scale,
+            "backbone": self.backbone,
+            "refiner": self.refiner,
+            "device": self.device,
+            "precision": self.precision,
+            "download": False,
+        }
+
+    def options(self, axes: str, contrast_limits: tuple[float, float]) -> UpscaleOptions:
+        """Options of `upscale` for a layer with these axes."""
+        ensemble, back_projection = QUALITIES[self.quality]
+        intensity: Any = self.intensity
+        return UpscaleOptions(
+            axes=axes,
+            rgb=False,  # colour samples are called S, so C are independent channels
+            outputs=self.outputs,
+            ensemble=ensemble,
+            back_projection=back_projection,
+            tile=self.tile or None,
+            halo=self.halo,
+            intensity=contrast_limits if intensity == "contrast limits" else intensity,
+        )
+
+
+def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other"], str] | None:
+    """The file that a choice means, if it is on this machine."""
+    if backbone in ("auto", "official"):
+        path = official_path(scale)
+        if path is not None:
+            return "official", str(path)
+        if backbone == "official":
+            return None
+    if backbone in ("auto", "bundled"):
+        path = bundled_path(scale)
+    else:
+        path = next((p for p in imported_backbones() if backbone in (p.stem, str(p))), None)
+    return ("other", str(path)) if path is not None else None
+
+
+class UpscaleForm:
+    """Widgets by name, their choices, and what depends on what.
+
+    Parameters
+    ----------
+    images, boxes : callable
+        Names of the layers that can be upscaled, and of those that can select a box.
+    changed : callable
+        Called after anything was changed.
+    """
+
+    def __init__(
+        self,
+        images: Callable[[], Sequence[str]],
+        boxes: Callable[[], Sequence[str]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._changed = changed
+        self._updating = False
+        self.layer = ComboBox(choices=lambda _: list(images()), nullable=False)
+        self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=4)
+        self.backbone = ComboBox(choices=self._backbones)
+        self.backbone_file = FileEdit(mode="r", filter="*.pth *.pt *.safetensors")
+        self.refiner = ComboBox(choices=self._refiners)
+        self.refiner_file = FileEdit(mode="r", filter="*.safetensors")
+        self.baseline = CheckBox(text="baseline", value=True)
+        self.delta = CheckBox(text="delta", value=True)
+        self.difference = CheckBox(text="difference", value=True)
+        self.region = ComboBox(choices=REGIONS)
+        self.box_layer = ComboBox(choices=lambda _: list(boxes()))
+        self.slices = ComboBox(choices=SLICES)
+        self.quality = ComboBox(choices=self._qualities)
+        self.device = ComboBox(choices=DEVICES)
+        self.tile = SpinBox(value=0, min=0, max=4096, step=64)
+        self.halo = SpinBox(value=DEFAULT_HALO, min=0, max=128, step=8)
+        self.precision = ComboBox(choices=PRECISIONS)
+        self.intensity = ComboBox(choices=INTENSITIES)
+        outputs = Container(
+            widgets=[self.baseline, self.delta, self.difference],
+            layout="horizontal",
+            labels=False,
+            label="outputs",
+        )
+        outputs.margins = (0, 0, 0, 0)
+        outputs.native.layout().setSpacing(4)
+        self.main = Container(
+            widgets=[
+                self.layer, self.scale, self.backbone, self.backbone_file, self.refiner,
+                self.refiner_file, outputs, self.region, self.box_layer, self.slices, self.quality,
+                self.device,
+            ]
+        )  # fmt: skip
+        self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
+        for combo in (self.layer, self.backbone, self.refiner, self.box_layer, self.quality):
+            # a long name must not widen the dock
+            combo.native.setMinimumContentsLength(12)
+            combo.native.setSizeAdjustPolicy(
+                type(combo.native).SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
+        for name, tooltip in TOOLTIPS.items():
+            widget: Widget = getattr(self, name)
+            widget.name = name
+            widget.tooltip = tooltip
+            widget.label = name.replace("_", " ").replace("box layer", "box in")
+            widget.changed.connect(self._on_change)
+        self.update()
+
+    def _backbones(self, _: Any) -> list[str]:
+        return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
+
+    def _refiners(self, _: Any) -> list[tuple[str, str]]:
+        cards = [(path.stem, card) for path, _, card in self._cards()]
+        named = [(f"{name}: {card.description}".rstrip(": "), name) for name, card in cards]
+        return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
+
+    def _qualities(self, _: Any) -> list[str]:
+        return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
+
+    def _cards(self) -> list[tuple[Any, Any, RefinerCard]]:
+        """Refiners of the chosen backbone and scale."""
+        sha = self._backbone_sha256()
+        return [c for c in refiner_cards() if sha is None or c[2].backbone_sha256 == sha]
+
+    def _backbone_sha256(self) -> str | None:
+        """Hash of the chosen backbone; None while it is not known."""
+        if self.backbone.value == FROM_FILE:
+            path = self.backbone_file.value
+            return sha256_of(path) if path and path.is_file() else None
+        found = backbone_path(self.scale.value, self.backbone.value)
+        if found is None:
+            return OFFICIAL_SHA256[self.scale.value] if self.backbone.value != "bundled" else None
+        kind, name = found
+        if kind == "official":
+            return OFFICIAL_SHA256[self.scale.value]
+        return sha256_of(type(self.backbone_file.value)(name))
+
+    @property
+    def has_refiner(self) -> bool:
+        """Whether the choice of refiner stands for one that is there."""
+        if self.refiner.value == "auto":
+            return any(k == "bundled" and c.extra.get("default") for _, k, c in self._cards())
+        if self.refiner.value == FROM_FILE:
+            return bool(self.refiner_file.value and self.refiner_file.value.is_file())
+        return bool(self.refiner.value != "none")
+
+    def _on_change(self) -> None:
+        if not self._updating:
+            self.update()
+            self._changed()
+
+    def update(self) -> None:
+        """Make everything that depends on something else fit."""
+        self._updating = True
+        try:
+            for combo in (self.layer, self.backbone, self.refiner, self.box_layer, self.quality):
+                combo.reset_choices()
+            self.backbone_file.visible = self.backbone.value == FROM_FILE
+            self.refiner_file.visible = self.refiner.value == FROM_FILE
+            self.box_layer.visible = self.region.value == REGIONS[2]
+            for box in (self.delta, self.difference):
+                box.enabled = self.has_refiner
+        finally:
+            self._updating = False
+
+    def values(self) -> FormValues:
+        """What is chosen now."""
+        backbone, refiner = self.backbone.value, self.refiner.value
+        if backbone == FROM_FILE:
+            backbone = str(self.backbone_file.value)
+        if refiner == FROM_FILE:
+            refiner = str(self.refiner_file.value)
+        wanted = {
+            "baseline": self.baseline.value,
+            "delta": self.delta.value and self.has_refiner,
+            "difference": self.difference.value and self.has_refiner,
+        }
+        return FormValues(
+            layer=self.layer.value or "",
+            scale=self.scale.value,
+            backbone=backbone,
+            refiner=None if refiner == "none" else refiner,
+            outputs=tuple(name for name, yes in wanted.items() if yes),
+            region=self.region.value,
+            box_layer=self.box_layer.value or "",
+            slices=self.slices.value,
+            quality=self.quality.value,
+            device=self.device.value,
+            tile=self.tile.value,
+            halo=self.halo.value,
+            precision=self.precision.value,
+            intensity=self.intensity.value,
+        )
+
+    REMEMBERED = (
+        "scale", "backbone", "refiner", "baseline", "delta", "difference", "slices", "quality",
+        "device", "tile", "halo", "precision", "intensity",
+    )  # fmt: skip
+
+    def remembered(self) -> dict[str, Any]:
+        """Settings worth keeping; those of one session's layers are not."""
+        values = {name: getattr(self, name).value for name in self.REMEMBERED}
+        return {k: v for k, v in values.items() if v != FROM_FILE}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Set what was kept, as far as it still exists."""
+        self._updating = True
+        for name in self.REMEMBERED:
+            if name not in values:
+                continue
+            widget = getattr(self, name)
+            try:
+                if not isinstance(widget, ComboBox) or values[name] in widget.choices:
+                    widget.value = values[name]
+            except (ValueError, TypeError):
+                continue  # a value of another version; the default stays
+            if name in ("scale", "backbone"):
+                self.update()
+                self._updating = True
+        self._updating = False
+        self.update()
