@@ -18,7 +18,7 @@ def build(viewer: napari.viewer.Viewer, scale: int, backbone: str) -> UpscaleWid
 
     for data, arguments, _ in photo(scale):
         viewer.add_image(data, **arguments)
-    viewer.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.visible = True
     widget = UpscaleWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Upscale", area="right")
     widget.form.scale.value = scale

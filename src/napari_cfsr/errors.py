@@ -78,6 +78,10 @@ class ModelProcessError(CFSRError):
     """The process that runs the network ended without an answer."""
 
 
+class UnexpectedError(CFSRError):
+    """A fault of the program; the cause holds what happened."""
+
+
 class FileFormatError(CFSRError):
     """An image file can't be read or written."""
 

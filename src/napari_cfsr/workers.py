@@ -19,7 +19,7 @@ from napari_cfsr.core.inference import (
 )
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.core.weights import fetch_official
-from napari_cfsr.errors import CancelledError, CFSRError
+from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
 
 
@@ -51,6 +51,13 @@ class UpscaleOutcome:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that ended with a fault whose message says it all."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Step:
     """Something to show while a run is under way."""
 
@@ -76,23 +83,29 @@ class CancelToken:
 def upscale_worker(
     request: UpscaleRequest, model: RemoteModel, token: CancelToken
 ) -> GeneratorWorker:
-    """Worker that yields `Step` and returns an `UpscaleOutcome`, or None when cancelled."""
+    """Worker that yields `Step`; returns `UpscaleOutcome`, `Failure`, or None when cancelled."""
     return create_worker(_guarded, _upscale(request, model, token), _start_thread=False)
 
 
 def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
-    """Worker that downloads the official weights and returns their `WeightsFile`."""
+    """Worker that downloads the official weights; returns `WeightsFile`, `Failure` or None."""
     return create_worker(_guarded, _fetch(scale, token), _start_thread=False)
 
 
 def _guarded(steps: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
-    """Run to the end; a RuntimeError would make the worker hang without a signal."""
+    """Run to the end. None when cancelled, `Failure` for faults that are ours to explain.
+
+    What is unexpected is raised, and napari shows it with its traceback; but no RuntimeError,
+    which would make the worker hang without a signal.
+    """
     try:
         return (yield from steps)
     except CancelledError:
         return None
+    except CFSRError as error:
+        return Failure(str(error))
     except RuntimeError as error:
-        raise CFSRError(f"unexpected fault: {error}") from error
+        raise UnexpectedError(f"{type(error).__name__}: {error}") from error
 
 
 def _upscale(

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import pickletools
+import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.core.weights import Kind, WeightsFile, refiner_files, sha256_of
+from napari_cfsr.core.weights import (
+    Kind,
+    WeightsFile,
+    file_named,
+    refiner_files,
+    sha256_of,
+)
 from napari_cfsr.errors import (
     ArchitectureError,
     NotTensorsError,
@@ -30,6 +40,9 @@ if TYPE_CHECKING:
     from napari_cfsr.core.refinenet import Placement, RefineNet
 
 REFINER_FORMAT = "napari-cfsr refiner 1"
+LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors take far less
+# operations of a pickle that name or call Python objects
+CODE = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"}
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -46,9 +59,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
     NotTensorsError
         It holds something else than tensors by name.
     """
-    if not path.is_file():
+    if file_named(path) is None:
         raise WeightsNotFoundError(f"expected a weights file, got {path}: there is no such file")
-    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pth(path)
+    loaded = _load_safetensors(path) if _is_safetensors(path) else _load_pth(path)
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -57,7 +70,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
     if not isinstance(loaded, Mapping) or not loaded:
         raise NotTensorsError(f"expected tensors by name in {path}, got {_describe(loaded)}")
-    wrong = [k for k, v in loaded.items() if not isinstance(k, str) or not torch.is_tensor(v)]
+    wrong = [k for k, v in loaded.items() if not isinstance(k, str) or not _is_plain_tensor(v)]
     if wrong:
         raise NotTensorsError(
             f"expected tensors by name in {path}, got {_describe(loaded[wrong[0]])} as {wrong[0]!r}"
@@ -65,8 +78,32 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return {k: v.detach().to("cpu", torch.float32) for k, v in loaded.items()}
 
 
+def _is_plain_tensor(value: object) -> bool:
+    """Whether it is a tensor of real numbers that are all there."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    if value.is_meta or value.is_quantized or value.is_complex():
+        return False
+    # a tensor can claim a size that its file does not have, by repeating the same bytes
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def _describe(value: object) -> str:
+    import torch
+
+    if isinstance(value, torch.Tensor) and not _is_plain_tensor(value):
+        return f"a Tensor of {value.dtype}, {value.layout} on {value.device}"
     return f"an empty {type(value).__name__}" if value == {} else f"a {type(value).__name__}"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its name, or by its content: eight bytes of length, then JSON."""
+    if path.suffix.lower() == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _load_safetensors(path: Path) -> Any:
@@ -75,7 +112,7 @@ def _load_safetensors(path: Path) -> Any:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise TruncatedWeightsError(
             f"{path} is no complete safetensors file ({error}): get it again"
         ) from error
@@ -84,23 +121,59 @@ def _load_safetensors(path: Path) -> Any:
 def _load_pth(path: Path) -> Any:
     import torch
 
-    if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != b"\x80":
-        raise TruncatedWeightsError(
-            f"{path} ({path.stat().st_size} bytes) is no complete PyTorch file: get it again"
-        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        pickled = _pickle_of(path)
+        if not pickled.startswith(b"\x80"):
+            raise pickle.UnpicklingError("no pickle that PyTorch writes")
+        with warnings.catch_warnings():  # it warns of odd files; here they are errors or fine
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnsafeWeightsError:
+        raise
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
-            raise UnsafeWeightsError(
-                f"{path} holds Python code instead of plain tensors; it was not executed. Ask its "
-                "author for a .safetensors file"
-            ) from error
-        raise TruncatedWeightsError(f"{path} is no complete PyTorch file: get it again") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise TruncatedWeightsError(
-            f"{path} is no complete PyTorch file ({str(error).splitlines()[0]}): get it again"
-        ) from error
+        if _names_code(pickled):
+            raise _unsafe(path) from error
+        reason: Exception = error
+    except Exception as error:  # of a damaged file, the reader raises whatever it please
+        reason = error
+    size = path.stat().st_size
+    raise TruncatedWeightsError(
+        f"{path} ({size} bytes) is no complete PyTorch file: get it again"
+    ) from reason
+
+
+def _unsafe(path: Path) -> UnsafeWeightsError:
+    return UnsafeWeightsError(
+        f"{path} holds Python code instead of plain tensors; it was not executed. Ask its "
+        "author for a .safetensors file"
+    )
+
+
+def _pickle_of(path: Path) -> bytes:
+    """The pickle of a PyTorch file: `data.pkl` of an archive, or the file itself."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(LARGEST_PICKLE)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any("/code/" in name for name in names):  # as torch.jit.save writes it
+            raise _unsafe(path)
+        name = next(name for name in names if name.endswith("data.pkl"))
+        with archive.open(name) as part:
+            return part.read(LARGEST_PICKLE)
+
+
+def _names_code(data: bytes) -> bool:
+    """Whether one of the complete pickles at the start of `data` names Python objects.
+
+    An incomplete one does not count: it is cut off, which is another error. Executes nothing.
+    """
+    stream, found = io.BytesIO(data), False
+    with suppress(ValueError):  # where the pickles end
+        while stream.tell() < len(data):
+            names = {operation.name for operation, *_ in pickletools.genops(stream)}
+            found = found or not CODE.isdisjoint(names)
+    return found
 
 
 def load_backbone(file: WeightsFile, scale: int) -> CFSR:
@@ -119,6 +192,8 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
     in_training_form = any(".edge_" in k for k in state)
     try:
         config = config_of(state)
+        if sum(config.depths) > len(state) or config.embed_dim > state["norm.bias"].numel():
+            raise ValueError("its names and shapes do not go together")  # before it takes memory
         network = CFSR(CFSRConfig(**{**vars(config), "merged": not in_training_form}))
         network.load_state_dict(state)
     except (KeyError, IndexError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -179,7 +254,7 @@ def read_refiner_card(path: Path) -> RefinerCard:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if file_named(path) is None:
         raise WeightsNotFoundError(f"expected a refiner file, got {path}: there is no such file")
     try:
         with safe_open(path, framework="np") as file:
@@ -194,24 +269,44 @@ def read_refiner_card(path: Path) -> RefinerCard:
             f"{metadata.get('format', 'none')}"
         )
     try:
-        return RefinerCard(**json.loads(metadata["card"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchitectureError(
-            f"{path}: the refiner's metadata can't be read ({error})"
-        ) from error
+        card = RefinerCard(**json.loads(metadata["card"]))
+        _check_card(card)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArchitectureError(f"{path}: the refiner's card can't be read ({error})") from error
+    return card
+
+
+def _check_card(card: RefinerCard) -> None:
+    """Raise `TypeError` or `ValueError` unless every entry is of its kind; needs no torch."""
+    kinds = {
+        "scale": int,
+        "backbone_sha256": str,
+        "description": str,
+        "gain": int | float | None,
+        "extra": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(getattr(card, name), kind):
+            raise TypeError(f"{name} is {getattr(card, name)!r}")
+    if card.placement not in ("output", "input"):
+        raise ValueError(f"expected placement output or input, got {card.placement!r}")
 
 
 def save_refiner(path: Path, network: RefineNet, card: RefinerCard) -> None:
-    """Write a refiner with its card, all of it or nothing."""
+    """Write a refiner with its card, all of it or nothing; `WeightsError` if that fails."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     partial = path.with_name(path.name + ".partial")
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     try:
-        state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
         save_file(state, partial, card.to_metadata())
         partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} can't be written ({error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def find_refiner(
@@ -220,8 +315,8 @@ def find_refiner(
     """The refiner for a backbone: `"auto"`, None, the name of one on this machine, or a file."""
     if refiner is None or refiner == "none":
         return None
-    if refiner != "auto" and Path(refiner).expanduser().is_file():
-        path = Path(refiner).expanduser()
+    path = None if refiner == "auto" else file_named(refiner)
+    if path is not None:
         return WeightsFile(path, sha256_of(path), "file")
     for path, kind, card in refiner_cards():
         if refiner == "auto":
@@ -260,7 +355,7 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
     ArchitectureError
         It is not a RefineNet.
     """
-    from napari_cfsr.core.refinenet import PLACEMENTS, RefineNet
+    from napari_cfsr.core.refinenet import RefineNet
 
     card = read_refiner_card(file.path)
     if card.backbone_sha256 != backbone.sha256:
@@ -268,10 +363,6 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
         raise RefinerMismatchError(
             f"{file.path} was trained on another backbone: it wants {wanted} x{card.scale} with "
             f"SHA-256 {card.backbone_sha256}, got {backbone.name} with {backbone.sha256}"
-        )
-    if card.placement not in PLACEMENTS:
-        raise ArchitectureError(
-            f"expected placement output or input, got {card.placement!r} in {file.path}"
         )
     network = RefineNet()
     try:

@@ -171,7 +171,8 @@ class TorchEngine:
     def run(self, batch: Float32, outputs: tuple[str, ...], check: Check) -> dict[str, Float32]:
         self._check = check
         with _domain_errors(self.device), torch.inference_mode(), self._autocast():
-            x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            # a copy: torch takes no negative strides, not even along an axis of length 1
+            x = torch.from_numpy(batch.copy()).to(self.device)
             x = x.contiguous(memory_format=torch.channels_last)
             result = self._forward(x, outputs)
             return {k: v.float().contiguous().cpu().numpy() for k, v in result.items()}

@@ -327,8 +327,9 @@ class _Run:
         if len(batch) > 1:
             self.batch_pixels //= 2
             return f"out of memory: going on with {len(batch) // 2} tiles at a time"
-        if self.tile > SMALLEST_TILE:
-            self.tile = max(SMALLEST_TILE, self.tile // 2 // ALIGN * ALIGN)
+        side = min(self.tile, max(batch[0][1].read_shape))  # the image may be smaller than a tile
+        if side > SMALLEST_TILE:
+            self.tile = max(SMALLEST_TILE, side // 2 // ALIGN * ALIGN)
             note = f"out of memory: going on with tiles of {self.tile} pixels"
         else:
             device = self.model.info.device

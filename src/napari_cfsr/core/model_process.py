@@ -6,11 +6,14 @@ ends when its input does, that is when whoever started it is gone, and after som
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
 import threading
 from typing import Any, BinaryIO
+
+import psutil
 
 from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.model import SRModel, load_model
@@ -87,12 +90,19 @@ class Server:
         return self._model
 
 
+def give_way() -> None:
+    """Let the window of whoever waits for this process come first."""
+    with contextlib.suppress(psutil.Error, OSError):
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 5)
+
+
 def main() -> None:
     """Serve until nobody listens."""
     # what libraries print must not get between the answers
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     keep_freed_memory()
+    give_way()
     Server(sys.stdin.buffer, sink).serve()
 
 

@@ -21,7 +21,7 @@ from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import CancelledError, ModelProcessError
 
 POLL_SECONDS = 0.05
-CANCEL_SECONDS = 2.0  # for the process to stop by itself, before it is killed
+CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
 
 
 class RemoteModel:

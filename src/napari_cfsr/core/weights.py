@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from napari_cfsr.errors import (
     OptionError,
     ScaleError,
     TamperedWeightsError,
+    WeightsError,
     WeightsNotFoundError,
 )
 
@@ -39,8 +41,11 @@ OFFICIAL_NOTICE = (
 WEIGHTS_VARIABLE = "NAPARI_CFSR_WEIGHTS"  # a folder that is looked in first
 HOME_VARIABLE = "NAPARI_CFSR_HOME"  # cache and data go below it instead of the user's folders
 URL_VARIABLE = "NAPARI_CFSR_URL"  # a mirror of the official files
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 2**14  # bytes between two reports of a download
 BUNDLED = Path(__file__).parent.parent / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
+RESERVED = ("auto", "official", "bundled", "none")  # names that mean something else
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 if unknown); may raise to stop
 
@@ -141,7 +146,16 @@ def refiner_files() -> Iterator[tuple[Path, Kind]]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def file_named(name: str | os.PathLike[str]) -> Path | None:
+    """The file of that name, `~` allowed; None if there is none, or no file can be named so."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # too long a name, or the home of a user who does not exist
+        return None
 
 
 def find_backbone(
@@ -186,8 +200,8 @@ def find_backbone(
             if bundled_path(scale) is None:
                 raise
             return _bundled(scale), [f"official weights are not to be had here ({error})"]
-    path = Path(backbone).expanduser()
-    if path.is_file():
+    path = file_named(backbone)
+    if path is not None:
         return WeightsFile(path, sha256_of(path), "file"), []
     for imported in imported_backbones():
         if str(backbone) in (imported.name, imported.stem):
@@ -220,21 +234,45 @@ def _official(scale: int, download: bool, progress: Progress | None) -> WeightsF
     return fetch_official(scale, progress)
 
 
-class _Bar:
-    """What pooch wants of a progress bar; passes on to a function."""
+class _Download:
+    """Downloads for pooch, whose own downloader leaves the connection open after an error."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._done, self.total = progress, 0, 0
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.stopped: BaseException | None = None  # what progress raised
 
-    def update(self, count: int) -> None:
-        self._done += count
-        self._progress(self._done, int(self.total or 0))
+    def __call__(self, url: str, path: str, *_: object) -> None:
+        import requests
 
-    def reset(self) -> None:
-        self._done = 0
+        with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            packed = "Content-Encoding" in response.headers  # then the length is another
+            total = 0 if packed else int(response.headers.get("Content-Length", 0))
+            for piece in response.iter_content(CHUNK):
+                file.write(piece)
+                self._report(file.tell(), total)
 
-    def close(self) -> None:
-        pass
+    def _report(self, done: int, total: int) -> None:
+        try:
+            if self.progress is not None:
+                self.progress(done, total)
+        except BaseException as error:
+            self.stopped = error
+            raise
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """Pooch prints what it does; this package has its own words for it."""
+    import pooch
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
@@ -258,24 +296,26 @@ def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     name = official_name(scale)
     url = os.environ.get(URL_VARIABLE, OFFICIAL_URL).rstrip("/") + "/" + name
     folder = cache_folder()
-    downloader = pooch.HTTPDownloader(
-        timeout=30, progressbar=_Bar(progress) if progress is not None else False
-    )
+    download = _Download(progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = pooch.retrieve(
-            url,
-            known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
-            fname=name,
-            path=folder,
-            downloader=downloader,
-        )
-    except requests.RequestException as error:
-        reason = f"{type(error).__name__}: {error}"
-    except ValueError as error:  # pooch: the hash differs
-        reason = f"what came is not the published file ({error})"
-    except OSError as error:
-        reason = f"it can't be written to {folder} ({error})"
+        with _quiet_pooch():
+            path = pooch.retrieve(
+                url,
+                known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
+                fname=name,
+                path=folder,
+                downloader=download,
+            )
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        if error is download.stopped:
+            raise
+        if isinstance(error, requests.RequestException):
+            reason = f"{type(error).__name__}: {error}"
+        elif isinstance(error, OSError):
+            reason = f"it can't be written to {folder} ({error})"
+        else:  # pooch: the hash differs
+            reason = f"what came is not the published file ({error})"
     else:
         return verified(Path(path), scale)
     raise DownloadError(
@@ -287,19 +327,34 @@ def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
 def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
     """Copy a weights file that was checked into the user's folder, all of it or nothing.
 
-    An official file goes to the cache under its official name. Raises `OptionError` if another
-    file of that name is there and `overwrite` is false.
+    An official file goes to the cache under its official name.
+
+    Raises
+    ------
+    OptionError
+        Another file of that name is there and `overwrite` is false, or it could not be found
+        again under its name.
+    WeightsError
+        It can't be written.
     """
     sha = sha256_of(path)
     scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
+    if scale is None and (path.suffix.lower() not in SUFFIXES or path.stem in RESERVED):
+        raise OptionError(
+            f"expected a name that ends in {', '.join(SUFFIXES)} and is none of "
+            f"{', '.join(RESERVED)}, got {path}: rename it"
+        )
     target = cache_folder() / official_name(scale) if scale else data_folder() / to / path.name
-    if target.exists() and sha256_of(target) != sha and not overwrite:
-        raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     try:
+        if target.exists() and sha256_of(target) != sha and not overwrite:
+            raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, partial)
         partial.replace(target)
+    except OSError as error:
+        raise WeightsError(f"{target} can't be written ({error.strerror or error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return target

@@ -1,4 +1,4 @@
-"""Start and Cancel, a progress bar with time left, and a status line."""
+"""Why nothing can start, Start and Cancel, a progress bar with time left, and a status line."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def _text() -> QLabel:
+    """A paragraph that can be copied; long words, such as paths, do not widen the dock."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+    label.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return label
+
+
 class RunControls(QWidget):
     """Controls of one kind of run; emits what was clicked, shows what it is told."""
 
@@ -39,24 +49,20 @@ class RunControls(QWidget):
         self.start_button = QPushButton(start_text)
         self.cancel_button = QPushButton("Cancel")
         self.progress = QProgressBar()
-        self.status = QLabel()
-        self.status.setWordWrap(True)
-        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        # long words such as paths must not widen the dock
-        self.status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+        self.reason = _text()
+        self.status = _text()
         self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
-        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 2)
         buttons.addWidget(self.cancel_button, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.reason)
         layout.addLayout(buttons)
         layout.addWidget(self.progress)
         layout.addWidget(self.status)
         self.start_button.clicked.connect(self.started)
         self.cancel_button.clicked.connect(self.cancelled)
-        self._blocked = ""
         self._running = False
         self.progress.setTextVisible(True)
         self._update()
@@ -67,9 +73,7 @@ class RunControls(QWidget):
 
     def block(self, reason: str) -> None:
         """Disable Start with the reason shown; an empty reason enables it."""
-        changed, self._blocked = reason != self._blocked, reason
-        if changed and not self._running:
-            self.status.setText(reason)
+        self.reason.setText(reason)
         self._update()
 
     def begin(self) -> None:
@@ -101,7 +105,9 @@ class RunControls(QWidget):
         self._update()
 
     def _update(self) -> None:
-        self.start_button.setEnabled(not self._running and not self._blocked)
-        self.start_button.setToolTip(self._blocked)
+        reason = self.reason.text()
+        self.start_button.setEnabled(not self._running and not reason)
+        self.start_button.setToolTip(reason)
+        self.reason.setVisible(bool(reason) and not self._running)
         self.cancel_button.setEnabled(self._running)
         self.progress.setVisible(self._running)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QPushButton, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
-from napari_cfsr.core.weights import OFFICIAL_NOTICE
+from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import (
     ImageInput,
@@ -36,6 +36,7 @@ from napari_cfsr.widgets.upscale_form import (
 )
 from napari_cfsr.workers import (
     CancelToken,
+    Failure,
     Step,
     UpscaleOutcome,
     UpscaleRequest,
@@ -100,13 +101,8 @@ class UpscaleWidget(QWidget):
         column.addWidget(self.form.main.native)
         column.addWidget(advanced)
         column.addStretch()
-        scroll = QScrollArea()
-        scroll.setWidget(inside)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        bar = scroll.verticalScrollBar().sizeHint().width()
-        scroll.setMinimumWidth(inside.minimumSizeHint().width() + bar)
+        scroll = _FormArea(inside)
+        advanced.toggled.connect(scroll.updateGeometry)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.fetch_button)
@@ -244,18 +240,21 @@ class UpscaleWidget(QWidget):
         self._end("Cancelled; nothing was added.")
 
     def _on_error(self, error: BaseException) -> None:
-        self._end(f"{error}" if isinstance(error, CFSRError) else f"Unexpected fault: {error!r}")
+        self._end(f"Unexpected fault: {error!r}")
 
-    def _on_result(self, outcome: UpscaleOutcome | None) -> None:
+    def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
         if outcome is None:
             self._on_cancelled()
+            return
+        if isinstance(outcome, Failure):
+            self._end(outcome.message)
             return
         self._last = outcome
         self._pending = result_layers(
             outcome.result, outcome.request.image, outcome.difference, outcome.limits
         )
         self._end(summary(outcome))
-        self._add_next()
+        QTimer.singleShot(0, self._add_next)
 
     def _add_next(self) -> None:
         """Add the next layer, and the one after it when the event loop has had its turn."""
@@ -277,8 +276,11 @@ class UpscaleWidget(QWidget):
         worker.returned.connect(self._on_fetched)
         self._run(worker, token)
 
-    def _on_fetched(self, file: Any) -> None:
-        self._end("Cancelled." if file is None else f"Downloaded {file.path}")
+    def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
+        if isinstance(file, Failure):
+            self._end(file.message)
+        else:
+            self._end("Cancelled." if file is None else f"Downloaded {file.path}")
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self.python())
@@ -300,6 +302,24 @@ class UpscaleWidget(QWidget):
         return python_call(
             source.expression, load, values.options(source.axes, source.contrast_limits)
         )
+
+
+class _FormArea(QScrollArea):
+    """A form that scrolls up and down, and is always wide enough not to scroll sideways."""
+
+    def __init__(self, form: QWidget) -> None:
+        super().__init__()
+        self.setWidget(form)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(self.widget().minimumSizeHint().width() + bar, 120)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
 
 
 class _stopper:  # noqa: N801 - a function with state

@@ -1,0 +1,123 @@
+"""What a person waits for: import, opening the widget, stalls of the window, cancel.
+
+    python benchmarks/interactive.py [--json FILE]
+
+Needs a display (Xvfb will do) and the official weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+RUNS = 5
+
+
+def import_seconds() -> float:
+    """Median of new processes, the interpreter's own start left out."""
+    code = (
+        "import time; t = time.perf_counter(); import napari_cfsr; print(time.perf_counter() - t)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        for _ in range(RUNS)
+    ]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
+def wait(until, timeout: float = 120.0) -> float:
+    """Run the event loop until something holds; the seconds it took."""
+    from qtpy.QtWidgets import QApplication
+
+    began = time.perf_counter()
+    while not until():
+        QApplication.instance().processEvents()
+        time.sleep(0.0005)
+        if time.perf_counter() - began > timeout:
+            raise TimeoutError
+    return time.perf_counter() - began
+
+
+class Stalls:
+    """Seconds between turns of the event loop."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.gaps: list[float] = []
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(5)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.gaps.append(now - self._last)
+        self._last = now
+
+    def worst(self) -> float:
+        """The longest since the last call."""
+        worst, self.gaps = max(self.gaps), []
+        return worst
+
+
+def in_window() -> dict[str, float]:
+    """Everything that needs a viewer."""
+    import napari
+
+    from napari_cfsr.widgets.upscale import UpscaleWidget
+
+    viewer = napari.Viewer()
+    image = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3)).astype(np.uint8)
+    viewer.add_image(image, name="image")
+    began = time.perf_counter()
+    widget = UpscaleWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Upscale")
+    figures = {"open the widget, s": time.perf_counter() - began}
+    widget.form.scale.value = 4
+    wait(lambda: time.perf_counter() - began > 1)
+    stalls = Stalls()
+    controls = widget.controls
+    wait(lambda: bool(stalls.gaps))
+    stalls.worst()
+    controls.start_button.click()
+    figures["1024x1024 RGB x4, model process started first, s"] = wait(lambda: not controls.running)
+    figures["longest stall while it runs, s"] = stalls.worst()
+    now = time.perf_counter()
+    wait(lambda: not widget._pending and time.perf_counter() - now > 2)
+    figures["longest stall while the layers are added, s"] = stalls.worst()
+    widget.form.layer.value = "image"
+    controls.start_button.click()
+    wait(lambda: "left" in controls.progress.format())
+    controls.cancel_button.click()
+    figures["cancel, s"] = wait(lambda: not controls.running)
+    figures["torch imported by napari's process"] = float("torch" in sys.modules)
+    viewer.close()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        import os
+
+        os.environ["NAPARI_CFSR_HOME"] = home
+        figures = {"import napari_cfsr, s": import_seconds(), **in_window()}
+    for name, value in figures.items():
+        print(f"| {name} | {value:.3f} |")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

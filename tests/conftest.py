@@ -1,0 +1,63 @@
+"""Where real weights and images are, and a home of its own for every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from napari_cfsr.core import weights
+from napari_cfsr.core.engines import keep_freed_memory
+from napari_cfsr.core.model import SRModel, load_model
+
+SHARED = Path(os.environ.get("NAPARI_CFSR_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def _need(path: Path) -> Path:
+    if path.is_dir():
+        return path
+    reason = f"needs {path.name} in the folder that NAPARI_CFSR_SHARED names"
+    if os.environ.get("NAPARI_CFSR_REQUIRE_DATA"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cache, data and settings of this test only; no weights are found from outside."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv(weights.HOME_VARIABLE, str(folder))
+    monkeypatch.delenv(weights.WEIGHTS_VARIABLE, raising=False)
+    # a download that a test does not serve itself fails at once
+    monkeypatch.setenv(weights.URL_VARIABLE, "http://127.0.0.1:9/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official_folder() -> Path:
+    """Folder with the official weights."""
+    return _need(SHARED / "weights" / "official")
+
+
+@pytest.fixture
+def official(official_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, and named so that it is looked in."""
+    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(official_folder))
+    return official_folder
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder with benchmark, microscopy, training and validation images."""
+    return _need(SHARED / "data")
+
+
+@pytest.fixture(scope="session")
+def models(official_folder: Path) -> dict[int, SRModel]:
+    """Official backbones without refiner, by scale."""
+    keep_freed_memory()
+    return {
+        scale: load_model(scale, official_folder / f"CFSR_x{scale}.pth", refiner=None, device="cpu")
+        for scale in (2, 3, 4)
+    }

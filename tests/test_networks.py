@@ -1,0 +1,130 @@
+"""The networks: form, size, and what they compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cfsr.core.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.model import BACKBONE_FIELD, REFINER_FIELD, Prediction, SRModel
+from napari_cfsr.core.refinenet import RefineNet
+
+PARAMETERS = {2: 291_324, 3: 297_819, 4: 306_912}
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def shaken(config: CFSRConfig) -> CFSR:
+    """A network in which every branch has a say."""
+    torch.manual_seed(0)
+    network = CFSR(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_merged_form_gives_the_output_of_the_training_form(scale: int) -> None:
+    network = shaken(CFSRConfig(scale=scale, merged=False))
+    image = torch.rand(2, 3, 20, 17)
+    with torch.inference_mode():
+        expected = network(image)
+        got = network.merge()(image)
+    assert expected.shape == (2, 3, 20 * scale, 17 * scale)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_edge_branch_matters_and_is_merged() -> None:
+    torch.manual_seed(1)
+    conv = EdgeConv(4)
+    image = torch.rand(1, 4, 9, 9)
+    for branch in range(3):
+        with torch.no_grad():
+            conv.edge_scale.zero_()
+            plain = conv(image)
+            conv.edge_scale[branch] = torch.tensor([0.5, -1.0, 2.0, 0.1])
+            conv.edge_bias[branch] = 0.3
+            with_branch = conv(image)
+            weight, bias = conv.merge()
+            merged = torch.nn.functional.conv2d(image, weight, bias, padding=1, groups=4)
+        assert (with_branch - plain).abs().max() > 0.3
+        torch.testing.assert_close(merged, with_branch)
+
+
+def test_edge_filters_answer_to_what_they_are_named_after() -> None:
+    ramp_x = torch.arange(9.0).expand(9, 9)
+    filters = EdgeConv(1).edge_filters[:, None]
+    inside = torch.nn.functional.conv2d(ramp_x[None, None], filters)[0, :, 3, 3]
+    assert inside.tolist() == [-8.0, 0.0, 0.0]
+    inside = torch.nn.functional.conv2d(ramp_x.T[None, None], filters)[0, :, 3, 3]
+    assert inside.tolist() == [0.0, -8.0, 0.0]
+    inside = torch.nn.functional.conv2d(ramp_x[None, None] ** 2, filters)[0, 2, 3, 3]
+    assert inside.item() == 2.0
+
+
+def test_layer_scale_and_training_form_at_birth() -> None:
+    network = CFSR(CFSRConfig(merged=False))
+    assert torch.all(network.layers[0].blocks[0].layer_scale_1 == 1e-6)
+    assert torch.all(network.layers[1].blocks[5].layer_scale_2 == 1e-6)
+    image = torch.rand(1, 3, 8, 8)
+    loss = network(image).square().mean()
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_official_files_load_strictly(official: Path, scale: int) -> None:
+    state = torch.load(official / f"CFSR_x{scale}.pth", weights_only=True)["params"]
+    network = CFSR(config_of(state))
+    assert network.config == CFSRConfig(scale=scale)
+    network.load_state_dict(state, strict=True)
+    assert count(network) == PARAMETERS[scale]
+
+
+def test_gradient_reaches_exactly_as_far_as_the_stated_field(models: dict[int, SRModel]) -> None:
+    network = models[2]._engine._backbone
+    image = torch.rand(1, 3, 160, 160, requires_grad=True)
+    out = network(image)
+    out[0, :, 160, 160].sum().backward()  # LR pixel 80
+    assert image.grad is not None
+    ys, xs = torch.nonzero(image.grad.abs().sum((0, 1)), as_tuple=True)
+    assert BACKBONE_FIELD == 63
+    assert max(80 - int(ys.min()), int(ys.max()) - 80) == BACKBONE_FIELD
+    assert max(80 - int(xs.min()), int(xs.max()) - 80) == BACKBONE_FIELD
+
+
+def test_refiner_is_small_and_the_identity_at_birth() -> None:
+    refiner = RefineNet(torch.Generator().manual_seed(5))
+    assert count(refiner) == 11_011
+    last = refiner.body[-1]
+    assert torch.all(last.bias == 0)
+    assert last.weight.std().item() == pytest.approx(1e-4, rel=0.1)
+    image = torch.rand(1, 3, 64, 64)
+    change = (refiner(image) - image).abs().max().item()
+    assert 0 < change < 1e-3
+    again = RefineNet(torch.Generator().manual_seed(5))
+    assert torch.equal(refiner(image), again(image))
+
+
+def test_refiner_sees_three_pixels() -> None:
+    refiner = RefineNet()
+    image = torch.rand(1, 3, 21, 21, requires_grad=True)
+    refiner.body(image)[0, :, 10, 10].sum().backward()
+    assert image.grad is not None
+    ys, _ = torch.nonzero(image.grad.abs().sum((0, 1)), as_tuple=True)
+    assert (int(ys.min()), int(ys.max())) == (10 - REFINER_FIELD, 10 + REFINER_FIELD)
+
+
+def test_gray_is_the_mean_of_three_equal_channels(models: dict[int, SRModel]) -> None:
+    image = np.random.default_rng(0).random((1, 1, 20, 24), np.float32)
+    gray = models[3].predict(image, Prediction())["baseline"]
+    rgb = models[3].predict(np.repeat(image, 3, 1), Prediction())["baseline"]
+    assert gray.shape == (1, 1, 60, 72)
+    np.testing.assert_allclose(gray, rgb.mean(1, keepdims=True), atol=1e-6)

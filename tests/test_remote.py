@@ -1,0 +1,124 @@
+"""The model in a process of its own: same numbers, and a clean end whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from napari_cfsr import load_model, upscale
+from napari_cfsr.core.inference import UpscaleOptions, iter_upscale
+from napari_cfsr.core.remote import RemoteModel
+from napari_cfsr.errors import (
+    CancelledError,
+    ModelProcessError,
+    OptionError,
+    ScaleError,
+    WeightsNotFoundError,
+)
+
+LOAD = {"scale": 4, "backbone": "official", "refiner": None, "device": "cpu"}
+
+
+@pytest.fixture
+def remote(official: Path) -> Iterator[RemoteModel]:
+    model = RemoteModel()
+    yield model
+    pid = model.pid
+    model.close()
+    assert model.pid is None
+    assert pid is None or not psutil.pid_exists(pid)
+
+
+def test_results_are_bit_identical_to_those_in_this_process(remote, official) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
+    info = remote.load(LOAD)
+    model = load_model(**LOAD)
+    assert info == model.info
+    for options in ({}, {"tile": 32}, {"ensemble": True}, {"back_projection": True}):
+        np.testing.assert_array_equal(
+            upscale(image, remote, **options).baseline, upscale(image, model, **options).baseline
+        )
+
+
+def test_errors_of_loading_come_through_and_the_process_goes_on(remote) -> None:
+    with pytest.raises(WeightsNotFoundError, match="none of them"):
+        remote.load({**LOAD, "backbone": "nowhere.pth"})
+    with pytest.raises(ScaleError, match="expected scale 2, 3 or 4, got 5"):
+        remote.load({**LOAD, "scale": 5})
+    pid = remote.pid
+    with pytest.raises(OptionError, match="expected precision"):
+        remote.load({**LOAD, "precision": "half"})
+    remote.load(LOAD)
+    assert remote.pid == pid
+    with pytest.raises(ModelProcessError, match="expected a loaded model"):
+        RemoteModel().info  # noqa: B018
+
+
+def test_a_killed_process_is_named_and_the_next_load_starts_another(remote) -> None:
+    remote.load(LOAD)
+    pid = remote.pid
+    threading.Timer(0.3, os.kill, (pid, signal.SIGTERM if os.name == "nt" else 9)).start()
+    with pytest.raises(ModelProcessError, match="the process that runs the network ended"):
+        upscale(np.zeros((2000, 2000), np.uint8), remote)
+    remote.load(LOAD)
+    assert remote.pid not in (None, pid)
+    assert upscale(np.zeros((5, 5), np.uint8), remote).baseline.shape == (20, 20)
+
+
+@pytest.mark.parametrize("tile", [256, 1500])
+def test_cancel_takes_effect_within_a_second_even_in_a_large_tile(remote, tile) -> None:
+    remote.load(LOAD)
+    pid, began = remote.pid, time.perf_counter()
+
+    def check() -> None:
+        if time.perf_counter() - began > 0.5:
+            raise CancelledError("cancelled")
+
+    steps = iter_upscale(np.zeros((1500, 1500), np.uint8), remote, UpscaleOptions(tile=tile), check)
+    with pytest.raises(CancelledError):
+        list(steps)
+    assert time.perf_counter() - began < 1.5
+    if tile == 256:
+        assert remote.pid == pid  # it stopped by itself and was not killed
+    remote.load(LOAD)
+    assert upscale(np.zeros((5, 5), np.uint8), remote).baseline.shape == (20, 20)
+
+
+def test_close_from_another_thread_ends_a_run(remote) -> None:
+    remote.load(LOAD)
+    threading.Timer(0.3, remote.close).start()
+    with pytest.raises(CancelledError):
+        upscale(np.zeros((2000, 2000), np.uint8), remote)
+
+
+def test_the_process_ends_with_the_one_that_started_it(official, tmp_path) -> None:
+    code = (
+        "import numpy as np, os, threading\n"
+        "from napari_cfsr.core.remote import RemoteModel\n"
+        "from napari_cfsr import upscale\n"
+        f"m = RemoteModel(); m.load({LOAD!r}); print(m.pid, flush=True)\n"
+        "threading.Timer(0.5, os._exit, (1,)).start()\n"
+        "upscale(np.zeros((3000, 3000), np.uint8), m)\n"
+    )
+    process = psutil.Popen([sys.executable, "-c", code], stdout=-1, text=True)
+    pid = int(process.stdout.readline())
+    process.stdout.close()
+    assert process.wait(20) == 1
+    deadline = time.perf_counter() + 5
+    while psutil.pid_exists(pid) and time.perf_counter() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(pid)
+
+
+def test_what_the_process_prints_does_not_get_between_the_answers(remote, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONVERBOSE", "1")  # prints every import to standard error
+    assert remote.load(LOAD).scale == 4

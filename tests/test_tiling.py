@@ -1,0 +1,82 @@
+"""Tiles cover a plane once, and keep only what has seen its surroundings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_cfsr.core.tiling import ALIGN, scaled, tile_grid
+from napari_cfsr.errors import OptionError
+
+from .strategies import halos, lengths, tiles
+
+
+@given(lengths, lengths, tiles, halos)
+def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
+    written = np.zeros((height, width), int)
+    for t in tile_grid(height, width, tile, halo):
+        written[t.write] += 1
+        assert t.pixels == written[t.write].size
+    assert (written == 1).all()
+
+
+@given(lengths, lengths, tiles, halos)
+def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
+    image = np.arange(height * width).reshape(height, width)
+    copy = np.zeros_like(image)
+    for t in tile_grid(height, width, tile, halo):
+        assert image[t.read].shape == t.read_shape
+        copy[t.write] = image[t.read][t.crop]
+    np.testing.assert_array_equal(copy, image)
+
+
+@given(lengths, lengths, tiles, halos)
+def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> None:
+    for t in tile_grid(height, width, tile, halo):
+        for read, write, length in zip(t.read, t.write, (height, width), strict=True):
+            assert read.start == max(write.start - halo, 0)
+            assert read.stop == min(write.stop + halo, length)
+            assert write.stop - write.start <= tile
+
+
+@given(st.integers(1, 3000), st.integers(16, 600))
+def test_inner_cuts_are_aligned_when_tiles_are(length, tile) -> None:
+    tile = tile // ALIGN * ALIGN
+    starts = [t.write[0].start for t in tile_grid(length, 1, tile, 32)]
+    assert all(s % ALIGN == 0 for s in starts)
+    assert len(starts) <= -(-length // tile) + 1
+
+
+def test_tiles_are_about_equal() -> None:
+    sizes = [t.write[0].stop - t.write[0].start for t in tile_grid(600, 1, 512, 32)]
+    assert sizes == [304, 296]
+
+
+@given(lengths, lengths, tiles, st.integers(2, 4))
+def test_scaled_regions(y, x, side, scale) -> None:
+    image = np.zeros((y + side, x + side)).repeat(scale, 0).repeat(scale, 1)
+    where = scaled((slice(y, y + side), slice(x, x + side)), scale)
+    assert image[where].shape == (side * scale, side * scale)
+
+
+@given(lengths, lengths, tiles)
+def test_cutting_a_part_covers_just_that_part(height, width, tile) -> None:
+    part = (slice(height // 3, height), slice(0, width - width // 2))
+    written = np.zeros((height, width), int)
+    for t in tile_grid(height, width, tile, 5, within=part):
+        written[t.write] += 1
+    expected = np.zeros_like(written)
+    expected[part] = 1
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_an_empty_plane_has_no_tiles() -> None:
+    assert tile_grid(0, 5, 16, 4) == []
+
+
+@pytest.mark.parametrize(("tile", "halo"), [(0, 1), (-3, 1), (16, -1)])
+def test_impossible_tiles(tile, halo) -> None:
+    with pytest.raises(OptionError, match="expected tile >= 1 and halo >= 0"):
+        tile_grid(10, 10, tile, halo)

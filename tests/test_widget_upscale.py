@@ -1,0 +1,438 @@
+"""The Upscale widget in a real viewer, used as a person would."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import psutil
+import pytest
+import torch
+from napari.layers import Image
+from PIL import Image as PillowImage
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_cfsr import load_model, upscale
+from napari_cfsr.cli import main
+from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.weights import OFFICIAL_SHA256, URL_VARIABLE, data_folder
+from napari_cfsr.widgets.upscale import UpscaleWidget
+from napari_cfsr.widgets.upscale_form import FROM_FILE, REGIONS, SLICES
+
+Opened = tuple["object", UpscaleWidget]
+
+
+@pytest.fixture
+def opened(make_napari_viewer, official) -> Callable[..., Opened]:
+    """Open a viewer with images, and the widget from the plugin's menu entry."""
+
+    def open_with(*images: np.ndarray, **arguments) -> Opened:
+        viewer = make_napari_viewer(show=arguments.pop("show", False))
+        for image in images:
+            viewer.add_image(image, **arguments)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+        return viewer, widget
+
+    return open_with
+
+
+def press(qtbot, widget: UpscaleWidget, timeout: int = 60_000) -> None:
+    """Click Upscale and wait until the layers are there."""
+    assert widget.controls.start_button.isEnabled(), widget.controls.reason.text()
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: not widget.controls.running and not widget._pending, timeout=timeout)
+
+
+def photo(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3)).astype(np.uint8)
+
+
+def make_refiner(scale: int = 4, name: str = "mine", placement: str = "output") -> Path:
+    """A refiner that does something, among the user's."""
+    folder = data_folder() / "refiners"
+    folder.mkdir(parents=True, exist_ok=True)
+    network = RefineNet(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.body[-1].weight.mul_(300)
+    card = RefinerCard(scale, placement, OFFICIAL_SHA256[scale], "for tests")
+    save_refiner(folder / f"{name}.safetensors", network, card)
+    return folder / f"{name}.safetensors"
+
+
+def test_upscale_adds_aligned_layers_and_says_what_ran(opened, qtbot) -> None:
+    make_refiner()
+    viewer, widget = opened(photo(), name="photo", scale=(2, 2), translate=(5, 7))
+    widget.form.refiner.value = "mine"
+    press(qtbot, widget)
+    names = [layer.name for layer in viewer.layers]
+    assert names == ["photo", "photo x4 baseline", "photo x4 delta", "photo x4 difference"]
+    for layer in viewer.layers[1:]:
+        np.testing.assert_allclose(layer.scale, 0.5)
+        np.testing.assert_allclose(layer.translate, [5 - 2 * 3 / 8, 7 - 2 * 3 / 8])
+        np.testing.assert_allclose(
+            layer.extent.world, np.add(viewer.layers[0].extent.world, [[-0.75] * 2, [0.75] * 2])
+        )
+    status = widget.controls.status.text()
+    assert status.startswith("x4 in ")
+    assert (
+        "official CFSR_x4.pth; refiner imported mine.safetensors; torch on cpu, float32" in status
+    )
+    low, high = viewer.layers[3].data.min(), viewer.layers[3].data.max()
+    assert f"difference {low:+.3g} to {high:+.3g} grey levels" in status
+    assert low < 0 < high
+    assert widget.form.layer.value == "photo"  # not one of the results
+
+
+def test_gui_command_line_and_python_give_identical_arrays(opened, qtbot, tmp_path) -> None:
+    refiner = make_refiner()
+    image = photo(70, 90)
+    viewer, widget = opened(image, name="photo")
+    widget.form.refiner.value = "mine"
+    widget.form.tile.value = 48
+    press(qtbot, widget)
+    model = load_model(4, "official", refiner)
+    result = upscale(image, model, axes="YXC", tile=48)
+    PillowImage.fromarray(image).save(tmp_path / "photo.png")
+    status = main(
+        ["upscale", str(tmp_path / "photo.png"), "--refiner", str(refiner), "--tile", "48",
+         "--baseline", "--delta"]
+    )  # fmt: skip
+    assert status == 0
+    for name in ("baseline", "delta"):
+        array = getattr(result, name)
+        np.testing.assert_array_equal(viewer.layers[f"photo x4 {name}"].data, array)
+        file = tmp_path / f"photo_x4_{name}.png"
+        np.testing.assert_array_equal(np.asarray(PillowImage.open(file)), array)
+    luma = result.difference @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_array_equal(viewer.layers["photo x4 difference"].data, luma)
+
+
+def test_copied_python_makes_the_same_arrays(opened, qtbot) -> None:
+    make_refiner(2, placement="input")
+    stack = np.random.default_rng(0).integers(0, 4095, (2, 3, 30, 40)).astype(np.uint16)
+    viewer, widget = opened(stack, name="stack", axis_labels=("t", "c", "y", "x"))
+    for name, value in (
+        ("scale", 2), ("refiner", "mine"), ("quality", "self-ensemble (8 times slower)"),
+        ("intensity", "percentile"), ("halo", 16), ("slices", SLICES[1]),
+    ):  # fmt: skip
+        getattr(widget.form, name).value = value
+    viewer.dims.set_point((0, 1), (1, 2))
+    press(qtbot, widget)
+    widget.copy_button.click()
+    code = QApplication.clipboard().text()
+    assert "viewer.layers['stack'].data[1:2, 2:3, 0:30, 0:40]" in code
+    there = {"viewer": viewer}
+    exec(code, there)
+    for name, array in there["result"].arrays().items():
+        np.testing.assert_array_equal(viewer.layers[f"stack x2 {name}"].data, array)
+    assert viewer.layers["stack x2 delta"].metadata["napari_cfsr"]["python"] == code
+
+
+def test_python_can_be_copied_before_the_first_run(opened) -> None:
+    viewer, widget = opened(photo(32, 32), name="photo")
+    there = {"viewer": viewer}
+    exec(widget.python(), there)
+    assert there["result"].baseline.shape == (128, 128, 3)
+
+
+def test_only_image_layers_are_offered_and_the_reason_is_shown_without_one(opened) -> None:
+    viewer, widget = opened()
+    viewer.add_labels(np.zeros((5, 5), int))
+    viewer.add_points([[1, 1]])
+    viewer.add_shapes()
+    assert widget.form.layer.choices == ()
+    assert not widget.controls.start_button.isEnabled()
+    assert "no image layer" in widget.controls.reason.text()
+    viewer.add_image(photo(), name="first")
+    assert widget.form.layer.choices == ("first",)
+    assert widget.controls.start_button.isEnabled()
+    viewer.layers["first"].name = "renamed"
+    assert widget.form.layer.choices == ("renamed",)
+    viewer.add_image(photo(), name="second")
+    assert widget.form.layer.value == "second"
+    viewer.layers.selection.active = viewer.layers["renamed"]
+    assert widget.form.layer.value == "renamed"
+    viewer.layers.clear()
+    assert not widget.controls.start_button.isEnabled()
+
+
+def test_without_weights_it_says_so_and_fetches_them_on_request(
+    opened, official, qtbot, monkeypatch
+) -> None:
+    monkeypatch.delenv("NAPARI_CFSR_WEIGHTS")
+    _, widget = opened(photo(32, 32))
+    assert not widget.controls.start_button.isEnabled()
+    assert "not on this machine yet" in widget.controls.reason.text()
+    assert not widget.fetch_button.isHidden()
+    assert "no licence" in widget.fetch_button.toolTip()
+    widget.fetch_button.click()  # nobody serves them yet
+    qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+    assert "could not be downloaded" in widget.controls.status.text()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=official)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
+        widget.fetch_button.click()
+        qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+        server.shutdown()
+    assert widget.controls.status.text().startswith("Downloaded ")
+    assert widget.fetch_button.isHidden()
+    press(qtbot, widget)
+
+
+def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened) -> None:
+    _, widget = opened(photo(32, 32))
+    widget.form.backbone.value = "bundled"
+    assert not widget.controls.start_button.isEnabled()
+    assert "ships no x4 backbone" in widget.controls.start_button.toolTip()
+    widget.form.backbone.value = "auto"
+    assert widget.controls.start_button.isEnabled()
+    widget.form.baseline.value = False
+    widget.form.refiner.value = "none"
+    assert "Choose at least one output" in widget.controls.start_button.toolTip()
+
+
+def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
+    make_refiner(3, "three")
+    viewer, widget = opened(photo(31, 31), name="photo")
+    widget.form.refiner.value = "none"
+    assert not widget.form.delta.enabled
+    assert not widget.form.difference.enabled
+    widget.form.scale.value = 3
+    assert any("three: for tests" in str(c) for c in widget.form._refiners(None))
+    widget.form.refiner.value = "three"
+    assert widget.form.delta.enabled
+    widget.form.scale.value = 4  # the refiner belongs to another backbone
+    assert widget.form.refiner.value != "three"
+    widget.form.refiner.value = "none"
+    press(qtbot, widget)
+    assert [layer.name for layer in viewer.layers] == ["photo", "photo x4 baseline"]
+
+
+def test_results_never_replace_layers(opened, qtbot) -> None:
+    viewer, widget = opened(photo(32, 32), name="photo")
+    widget.form.refiner.value = "none"
+    press(qtbot, widget)
+    first = viewer.layers["photo x4 baseline"]
+    press(qtbot, widget)
+    assert [layer.name for layer in viewer.layers] == [
+        "photo", "photo x4 baseline", "photo x4 baseline [1]",
+    ]  # fmt: skip
+    assert first in viewer.layers
+
+
+def test_region_of_a_shape_and_of_the_view(opened, qtbot) -> None:
+    viewer, widget = opened(photo(100, 100), name="photo", show=True)
+    widget.form.refiner.value = "none"
+    viewer.add_shapes([np.array([[10, 20], [10, 39], [29, 39], [29, 20]])], name="roi")
+    widget.form.region.value = REGIONS[2]
+    assert widget.form.box_layer.choices == ("roi",)
+    press(qtbot, widget)
+    out = viewer.layers["photo x4 baseline"]
+    assert out.data.shape == (80, 80, 3)
+    np.testing.assert_allclose(out.translate, [10 - 0.375, 20 - 0.375])
+    camera = viewer.scene.camera
+    camera.center, camera.zoom = (0.0, 30.0, 40.0), 20.0
+    widget.form.layer.value = "photo"
+    widget.form.region.value = REGIONS[1]
+    qtbot.waitUntil(lambda: viewer.layers["photo"].corner_pixels[0, 0] > 0)
+    corners = viewer.layers["photo"].corner_pixels
+    press(qtbot, widget)
+    out = viewer.layers["photo x4 baseline [1]"]
+    assert out.data.shape[:2] == tuple((corners[1] + 1 - corners[0]) * 4)
+    np.testing.assert_allclose(out.translate, corners[0] - 0.375)
+    viewer.layers["roi"].data = []
+    widget.form.region.value = REGIONS[2]
+    widget.controls.start_button.click()
+    assert "draw one first" in widget.controls.status.text()
+    assert not widget.controls.running
+
+
+def test_multiscale_and_dask_layers(opened, qtbot) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (300, 280)).astype(np.uint8)
+    lazy = da.from_array(image, chunks=64)
+    viewer, widget = opened()
+    widget.form.refiner.value = "none"
+    widget.form.scale.value = 2
+    viewer.add_image([lazy, lazy[::2, ::2]], name="pyramid", multiscale=True)
+    press(qtbot, widget)
+    viewer.add_image(lazy, name="lazy")
+    press(qtbot, widget)
+    expected = upscale(image, load_model(2, "official", None)).baseline
+    for name in ("pyramid", "lazy"):
+        np.testing.assert_array_equal(viewer.layers[f"{name} x2 baseline"].data, expected)
+
+
+def test_all_slices_or_the_current_one(opened, qtbot) -> None:
+    stack = np.random.default_rng(0).random((3, 2, 12, 14)).astype(np.float32)
+    viewer, widget = opened(stack, name="stack")
+    widget.form.refiner.value = "none"
+    widget.form.scale.value = 2
+    press(qtbot, widget)
+    assert viewer.layers["stack x2 baseline"].data.shape == (3, 2, 24, 28)
+    viewer.dims.set_point((0, 1), (2, 1))
+    widget.form.slices.value = SLICES[1]
+    press(qtbot, widget)
+    one = viewer.layers["stack x2 baseline [1]"]
+    assert one.data.shape == (1, 1, 24, 28)
+    np.testing.assert_allclose(one.translate[:2], [2, 1])
+
+
+def test_a_wrong_backbone_file_is_said_and_the_form_works_again(opened, qtbot, tmp_path) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"not weights")
+    viewer, widget = opened(photo(32, 32))
+    widget.form.refiner.value = "none"
+    widget.form.backbone.value = FROM_FILE
+    assert "Choose a backbone file" in widget.controls.reason.text()
+    widget.form.backbone_file.value = tmp_path / "broken.pth"
+    press(qtbot, widget)
+    assert "broken.pth" in widget.controls.status.text()
+    assert "no complete PyTorch file" in widget.controls.status.text()
+    assert len(viewer.layers) == 1
+    widget.form.backbone.value = "official"
+    press(qtbot, widget)
+    assert len(viewer.layers) == 2
+
+
+def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
+    viewer, widget = opened(photo(1500, 1500))
+    widget.form.refiner.value = "none"
+    widget.controls.start_button.click()
+    assert not widget.controls.start_button.isEnabled()
+    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+    began = time.perf_counter()
+    widget.controls.cancel_button.click()
+    qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
+    assert time.perf_counter() - began < 1
+    assert widget.controls.status.text() == "Cancelled; nothing was added."
+    assert len(viewer.layers) == 1
+    assert widget.controls.start_button.isEnabled()
+
+
+def test_a_killed_model_process_is_said_and_the_form_works_again(opened, qtbot) -> None:
+    viewer, widget = opened(photo(1000, 1000))
+    viewer.add_image(photo(32, 32), name="small")
+    widget.form.refiner.value = "none"
+    widget.form.layer.value = viewer.layers[0].name
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+    psutil.Process(widget._model.pid).kill()
+    qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
+    assert "the process that runs the network ended" in widget.controls.status.text()
+    widget.form.layer.value = "small"
+    press(qtbot, widget)
+    assert len(viewer.layers) == 3
+
+
+@pytest.fixture
+def stalls() -> Iterator[list[float]]:
+    """Seconds between turns of the event loop while the test runs."""
+    gaps, last = [], [time.perf_counter()]
+
+    def tick() -> None:
+        now = time.perf_counter()
+        gaps.append(now - last[0])
+        last[0] = now
+
+    timer = QTimer()
+    timer.setInterval(5)
+    timer.timeout.connect(tick)
+    timer.start()
+    yield gaps
+    timer.stop()
+
+
+def test_the_event_loop_never_waits(opened, qtbot, stalls) -> None:
+    viewer, widget = opened(photo(1024, 1024), show=True)
+    make_refiner()
+    widget.form.update()
+    widget.form.refiner.value = "mine"
+    qtbot.wait(500)
+    stalls.clear()
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: not widget.controls.running, timeout=120_000)
+    assert len(stalls) > 100
+    assert max(stalls) < 0.1
+    stalls.clear()
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4)
+    qtbot.wait(500)
+    # three textures of 4096x4096 are drawn by the processor here
+    assert max(stalls) < 1
+
+
+def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot) -> None:
+    viewer, widget = opened(photo(1500, 1500))
+    widget.form.refiner.value = "none"
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+    process = psutil.Process(widget._model.pid)
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    assert threads
+    viewer.close()
+    qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
+
+
+def test_settings_are_remembered(opened, qtbot) -> None:
+    _, widget = opened(photo(32, 32))
+    widget.form.scale.value, widget.form.refiner.value = 3, "none"
+    widget.form.quality.value = "self-ensemble (8 times slower)"
+    widget.form.tile.value = 128
+    press(qtbot, widget)
+    _, again = opened(photo(32, 32))
+    values = again.form.values()
+    assert (values.scale, values.refiner, values.tile) == (3, None, 128)
+    assert values.quality == "self-ensemble (8 times slower)"
+
+
+def test_settings_that_can_not_be_read_do_no_harm(opened, home) -> None:
+    (home / "data/settings").mkdir(parents=True)
+    (home / "data/settings/upscale.json").write_text('{"scale": 9, "quality": 3, "tile": "x"}')
+    _, widget = opened(photo(32, 32))
+    assert widget.form.values().scale == 4
+    assert widget.controls.start_button.isEnabled()
+
+
+def test_back_projection_is_offered_at_x4_only(opened) -> None:
+    _, widget = opened(photo(32, 32))
+    assert len(widget.form.quality.choices) == 4
+    widget.form.quality.value = "back-projection (bicubic-reduced input)"
+    widget.form.scale.value = 2
+    assert widget.form.quality.choices == ("standard", "self-ensemble (8 times slower)")
+    assert widget.form.quality.value == "standard"
+
+
+def test_every_control_has_a_tooltip(opened) -> None:
+    _, widget = opened()
+    for part in (*widget.form.main, *widget.form.advanced):
+        if part.name:
+            assert part.tooltip, part.name
+
+
+def test_opening_the_widget_is_quick(opened) -> None:
+    viewer, _ = opened()
+    began = time.perf_counter()
+    UpscaleWidget(viewer)
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize("key", ["photo", "histology", "cell"])
+def test_samples_open_with_the_reduced_image_exactly_over_the_original(
+    make_napari_viewer, key
+) -> None:
+    viewer = make_napari_viewer()
+    hr, lr = viewer.open_sample("napari-cfsr", key)
+    assert isinstance(hr, Image)
+    step = lr.scale[0]
+    np.testing.assert_allclose(
+        lr.extent.world + np.array([[-step / 2] * 2, [step / 2] * 2]),
+        hr.extent.world + np.array([[-0.5] * 2, [0.5] * 2]),
+    )
