@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as our programs do
+
 from napari_cfsr.core import weights
 from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.model import SRModel, load_model

@@ -381,6 +381,20 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot) -> N
     qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
 
 
+def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtbot) -> None:
+    viewer, widget = opened(photo(1500, 1500))
+    widget.form.refiner.value = "none"
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+    process = psutil.Process(widget._model.pid)
+    viewer.window.remove_dock_widget(widget)
+    widget.deleteLater()
+    qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
+    layer = viewer.add_image(photo(), name="after")
+    layer.name = "renamed"
+    viewer.layers.clear()
+
+
 def test_settings_are_remembered(opened, qtbot) -> None:
     _, widget = opened(photo(32, 32))
     widget.form.scale.value, widget.form.refiner.value = 3, "none"

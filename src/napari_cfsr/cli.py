@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 if all went well, 2 if anything did not."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions/0002
     options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)

@@ -30,7 +30,7 @@ LOOK = ("blending", "opacity", "interpolation2d", "interpolation3d", "rendering"
 GRAY_LOOK = ("colormap", "gamma", "contrast_limits")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageInput:
     """An image layer as it was when the run began.
 
@@ -211,7 +211,7 @@ def extremes(values: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if low <= high else (0.0, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerSpec:
     """What `viewer.add_image` is called with."""
 

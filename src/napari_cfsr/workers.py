@@ -23,7 +23,7 @@ from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UpscaleRequest:
     """All that a run needs, read on the GUI thread.
 
@@ -40,7 +40,7 @@ class UpscaleRequest:
     options: UpscaleOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UpscaleOutcome:
     """A finished run, with what takes time to compute for showing it."""
 

@@ -16,7 +16,7 @@ from napari_cfsr.errors import FileFormatError
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SideBySide:
     """What a comparison shows; images [Y,X,3] of uint8.
 

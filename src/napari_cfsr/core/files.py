@@ -1,8 +1,8 @@
 """Image files: pixels, axes and what must not be lost between reading and writing.
 
-Pixels come from Pillow, from imagecodecs where Pillow would drop bits (16-bit colour PNG), and
-from tifffile. EXIF with its orientation and the ICC profile are copied as they are; resolutions
-and physical pixel sizes are divided by the scale.
+Pixels come from Pillow, from imagecodecs where Pillow would drop bits (16-bit PNG), and from
+tifffile (see `tiff`). The ICC profile and EXIF with its orientation are copied as they are, but for
+the sizes and resolutions that they state: those are made true.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_cfsr.errors import FileFormatError, OptionError
+from napari_cfsr.core.tiff import WHITE_IS_ZERO, plain, read_tiff, write_tiff
+from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
 
 Array = NDArray[Any]
 
@@ -31,13 +33,13 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = PILLOW_SUFFIXES + TIFF_SUFFIXES
 JPEG_QUALITY = 95
 
-EXIF_WIDTH, EXIF_HEIGHT, EXIF_IFD = 0xA002, 0xA003, 0x8769
-TIFF_ORIENTATION = 274
-LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
-IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+# tags of EXIF
+ORIENTATION, EXIF_IFD = 0x0112, 0x8769
+WIDTHS, HEIGHTS, RESOLUTIONS = (0x0100, 0xA002), (0x0101, 0xA003), (0x011A, 0x011B)
+SHORT, LONG = 3, 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFile:
     """An image as read from a file.
 
@@ -75,7 +77,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
         No such file, another format, or a damaged one.
     """
     path = Path(path)
-    if not path.is_file():
+    if not _is_file(path):
         raise FileFormatError(f"{path}: expected an image file, there is no such file")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -87,8 +89,34 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     except UnidentifiedImageError as error:
         raise FileFormatError(f"{path}: not an image, or damaged") from error
     except Exception as error:  # the decoders raise whatever they please
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(f"{path}: can't be read ({reason})") from error
+        raise FileFormatError(f"{path}: can't be read ({_reason(error)})") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have counts as none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _read_tiff(path: Path) -> ImageFile:
+    content = read_tiff(path)
+    return ImageFile(
+        content.pixels,
+        content.axes,
+        path,
+        icc=content.icc,
+        dpi=content.dpi,
+        tiff=content.about,
+        notes=content.notes,
+    )
 
 
 def write_image(
@@ -115,29 +143,34 @@ def write_image(
     FileFormatError
         The format can't hold these pixels, or the disk is full or read-only.
     """
-    if path.exists() and not overwrite:
-        raise OptionError(f"{path} exists: pass --overwrite to replace it")
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        write: Callable[[Path], None] = lambda to: _write_tiff(to, pixels, source, scale)  # noqa: E731
-    elif suffix in PILLOW_SUFFIXES:
-        encoded = _encode(pixels, source, scale, suffix, path)
-        write = lambda to: _write_bytes(to, encoded)  # noqa: E731
-    else:
+    if suffix not in SUFFIXES:
         raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
+        if path.exists() and not overwrite:
+            raise OptionError(f"{path} exists: pass --overwrite to replace it")
+        if suffix in TIFF_SUFFIXES:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_tiff(partial, pixels, source, scale)
+        else:
+            encoded = _encode(pixels, source, scale, suffix, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(encoded)
         partial.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"{path}: can't be written ({error.strerror or error})") from error
+    except CFSRError:
+        raise
+    except Exception as error:  # the encoders raise whatever they please
+        raise FileFormatError(f"{path}: can't be written ({_reason(error)})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> None:
+    about = source.tiff or plain(source.dpi, _orientation(source.exif))
+    same_values = pixels.dtype == source.pixels.dtype
+    write_tiff(path, pixels, source.axes, about, scale, source.icc, same_values)
 
 
 # PNG and JPEG
@@ -145,7 +178,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 def _read_pillow(path: Path) -> ImageFile:
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
+    with _opened(path, data) as image:
         if image.format not in ("PNG", "JPEG", "MPO"):
             raise FileFormatError(f"{path}: expected PNG or JPEG inside, got {image.format}")
         if image.mode == "CMYK":
@@ -154,20 +187,35 @@ def _read_pillow(path: Path) -> ImageFile:
             )
         frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
         notes = (f"only the first of {frames} frames was read",) if frames > 1 else ()
-        bits = data[24] if image.format == "PNG" else 8
-        if image.mode == "P":
-            image_pixels = np.asarray(
-                image.convert("RGBA" if "transparency" in image.info else "RGB")
-            )
-        elif image.format == "PNG" and bits == 16:
-            image_pixels = imagecodecs.png_decode(data)
-        else:
-            image_pixels = np.asarray(image)
-        exif = image.getexif().tobytes() if image.getexif() else None
+        exif = image.info.get("exif")
+        if exif is None and image.getexif():  # kept elsewhere in the file
+            exif = image.getexif().tobytes()
         dpi = image.info.get("dpi")
         icc = image.info.get("icc_profile")
-    axes = "YXS" if image_pixels.ndim == 3 else "YX"
-    return ImageFile(image_pixels, axes, path, exif, icc, dpi and _pair(dpi), notes=notes)
+        pixels = _pixels(image, data)
+    axes = "YXS" if pixels.ndim == 3 else "YX"
+    return ImageFile(pixels, axes, path, exif, icc, dpi and _pair(dpi), notes=notes)
+
+
+def _opened(path: Path, data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():  # of large photos and of damaged EXIF
+            warnings.simplefilter("ignore")
+            return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise FileFormatError(
+            f"{path}: too many pixels for {path.suffix} ({_reason(error)}): convert it to .tif"
+        ) from error
+
+
+def _pixels(image: Image.Image, data: bytes) -> Array:
+    """[Y,X] or [Y,X,S]; a palette becomes RGB, a transparent colour becomes alpha."""
+    if image.format == "PNG" and data[24] == 16:  # bits per sample, in the header
+        decoded: Array = imagecodecs.png_decode(data)
+        return decoded
+    if "transparency" in image.info:
+        return np.asarray(image.convert("LA" if image.mode in ("1", "L") else "RGBA"))
+    return np.asarray(image.convert("RGB") if image.mode == "P" else image)
 
 
 def _pair(dpi: Any) -> tuple[float, float]:
@@ -183,13 +231,15 @@ def _encode(pixels: Array, source: ImageFile, scale: int, suffix: str, path: Pat
         )
     pixels = np.ascontiguousarray(pixels.transpose(order))
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if source.tiff.get("photometric") == WHITE_IS_ZERO and pixels.dtype.kind in "bu":
+        pixels = ~pixels  # PNG and JPEG know no such thing
     png = suffix == ".png"
     if pixels.dtype not in (np.uint8, bool) and not (png and pixels.dtype == np.uint16):
         raise FileFormatError(f"{path}: {suffix} can't hold {pixels.dtype}: write a .tif instead")
     if not png and (pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] != 3)):
         raise FileFormatError(f"{path}: JPEG holds 8-bit gray or RGB only: write a .png instead")
     dpi = source.dpi and (source.dpi[0] * scale, source.dpi[1] * scale)
-    exif = _resized_exif(source.exif, pixels.shape)
+    exif = source.exif and _scaled_exif(source.exif, pixels.shape, scale)
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
         return _with_chunks(bytes(imagecodecs.png_encode(pixels)), source.icc, exif, dpi)
     options: dict[str, Any] = {"icc_profile": source.icc}
@@ -204,18 +254,57 @@ def _encode(pixels: Array, source: ImageFile, scale: int, suffix: str, path: Pat
     return buffer.getvalue()
 
 
-def _resized_exif(exif: bytes | None, shape: tuple[int, ...]) -> bytes | None:
-    """EXIF with the size it states, if it states one, made true; orientation stays."""
-    if exif is None:
-        return None
-    parsed = Image.Exif()
-    parsed.load(exif)
-    inner = parsed.get_ifd(EXIF_IFD)
-    if EXIF_WIDTH in inner:
-        inner[EXIF_WIDTH] = shape[1]
-    if EXIF_HEIGHT in inner:
-        inner[EXIF_HEIGHT] = shape[0]
-    return parsed.tobytes()
+def _orientation(exif: bytes | None) -> int | None:
+    """The orientation that EXIF states, if it states one."""
+    data = bytearray(exif or b"")
+    with suppress(struct.error, KeyError):
+        start, order = _exif_start(data)
+        for tag, at in _exif_entries(data, start, order):
+            if tag == ORIENTATION:
+                return int(struct.unpack_from(f"{order}H", data, at + 8)[0])
+    return None
+
+
+def _scaled_exif(exif: bytes, shape: tuple[int, ...], scale: int) -> bytes:
+    """EXIF with the sizes and resolutions it states made true, and every other byte as it was.
+
+    Written in place, since notes of camera makers hold offsets that only they understand. What is
+    damaged stays as it is.
+    """
+    data = bytearray(exif)
+    with suppress(struct.error, KeyError):
+        start, order = _exif_start(data)
+        for tag, at in _exif_entries(data, start, order):
+            if tag in WIDTHS or tag in HEIGHTS:
+                size = shape[1] if tag in WIDTHS else shape[0]
+                if struct.unpack_from(f"{order}H", data, at + 2)[0] == SHORT and size < 2**16:
+                    struct.pack_into(f"{order}H", data, at + 8, size)
+                else:
+                    struct.pack_into(f"{order}HII", data, at + 2, LONG, 1, size)
+            elif tag in RESOLUTIONS:
+                value_at = start + struct.unpack_from(f"{order}I", data, at + 8)[0]
+                numerator = struct.unpack_from(f"{order}I", data, value_at)[0] * scale
+                if numerator < 2**32:
+                    struct.pack_into(f"{order}I", data, value_at, numerator)
+    return bytes(data)
+
+
+def _exif_start(data: bytearray) -> tuple[int, str]:
+    """Where offsets count from, and the byte order as `struct` writes it."""
+    start = 6 if data.startswith(b"Exif\0\0") else 0
+    return start, {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
+
+
+def _exif_entries(data: bytearray, start: int, order: str) -> Iterator[tuple[int, int]]:
+    """Tag and place of each entry of the image's and the camera's directories."""
+    directories = [start + struct.unpack_from(f"{order}I", data, start + 4)[0]]
+    for directory in directories:
+        count = struct.unpack_from(f"{order}H", data, directory)[0]
+        for at in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHII", data, at)
+            if tag == EXIF_IFD and len(directories) == 1:
+                directories.append(start + value)
+            yield tag, at
 
 
 def _with_chunks(
@@ -236,123 +325,3 @@ def _with_chunks(
 
 def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-# TIFF
-
-
-def _read_tiff(path: Path) -> ImageFile:
-    with tifffile.TiffFile(path) as tif:
-        series = tif.series[0]
-        page = series.keyframe
-        pixels, axes = series.asarray(), str(series.axes)
-        notes = []
-        if len(tif.series) > 1:
-            notes.append(f"only the first of {len(tif.series)} images in the file was read")
-        tags = page.tags
-        kind = "ome" if tif.is_ome else "imagej" if tif.is_imagej else "plain"
-        tiff: dict[str, Any] = {
-            "kind": kind,
-            "compression": LOSSLESS.get(int(page.compression), "zlib"),
-            "photometric": int(page.photometric),
-            "extrasamples": tuple(int(e) for e in page.extrasamples),
-            "orientation": _tag(tags, TIFF_ORIENTATION),
-            "unit": int(_tag(tags, "ResolutionUnit") or 1),
-            "resolution": _resolution(tags),
-        }
-        if kind == "ome":
-            tiff["ome"] = _ome_pixels(tif.ome_metadata)
-        elif kind == "imagej":
-            tiff["imagej"] = dict(tif.imagej_metadata or {})
-        icc = _tag(tags, "InterColorProfile")
-    return ImageFile(pixels, axes, path, icc=icc, tiff=tiff, notes=tuple(notes))
-
-
-def _tag(tags: Any, name: str | int) -> Any:
-    tag = tags.get(name)
-    return None if tag is None else tag.value
-
-
-def _resolution(tags: Any) -> tuple[float, float] | None:
-    """Pixels per unit in X and Y."""
-    x, y = _tag(tags, "XResolution"), _tag(tags, "YResolution")
-    if not x or not y or not x[1] or not y[1] or not x[0] or not y[0]:
-        return None
-    return x[0] / x[1], y[0] / y[1]
-
-
-def _ome_pixels(xml: str) -> dict[str, Any]:
-    """Physical sizes, time increment and channel names of the first image of OME-XML."""
-    image = tifffile.xml2dict(xml)["OME"]["Image"]
-    image = image[0] if isinstance(image, list) else image
-    found = image["Pixels"]
-    names = ("PhysicalSize", "TimeIncrement")
-    kept = {k: v for k, v in found.items() if k.startswith(names)}
-    channels = found.get("Channel", [])
-    channels = channels if isinstance(channels, list) else [channels]
-    channel_names = [c["Name"] for c in channels if "Name" in c]
-    if channel_names and len(channel_names) == len(channels):
-        kept["Channel"] = {"Name": channel_names}
-    if "Name" in image:
-        kept["Name"] = image["Name"]
-    return kept
-
-
-def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> None:
-    """A TIFF of the same kind as the source, or a plain one."""
-    tiff = source.tiff or _tiff_of_other(source)
-    samples = pixels.shape[source.axes.index("S")] if "S" in source.axes else 1
-    has_alpha = samples in (2, 4)
-    options: dict[str, Any] = {
-        "compression": tiff["compression"],
-        "photometric": "rgb" if samples >= 3 else "minisblack",
-        "bigtiff": pixels.nbytes > 2**32 - 2**25,
-    }
-    if samples > 1:
-        options["planarconfig"] = "contig" if source.axes.endswith("S") else "separate"
-    if has_alpha:
-        options["extrasamples"] = tiff.get("extrasamples") or ("unassalpha",)
-    if source.icc:
-        options["iccprofile"] = source.icc
-    if tiff.get("orientation"):
-        options["extratags"] = [(TIFF_ORIENTATION, 3, 1, tiff["orientation"], True)]
-    kind = tiff["kind"]
-    if kind == "imagej" and (pixels.dtype.name not in IMAGEJ_DTYPES or has_alpha):
-        kind = "plain"
-    resolution = tiff.get("resolution")
-    if resolution:
-        options["resolution"] = (resolution[0] * scale, resolution[1] * scale)
-        if kind != "imagej":
-            options["resolutionunit"] = tiff["unit"]
-    if kind == "ome":
-        options |= {
-            "ome": True,
-            "metadata": {"axes": source.axes, **_scaled_ome(tiff["ome"], scale)},
-        }
-    elif kind == "imagej":
-        kept = {
-            k: v
-            for k, v in tiff["imagej"].items()
-            if k not in ("ImageJ", "images", "channels", "slices", "frames", "hyperstack", "axes")
-        }
-        # ImageJ wants its own order of axes, and tifffile checks the names
-        axes = source.axes.replace("Q", "T").replace("I", "T")
-        options |= {"imagej": True, "metadata": {**kept, "axes": axes}}
-    else:
-        options["metadata"] = {"axes": source.axes}
-    if kind != "plain":
-        options.pop("extratags", None)
-    tifffile.imwrite(path, pixels, **options)
-
-
-def _tiff_of_other(source: ImageFile) -> dict[str, Any]:
-    return {"kind": "plain", "compression": "zlib", "unit": 2, "resolution": source.dpi}
-
-
-def _scaled_ome(pixels: dict[str, Any], scale: int) -> dict[str, Any]:
-    """The same metadata with X and Y pixel sizes divided by the scale."""
-    scaled = dict(pixels)
-    for name in ("PhysicalSizeX", "PhysicalSizeY"):
-        if name in scaled:
-            scaled[name] = float(scaled[name]) / scale
-    return scaled

@@ -87,7 +87,7 @@ class UpscaleProgress:
         return self.seconds / self.done * (self.total - self.done) if self.done else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UpscaleResult:
     """What comes out, axes in the order of the input.
 

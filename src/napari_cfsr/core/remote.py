@@ -8,6 +8,7 @@ process, such as the system when memory runs out, does not kill napari.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
@@ -105,6 +106,9 @@ class RemoteModel:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 creationflags=flags,
+                # threads that spin while they wait take the processor from the window, and from
+                # each other: on a busy machine a small image then takes fifty times as long
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
         except OSError as error:
             raise ModelProcessError(f"the process for the network can't start: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
@@ -67,6 +69,7 @@ class UpscaleWidget(QWidget):
         self._last: UpscaleOutcome | None = None
         self._pending: list[LayerSpec] = []
         self._adding = False
+        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._refresh)
         self.controls = RunControls("Upscale")
         self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
@@ -79,17 +82,17 @@ class UpscaleWidget(QWidget):
         self.fetch_button.clicked.connect(self._fetch)
         self.copy_button.clicked.connect(self._copy)
         self.form.restore(read_settings(SETTINGS))
-        layers = napari_viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            event.connect(self._on_layers)
-        layers.selection.events.active.connect(self._on_active)
-        self._follow(layers.selection.active)
-        self._stop = _stopper(self._model)
-        self.destroyed.connect(self._stop)
+        self._ending = _Ending(self._model)
+        self.destroyed.connect(self._ending)
         application = QApplication.instance()
         if application is not None:
-            application.aboutToQuit.connect(self._stop)
-        self._refresh()
+            application.aboutToQuit.connect(self._ending)
+        layers = napari_viewer.layers
+        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            self._ending.connect(event, self._on_layers)
+        self._ending.connect(layers.selection.events.active, self._on_active)
+        self._on_layers()
+        self._follow(layers.selection.active)
 
     def _arrange(self) -> None:
         advanced = QCollapsible("Advanced")
@@ -119,8 +122,10 @@ class UpscaleWidget(QWidget):
         return [x.name for x in self._viewer.layers if isinstance(x, Shapes | Labels)]
 
     def _on_layers(self) -> None:
-        for layer in self._viewer.layers:  # connecting twice does nothing
-            layer.events.name.connect(self._refresh_form)
+        for layer in self._viewer.layers:
+            if layer not in self._named:
+                self._named.add(layer)
+                self._ending.connect(layer.events.name, self._refresh_form)
         self._refresh_form()
 
     def _refresh_form(self) -> None:
@@ -214,7 +219,7 @@ class UpscaleWidget(QWidget):
         return [d - extra for d in self._viewer.dims.displayed if d >= extra]
 
     def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
-        self._token = self._stop.token = token
+        self._token = self._ending.token = token
         worker.yielded.connect(self._on_step)
         worker.errored.connect(self._on_error)
         worker.aborted.connect(self._on_cancelled)
@@ -231,7 +236,7 @@ class UpscaleWidget(QWidget):
         self.controls.show_step(step.text, step.fraction, step.seconds_left)
 
     def _end(self, text: str) -> None:
-        self._token = self._stop.token = None
+        self._token = self._ending.token = None
         self.controls.end(text)
         self.form.update()
         self._refresh()
@@ -322,17 +327,26 @@ class _FormArea(QScrollArea):
         return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
 
 
-class _stopper:  # noqa: N801 - a function with state
-    """Stops the run and its process without holding the widget, which may be gone already."""
+class _Ending:
+    """What is to be done when the widget goes, without touching the widget, which is gone then."""
 
     def __init__(self, model: RemoteModel) -> None:
         self._model = model
         self.token: CancelToken | None = None
+        self.connections: list[tuple[Any, Callable[[], None]]] = []
+
+    def connect(self, event: Any, callback: Callable[[], None]) -> None:
+        """Connect to an event that outlives the widget."""
+        event.connect(callback)
+        self.connections.append((event, callback))
 
     def __call__(self, *_: object) -> None:
         if self.token is not None:
             self.token.cancel()
         self._model.close()
+        for event, callback in self.connections:
+            event.disconnect(callback)
+        self.connections.clear()
 
 
 def summary(outcome: UpscaleOutcome) -> str:

@@ -1,0 +1,337 @@
+"""TIFF files, plain, ImageJ and OME: pixels, axes and what else must not be lost.
+
+A file is written as the kind it was read as. Resolutions and physical pixel sizes are divided by
+the scale in X and Y; Z, time, channels and how things are shown stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_cfsr.errors import FileFormatError
+
+Array = NDArray[Any]
+
+ORIENTATION = 274
+INCH, CENTIMETRE = 2, 3  # ResolutionUnit; 1 is none
+LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+JPEGS = (6, 7, 33003, 33005, 33007, 34712, 34892)  # compressions that are decoded to RGB
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
+OTHER_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB"}
+ALPHA = (1, 2)  # ExtraSamples; 0 is unspecified
+LARGEST_CLASSIC = 2**32 - 2**25  # bytes; larger files have to be BigTIFF
+
+IMAGEJ_AXES = "TZCYXS"
+IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
+IMAGEJ_COUNTS = ("ImageJ", "SCIFIO", "images", "channels", "slices", "frames", "hyperstack", "axes")
+IMAGEJ_REGIONS = ("ROI", "Overlays")  # in pixels of the small image
+IMAGEJ_LIMITS = ("min", "max", "Ranges")  # of what is displayed
+IMAGEJ_TEXTS = ("Info", "Labels", "Properties")  # stored as UTF-16, all else as ASCII
+
+OME_SIZES = ("PhysicalSizeX", "PhysicalSizeY")
+OME_CHANNEL = (
+    "Name", "AcquisitionMode", "Color", "ContrastMethod", "EmissionWavelength",
+    "EmissionWavelengthUnit", "ExcitationWavelength", "ExcitationWavelengthUnit", "Fluor",
+    "IlluminationType", "PinholeSize", "PinholeSizeUnit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TiffContent:
+    """What a TIFF holds.
+
+    Attributes
+    ----------
+    pixels : array
+    axes : str
+        A different letter for each dimension; colour samples are `S`, other samples `C`.
+    icc : bytes or None
+    dpi : (float, float) or None
+        Pixels per inch in X and Y, if the file says so.
+    about : dict
+        What `write_tiff` needs to write a file of the same kind.
+    notes : tuple of str
+        What was left out.
+    """
+
+    pixels: Array
+    axes: str
+    icc: bytes | None
+    dpi: tuple[float, float] | None
+    about: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def read_tiff(path: Path) -> TiffContent:
+    """Read the first image of a TIFF; raises `FileFormatError` where it is not gray or RGB."""
+    notes = []
+    with tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        page = series.keyframe
+        _check_colours(path, page)
+        if len(tif.series) > 1:
+            notes.append(f"only the first of {len(tif.series)} images in the file was read")
+        pixels, axes = series.asarray(), _different(str(series.axes))
+        about = _about(page)
+        about |= _kind(tif, notes)
+        icc = _tag(page, "InterColorProfile")
+    if about["photometric"] == PALETTE and about["kind"] == "plain":
+        pixels, axes = _coloured(pixels, about.pop("colormap")), axes + "S"
+        about["photometric"] = RGB
+    if "S" in axes and not _are_colours(pixels.shape[axes.index("S")], about):
+        about["samples_axis"] = axes.index("S")
+        axes = _different(axes.replace("S", "C"))
+    return TiffContent(pixels, axes, icc, _dpi(about), about, tuple(notes))
+
+
+def plain(dpi: tuple[float, float] | None, orientation: int | None = None) -> dict[str, Any]:
+    """What `write_tiff` needs for a plain TIFF of an image that came from another format."""
+    return {
+        "kind": "plain",
+        "compression": "zlib",
+        "photometric": BLACK_IS_ZERO,
+        "orientation": orientation,
+        "unit": INCH,
+        "resolution": dpi,
+    }
+
+
+def _check_colours(path: Path, page: Any) -> None:
+    colours = _tag(page, "PhotometricInterpretation")
+    known = (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE)
+    if colours in known or (colours == YCBCR and int(page.compression) in JPEGS):
+        return
+    name = OTHER_COLOURS.get(int(colours)) or getattr(colours, "name", str(colours))
+    raise FileFormatError(f"{path}: expected gray or RGB, got {name}: convert it to RGB first")
+
+
+def _different(axes: str) -> str:
+    """Axes with repeated letters replaced: dimensions that a file does not name are all `Q`."""
+    spare = (letter for letter in "QRJKLMNOUVW" if letter not in axes)
+    result = ""
+    for letter in axes:
+        result += letter if letter not in result else next(spare)
+    return result
+
+
+def _about(page: Any) -> dict[str, Any]:
+    """What the tags of a page say."""
+    photometric = _tag(page, "PhotometricInterpretation")
+    orientation, unit = _tag(page, ORIENTATION), _tag(page, "ResolutionUnit")
+    return {
+        "compression": LOSSLESS.get(int(page.compression), "zlib"),
+        "photometric": BLACK_IS_ZERO if photometric is None else int(photometric),
+        "extrasamples": tuple(int(e) for e in page.extrasamples),
+        "orientation": None if orientation is None else int(orientation),
+        "unit": INCH if unit is None else int(unit),
+        "resolution": _resolution(page),
+        "colormap": page.colormap,
+    }
+
+
+def _kind(tif: tifffile.TiffFile, notes: list[str]) -> dict[str, Any]:
+    """Plain, ImageJ or OME, with their metadata."""
+    if tif.is_ome:
+        ome = _ome(tif.ome_metadata)
+        if ome is not None:
+            return {"kind": "ome", "ome": ome}
+        notes.append("the OME metadata can't be read and are not carried over")
+    elif tif.is_imagej:
+        imagej = dict(tif.imagej_metadata or {})
+        if any(key in imagej for key in IMAGEJ_REGIONS):
+            notes.append("ImageJ's regions and overlays are not carried over")
+        return {"kind": "imagej", "imagej": imagej}
+    return {"kind": "plain"}
+
+
+def _tag(page: Any, name: str | int) -> Any:
+    tag = page.tags.get(name)
+    return None if tag is None else tag.value
+
+
+def _resolution(page: Any) -> tuple[float, float] | None:
+    """Pixels per unit in X and Y."""
+    x, y = _tag(page, "XResolution"), _tag(page, "YResolution")
+    if not x or not y or 0 in (*x, *y):
+        return None
+    return x[0] / x[1], y[0] / y[1]
+
+
+def _dpi(about: dict[str, Any]) -> tuple[float, float] | None:
+    factor = {INCH: 1.0, CENTIMETRE: 2.54}.get(about["unit"])
+    resolution = about["resolution"]
+    if factor is None or resolution is None:
+        return None
+    return resolution[0] * factor, resolution[1] * factor
+
+
+def _coloured(pixels: Array, colormap: Array) -> Array:
+    """Palette indices of any shape to RGB of uint8, on a new last axis."""
+    return np.moveaxis((colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
+
+
+def _are_colours(samples: int, about: dict[str, Any]) -> bool:
+    """Whether the samples of a pixel are gray or RGB, with or without alpha; else, channels."""
+    has_alpha = len(about["extrasamples"]) == 1 and about["extrasamples"][0] in ALPHA
+    colours = 3 if about["photometric"] in (RGB, YCBCR) else 1
+    return samples == colours + has_alpha
+
+
+def _ome(xml: str) -> dict[str, Any] | None:
+    """Sizes, time increment, name and channels of the first image of OME-XML, as text."""
+    try:
+        image = ElementTree.fromstring(xml).find("{*}Image")
+        pixels = None if image is None else image.find("{*}Pixels")
+    except ElementTree.ParseError:
+        return None
+    if image is None or pixels is None:
+        return None
+    kept: dict[str, Any] = {
+        k: v for k, v in pixels.attrib.items() if k.startswith(("PhysicalSize", "TimeIncrement"))
+    }
+    if "Name" in image.attrib:
+        kept["Name"] = image.attrib["Name"]
+    channels = [dict(channel.attrib) for channel in pixels.findall("{*}Channel")]
+    kept["Channel"] = {
+        key: [channel.get(key, "") for channel in channels]
+        for key in OME_CHANNEL
+        if channels and (key == "Name" or all(key in channel for channel in channels))
+    }
+    if not any(kept["Channel"].get("Name", [])):
+        kept["Channel"].pop("Name", None)
+    return kept
+
+
+# writing
+
+
+def write_tiff(
+    path: Path,
+    pixels: Array,
+    axes: str,
+    about: dict[str, Any],
+    scale: int,
+    icc: bytes | None = None,
+    same_values: bool = True,
+) -> None:
+    """Write a TIFF of the kind that `about` describes, or a plain one where that can't be.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced if it exists.
+    pixels : array
+        `scale` times larger in X and Y than what `about` was read from.
+    axes : str
+        A letter for each dimension.
+    about : dict
+        From `read_tiff` or `plain`.
+    scale : int
+    icc : bytes, optional
+    same_values : bool
+        Whether the values mean the same as those of the source; not so for a difference.
+    """
+    samples_axis = about.get("samples_axis")
+    if samples_axis is not None:  # they are written as they were read
+        axes = axes[:samples_axis] + "S" + axes[samples_axis + 1 :]
+    elif "S" in axes and pixels.shape[axes.index("S")] == 1:
+        pixels, axes = pixels.squeeze(axes.index("S")), axes.replace("S", "")
+    kind = _kind_for(pixels, axes, about)
+    options: dict[str, Any] = {
+        "compression": about["compression"],
+        "bigtiff": pixels.nbytes > LARGEST_CLASSIC,
+        "iccprofile": icc,
+        **_layout(pixels, axes, about),
+        **_resolution_options(about, scale, kind),
+    }
+    if about.get("orientation"):
+        options["extratags"] = [(ORIENTATION, 3, 1, about["orientation"], True)]
+    metadata: dict[str, Any] = {"axes": axes}
+    if kind == "ome":
+        channels = pixels.shape[axes.index("C")] if "C" in axes else 1
+        metadata |= _scaled_ome(about["ome"], scale, channels)
+    elif kind == "imagej":
+        metadata |= _scaled_imagej(about["imagej"], scale, same_values)
+    table = about.get("colormap")
+    if kind != "plain" and table is not None and table.shape[1] == 256**pixels.dtype.itemsize:
+        options |= {"photometric": "palette", "colormap": table}
+    tifffile.imwrite(
+        path, pixels, ome=kind == "ome", imagej=kind == "imagej", metadata=metadata, **options
+    )
+
+
+def _kind_for(pixels: Array, axes: str, about: dict[str, Any]) -> str:
+    """The kind of the source, or `plain` where ImageJ can't read these pixels."""
+    if about["kind"] != "imagej":
+        return str(about["kind"])
+    in_order = [letter for letter in IMAGEJ_AXES if letter in axes] == list(axes)
+    holds = pixels.dtype.name in IMAGEJ_DTYPES and pixels.nbytes <= LARGEST_CLASSIC
+    if "S" in axes:
+        holds = holds and pixels.dtype == np.uint8 and pixels.shape[-1] == 3
+    return "imagej" if in_order and holds else "plain"
+
+
+def _layout(pixels: Array, axes: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What the samples of a pixel are and how they lie."""
+    if "S" not in axes:
+        white = about["photometric"] == WHITE_IS_ZERO
+        return {"photometric": "miniswhite" if white else "minisblack"}
+    samples = pixels.shape[axes.index("S")]
+    are_channels = about.get("samples_axis") is not None
+    rgb = about["photometric"] in (RGB, YCBCR) if are_channels else samples >= 3
+    extra = samples - (3 if rgb else 1)
+    if pixels.dtype.kind == "b" and axes.endswith("S"):  # tifffile would write other values
+        raise ValueError(f"TIFF can't hold {samples} samples of 1 bit per pixel")
+    options: dict[str, Any] = {
+        "photometric": "rgb" if rgb else "minisblack",
+        "planarconfig": "contig" if axes.endswith("S") else "separate",
+    }
+    if extra:
+        known = about.get("extrasamples", ())
+        options["extrasamples"] = known if len(known) == extra else (ALPHA[-1],) * extra
+    return options
+
+
+def _resolution_options(about: dict[str, Any], scale: int, kind: str) -> dict[str, Any]:
+    resolution, unit = about["resolution"], about["unit"]
+    if resolution is None:
+        return {}
+    known = unit in (INCH, CENTIMETRE) or "unit" in about.get("imagej", {})
+    if resolution == (1, 1) and not known:  # what writers put where they know none
+        return {}
+    options: dict[str, Any] = {"resolution": (resolution[0] * scale, resolution[1] * scale)}
+    if kind != "imagej":
+        options["resolutionunit"] = unit
+    return options
+
+
+def _scaled_ome(about: dict[str, Any], scale: int, channels: int) -> dict[str, Any]:
+    """The same metadata with X and Y pixel sizes divided by the scale."""
+    scaled = dict(about)
+    for name in OME_SIZES:
+        if name in scaled:
+            scaled[name] = float(scaled[name]) / scale
+    if any(len(values) < channels for values in scaled["Channel"].values()):
+        del scaled["Channel"]
+    return scaled
+
+
+def _scaled_imagej(about: Mapping[str, Any], scale: int, same_values: bool) -> dict[str, Any]:
+    """The same metadata with the origin, in pixels, moved, and without what would be wrong."""
+    left_out = IMAGEJ_COUNTS + IMAGEJ_REGIONS + (() if same_values else IMAGEJ_LIMITS)
+    kept = {k: v for k, v in about.items() if k not in left_out}
+    for name in ("xorigin", "yorigin"):
+        if isinstance(kept.get(name), int | float):
+            kept[name] = kept[name] * scale + (scale - 1) / 2
+    for key, value in kept.items():
+        if isinstance(value, str) and key not in IMAGEJ_TEXTS:
+            kept[key] = "".join(c if c.isascii() else f"\\u{ord(c):04X}" for c in value)
+    return kept
