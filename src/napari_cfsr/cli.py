@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_cfsr.core import weights
-from napari_cfsr.errors import CFSRError, OptionError
+from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
+    from napari_cfsr.core.files import ImageFile
     from napari_cfsr.core.inference import UpscaleProgress, UpscaleResult
     from napari_cfsr.core.model import SRModel
 
 PROGRAM = "napari-cfsr"
+RESULT = re.compile(r"_x[234]_(baseline|delta|difference)$")  # ends the name of what it wrote
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,20 +39,28 @@ class _Parser(argparse.ArgumentParser):
 
 def say(text: str) -> None:
     """One line on standard error."""
-    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {' '.join(line.strip() for line in text.splitlines())}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 if all went well, 2 if anything did not."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions/0002
+    # what libraries log is for developers; what the user should know comes as an error or a note
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be in any script
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except CFSRError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
         say("interrupted; files that were finished are complete")
+        return 2
+    except BrokenPipeError:  # whoever read the output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return status
 
@@ -94,7 +107,9 @@ def _download_bar() -> Iterator[weights.Progress]:
         def progress(done: int, total: int) -> None:
             if not bars:
                 say(weights.OFFICIAL_NOTICE)
-                bar = tqdm(total=total or None, unit="B", unit_scale=True, desc="weights")
+                bar = tqdm(
+                    total=total or None, unit="B", unit_scale=True, desc="weights", disable=None
+                )
                 bars.append(stack.enter_context(bar))
             bars[0].update(done - bars[0].n)
 
@@ -137,7 +152,12 @@ def _add_upscale(command: argparse.ArgumentParser) -> None:
     from napari_cfsr.core.intensity import MODES
 
     command.set_defaults(run=run_upscale)
-    command.add_argument("inputs", nargs="+", type=Path, help="image files or folders of them")
+    command.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        help="image files, or folders of them (what this program wrote before is left out)",
+    )
     command.add_argument(
         "-o",
         "--output",
@@ -155,7 +175,11 @@ def _add_upscale(command: argparse.ArgumentParser) -> None:
         "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
     )
     command.add_argument("--axes", help="axes of TIFF stacks, if the file does not say or is wrong")
-    command.add_argument("--intensity", default="auto", help=f"{', '.join(MODES)}, or LOW,HIGH")
+    command.add_argument(
+        "--intensity",
+        default="auto",
+        help=f"{', '.join(MODES)}, or LOW,HIGH (write --intensity=LOW,HIGH if LOW is negative)",
+    )
     command.add_argument("--tile", type=int, help="side of a tile, input pixels")
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
     command.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -163,7 +187,13 @@ def _add_upscale(command: argparse.ArgumentParser) -> None:
 
 
 def _halo(text: str) -> int | str:
-    return text if text == "exact" else int(text)
+    if text == "exact":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        message = f"expected a number or 'exact', got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _intensity(text: str) -> Any:
@@ -178,48 +208,73 @@ def _intensity(text: str) -> Any:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
-    faults = 0
-    files = []
-    for path in options.inputs:
-        found = image_files(path)
-        if not found:
-            say(f"{path}: expected images in this folder, got none")
-            faults += 1
-        files += found
-    single = len(files) == 1 and not options.inputs[0].is_dir()
+    files, faults = _input_files(options.inputs)
     if not files:
         return 2
+    single = len(files) == 1 and files[0] in options.inputs
     intensity = _intensity(options.intensity)
     model = _load(options)
     wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
     outputs = tuple(wanted or [model.info.outputs[-1]])
+    taken: dict[Path, str] = {path.resolve(): "is an input itself" for path in files}
     for path in files:
         try:
-            record = _upscale_file(path, model, outputs, intensity, options, single)
+            targets = output_paths(path, options.output, outputs, model.scale, single)
+            _check_targets(targets, taken, options.overwrite)
+            record = _upscale_file(path, model, targets, intensity, options)
         except CFSRError as error:
             text = str(error)
             say(text if str(path) in text else f"{path}: {text}")
             faults += 1
         else:
+            taken |= {t.resolve(): f"was written from {path} just now" for t in targets.values()}
             print(json.dumps(record) if options.json else record["summary"])
     return 2 if faults else 0
 
 
+def _input_files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+    """Files to upscale, each once, and how many inputs there is nothing of."""
+    files: dict[Path, Path] = {}
+    faults = 0
+    for path in inputs:
+        try:
+            found = image_files(path)
+            if not found:
+                raise FileFormatError(f"{path}: expected images in this folder, got none")
+            for file in found:
+                files.setdefault(file.resolve(), file)
+        except CFSRError as error:
+            say(str(error))
+            faults += 1
+        except (OSError, RuntimeError) as error:  # no such name can be, or links in a circle
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+            say(f"{path}: can't be read ({reason})")
+            faults += 1
+    return list(files.values()), faults
+
+
 def image_files(path: Path) -> list[Path]:
-    """The file itself, or the images in a folder, in order of name."""
+    """The file itself, or the images in a folder, in order of name, without results."""
     from napari_cfsr.core.files import SUFFIXES
 
     if not path.is_dir():
         return [path]
-    names = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-    return [p for p in names if p.is_file() and not p.name.startswith(".")]
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    names = {p: _parts(p)[0] for p in images if not p.name.startswith(".")}
+    return [p for p, name in names.items() if not RESULT.search(name)]
+
+
+def _parts(path: Path) -> tuple[str, str]:
+    """Name and suffix; that of OME-TIFF has two dots."""
+    ome = re.search(r"\.ome\.tiff?$", path.name, re.IGNORECASE)
+    return (path.name[: ome.start()], ome[0]) if ome else (path.stem, path.suffix)
 
 
 def output_paths(
     path: Path, output: Path | None, outputs: Sequence[str], scale: int, single: bool
 ) -> dict[str, Path]:
     """Where each output of a file goes."""
-    from napari_cfsr.core.files import SUFFIXES
+    from napari_cfsr.core.files import SUFFIXES, TIFF_SUFFIXES
 
     if output is not None and output.suffix.lower() in SUFFIXES and not output.is_dir():
         if not single or len(outputs) != 1:
@@ -228,44 +283,54 @@ def output_paths(
             )
         return {outputs[0]: output}
     folder = output or path.parent
+    name, suffix = _parts(path)
+    of_floats = suffix if path.suffix.lower() in TIFF_SUFFIXES else ".tif"
     return {
-        name: folder
-        / f"{path.stem}_x{scale}_{name}{'.tif' if name == 'difference' else path.suffix}"
-        for name in outputs
+        kind: folder / f"{name}_x{scale}_{kind}{of_floats if kind == 'difference' else suffix}"
+        for kind in outputs
     }
+
+
+def _check_targets(targets: dict[str, Path], taken: dict[Path, str], overwrite: bool) -> None:
+    """Raise an error where a file can't be written, before any time is spent."""
+    for target in targets.values():
+        try:
+            why, exists = taken.get(target.resolve()), target.exists()
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+            raise FileFormatError(f"{target}: can't be written ({reason})") from error
+        if why is not None:
+            raise OptionError(f"{target} {why}: choose another --output")
+        if exists and not overwrite:
+            raise OptionError(f"{target} exists: pass --overwrite to replace it")
 
 
 def _upscale_file(
     path: Path,
     model: SRModel,
-    outputs: tuple[str, ...],
+    targets: dict[str, Path],
     intensity: Any,
     options: argparse.Namespace,
-    single: bool,
 ) -> dict[str, Any]:
-    """Upscale one file and write what was asked for."""
+    """Upscale one file and write what was asked for; a record of it."""
     from dataclasses import replace
 
     from napari_cfsr.core.files import read_image, write_image
     from napari_cfsr.core.inference import upscale
     from napari_cfsr.core.provenance import provenance
 
-    targets = output_paths(path, options.output, outputs, model.scale, single)
-    for target in targets.values():  # before any time is spent
-        if target.exists() and not options.overwrite:
-            raise OptionError(f"{target} exists: pass --overwrite to replace it")
-        if target.resolve() == path.resolve():
-            raise OptionError(f"{target} is the input itself: choose another --output")
     image = read_image(path)
     if options.axes:
         image = replace(image, axes=options.axes.upper())
+    rgb = None if options.axes else False
+    _check_formats(image, targets, rgb)
     with _tile_bar(path.name) as progress:
         result = upscale(
             image.pixels,
             model,
             axes=image.axes,
-            rgb=None if options.axes else False,
-            outputs=outputs,
+            rgb=rgb,
+            outputs=tuple(targets),
             ensemble=options.ensemble,
             back_projection=options.back_projection,
             tile=options.tile,
@@ -283,6 +348,19 @@ def _upscale_file(
         "outputs": {name: str(target) for name, target in targets.items()},
         **record,
     }
+
+
+def _check_formats(image: ImageFile, targets: dict[str, Path], rgb: bool | None) -> None:
+    """Raise an error where a format can't hold the result, before any time is spent."""
+    from napari_cfsr.core.axes import parse_axes
+    from napari_cfsr.core.files import check_format
+
+    axes = parse_axes(image.axes, image.pixels.shape, rgb)
+    for name, target in targets.items():
+        is_difference = name == "difference"
+        dtype = "float32" if is_difference else image.pixels.dtype.name
+        samples = axes.samples - (is_difference and axes.has_alpha)
+        check_format(target, axes.names, dtype, samples)
 
 
 def _expression(path: Path) -> str:
@@ -385,13 +463,13 @@ def run_models_import(options: argparse.Namespace) -> int:
 def import_weights(path: Path, overwrite: bool) -> Path:
     """Check that a file is a backbone or a refiner, and keep a copy of it."""
     from napari_cfsr.core.cfsr import config_of
-    from napari_cfsr.core.checkpoints import load_backbone, load_state, read_refiner_card
+    from napari_cfsr.core.checkpoints import load_backbone, load_state, open_refiner
     from napari_cfsr.core.weights import WeightsFile, import_file, sha256_of
-    from napari_cfsr.errors import ArchitectureError
+    from napari_cfsr.errors import ArchitectureError, ScaleError
 
     state = load_state(path)
     if "body.0.weight" in state:
-        read_refiner_card(path)
+        open_refiner(path)
         return import_file(path, "refiners", overwrite)
     try:
         scale = config_of(state).scale
@@ -401,6 +479,8 @@ def import_weights(path: Path, overwrite: bool) -> Path:
             f"is {next(iter(state))!r})"
         ) from error
     load_backbone(WeightsFile(path, sha256_of(path), "file"), scale)
+    if scale not in weights.SCALES:
+        raise ScaleError(f"expected weights for scale 2, 3 or 4, got {path} for x{scale}")
     return import_file(path, "backbones", overwrite)
 
 
@@ -450,9 +530,7 @@ def _demo_files(options: argparse.Namespace) -> int:
     hr, lr = (data for data, *_ in photo(scale))
     folder = options.output
     names = [folder / f"cat_{name}.png" for name in ("LR", "HR", "baseline", "delta", "comparison")]
-    for path in names:
-        if path.exists() and not options.overwrite:
-            raise OptionError(f"{path} exists: pass --overwrite to replace it")
+    _check_targets({path.stem: path for path in names}, {}, options.overwrite)
     model = _load(options)
     with _tile_bar("cat") as progress:
         result = upscale(lr, model, axes="YXS", progress=progress)

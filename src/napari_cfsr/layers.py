@@ -24,7 +24,7 @@ Region = tuple[slice, ...]  # one slice for each dimension of the layer, colour 
 
 LARGEST_TEXTURE = 16384  # pixels; larger results are shown as a pyramid
 DIFFERENCE_COLORMAP = Colormap(
-    [[0.25, 0.6, 1.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.1]], name="difference (blue - 0 +)"
+    [[0.25, 0.6, 1.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.1]], name="difference"
 )
 LOOK = ("blending", "opacity", "interpolation2d", "interpolation3d", "rendering", "projection_mode")
 GRAY_LOOK = ("colormap", "gamma", "contrast_limits")

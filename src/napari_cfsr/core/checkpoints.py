@@ -256,6 +256,11 @@ def read_refiner_card(path: Path) -> RefinerCard:
 
     if file_named(path) is None:
         raise WeightsNotFoundError(f"expected a refiner file, got {path}: there is no such file")
+    if not _is_safetensors(path):
+        raise ArchitectureError(
+            f"expected a refiner with metadata '{REFINER_FORMAT}', got {path}, which is no "
+            "safetensors file and has none"
+        )
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
@@ -355,8 +360,6 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
     ArchitectureError
         It is not a RefineNet.
     """
-    from napari_cfsr.core.refinenet import RefineNet
-
     card = read_refiner_card(file.path)
     if card.backbone_sha256 != backbone.sha256:
         wanted = card.extra.get("backbone", "")
@@ -364,11 +367,19 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
             f"{file.path} was trained on another backbone: it wants {wanted} x{card.scale} with "
             f"SHA-256 {card.backbone_sha256}, got {backbone.name} with {backbone.sha256}"
         )
+    return open_refiner(file.path)
+
+
+def open_refiner(path: Path) -> tuple[RefineNet, RefinerCard]:
+    """A refiner in evaluation mode, on the CPU, whatever its backbone; raises `WeightsError`."""
+    from napari_cfsr.core.refinenet import RefineNet
+
+    card = read_refiner_card(path)
     network = RefineNet()
     try:
-        network.load_state_dict(load_state(file.path))
+        network.load_state_dict(load_state(path))
     except RuntimeError as error:
         raise ArchitectureError(
-            f"{file.path} holds another network than RefineNet: {_first_lines(error)}"
+            f"{path} holds another network than RefineNet: {_first_lines(error)}"
         ) from error
     return network.eval(), card

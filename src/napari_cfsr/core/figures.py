@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,12 @@ def save_figure(path: Path, comparison: SideBySide, crop: int = 96) -> list[str]
     try:
         figure.savefig(partial, dpi=150)
         partial.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"{path}: can't be written ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib doesn't know
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise FileFormatError(f"{path}: can't be written ({reason})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return [f"{name}: Y PSNR {value:.3f} dB" for name, value in psnrs.items()]
 
 

@@ -154,7 +154,7 @@ def write_image(
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_tiff(partial, pixels, source, scale)
         else:
-            encoded = _encode(pixels, source, scale, suffix, path)
+            encoded = _encode(pixels, source, scale, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(encoded)
         partial.replace(path)
@@ -222,22 +222,48 @@ def _pair(dpi: Any) -> tuple[float, float]:
     return float(dpi[0]), float(dpi[1])
 
 
-def _encode(pixels: Array, source: ImageFile, scale: int, suffix: str, path: Path) -> bytes:
-    """PNG or JPEG bytes with the metadata of `source`."""
-    order = [source.axes.index(name) for name in "YXS" if name in source.axes]
-    if len(order) != pixels.ndim:
+def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
+    """Raise `FileFormatError` where the format that a suffix names can't hold such an image.
+
+    Parameters
+    ----------
+    path : Path
+        A name with one of `SUFFIXES`.
+    axes : str
+        A letter for each dimension; colour samples are `S`.
+    dtype : str
+        Name of a dtype.
+    samples : int
+        Colour samples per pixel, alpha included.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    if suffix in TIFF_SUFFIXES:
+        return
+    if set(axes) - set("YXS"):
         raise FileFormatError(
-            f"{path}: expected a single image, got axes {source.axes}: write a .tif instead"
+            f"{path}: expected a single image, got axes {axes}: write a .tif instead"
         )
+    png = suffix == ".png"
+    if dtype not in ("uint8", "bool") and not (png and dtype == "uint16"):
+        raise FileFormatError(f"{path}: {suffix} can't hold {dtype}: write a .tif instead")
+    if dtype == "bool" and samples > 1:
+        raise FileFormatError(f"{path}: {suffix} can't hold colours of 1 bit: write a .tif instead")
+    if not png and (dtype != "uint8" or samples not in (1, 3)):
+        raise FileFormatError(f"{path}: JPEG holds 8-bit gray or RGB only: write a .png instead")
+
+
+def _encode(pixels: Array, source: ImageFile, scale: int, path: Path) -> bytes:
+    """PNG or JPEG bytes with the metadata of `source`."""
+    samples = pixels.shape[source.axes.index("S")] if "S" in source.axes else 1
+    check_format(path, source.axes, pixels.dtype.name, samples)
+    png = path.suffix.lower() == ".png"
+    order = [source.axes.index(name) for name in "YXS" if name in source.axes]
     pixels = np.ascontiguousarray(pixels.transpose(order))
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    pixels = pixels[..., 0] if pixels.ndim == 3 and samples == 1 else pixels
     if source.tiff.get("photometric") == WHITE_IS_ZERO and pixels.dtype.kind in "bu":
         pixels = ~pixels  # PNG and JPEG know no such thing
-    png = suffix == ".png"
-    if pixels.dtype not in (np.uint8, bool) and not (png and pixels.dtype == np.uint16):
-        raise FileFormatError(f"{path}: {suffix} can't hold {pixels.dtype}: write a .tif instead")
-    if not png and (pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] != 3)):
-        raise FileFormatError(f"{path}: JPEG holds 8-bit gray or RGB only: write a .png instead")
     dpi = source.dpi and (source.dpi[0] * scale, source.dpi[1] * scale)
     exif = source.exif and _scaled_exif(source.exif, pixels.shape, scale)
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
@@ -245,7 +271,7 @@ def _encode(pixels: Array, source: ImageFile, scale: int, suffix: str, path: Pat
     options: dict[str, Any] = {"icc_profile": source.icc}
     if exif:
         options["exif"] = exif
-    if dpi:
+    if dpi and (png or max(dpi) < 2**16):  # JPEG has 16 bits for it
         options["dpi"] = dpi
     if not png:
         options |= {"quality": JPEG_QUALITY, "subsampling": 0}
