@@ -1,0 +1,70 @@
+"""The command line: `napari-cfsr demo | upscale | models`.
+
+Exit status 0, or 2 with one line for each fault on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from napari_cfsr.cli.common import PROGRAM, say
+from napari_cfsr.cli.demo import add_demo
+from napari_cfsr.cli.models import add_models
+from napari_cfsr.cli.upscale import add_upscale
+from napari_cfsr.errors import CFSRError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{message} (see '{self.prog} --help')")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if all went well, 2 if anything did not."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions/0002
+    # what libraries log is for developers; what the user should know comes as an error or a note
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be in any script
+        sys.stdout.reconfigure(errors="backslashreplace")
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except CFSRError as error:
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; files that were finished are complete")
+        return 2
+    except BrokenPipeError:  # whoever read the output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser(prog=PROGRAM, description="Super-resolution of images with CFSR.")
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    add_demo(commands.add_parser("demo", help="upscale an image that comes with scikit-image"))
+    add_upscale(commands.add_parser("upscale", help="upscale image files"))
+    add_models(commands.add_parser("models", help="list, fetch and import weights"))
+    return top
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        from napari_cfsr import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        raise SystemExit(0)

@@ -1,0 +1,68 @@
+"""`napari-cfsr demo`: the main job on a photo, in a window or into files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from napari_cfsr.cli.common import (
+    add_model_options,
+    check_targets,
+    describe,
+    download_bar,
+    load,
+    tile_bar,
+)
+from napari_cfsr.core import weights
+from napari_cfsr.errors import OptionError
+
+
+def add_demo(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_demo)
+    add_model_options(command)
+    command.add_argument("--no-window", action="store_true", help="write files instead")
+    command.add_argument("--output", type=Path, help="folder for the files; needed for --no-window")
+    command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Upscale the sample photo, in a window or into files."""
+    if not options.no_window:
+        with download_bar() as progress:  # before the window: a terminal shows it better
+            file, _ = weights.find_backbone(options.scale, options.backbone, progress=progress)
+        print(f"napari opens with a sample photo; the backbone is {file.path}")
+        from napari_cfsr.demo import show
+
+        show(options.scale, options.backbone)
+        return 0
+    if options.output is None:
+        raise OptionError("expected --output FOLDER with --no-window")
+    return _demo_files(options)
+
+
+def _demo_files(options: argparse.Namespace) -> int:
+    from napari_cfsr.core.figures import SideBySide, save_figure
+    from napari_cfsr.core.files import ImageFile, write_image
+    from napari_cfsr.core.inference import upscale
+    from napari_cfsr.sample_data import photo
+
+    scale = options.scale
+    hr, lr = (data for data, *_ in photo(scale))
+    folder = options.output
+    names = [folder / f"cat_{name}.png" for name in ("LR", "HR", "baseline", "delta", "comparison")]
+    check_targets({path.stem: path for path in names}, {}, options.overwrite)
+    model = load(options)
+    with tile_bar("cat") as progress:
+        result = upscale(lr, model, axes="YXS", progress=progress)
+    arrays = {"LR": lr, "HR": hr, **result.arrays()}
+    arrays.pop("difference", None)
+    source = ImageFile(lr, "YXS", folder)
+    for name, array in arrays.items():
+        write_image(folder / f"cat_{name}.png", array, source, 1, options.overwrite)
+    figure = SideBySide(lr, hr, result.baseline, result.delta, scale)
+    lines = save_figure(names[-1], figure)
+    print(describe(result))
+    for line in lines:
+        print(line)
+    print(f"written to {folder}")
+    return 0

@@ -1,0 +1,120 @@
+"""`napari-cfsr models`: list, fetch and import weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_cfsr.cli.common import download_bar, say
+from napari_cfsr.core import weights
+from napari_cfsr.errors import CFSRError
+
+
+def add_models(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION", title="actions")
+    listing = actions.add_parser("list", help="what is on this machine")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=run_models_list)
+    fetch = actions.add_parser("fetch", help="download the official weights")
+    fetch.add_argument("--scale", type=int, choices=weights.SCALES, nargs="+", default=[2, 3, 4])
+    fetch.set_defaults(run=run_models_fetch)
+    imports = actions.add_parser("import", help="check weights files and keep copies of them")
+    imports.add_argument("files", nargs="+", type=Path)
+    imports.add_argument("--overwrite", action="store_true")
+    imports.set_defaults(run=run_models_import)
+    path = actions.add_parser("path", help="print where a backbone is, or the folders")
+    path.add_argument("--scale", type=int, choices=weights.SCALES)
+    path.add_argument("--backbone", default="auto")
+    path.set_defaults(run=run_models_path)
+
+
+def models_table() -> list[dict[str, Any]]:
+    """What is on this machine, a record for each."""
+    from napari_cfsr.core.checkpoints import refiner_cards
+
+    rows: list[dict[str, Any]] = []
+    for scale in weights.SCALES:
+        official, bundled = weights.official_path(scale), weights.bundled_path(scale)
+        row = {"what": "backbone", "kind": "official", "name": weights.official_name(scale)}
+        rows.append({**row, "scale": scale, "path": official and str(official)})
+        if bundled is not None:
+            row = {"what": "backbone", "kind": "bundled", "name": bundled.name}
+            rows.append({**row, "scale": scale, "path": str(bundled)})
+    for path in weights.imported_backbones():
+        row = {"what": "backbone", "kind": "imported", "name": path.stem}
+        rows.append({**row, "scale": None, "path": str(path)})
+    for path, kind, card in refiner_cards():
+        row = {"what": "refiner", "kind": kind, "name": path.stem}
+        about = {"description": card.description, "gain": card.gain}
+        rows.append({**row, "scale": card.scale, "path": str(path), **about})
+    return rows
+
+
+def run_models_list(options: argparse.Namespace) -> int:
+    rows = models_table()
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    for row in rows:
+        scale = f"x{row['scale']}" if row["scale"] else "  "
+        where = row["path"] or "not on this machine: 'napari-cfsr models fetch'"
+        about = row.get("description", "")
+        if row.get("gain") is not None:
+            about += f" ({row['gain']:+.4f} dB)"
+        print(f"{row['what']:8} {row['kind']:8} {scale} {row['name']:28} {where}  {about}".rstrip())
+    return 0
+
+
+def run_models_fetch(options: argparse.Namespace) -> int:
+    for scale in options.scale:
+        with download_bar() as progress:
+            file, _ = weights.find_backbone(scale, "official", progress=progress)
+        print(f"x{scale} {file.path}")
+    return 0
+
+
+def run_models_import(options: argparse.Namespace) -> int:
+    faults = 0
+    for path in options.files:
+        try:
+            print(f"{path} -> {import_weights(path, options.overwrite)}")
+        except CFSRError as error:
+            say(str(error))
+            faults += 1
+    return 2 if faults else 0
+
+
+def import_weights(path: Path, overwrite: bool) -> Path:
+    """Check that a file is a backbone or a refiner, and keep a copy of it."""
+    from napari_cfsr.core.cfsr import config_of
+    from napari_cfsr.core.checkpoints import load_backbone, load_state, open_refiner
+    from napari_cfsr.core.weights import WeightsFile, import_file, sha256_of
+    from napari_cfsr.errors import ArchitectureError, ScaleError
+
+    state = load_state(path)
+    if "body.0.weight" in state:
+        open_refiner(path)
+        return import_file(path, "refiners", overwrite)
+    try:
+        scale = config_of(state).scale
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise ArchitectureError(
+            f"{path} holds neither a CFSR backbone nor a refiner ({len(state)} tensors, the first "
+            f"is {next(iter(state))!r})"
+        ) from error
+    load_backbone(WeightsFile(path, sha256_of(path), "file"), scale)
+    if scale not in weights.SCALES:
+        raise ScaleError(f"expected weights for scale 2, 3 or 4, got {path} for x{scale}")
+    return import_file(path, "backbones", overwrite)
+
+
+def run_models_path(options: argparse.Namespace) -> int:
+    if options.scale is None:
+        print(weights.cache_folder())
+        print(weights.data_folder())
+        return 0
+    file, _ = weights.find_backbone(options.scale, options.backbone, download=False)
+    print(file.path)
+    return 0

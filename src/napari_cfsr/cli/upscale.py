@@ -1,0 +1,224 @@
+"""`napari-cfsr upscale`: files in, files out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfsr.cli.common import add_model_options, check_targets, describe, load, say, tile_bar
+from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.files import ImageFile
+    from napari_cfsr.core.model import SRModel
+
+RESULT = re.compile(r"_x[234]_(baseline|delta|difference)$")  # ends the name of what it wrote
+
+
+def add_upscale(command: argparse.ArgumentParser) -> None:
+    from napari_cfsr.core.intensity import MODES
+
+    command.set_defaults(run=run_upscale)
+    command.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        help="image files, or folders of them (what this program wrote before is left out)",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="a folder, or a file for a single input and output; beside each input by default",
+    )
+    add_model_options(command)
+    command.add_argument("--baseline", action="store_true", help="write the backbone's output")
+    command.add_argument("--delta", action="store_true", help="write the refined output")
+    command.add_argument(
+        "--difference", action="store_true", help="write delta - baseline as a float32 TIFF"
+    )
+    command.add_argument("--ensemble", action="store_true", help="average of eight: 8 times slower")
+    command.add_argument(
+        "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
+    )
+    command.add_argument("--axes", help="axes of TIFF stacks, if the file does not say or is wrong")
+    command.add_argument(
+        "--intensity",
+        default="auto",
+        help=f"{', '.join(MODES)}, or LOW,HIGH (write --intensity=LOW,HIGH if LOW is negative)",
+    )
+    command.add_argument("--tile", type=int, help="side of a tile, input pixels")
+    command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
+    command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    command.add_argument("--json", action="store_true", help="print a record of each file")
+
+
+def _halo(text: str) -> int | str:
+    if text == "exact":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        message = f"expected a number or 'exact', got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _intensity(text: str) -> Any:
+    if "," not in text:
+        return text
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"expected --intensity LOW,HIGH, got {text!r}") from error
+    return low, high
+
+
+def run_upscale(options: argparse.Namespace) -> int:
+    """Upscale each file; a fault in one does not stop the others."""
+    files, faults = _input_files(options.inputs)
+    if not files:
+        return 2
+    single = len(files) == 1 and files[0] in options.inputs
+    intensity = _intensity(options.intensity)
+    model = load(options)
+    wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
+    outputs = tuple(wanted or [model.info.outputs[-1]])
+    taken: dict[Path, str] = {path.resolve(): "is an input itself" for path in files}
+    for path in files:
+        try:
+            targets = output_paths(path, options.output, outputs, model.scale, single)
+            check_targets(targets, taken, options.overwrite)
+            record = _upscale_file(path, model, targets, intensity, options)
+        except CFSRError as error:
+            text = str(error)
+            say(text if str(path) in text else f"{path}: {text}")
+            faults += 1
+        else:
+            taken |= {t.resolve(): f"was written from {path} just now" for t in targets.values()}
+            print(json.dumps(record) if options.json else record["summary"])
+    return 2 if faults else 0
+
+
+def _input_files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+    """Files to upscale, each once, and how many inputs there is nothing of."""
+    files: dict[Path, Path] = {}
+    faults = 0
+    for path in inputs:
+        try:
+            found = image_files(path)
+            if not found:
+                raise FileFormatError(f"{path}: expected images in this folder, got none")
+            for file in found:
+                files.setdefault(file.resolve(), file)
+        except CFSRError as error:
+            say(str(error))
+            faults += 1
+        except (OSError, RuntimeError) as error:  # no such name can be, or links in a circle
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+            say(f"{path}: can't be read ({reason})")
+            faults += 1
+    return list(files.values()), faults
+
+
+def image_files(path: Path) -> list[Path]:
+    """The file itself, or the images in a folder, in order of name, without results."""
+    from napari_cfsr.core.files import SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    names = {p: _parts(p)[0] for p in images if not p.name.startswith(".")}
+    return [p for p, name in names.items() if not RESULT.search(name)]
+
+
+def _parts(path: Path) -> tuple[str, str]:
+    """Name and suffix; that of OME-TIFF has two dots."""
+    ome = re.search(r"\.ome\.tiff?$", path.name, re.IGNORECASE)
+    return (path.name[: ome.start()], ome[0]) if ome else (path.stem, path.suffix)
+
+
+def output_paths(
+    path: Path, output: Path | None, outputs: Sequence[str], scale: int, single: bool
+) -> dict[str, Path]:
+    """Where each output of a file goes."""
+    from napari_cfsr.core.files import SUFFIXES, TIFF_SUFFIXES
+
+    if output is not None and output.suffix.lower() in SUFFIXES and not output.is_dir():
+        if not single or len(outputs) != 1:
+            raise OptionError(
+                f"expected a folder for several files or outputs, got --output {output}"
+            )
+        return {outputs[0]: output}
+    folder = output or path.parent
+    name, suffix = _parts(path)
+    of_floats = suffix if path.suffix.lower() in TIFF_SUFFIXES else ".tif"
+    return {
+        kind: folder / f"{name}_x{scale}_{kind}{of_floats if kind == 'difference' else suffix}"
+        for kind in outputs
+    }
+
+
+def _upscale_file(
+    path: Path,
+    model: SRModel,
+    targets: dict[str, Path],
+    intensity: Any,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Upscale one file and write what was asked for; a record of it."""
+    from dataclasses import replace
+
+    from napari_cfsr.core.files import read_image, write_image
+    from napari_cfsr.core.inference import upscale
+    from napari_cfsr.core.provenance import provenance
+
+    image = read_image(path)
+    if options.axes:
+        image = replace(image, axes=options.axes.upper())
+    rgb = None if options.axes else False
+    _check_formats(image, targets, rgb)
+    with tile_bar(path.name) as progress:
+        result = upscale(
+            image.pixels,
+            model,
+            axes=image.axes,
+            rgb=rgb,
+            outputs=tuple(targets),
+            ensemble=options.ensemble,
+            back_projection=options.back_projection,
+            tile=options.tile,
+            halo=options.halo,
+            intensity=intensity,
+            progress=progress,
+        )
+    image = replace(image, axes=result.axes.names)
+    for name, target in targets.items():
+        write_image(target, result.arrays()[name], image, model.scale, options.overwrite)
+    summary = f"{path} -> {', '.join(str(t) for t in targets.values())}: {describe(result)}"
+    record = provenance(result, str(path), _expression(path))
+    return {
+        "summary": "; ".join([summary, *image.notes]),
+        "outputs": {name: str(target) for name, target in targets.items()},
+        **record,
+    }
+
+
+def _check_formats(image: ImageFile, targets: dict[str, Path], rgb: bool | None) -> None:
+    """Raise an error where a format can't hold the result, before any time is spent."""
+    from napari_cfsr.core.axes import parse_axes
+    from napari_cfsr.core.files import check_format
+
+    axes = parse_axes(image.axes, image.pixels.shape, rgb)
+    for name, target in targets.items():
+        is_difference = name == "difference"
+        dtype = "float32" if is_difference else image.pixels.dtype.name
+        samples = axes.samples - (is_difference and axes.has_alpha)
+        check_format(target, axes.names, dtype, samples)
+
+
+def _expression(path: Path) -> str:
+    return f"nc.read_image({str(path)!r}).pixels"
