@@ -71,19 +71,19 @@ def photo() -> None:
     upscaled(widget, "cat LR", 4)
     viewer.canvas.overlays.scale_bar.visible = True
     save(viewer, "photo-after")
+    widget.advanced.expand(animate=False)
+    save(viewer, "widget-advanced")
+    widget.advanced.collapse(animate=False)
     for layer in viewer.layers:
         layer.visible = True
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
     save(viewer, "photo-layers")
-    viewer.canvas.grid.enabled = False
-    widget.advanced.expand(animate=False)
-    save(viewer, "widget-advanced")
     viewer.close()
 
 
 def fluorescence(path: Path) -> None:
-    """Nuclei with a pixel size, upscaled twice; the result in grid mode beside the input."""
+    """Nuclei with a pixel size, upscaled four times; the result in grid mode beside the input."""
     from PIL import Image
 
     viewer, widget = open_viewer()
@@ -93,7 +93,7 @@ def fluorescence(path: Path) -> None:
         contrast_limits=(int(image.min()), int(np.percentile(image, 99.9))),
     )  # fmt: skip
     viewer.canvas.overlays.scale_bar.visible = True
-    upscaled(widget, "nuclei", 2)
+    upscaled(widget, "nuclei", 4)
     viewer.reset_view()
     save(viewer, "fluorescence-after")
     for layer in viewer.layers:
@@ -106,13 +106,14 @@ def fluorescence(path: Path) -> None:
 
 def running() -> None:
     """A run under way, and a form that says why it can't start."""
+    from skimage import data
+
     viewer, widget = open_viewer()
     save(viewer, "widget-no-image")
-    rng = np.random.default_rng(0)
-    viewer.add_image(rng.integers(0, 255, (1024, 1024)).astype(np.uint8), name="large")
+    viewer.add_image(data.retina(), name="retina")
     widget.form.scale.value = 4
     widget.controls.start_button.click()
-    wait(lambda: widget.controls.progress.value() > 200)
+    wait(lambda: widget.controls.progress.value() > 100)
     save(viewer, "widget-running")
     widget.controls.cancel_button.click()
     wait(lambda: not widget.controls.running)
