@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as our programs do
 
 from napari_cfsr.core import weights
 from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.model import SRModel, load_model
+
+settings.register_profile("default", deadline=None)  # a busy machine is no fault
+settings.load_profile("default")
 
 SHARED = Path(os.environ.get("NAPARI_CFSR_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -168,16 +168,20 @@ def test_a_refiner_of_another_backbone_names_both(
     assert weights.OFFICIAL_SHA256[3] in err
 
 
-@pytest.mark.parametrize("output", ["delta", "difference"])
+@pytest.mark.parametrize("options", [["--delta"], ["--difference"], ["--baseline", "--delta"]])
 def test_an_output_that_needs_a_refiner(
-    official: Path, tmp_path: Path, run: Run, output: str
+    official: Path, tmp_path: Path, run: Run, options: list[str]
 ) -> None:
-    picture(tmp_path / "a.png")
-    status, _, err = run("upscale", tmp_path / "a.png", "--scale", 2, f"--{output}")
-    assert status == 2
-    assert f"a.png: expected a refiner for output '{output}', but official CFSR_x2.pth x2" in err
-    assert len(err.splitlines()) == 1
-    assert names(tmp_path) == ["a.png"]
+    """One fault, however many files there are: one line, and nothing is written."""
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "in" / name)
+    status, out, err = run("upscale", tmp_path / "in", "--scale", 2, *options)
+    assert (status, out) == (2, "")
+    assert err == (
+        f"napari-cfsr: expected a refiner for {options[-1]}, but official CFSR_x2.pth x2 has none "
+        f"loaded: choose one with --refiner or leave {options[-1]} out\n"
+    )
+    assert names(tmp_path / "in") == ["a.png", "b.png", "c.png"]
 
 
 def test_many_files_and_folders(official: Path, tmp_path: Path, run: Run) -> None:
@@ -591,6 +595,26 @@ def test_notes_reach_the_user(official: Path, tmp_path: Path, run: Run) -> None:
     status, out, _ = run("upscale", tmp_path / "a.tif", "--scale", 2)
     assert status == 0
     assert out.strip().endswith("; only the first of 2 images in the file was read")
+
+
+def test_what_a_tiff_cannot_keep_of_a_photo_is_said_once(
+    official: Path, tmp_path: Path, refiner: Path, run: Run
+) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x829A] = (1, 250)  # exposure time
+    Image.fromarray(picture(tmp_path / "a.jpg")).save(tmp_path / "a.jpg", exif=exif)
+    note = "; EXIF beyond camera, date and author is not carried over"
+    arguments = ("upscale", tmp_path / "a.jpg", "--scale", 2)
+    status, out, _ = run(*arguments, "-o", tmp_path / "x.tif")
+    assert status == 0
+    assert out.endswith(f"{note}\n")
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        assert tif.pages[0].tags["Make"].value == "Maker"
+    assert note not in run(*arguments)[1]  # a JPEG keeps all of it
+    options = ("--refiner", refiner, "--delta", "--difference", "--json")
+    summary = json.loads(run(*arguments, *options)[1])["summary"]
+    assert summary.count(note) == 1
 
 
 def test_a_disk_that_takes_no_more(

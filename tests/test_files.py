@@ -878,6 +878,209 @@ def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path: Path, suffix: s
         assert picture.info.get("icc_profile") == (None if suffix == ".tif" else ICC)
 
 
+# texts: who took it, when and with what
+
+TEXTS = {
+    270: "A cell, seen by é".encode(),
+    271: b"Me",  # so short that it lies in the entry itself
+    272: b"Model 1",
+    305: b"Firmware 2.0",
+    306: b"2024:02:03 04:05:06",
+    315: "Zoë".encode(),
+    33432: b"photographer\0editor",
+    36867: b"2024:01:02 03:04:05",
+}  # fmt: skip
+LEFT_OUT = "EXIF beyond camera, date and author is not carried over"
+
+
+def exif_of(texts: dict[int, bytes], inner: dict[int, Any] | None = None) -> Image.Exif:
+    """EXIF with these texts, the time of taking and more in the camera's directory."""
+    exif = Image.Exif()
+    for tag, text in texts.items():
+        if tag == 36867:
+            exif.get_ifd(0x8769)[tag] = text.decode()
+        else:
+            exif[tag] = text
+    exif.get_ifd(0x8769).update(inner or {})
+    return exif
+
+
+def texts_of(path: Path) -> dict[int, bytes]:
+    """The texts that a TIFF holds in its first directory, byte for byte."""
+    with tifffile.TiffFile(path) as tif:
+        tags = [tag for tag in tif.pages[0].tags if tag.code in TEXTS and tag.dtype == 2]
+        data = path.read_bytes()
+        found: dict[int, bytes] = {}
+        for tag in tags:
+            value = data[tag.valueoffset : tag.valueoffset + tag.valuebytecount]
+            found.setdefault(tag.code, value.rstrip(b"\0"))
+    return found
+
+
+def texts_in_exif(path: Path) -> dict[int, Any]:
+    with Image.open(path) as picture:
+        exif = picture.getexif()
+        return dict(exif) | dict(exif.get_ifd(0x8769))
+
+
+def save_tiff(path: Path, pixels: np.ndarray, texts: dict[int, bytes], **options: Any) -> None:
+    """Write with texts; the description and the software are arguments of their own."""
+    texts = dict(texts)
+    for tag, name in ((270, "description"), (305, "software")):
+        if tag in texts:
+            options[name] = texts.pop(tag)
+    tags = [*options.pop("extratags", []), *((t, 2, 0, text, True) for t, text in texts.items())]
+    tifffile.imwrite(path, pixels, extratags=tags, **options)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_texts_of_a_photo_go_into_a_tiff(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(noise(H, W, 3)).save(path, exif=exif_of(TEXTS))
+    image, target = rewritten(path, to="y.tif")
+    assert texts_of(target) == TEXTS
+    with tifffile.TiffFile(target) as tif:
+        assert tif.pages[0].tags.get("Orientation") is None
+    _, again = rewritten(target, to="z.tif")
+    assert texts_of(again) == TEXTS
+    assert write_image(tmp_path / "n.tif", larger(image), image, 2) == ()
+    assert read_image(target).pixels.shape == (2 * H, 2 * W, 3)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_a_tiff_cannot_keep_of_exif_is_said(tmp_path: Path, order: str) -> None:
+    more = {0x829A: (1, 250), 0x927C: b"maker note"}
+    for i, exif in enumerate([exif_of(TEXTS, more).tobytes(), exif_bytes(order)]):
+        Image.fromarray(noise(H, W, 3)).save(tmp_path / f"{i}.jpg", exif=exif)
+        image = read_image(tmp_path / f"{i}.jpg")
+        assert image.notes == ()
+        assert write_image(tmp_path / f"{i}.tif", larger(image), image, 2) == (LEFT_OUT,)
+        assert write_image(tmp_path / f"{i}.png", larger(image), image, 2) == ()
+    assert texts_of(tmp_path / "0.tif") == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((H, W), {}),
+        ((H, W), {"metadata": None, "byteorder": ">", "bigtiff": True}),
+        ((H, W, 3), {"photometric": "rgb"}),
+        ((3, H, W), {"photometric": "rgb", "planarconfig": "separate"}),
+        ((5, H, W), {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}),
+        ((5, H, W), {"photometric": "minisblack", "metadata": None}),
+    ],
+    ids=["gray", "big", "colour", "planar", "named stack", "stack"],
+)
+def test_texts_of_a_tiff_stay(
+    tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    save_tiff(tmp_path / "x.tif", noise(*shape), TEXTS, **options)
+    image, target = rewritten(tmp_path / "x.tif")
+    assert image.notes == ()
+    assert texts_of(target) == TEXTS
+    assert came_back(target).axes == image.axes
+    with Image.open(target) as picture:  # a reader that takes the last of two descriptions
+        if len(image.axes.replace("S", "")) == 2:
+            assert not str(picture.tag_v2[270]).startswith("{")
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_the_description_of_imagej_and_ome_is_their_own(tmp_path: Path, kind: str) -> None:
+    texts = {tag: text for tag, text in TEXTS.items() if tag != 270}
+    save_tiff(tmp_path / "x.tif", noise(5, H, W), texts, metadata={"axes": "ZYX"},
+              **{kind: True})  # fmt: skip
+    _, target = rewritten(tmp_path / "x.tif")
+    kept = texts_of(target)
+    assert kept.pop(270) != TEXTS[270]
+    assert kept == texts
+    with tifffile.TiffFile(target) as tif:
+        assert getattr(tif, f"is_{kind}")
+        assert len(tif.pages[0].description) > 20
+    came_back(target)
+    tifffile.imwrite(tmp_path / "one.tif", noise(H, W), **{kind: True})
+    _, png = rewritten(tmp_path / "one.tif", to="x.png")
+    with Image.open(png) as picture:  # nothing was said by anybody but the programs
+        assert "exif" not in picture.info
+
+
+@pytest.mark.parametrize("text", [b"ImageJ=1.54f\nimages=7\n", b"Aperio Image Library v10",
+                                  b'{"shape": [7, 7]}', b"<OME></OME>"])  # fmt: skip
+def test_a_description_that_would_make_it_another_kind_of_file(tmp_path: Path, text: bytes) -> None:
+    """As a JPEG that was exported from such a file may have."""
+    Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_of(TEXTS | {270: text}))
+    image = read_image(tmp_path / "x.jpg")
+    notes = write_image(tmp_path / "y.tif", larger(image), image, 2)
+    assert notes == ("a description in the format of a program is not carried over",)
+    np.testing.assert_array_equal(read_image(tmp_path / "y.tif").pixels, larger(image))
+    rest = {tag: value for tag, value in TEXTS.items() if tag != 270}
+    assert {k: v for k, v in texts_of(tmp_path / "y.tif").items() if k != 270} == rest
+
+
+def test_exif_inside_a_tiff_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    for more, notes in (({0x829A: (1, 250)}, (LEFT_OUT,)), ({}, ())):
+        exif = exif_of(TEXTS, more)
+        exif[0x8769] = dict(exif.get_ifd(0x8769))  # else Pillow leaves it out of a TIFF
+        Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.tif", exif=exif)
+        image = read_image(tmp_path / "x.tif")
+        assert image.notes == notes
+        write_image(tmp_path / "y.tif", larger(image), image, 2, overwrite=True)
+        kept = texts_of(tmp_path / "y.tif")
+        assert kept[36867] == TEXTS[36867]  # it was in the camera's directory
+        assert kept.keys() == TEXTS.keys()
+        assert kept[33432] == TEXTS[33432]
+
+
+def test_a_text_that_is_said_to_be_longer_than_all_of_exif(tmp_path: Path) -> None:
+    exif = bytearray(exif_of({271: b"A maker", 272: b"A model"}).tobytes())
+    order = "<" if exif[6:8] == b"II" else ">"
+    at = exif.index(struct.pack(f"{order}HHI", 271, 2, 8)) + 4
+    exif[at : at + 4] = struct.pack(f"{order}I", 2**31)
+    source = ImageFile(noise(H, W, 3), "YXS", tmp_path, exif=bytes(exif))
+    write_image(tmp_path / "x.tif", larger(source), source, 2)
+    assert {k: v for k, v in texts_of(tmp_path / "x.tif").items() if k in (271, 272)} == {
+        272: b"A model"
+    }
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_texts_of_a_tiff_become_exif(tmp_path: Path, suffix: str, dtype: str) -> None:
+    save_tiff(tmp_path / "x.tif", noise(H, W, 3, dtype=dtype), TEXTS, photometric="rgb",
+              extratags=[(274, 3, 1, 6, True)])  # fmt: skip
+    image = read_image(tmp_path / "x.tif")
+    target = tmp_path / f"y{suffix}"
+    pixels = larger(image) if suffix == ".png" else larger(image).astype(np.uint8)
+    assert write_image(target, pixels, image, 2) == ()
+    found = texts_in_exif(target)
+    assert found[274] == 6
+    for tag, text in TEXTS.items():
+        assert found[tag] in (text.decode("latin-1"), text.decode("latin-1").split("\0")[0]), tag
+    _, again = rewritten(target, to="z.tif")
+    assert texts_of(again) == TEXTS
+
+
+def test_a_description_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
+    """EXIF in a JPEG has 64 KiB; a PNG and a TIFF take it all."""
+    save_tiff(tmp_path / "x.tif", noise(H, W), TEXTS | {270: b"x" * 70_000})
+    image = read_image(tmp_path / "x.tif")
+    notes = write_image(tmp_path / "x.jpg", larger(image), image, 2)
+    assert notes == ("EXIF is too long for JPEG and is not carried over",)
+    assert read_image(tmp_path / "x.jpg").exif is None
+    assert write_image(tmp_path / "x.png", larger(image), image, 2) == ()
+    assert len(texts_in_exif(tmp_path / "x.png")[270]) == 70_000
+
+
+@pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff\xfe\x00a", b" ", b"line 1\nline 2"])
+def test_texts_in_any_encoding_stay_as_they_are(tmp_path: Path, raw: bytes) -> None:
+    save_tiff(tmp_path / "x.tif", noise(H, W), dict.fromkeys((270, 271, 305, 33432), raw))
+    _, target = rewritten(tmp_path / "x.tif")
+    kept = texts_of(target)
+    assert kept.get(271) == (raw if raw.strip() else None)
+    _, png = rewritten(target, to="x.png")
+    _, again = rewritten(png, to="y.tif")
+    assert texts_of(again).get(33432) == kept.get(33432)
+
+
 def test_a_difference_of_a_png_is_a_float_tiff(tmp_path: Path) -> None:
     """Colour without alpha, and gray without alpha, whose last axis has length 1."""
     for samples in (1, 3):

@@ -12,12 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr import upscale
-from napari_cfsr.core.inference import (
-    UpscaleOptions,
-    UpscaleProgress,
-    iter_upscale,
-)
+from napari_cfsr.core.inference import iter_upscale
 from napari_cfsr.core.model import SMALLEST_TILE, Prediction, SRModel
+from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 
 from .fakes import FIELD, BoxModel
@@ -161,7 +158,7 @@ def test_lazy_arrays_are_never_read_whole() -> None:
             return part
 
     upscale(Watched(), BoxModel(2), axes="YX")
-    assert max(reads) <= (256 + 64) ** 2
+    assert max(reads) <= (256 + 2 * 32 + 2 * 16) ** 2
     assert len(reads) == 4 * 5
 
 
@@ -402,3 +399,123 @@ def test_model_says_what_it_is(models: dict[int, SRModel]) -> None:
         model.predict(np.zeros((3, 4, 4), np.float32))
     with pytest.raises(OptionError, match="got 'delta'"):
         model.predict(np.zeros((1, 3, 4, 4), np.float32), Prediction(("delta",)))
+
+
+@pytest.mark.parametrize("quality", [{}, {"back_projection": True}])
+def test_a_region_is_that_part_of_the_whole(models, quality) -> None:
+    image = np.random.default_rng(0).random((150, 170, 3)).astype(np.float32)
+    whole = upscale(image, models[4], intensity="dtype", halo="exact", **quality)
+    part = upscale(
+        image, models[4], intensity="dtype", halo="exact", region=((60, 93), (1, 80)), **quality
+    )
+    assert part.baseline.shape == (33 * 4, 79 * 4, 3)
+    np.testing.assert_allclose(part.baseline, whole.baseline[240:372, 4:320], atol=1e-5)
+
+
+def test_the_range_of_a_region_is_its_own_and_no_more_is_read_than_its_surroundings() -> None:
+    image = np.zeros((3000, 3000), np.float32)
+    image[:100], image[2000:2010, 2000:2010] = 900.0, 7.0
+    seen = np.zeros(image.shape, bool)
+
+    class Watched:
+        shape, dtype = image.shape, image.dtype
+
+        def __getitem__(self, key):
+            seen[key] = True
+            return image[key]
+
+    result = upscale(Watched(), BoxModel(2), axes="YX", region=((2000, 2100), (2000, 2100)))
+    assert result.mapping[0].high == 7
+    ys, xs = np.nonzero(seen)
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (1952, 2147, 1952, 2147)
+
+
+@pytest.mark.parametrize("region", [((0, 11), (0, 5)), ((3, 3), (0, 5)), ((-1, 4), (0, 5))])
+def test_impossible_regions(region) -> None:
+    with pytest.raises(OptionError, match="within 10 rows and 5 columns"):
+        upscale(np.zeros((10, 5), np.uint8), BoxModel(2), region=region)
+
+
+def test_a_hot_pixel_or_a_no_data_value_comes_back_and_spoils_nothing(models) -> None:
+    image = np.random.default_rng(0).normal(1000, 10, (150, 150)).astype(np.float32)
+    clean = upscale(image, models[2], intensity=(950, 1050)).baseline
+    for value in (1e20, -3.4e38, 3e5):
+        spoilt = image.copy()
+        spoilt[75, 70] = value
+        out = upscale(spoilt, models[2], intensity="percentile").baseline
+        np.testing.assert_allclose(out[150:152, 140:142], value, rtol=1e-6)
+        out = upscale(spoilt, models[2], intensity=(950, 1050)).baseline
+        assert np.isfinite(out).all()
+        away = np.abs(out - clean)
+        away[120:182, 110:172] = 0
+        assert away.max() < 0.05  # of a range of 100
+    counts = np.full((40, 40), 100, np.uint16)
+    counts[20, 20] = 65535
+    out = upscale(counts, models[2], intensity=(95, 105)).baseline
+    assert (out[40:42, 40:42] == 65535).all()
+
+
+def test_values_wider_apart_than_a_float_holds_are_refused() -> None:
+    image = np.array([[-1.7e308, 1.7e308]])
+    with pytest.raises(ImageError, match="give intensity limits"):
+        upscale(image, BoxModel(2))
+
+
+def test_colours_and_alpha_do_not_depend_on_the_tiles(models) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (120, 130, 4)).astype(np.uint8)
+    image[..., 3] = np.where(rng.random((120, 130)) < 0.3, 0, image[..., 3])
+    image[30:90, 20:110, 3] = 0  # wide and hidden
+    exact = image.astype(np.float32) / 255
+    whole = upscale(exact, models[2], tile=256).baseline
+    tiled = upscale(exact, models[2], tile=32).baseline
+    np.testing.assert_allclose(tiled[..., 3], whole[..., 3], atol=1e-6)
+    assert np.abs(tiled - whole).max() * 255 <= 0.01
+
+
+def test_one_nan_in_alpha_stays_where_it_is(models) -> None:
+    image = np.full((40, 40, 4), 0.5, np.float32)
+    image[..., 3] = 1
+    image[10, 10, 3] = np.nan
+    out = upscale(image, models[2]).baseline
+    assert np.isfinite(out).all()
+    assert (out[..., 3] < 0.99).sum() < 100
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint16", "int16"])
+def test_the_greatest_value_comes_back(dtype) -> None:
+    top = np.iinfo(dtype).max
+    out = upscale(np.full((4, 4), top, dtype), BoxModel(2), intensity="data").baseline
+    assert (out == top).all()
+
+
+def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
+    def refuse(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr("napari_cfsr.core.tile_run.np.empty", refuse)
+    with pytest.raises(OutOfMemoryError, match="which this system does not give"):
+        upscale(np.zeros((4, 4), np.uint8), BoxModel(2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes.",
+        "could not create a primitive",
+        "MPS backend out of memory",
+    ],
+)
+def test_what_torch_says_of_memory_on_other_systems(models, monkeypatch, text) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(models[2]._engine._backbone, "forward", fail)
+    with pytest.raises(OutOfMemoryError, match="a tile of 32 pixels"):
+        upscale(np.zeros((40, 40), np.uint8), models[2])
+
+
+def test_options_of_the_result_are_those_at_the_end() -> None:
+    result = upscale(np.zeros((300, 300), np.uint8), BoxModel(2, most_pixels=120 * 120), halo=8)
+    assert (result.options.tile, result.options.halo) == (80, 8)
+    assert result.options.outputs == ("baseline",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -11,8 +13,6 @@ from napari_cfsr import upscale
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers import (
     DIFFERENCE_COLORMAP,
-    box_region,
-    current_slices,
     data_to_world,
     extremes,
     layer_axes,
@@ -22,8 +22,8 @@ from napari_cfsr.layers import (
     read_layer,
     result_layers,
     shown_difference,
-    visible_region,
 )
+from napari_cfsr.regions import box_region, current_slices, visible_region
 
 from .fakes import BoxModel
 
@@ -61,7 +61,8 @@ def awkward_layer(shape=(3, 4, 20, 30), rgb=False) -> Image:
 def upscaled(layer, region=None, scale=2, refiner=True) -> list[Image]:
     """The layers that a run on `layer` would add."""
     source = read_layer(layer, region)
-    result = upscale(source.data, BoxModel(scale, refiner), axes=source.axes, rgb=False)
+    model = BoxModel(scale, refiner)
+    result = upscale(source.data, model, axes=source.axes, rgb=False, region=source.part)
     difference = shown_difference(result)
     limits = extremes(difference) if difference is not None else (0.0, 0.0)
     return [Image(s.data, **s.arguments) for s in result_layers(result, source, difference, limits)]
@@ -179,15 +180,16 @@ def test_multiscale_and_lazy_layers_are_taken_at_level_zero_and_stay_lazy() -> N
     layer = Image(levels, multiscale=True, contrast_limits=(0, 255))
     source = read_layer(layer, (slice(0, 100), slice(7, 2000)))
     assert isinstance(source.data, da.Array)
-    assert source.data.shape == (100, 1993)
-    assert source.expression == f"viewer.layers[{layer.name!r}].data[0][0:100, 7:2000]"
+    assert source.data.shape == (4096, 4096)
+    assert source.part == ((0, 100), (7, 2000))
+    assert source.expression == f"viewer.layers[{layer.name!r}].data[0]"
     assert level_zero(layer).shape == (4096, 4096)
 
 
 def test_visible_region_of_a_multiscale_layer_is_in_full_resolution() -> None:
     layer = Image([np.zeros((800, 800)), np.zeros((400, 400))], multiscale=True)
     layer._data_level, layer.corner_pixels = 1, np.array([[10, 20], [29, 49]])
-    assert visible_region(layer, [0, 1]) == (slice(20, 59), slice(40, 99))
+    assert visible_region(layer, [0, 1]) == (slice(20, 60), slice(40, 100))
 
 
 def test_box_of_a_shape_in_another_space() -> None:
@@ -233,8 +235,33 @@ def test_boxes_that_can_not_be() -> None:
 def test_current_slice_is_that_of_the_sliders() -> None:
     layer = awkward_layer()
     point = world_of(layer, [2, 1, 5, 5])
-    region = current_slices(layer, None, point)
+    region = current_slices(layer, None, point, [2, 3])
     assert region == (slice(2, 3), slice(1, 2), slice(0, 20), slice(0, 30))
+    in_3d = current_slices(layer, None, point, [1, 2, 3])
+    assert in_3d == (slice(2, 3), slice(0, 4), slice(0, 20), slice(0, 30))
+
+
+def test_the_current_view_needs_a_2d_display() -> None:
+    with pytest.raises(ImageError, match="switch to 2D"):
+        visible_region(Image(np.zeros((4, 9, 9))), [0, 1, 2])
+
+
+def test_a_label_in_a_large_stack_takes_little_time_and_memory() -> None:
+    labels = Labels(np.zeros((20, 512, 512), np.uint8), name="cells")
+    labels.data[3:17, 100:400, 200:300] = 1
+    labels.selected_label = 1
+    layer = Image(np.zeros((20, 512, 512), np.uint8))
+    tracemalloc.start()
+    region = box_region(layer, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert region == (slice(0, 20), slice(100, 400), slice(200, 300))
+    assert peak < 3e6
+
+
+def test_contrast_limits_of_colour_are_none() -> None:
+    assert read_layer(awkward_layer((20, 30, 3), rgb=True)).contrast_limits is None
+    assert read_layer(Image(np.eye(5), contrast_limits=(0.1, 0.7))).contrast_limits == (0.1, 0.7)
 
 
 def test_results_beyond_one_texture_are_pyramids_of_views() -> None:

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.inference import UpscaleOptions, iter_upscale
+from napari_cfsr.core.inference import iter_upscale
+from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import (
     CancelledError,
@@ -122,3 +123,22 @@ def test_the_process_ends_with_the_one_that_started_it(official, tmp_path) -> No
 def test_what_the_process_prints_does_not_get_between_the_answers(remote, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONVERBOSE", "1")  # prints every import to standard error
     assert remote.load(LOAD).scale == 4
+
+
+def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
+    official, monkeypatch
+) -> None:
+    code = "import napari_cfsr.core.model_process as p; p.IDLE_SECONDS = 0.3; p.main()"
+    monkeypatch.setattr("napari_cfsr.core.remote.COMMAND", ("-P", "-c", code))
+    model = RemoteModel()
+    try:
+        model.load(LOAD)
+        time.sleep(1.5)  # a slow image: the run is not over
+        assert upscale(np.zeros((5, 5), np.uint8), model).baseline.shape == (20, 20)
+        process = model._process
+        model.rest()
+        assert process.wait(10) == 0
+        model.load(LOAD)
+        assert upscale(np.zeros((5, 5), np.uint8), model).baseline.shape == (20, 20)
+    finally:
+        model.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import http.server
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,7 +88,7 @@ def test_upscale_adds_aligned_layers_and_says_what_ran(opened, qtbot) -> None:
         "official CFSR_x4.pth; refiner imported mine.safetensors; torch on cpu, float32" in status
     )
     low, high = viewer.layers[3].data.min(), viewer.layers[3].data.max()
-    assert f"difference {low:+.3g} to {high:+.3g} grey levels" in status
+    assert f"difference of luma {low:+.3g} to {high:+.3g} grey levels" in status
     assert low < 0 < high
     assert widget.form.layer.value == "photo"  # not one of the results
 
@@ -128,7 +130,7 @@ def test_copied_python_makes_the_same_arrays(opened, qtbot) -> None:
     press(qtbot, widget)
     widget.copy_button.click()
     code = QApplication.clipboard().text()
-    assert "viewer.layers['stack'].data[1:2, 2:3, 0:30, 0:40]" in code
+    assert "viewer.layers['stack'].data[1:2, 2:3, :, :]" in code
     there = {"viewer": viewer}
     exec(code, there)
     for name, array in there["result"].arrays().items():
@@ -158,6 +160,9 @@ def test_only_image_layers_are_offered_and_the_reason_is_shown_without_one(opene
     assert widget.form.layer.choices == ("renamed",)
     viewer.add_image(photo(), name="second")
     assert widget.form.layer.value == "second"
+    viewer.layers["second"].name = "still chosen"
+    assert widget.form.layer.value == "still chosen"
+    assert widget.form.layer.choices == ("renamed", "still chosen")
     viewer.layers.selection.active = viewer.layers["renamed"]
     assert widget.form.layer.value == "renamed"
     viewer.layers.clear()
@@ -399,6 +404,33 @@ def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtb
     layer = viewer.add_image(photo(), name="after")
     layer.name = "renamed"
     viewer.layers.clear()
+
+
+def test_results_are_let_go_with_their_layers(opened, qtbot) -> None:
+    make_refiner()
+    viewer, widget = opened(photo(), name="photo")
+    widget.form.refiner.value = "mine"
+    kept = []
+    widget_result = widget._on_result
+    widget._on_result = lambda outcome: (
+        kept.append([weakref.ref(a) for a in outcome.result.arrays().values()])
+        or widget_result(outcome)
+    )
+    press(qtbot, widget)
+    assert len(kept[0]) == 3
+    viewer.layers.clear()
+    qtbot.wait(300)
+    gc.collect()
+    assert [ref() is None for ref in kept[0]] == [True] * 3
+
+
+def test_contrast_limits_of_a_colour_layer_do_no_harm(opened, qtbot) -> None:
+    viewer, widget = opened(photo(), name="photo")
+    widget.form.refiner.value = "none"
+    widget.form.intensity.value = "contrast limits"
+    press(qtbot, widget)
+    expected = upscale(viewer.layers["photo"].data, load_model(4, "official", None)).baseline
+    np.testing.assert_array_equal(viewer.layers["photo x4 baseline"].data, expected)
 
 
 def test_settings_are_remembered(opened, qtbot) -> None:

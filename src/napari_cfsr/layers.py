@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image
 from napari.utils.colormaps import Colormap
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
@@ -39,11 +38,13 @@ class ImageInput:
     name : str
         Name of the layer.
     data : array
-        The region to upscale, not yet read where the layer is lazy.
+        The slices to upscale, whole in Y and X; not yet read where the layer is lazy.
     axes : str
         A letter for each dimension of `data`; `S` for colour samples.
     region : tuple of slice
-        Where `data` lies in the layer.
+        What is to be upscaled, in the layer's data.
+    part : ((top, bottom), (left, right)) or None
+        The rows and columns of it, for `upscale`; None for all.
     scale, translate : array
         Of the layer, one for each dimension without colour samples.
     rotate, shear, affine : array
@@ -59,6 +60,7 @@ class ImageInput:
     data: Any
     axes: str
     region: Region
+    part: tuple[tuple[int, int], tuple[int, int]] | None
     scale: NDArray[np.float64]
     translate: NDArray[np.float64]
     rotate: NDArray[np.float64]
@@ -74,7 +76,10 @@ class ImageInput:
         return "S" in self.axes
 
     @property
-    def contrast_limits(self) -> tuple[float, float]:
+    def contrast_limits(self) -> tuple[float, float] | None:
+        """None for colour, which napari shows as it is."""
+        if self.rgb:
+            return None
         low, high = self.look["contrast_limits"]
         return float(low), float(high)
 
@@ -83,7 +88,6 @@ def layer_axes(layer: Image) -> str:
     """Axes of a layer's data, by its axis labels where these name Y and X, else Y and X last."""
     labels = [_letter(label) for label in layer.axis_labels]
     if labels.count("Y") != 1 or labels.count("X") != 1:
-        labels = ["", *labels][-layer.ndim :]
         labels[-2:] = ["Y", "X"]
         labels[:-2] = ["" if label in ("Y", "X") else label for label in labels[:-2]]
     free = [c for c in "ZTPQRUVW" if c not in labels][::-1]
@@ -143,20 +147,25 @@ def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
         raise ImageError(
             f"expected a layer with Y and X, got '{layer.name}' with {layer.ndim} axis"
         )
-    data = level_zero(layer)
-    whole = tuple(slice(0, n) for n in data.shape[: layer.ndim])
+    data, axes = level_zero(layer), layer_axes(layer)
+    whole = tuple(slice(0, n) for n in layer_shape(layer))
     region = region or whole
+    # Y and X stay whole: the network is to see what lies around the region
+    slices = tuple(slice(None) if axes[i] in "YX" else r for i, r in enumerate(region))
+    ys, xs = region[axes.index("Y")], region[axes.index("X")]
+    part = ((ys.start, ys.stop), (xs.start, xs.stop))
+    everything = all(region[i] == whole[i] for i in (axes.index("Y"), axes.index("X")))
     expression = f"viewer.layers[{layer.name!r}].data" + "[0]" * bool(layer.multiscale)
-    if region != whole:
-        expression += "[" + ", ".join(f"{s.start}:{s.stop}" for s in region) + "]"
-    names = LOOK if layer.rgb else LOOK + GRAY_LOOK
-    look = {name: getattr(layer, name) for name in names}
-    look.setdefault("contrast_limits", (0, 1))
+    if any(region[i] != whole[i] for i, s in enumerate(slices) if s != slice(None)):
+        inside = (":" if s == slice(None) else f"{s.start}:{s.stop}" for s in slices)
+        expression += f"[{', '.join(inside)}]"
+    look = {name: getattr(layer, name) for name in (LOOK if layer.rgb else LOOK + GRAY_LOOK)}
     return ImageInput(
         name=layer.name,
-        data=data[region],
-        axes=layer_axes(layer),
+        data=data[slices],
+        axes=axes,
         region=region,
+        part=None if everything else part,
         scale=np.array(layer.scale, float),
         translate=np.array(layer.translate, float),
         rotate=np.array(layer.rotate, float),
@@ -246,10 +255,8 @@ def result_layers(
     for name, array in result.arrays().items():
         if name == "difference":
             continue
-        look = dict(source.look)
-        if source.rgb:
-            del look["contrast_limits"]
-        layers.append(_spec(array, f"{source.name} x{scale} {name}", look, source.rgb, spatial))
+        title = f"{source.name} x{scale} {name}"
+        layers.append(_spec(array, title, source.look, source.rgb, spatial))
     if difference is not None:
         most = max(abs(limits[0]), abs(limits[1])) or 1.0
         look = {name: source.look[name] for name in LOOK}
@@ -290,96 +297,7 @@ def pyramid(data: NDArray[Any], spatial: tuple[int, int]) -> list[NDArray[Any]]:
     return levels
 
 
-def visible_region(layer: Image, displayed: Sequence[int]) -> Region:
-    """The part of a layer that the canvas shows, in data pixels.
-
-    Raises
-    ------
-    ImageError
-        Nothing of the layer is in view.
-    """
-    factors = layer.downsample_factors[layer.data_level] if layer.multiscale else 1
-    corners = np.asarray(layer.corner_pixels, float) * factors
-    bounds = [
-        (corners[0, i], corners[1, i] + 1) if i in displayed else (0, np.inf)
-        for i in range(layer.ndim)
-    ]
-    return _clipped(layer, bounds, "the current view")
-
-
-def box_region(layer: Image, selection: Layer) -> Region:
-    """The box around the selected shapes, or around the selected label, in pixels of `layer`.
-
-    Raises
-    ------
-    ImageError
-        Nothing is selected, or the box lies outside the layer.
-    """
-    if isinstance(selection, Shapes):
-        chosen = sorted(selection.selected_data) or range(len(selection.data))
-        if not chosen:
-            raise ImageError(f"expected a shape in '{selection.name}', got none: draw one first")
-        points = np.concatenate([selection.data[i] for i in chosen])
-        low, high = points.min(0), points.max(0)
-    elif isinstance(selection, Labels):
-        data = level_zero(selection)
-        where = np.argwhere(np.asarray(data == selection.selected_label))
-        if not len(where):
-            raise ImageError(
-                f"expected pixels with label {selection.selected_label} in '{selection.name}', got "
-                "none: select a label that is painted"
-            )
-        low, high = where.min(0) - 0.5, where.max(0) + 0.5
-    else:
-        raise ImageError(f"expected a shapes or labels layer, got '{selection.name}'")
-    world = data_to_world(selection)(_corners(low, high))
-    n = min(layer.ndim, selection.ndim)
-    centre = data_to_world(layer)(np.array([(s - 1) / 2 for s in layer_shape(layer)], float))
-    full = np.repeat(np.asarray(centre, float)[None], len(world), axis=0)
-    full[:, -n:] = np.asarray(world)[:, -n:]
-    own = np.asarray(data_to_world(layer).inverse(full))
-    bounds: list[tuple[float, float]] = [(0, np.inf)] * (layer.ndim - n)
-    for i in range(layer.ndim - n, layer.ndim):
-        bounds.append((own[:, i].min() + 0.5, own[:, i].max() + 0.5))
-    axes = layer_axes(layer)
-    bounds = [b if axes[i] in "YX" else (0, np.inf) for i, b in enumerate(bounds)]
-    return _clipped(layer, bounds, f"the box in '{selection.name}'")
-
-
 def layer_shape(layer: Image) -> tuple[int, ...]:
     """Shape of the full-resolution data without colour samples."""
     shape = layer.data[0].shape if layer.multiscale else layer.data.shape
     return tuple(shape[: layer.ndim])
-
-
-def current_slices(layer: Image, region: Region | None, point: Sequence[float]) -> Region:
-    """`region` with every axis but Y and X cut down to the slice at a world point."""
-    axes, shape = layer_axes(layer), layer_shape(layer)
-    region = region or tuple(slice(0, n) for n in shape)
-    world = np.asarray(point, float)[-layer.ndim :]
-    at = np.rint(np.asarray(data_to_world(layer).inverse(world))).astype(int)
-    return tuple(
-        r if axes[i] in "YX" else slice(k := int(np.clip(at[i], 0, shape[i] - 1)), k + 1)
-        for i, r in enumerate(region)
-    )
-
-
-def _corners(low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
-    """All corners [2**n,n] of a box."""
-    n = len(low)
-    choice = np.array(np.meshgrid(*[(0, 1)] * n, indexing="ij")).reshape(n, -1).T
-    return np.where(choice, high, low).astype(float)
-
-
-def _clipped(layer: Image, bounds: Sequence[tuple[float, float]], what: str) -> Region:
-    """Whole pixels within bounds and the layer; at least one on each axis."""
-    region = []
-    for (low, high), length in zip(bounds, layer_shape(layer), strict=True):
-        start = int(np.clip(np.floor(low + 1e-6), 0, length))
-        stop = int(min(np.ceil(high - 1e-6), length))
-        if stop <= start:
-            raise ImageError(
-                f"expected {what} to overlap '{layer.name}', got none of its pixels: move it there"
-            )
-        region.append(slice(start, stop))
-    return tuple(region)

@@ -11,12 +11,8 @@ import numpy as np
 from napari.qt.threading import GeneratorWorker, create_worker
 from numpy.typing import NDArray
 
-from napari_cfsr.core.inference import (
-    UpscaleOptions,
-    UpscaleProgress,
-    UpscaleResult,
-    iter_upscale,
-)
+from napari_cfsr.core.inference import UpscaleResult, iter_upscale
+from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.core.weights import fetch_official
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
@@ -114,22 +110,27 @@ def _upscale(
     yield Step("Loading the model")
     info = model.load(request.load, token.check)
     yield Step(f"Loaded {info.backbone}; reading intensities")
-    steps = iter_upscale(request.image.data, model, request.options, token.check)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            result: UpscaleResult = end.value
-            break
-        yield Step(_progress_text(progress), progress.fraction, progress.seconds_left)
+    try:
+        result = yield from _tiles(request, model, token)
+    finally:
+        model.rest()
     token.check()
     difference = shown_difference(result)
     limits = extremes(difference) if difference is not None else (0.0, 0.0)
     return UpscaleOutcome(request, result, difference, limits)
 
 
-def _progress_text(progress: UpscaleProgress) -> str:
-    return progress.note or "Upscaling"
+def _tiles(
+    request: UpscaleRequest, model: RemoteModel, token: CancelToken
+) -> Generator[Step, None, UpscaleResult]:
+    steps = iter_upscale(request.image.data, model, request.options, token.check)
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            result: UpscaleResult = end.value
+            return result
+        yield Step(progress.note or "Upscaling", progress.fraction, progress.seconds_left)
 
 
 def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:

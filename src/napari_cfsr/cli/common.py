@@ -13,8 +13,9 @@ from napari_cfsr.core import weights
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.inference import UpscaleProgress, UpscaleResult
+    from napari_cfsr.core.inference import UpscaleResult
     from napari_cfsr.core.model import SRModel
+    from napari_cfsr.core.options import UpscaleProgress
 
 PROGRAM = "napari-cfsr"
 

@@ -86,6 +86,7 @@ def run_upscale(options: argparse.Namespace) -> int:
     intensity = _intensity(options.intensity)
     model = load(options)
     wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
+    _check_refiner(wanted, model)
     outputs = tuple(wanted or [model.info.outputs[-1]])
     taken: dict[Path, str] = {path.resolve(): "is an input itself" for path in files}
     for path in files:
@@ -101,6 +102,17 @@ def run_upscale(options: argparse.Namespace) -> int:
             taken |= {t.resolve(): f"was written from {path} just now" for t in targets.values()}
             print(json.dumps(record) if options.json else record["summary"])
     return 2 if faults else 0
+
+
+def _check_refiner(wanted: Sequence[str], model: SRModel) -> None:
+    """Raise an error where an output is wanted that only a refiner can make."""
+    info = model.info
+    for name in wanted:
+        if name != "baseline" and "delta" not in info.outputs:
+            raise OptionError(
+                f"expected a refiner for --{name}, but {info.backbone} x{info.scale} has none "
+                f"loaded: choose one with --refiner or leave --{name} out"
+            )
 
 
 def _input_files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
@@ -196,12 +208,13 @@ def _upscale_file(
             progress=progress,
         )
     image = replace(image, axes=result.axes.names)
+    notes = list(image.notes)
     for name, target in targets.items():
-        write_image(target, result.arrays()[name], image, model.scale, options.overwrite)
+        notes += write_image(target, result.arrays()[name], image, model.scale, options.overwrite)
     summary = f"{path} -> {', '.join(str(t) for t in targets.values())}: {describe(result)}"
     record = provenance(result, str(path), _expression(path))
     return {
-        "summary": "; ".join([summary, *image.notes]),
+        "summary": "; ".join([summary, *dict.fromkeys(notes)]),
         "outputs": {name: str(target) for name, target in targets.items()},
         **record,
     }

@@ -23,7 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_cfsr.core.tiff import WHITE_IS_ZERO, plain, read_tiff, write_tiff
+from napari_cfsr.core.tiff import (
+    ASCII,
+    DATE_TAKEN,
+    EXIF_LEFT_OUT,
+    TEXTS,
+    WHITE_IS_ZERO,
+    plain,
+    read_tiff,
+    write_tiff,
+)
 from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
 
 Array = NDArray[Any]
@@ -36,7 +45,14 @@ JPEG_QUALITY = 95
 # tags of EXIF
 ORIENTATION, EXIF_IFD = 0x0112, 0x8769
 WIDTHS, HEIGHTS, RESOLUTIONS = (0x0100, 0xA002), (0x0101, 0xA003), (0x011A, 0x011B)
-SHORT, LONG = 3, 4
+SHORT, LONG, UTF8 = 3, 4, 129
+# orientation, resolution, its unit, sizes, and what says nothing of a camera: versions, the colour
+# space (the ICC profile does), the layout of components and the places of other directories
+IN_ANY_TIFF = (
+    ORIENTATION, *RESOLUTIONS, 0x0128, *WIDTHS, *HEIGHTS,
+    0x0213, EXIF_IFD, 0x9000, 0x9101, 0xA000, 0xA001, 0xA005,
+)  # fmt: skip
+LARGEST_JPEG_EXIF = 65533  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +137,7 @@ def _read_tiff(path: Path) -> ImageFile:
 
 def write_image(
     path: Path, pixels: Array, source: ImageFile, scale: int, overwrite: bool = False
-) -> None:
+) -> tuple[str, ...]:
     """Write an image that is `scale` times larger than `source`, all of it or nothing.
 
     Parameters
@@ -135,6 +151,11 @@ def write_image(
     scale : int
     overwrite : bool
         Whether a file of that name may be replaced.
+
+    Returns
+    -------
+    tuple of str
+        What this format can't keep of what the source holds.
 
     Raises
     ------
@@ -152,9 +173,9 @@ def write_image(
             raise OptionError(f"{path} exists: pass --overwrite to replace it")
         if suffix in TIFF_SUFFIXES:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_tiff(partial, pixels, source, scale)
+            notes = _write_tiff(partial, pixels, source, scale)
         else:
-            encoded = _encode(pixels, source, scale, path)
+            encoded, notes = _encode(pixels, source, scale, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(encoded)
         partial.replace(path)
@@ -165,12 +186,15 @@ def write_image(
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+    return notes
 
 
-def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> None:
-    about = source.tiff or plain(source.dpi, _orientation(source.exif))
+def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> tuple[str, ...]:
+    orientation, texts, has_more = _facts(source.exif)
+    about = source.tiff or plain(source.dpi, orientation, texts)
     same_values = pixels.dtype == source.pixels.dtype
-    write_tiff(path, pixels, source.axes, about, scale, source.icc, same_values)
+    notes = write_tiff(path, pixels, source.axes, about, scale, source.icc, same_values)
+    return (EXIF_LEFT_OUT, *notes) if has_more else notes
 
 
 # PNG and JPEG
@@ -254,8 +278,10 @@ def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
         raise FileFormatError(f"{path}: JPEG holds 8-bit gray or RGB only: write a .png instead")
 
 
-def _encode(pixels: Array, source: ImageFile, scale: int, path: Path) -> bytes:
-    """PNG or JPEG bytes with the metadata of `source`."""
+def _encode(
+    pixels: Array, source: ImageFile, scale: int, path: Path
+) -> tuple[bytes, tuple[str, ...]]:
+    """PNG or JPEG bytes with the metadata of `source`; what was left out."""
     samples = pixels.shape[source.axes.index("S")] if "S" in source.axes else 1
     check_format(path, source.axes, pixels.dtype.name, samples)
     png = path.suffix.lower() == ".png"
@@ -265,9 +291,12 @@ def _encode(pixels: Array, source: ImageFile, scale: int, path: Path) -> bytes:
     if source.tiff.get("photometric") == WHITE_IS_ZERO and pixels.dtype.kind in "bu":
         pixels = ~pixels  # PNG and JPEG know no such thing
     dpi = source.dpi and (source.dpi[0] * scale, source.dpi[1] * scale)
-    exif = source.exif and _scaled_exif(source.exif, pixels.shape, scale)
+    notes: tuple[str, ...] = ()
+    exif = _scaled_exif(source.exif, pixels.shape, scale) if source.exif else _made_exif(source)
+    if exif and not png and len(exif) > LARGEST_JPEG_EXIF:
+        exif, notes = None, ("EXIF is too long for JPEG and is not carried over",)
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
-        return _with_chunks(bytes(imagecodecs.png_encode(pixels)), source.icc, exif, dpi)
+        return _with_chunks(bytes(imagecodecs.png_encode(pixels)), source.icc, exif, dpi), notes
     options: dict[str, Any] = {"icc_profile": source.icc}
     if exif:
         options["exif"] = exif
@@ -277,18 +306,41 @@ def _encode(pixels: Array, source: ImageFile, scale: int, path: Path) -> bytes:
         options |= {"quality": JPEG_QUALITY, "subsampling": 0}
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG" if png else "JPEG", **options)
-    return buffer.getvalue()
+    return buffer.getvalue(), notes
 
 
-def _orientation(exif: bytes | None) -> int | None:
-    """The orientation that EXIF states, if it states one."""
+def _facts(exif: bytes | None) -> tuple[int | None, dict[int, bytes], bool]:
+    """What a TIFF takes from EXIF, orientation and `TEXTS`, and whether there is more than that."""
     data = bytearray(exif or b"")
+    orientation, texts, has_more = None, {}, False
     with suppress(struct.error, KeyError):
         start, order = _exif_start(data)
         for tag, at in _exif_entries(data, start, order):
+            kind, count, value = struct.unpack_from(f"{order}HII", data, at + 2)
             if tag == ORIENTATION:
-                return int(struct.unpack_from(f"{order}H", data, at + 8)[0])
-    return None
+                orientation = int(struct.unpack_from(f"{order}H", data, at + 8)[0])
+            elif tag in TEXTS and kind in (ASCII, UTF8):
+                text_at = at + 8 if count <= 4 else start + value
+                text = bytes(data[text_at : text_at + count]).rstrip(b"\0")
+                if text.strip() and text_at + count <= len(data):
+                    texts[tag] = text
+            else:
+                has_more |= tag not in IN_ANY_TIFF
+    return orientation, texts, has_more
+
+
+def _made_exif(source: ImageFile) -> bytes | None:
+    """EXIF of what a TIFF says in tags of its own; None if it says nothing."""
+    texts, orientation = source.tiff.get("texts", {}), source.tiff.get("orientation")
+    exif = Image.Exif()
+    for tag, text in texts.items():
+        if tag == DATE_TAKEN:
+            exif.get_ifd(EXIF_IFD)[tag] = text.decode("ascii", "replace")
+        else:
+            exif[tag] = text
+    if orientation not in (None, 1):  # 1 is upright, as without a word
+        exif[ORIENTATION] = orientation
+    return exif.tobytes() if texts or exif else None
 
 
 def _scaled_exif(exif: bytes, shape: tuple[int, ...], scale: int) -> bytes:

@@ -20,6 +20,8 @@ Mode = Literal["auto", "dtype", "data", "percentile"]
 MODES: tuple[Mode, ...] = ("auto", "dtype", "data", "percentile")
 Limits = tuple[float, float]
 Float32 = NDArray[np.float32]
+Region = tuple[slice, slice]  # rows and columns
+Block = tuple[int, NDArray[Any]]  # channel and values
 
 PERCENTILES = (0.1, 99.9)
 BLOCK = 2048  # pixels; a range is read in blocks of this size, so that lazy arrays stay lazy
@@ -65,8 +67,8 @@ class IntensityMapping:
             return data >= 0.5
         if dtype.kind in "iu":
             info = np.iinfo(dtype)
-            # the largest integer may round up to a float beyond it, so clip below that
-            top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 16 else info.max
+            # the largest 64-bit integer rounds up to a float beyond it, so clip below that
+            top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 32 else info.max
             np.rint(data, out=data)
             np.clip(data, info.min, top, out=data)
         elif dtype == np.float16:
@@ -105,6 +107,7 @@ def resolve_mapping(
     axes: Axes,
     mode: Mode | Limits = "auto",
     check: Callable[[], None] = lambda: None,
+    region: Region | None = None,
 ) -> tuple[IntensityMapping, ...]:
     """The mapping of each independent channel (one, without a `C` axis).
 
@@ -123,11 +126,13 @@ def resolve_mapping(
         [0,1]; `data` for everything else.
     check : callable
         Called between blocks; may raise to stop.
+    region : (slice, slice), optional
+        Rows and columns that are looked at; all by default.
 
     Raises
     ------
     ImageError
-        The dtype can't be mapped.
+        The dtype can't be mapped, or the range of the values is wider than a float holds.
     OptionError
         The mode does not exist, or its limits are not increasing and finite.
     """
@@ -146,10 +151,11 @@ def resolve_mapping(
     plain = dtype.kind == "b" or dtype == np.uint8 or (dtype.kind in "iu" and axes.samples >= 3)
     if mode == "dtype" or (mode == "auto" and plain) or axes.is_empty:
         return (IntensityMapping(*dtype_range(dtype), dtype.name, clip=True),) * axes.channels
+    blocks = _blocks(array, axes, region or (slice(0, axes.height), slice(0, axes.width)), check)
     if mode == "percentile":
-        ranges = _percentiles(array, axes, check)
+        ranges = _percentiles(blocks, axes)
     else:
-        ranges = _extremes(array, axes, check)
+        ranges = _extremes(blocks, axes)
         if mode == "auto" and dtype.kind == "f" and all(lo >= 0 and hi <= 1 for lo, hi in ranges):
             return (IntensityMapping(0.0, 1.0, dtype.name, clip=True),) * axes.channels
     return tuple(IntensityMapping(*_widened(lo, hi, dtype), dtype.name) for lo, hi in ranges)
@@ -159,43 +165,50 @@ def _widened(low: float, high: float, dtype: np.dtype[Any]) -> Limits:
     """The range itself, or a tiny one around a constant, so that the constant comes back."""
     if not (np.isfinite(low) and np.isfinite(high)):  # no finite value at all
         return 0.0, 1.0
+    if not np.isfinite(high - low):
+        raise ImageError(
+            f"expected values in a range that can be computed with, got {low} to {high}: give "
+            "intensity limits"
+        )
     if high > low:
         return low, high
     return low, low + (1.0 if dtype.kind in "iu" else max(abs(low), 1e-30) * 1e-6)
 
 
-def _blocks(array: ArrayLike, axes: Axes) -> Iterator[tuple[int, NDArray[Any]]]:
+def _blocks(
+    array: ArrayLike, axes: Axes, region: Region, check: Callable[[], None]
+) -> Iterator[Block]:
     """Channel and colour values [S,h,w] of each block of each plane, alpha left out."""
     colours = axes.samples - axes.has_alpha
+    ys, xs = region
     for plane in axes.planes():
-        for y in range(0, axes.height, BLOCK):
-            for x in range(0, axes.width, BLOCK):
-                block = axes.read(array, plane, slice(y, y + BLOCK), slice(x, x + BLOCK))
+        for y in range(ys.start, ys.stop, BLOCK):
+            for x in range(xs.start, xs.stop, BLOCK):
+                check()
+                rows, columns = slice(y, min(y + BLOCK, ys.stop)), slice(x, min(x + BLOCK, xs.stop))
+                block = axes.read(array, plane, rows, columns)
                 yield axes.channel_of(plane), block[:colours]
 
 
-def _extremes(array: ArrayLike, axes: Axes, check: Callable[[], None]) -> list[Limits]:
+def _extremes(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
     """Least and greatest finite value of each channel."""
     low, high = [np.inf] * axes.channels, [-np.inf] * axes.channels
-    for channel, block in _blocks(array, axes):
-        check()
-        if block.dtype.kind == "f":
-            block = block[np.isfinite(block)]
-        if block.size:
-            low[channel] = min(low[channel], float(block.min()))
-            high[channel] = max(high[channel], float(block.max()))
+    for channel, block in blocks:
+        finite = block[np.isfinite(block)] if block.dtype.kind == "f" else block
+        if finite.size:
+            low[channel] = min(low[channel], float(finite.min()))
+            high[channel] = max(high[channel], float(finite.max()))
     return list(zip(low, high, strict=True))
 
 
-def _percentiles(array: ArrayLike, axes: Axes, check: Callable[[], None]) -> list[Limits]:
+def _percentiles(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
     """Percentiles of each channel, of an even sample where there are very many values."""
     values = axes.plane_count // axes.channels * axes.height * axes.width
     step = max(1, int(np.ceil((values / MOST_SAMPLED) ** 0.5)))
     samples: list[list[NDArray[Any]]] = [[] for _ in range(axes.channels)]
-    for channel, block in _blocks(array, axes):
-        check()
-        block = block[:, ::step, ::step]
-        samples[channel].append(block[np.isfinite(block)].ravel())
+    for channel, block in blocks:
+        sample = block[:, ::step, ::step]
+        samples[channel].append(sample[np.isfinite(sample)].ravel())
     result = []
     for parts in samples:
         together = np.concatenate(parts).astype(np.float64)

@@ -31,12 +31,15 @@ class Server:
         self._requests: queue.Queue[tuple[Any, dict[str, Any]]] = queue.Queue()
         self._cancelled = threading.Event()
         self._model: SRModel | None = None
+        self._resting = True
 
     def serve(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             try:
-                (name, *arguments), arrays = self._requests.get(timeout=IDLE_SECONDS)
+                # a run may take its time between two tiles; only between runs is this idle
+                timeout = IDLE_SECONDS if self._resting else None
+                (name, *arguments), arrays = self._requests.get(timeout=timeout)
             except queue.Empty:
                 return
             try:
@@ -71,12 +74,17 @@ class Server:
             self._check()
             send(self._sink, ("download", done, total))
 
+        self._resting = False
         self._model = None
         self._model = load_model(**arguments, progress=progress)
         return self._model.info, {}
 
     def do_predict(self, how: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         return None, self._loaded().predict(batch, how, self._check)
+
+    def do_rest(self) -> tuple[Any, dict[str, Any]]:
+        self._resting = True
+        return None, {}
 
     def do_free_memory(self) -> tuple[Any, dict[str, Any]]:
         return self._loaded().free_memory(), {}
@@ -104,6 +112,8 @@ def main() -> None:
     keep_freed_memory()
     give_way()
     Server(sys.stdin.buffer, sink).serve()
+    sink.flush()
+    os._exit(0)  # the other thread holds standard input, and the interpreter would abort over it
 
 
 if __name__ == "__main__":

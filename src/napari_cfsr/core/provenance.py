@@ -6,8 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from napari_cfsr.core.inference import UpscaleOptions, UpscaleResult
+from napari_cfsr.core.inference import UpscaleResult
 from napari_cfsr.core.model import ModelInfo
+from napari_cfsr.core.options import UpscaleOptions
 
 PACKAGES = ("napari-cfsr", "torch", "numpy", "napari")
 

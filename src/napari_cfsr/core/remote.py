@@ -21,6 +21,8 @@ from napari_cfsr.core.pipes import receive, send
 from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import CancelledError, ModelProcessError
 
+# -P: a file in the working directory must not shadow a module
+COMMAND = ("-P", "-m", "napari_cfsr.core.model_process")
 POLL_SECONDS = 0.05
 CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
 
@@ -81,6 +83,11 @@ class RemoteModel:
         moved, self._info = self._ask(("to_cpu",))[0]
         return bool(moved)
 
+    def rest(self) -> None:
+        """Say that a run is over: the process may end itself when it has been idle for long."""
+        with contextlib.suppress(ModelProcessError, CancelledError):
+            self._ask(("rest",))
+
     def close(self) -> None:
         """End the process now."""
         process, self._process = self._process, None
@@ -101,7 +108,7 @@ class RemoteModel:
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "napari_cfsr.core.model_process"],
+                [sys.executable, *COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -110,7 +117,7 @@ class RemoteModel:
                 # each other: on a busy machine a small image then takes fifty times as long
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: `close` was called meanwhile
             raise ModelProcessError(f"the process for the network can't start: {error}") from error
         self._answers = queue.Queue()
         thread = threading.Thread(

@@ -1,11 +1,13 @@
 """TIFF files, plain, ImageJ and OME: pixels, axes and what else must not be lost.
 
 A file is written as the kind it was read as. Resolutions and physical pixel sizes are divided by
-the scale in X and Y; Z, time, channels and how things are shown stay.
+the scale in X and Y; Z, time, channels and how things are shown stay. So do the texts that say who
+took the image, when and with what, byte for byte.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,24 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # Photometric
 OTHER_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB"}
 ALPHA = (1, 2)  # ExtraSamples; 0 is unspecified
 LARGEST_CLASSIC = 2**32 - 2**25  # bytes; larger files have to be BigTIFF
+
+DESCRIPTION, SOFTWARE, DATE_TAKEN = 270, 305, 36867
+# also Make, Model, DateTime, Artist and Copyright; the date is where TIFF/EP has it
+TEXTS = (DESCRIPTION, 271, 272, SOFTWARE, 306, 315, 33432, DATE_TAKEN)
+ASCII = 2  # type of a tag
+EXIF, GPS = 34665, 34853
+EXIF_LEFT_OUT = "EXIF beyond camera, date and author is not carried over"
+EXIF_OF_NO_USE = (  # said by the file itself, or empty words
+    "DateTimeOriginal", "ExifVersion", "FlashpixVersion", "ComponentsConfiguration", "ColorSpace",
+    "PixelXDimension", "PixelYDimension",
+)  # fmt: skip
+# what makes readers take a file for one of ImageJ, tifffile or a microscope, laid out otherwise
+OF_PROGRAMS = re.compile(
+    rb'ImageJ=|SCIFIO=|\{"shape|shape=\(|Aperio |state\.|SI\.|PerkinElmer-QPI|Philips DP|'
+    rb"ScanOutputManager|.*(OME|</scn)>\s*\Z",
+    re.DOTALL,
+)
+SINGLE = ("YX", "YXS", "SYX")  # axes that need no words
 
 IMAGEJ_AXES = "TZCYXS"
 IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
@@ -82,6 +102,9 @@ def read_tiff(path: Path) -> TiffContent:
         pixels, axes = series.asarray(), _different(str(series.axes))
         about = _about(page)
         about |= _kind(tif, notes)
+        about["texts"] = _texts(tif, about["kind"])
+        if _has_more_exif(tif.pages.first):
+            notes.append(EXIF_LEFT_OUT)
         icc = _tag(page, "InterColorProfile")
     if about["photometric"] == PALETTE and about["kind"] == "plain":
         pixels, axes = _coloured(pixels, about.pop("colormap")), axes + "S"
@@ -92,7 +115,11 @@ def read_tiff(path: Path) -> TiffContent:
     return TiffContent(pixels, axes, icc, _dpi(about), about, tuple(notes))
 
 
-def plain(dpi: tuple[float, float] | None, orientation: int | None = None) -> dict[str, Any]:
+def plain(
+    dpi: tuple[float, float] | None,
+    orientation: int | None = None,
+    texts: Mapping[int, bytes] | None = None,
+) -> dict[str, Any]:
     """What `write_tiff` needs for a plain TIFF of an image that came from another format."""
     return {
         "kind": "plain",
@@ -101,6 +128,7 @@ def plain(dpi: tuple[float, float] | None, orientation: int | None = None) -> di
         "orientation": orientation,
         "unit": INCH,
         "resolution": dpi,
+        "texts": dict(texts or {}),
     }
 
 
@@ -150,6 +178,37 @@ def _kind(tif: tifffile.TiffFile, notes: list[str]) -> dict[str, Any]:
             notes.append("ImageJ's regions and overlays are not carried over")
         return {"kind": "imagej", "imagej": imagej}
     return {"kind": "plain"}
+
+
+def _texts(tif: tifffile.TiffFile, kind: str) -> dict[int, bytes]:
+    """The texts of the first page as stored, but for what only describes the layout of the file."""
+    page: Any = tif.pages.first
+    texts = {}
+    for code in TEXTS:
+        tag = page.tags.get(code)
+        if tag is not None and tag.dtype == ASCII:
+            tif.filehandle.seek(tag.valueoffset)
+            text = bytes(tif.filehandle.read(tag.valuebytecount)).rstrip(b"\0")
+            if text.strip():
+                texts[code] = text
+    inner = _tag(page, EXIF)
+    taken = inner.get("DateTimeOriginal") if isinstance(inner, dict) else None
+    if isinstance(taken, str) and taken.strip():
+        texts.setdefault(DATE_TAKEN, taken.encode())
+    shaped_or_damaged = page.is_shaped or page.is_ome
+    of_program = shaped_or_damaged and OF_PROGRAMS.match(texts.get(DESCRIPTION, b""))
+    if kind != "plain" or of_program:
+        texts.pop(DESCRIPTION, None)
+    if texts.get(SOFTWARE) == b"tifffile.py":  # which puts that where it knows none
+        del texts[SOFTWARE]
+    return texts
+
+
+def _has_more_exif(page: Any) -> bool:
+    """Whether there is EXIF that `TEXTS` do not hold."""
+    inner = _tag(page, EXIF)
+    known = isinstance(inner, dict) and set(inner) <= set(EXIF_OF_NO_USE)
+    return (inner is not None and not known) or _tag(page, GPS) is not None
 
 
 def _tag(page: Any, name: str | int) -> Any:
@@ -221,7 +280,7 @@ def write_tiff(
     scale: int,
     icc: bytes | None = None,
     same_values: bool = True,
-) -> None:
+) -> tuple[str, ...]:
     """Write a TIFF of the kind that `about` describes, or a plain one where that can't be.
 
     Parameters
@@ -238,6 +297,11 @@ def write_tiff(
     icc : bytes, optional
     same_values : bool
         Whether the values mean the same as those of the source; not so for a difference.
+
+    Returns
+    -------
+    tuple of str
+        What was left out.
     """
     samples_axis = about.get("samples_axis")
     if samples_axis is not None:  # they are written as they were read
@@ -252,8 +316,12 @@ def write_tiff(
         **_layout(pixels, axes, about),
         **_resolution_options(about, scale, kind),
     }
+    texts, notes = _without_formats(about.get("texts", {}))
+    options["software"] = texts.pop(SOFTWARE, None)
+    options["description"] = texts.pop(DESCRIPTION, None)
+    options["extratags"] = [(tag, ASCII, 0, text, True) for tag, text in texts.items()]
     if about.get("orientation"):
-        options["extratags"] = [(ORIENTATION, 3, 1, about["orientation"], True)]
+        options["extratags"].append((ORIENTATION, 3, 1, about["orientation"], True))
     metadata: dict[str, Any] = {"axes": axes}
     if kind == "ome":
         channels = pixels.shape[axes.index("C")] if "C" in axes else 1
@@ -263,9 +331,18 @@ def write_tiff(
     table = about.get("colormap")
     if kind != "plain" and table is not None and table.shape[1] == 256**pixels.dtype.itemsize:
         options |= {"photometric": "palette", "colormap": table}
-    tifffile.imwrite(
-        path, pixels, ome=kind == "ome", imagej=kind == "imagej", metadata=metadata, **options
-    )
+    if kind == "plain" and options["description"] and axes in SINGLE:
+        options["metadata"] = None  # some readers take the last description, which it would be
+    options = {"metadata": metadata, "ome": kind == "ome", "imagej": kind == "imagej"} | options
+    tifffile.imwrite(path, pixels, **options)
+    return notes
+
+
+def _without_formats(texts: Mapping[int, bytes]) -> tuple[dict[int, bytes], tuple[str, ...]]:
+    """The texts without those that would be taken for the mark of another kind of TIFF; notes."""
+    marks = [t for t in (DESCRIPTION, SOFTWARE) if OF_PROGRAMS.match(texts.get(t, b""))]
+    notes = ("a description in the format of a program is not carried over",) if marks else ()
+    return {tag: text for tag, text in texts.items() if tag not in marks}, notes
 
 
 def _kind_for(pixels: Array, axes: str, about: dict[str, Any]) -> str:

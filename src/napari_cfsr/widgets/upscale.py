@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,8 @@ from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers import (
-    ImageInput,
-    LayerSpec,
-    Region,
-    box_region,
-    current_slices,
-    read_layer,
-    result_layers,
-    visible_region,
-)
+from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
+from napari_cfsr.regions import box_region, current_slices, visible_region
 from napari_cfsr.widgets.run_controls import RunControls, duration
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.upscale_form import (
@@ -50,6 +43,7 @@ if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
 
 SETTINGS = "upscale"
+BREATH = 20  # milliseconds between two layers, so that the window can draw and answer
 
 
 class UpscaleWidget(QWidget):
@@ -66,11 +60,12 @@ class UpscaleWidget(QWidget):
         self._viewer = napari_viewer
         self._model = RemoteModel()
         self._token: CancelToken | None = None
-        self._last: UpscaleOutcome | None = None
+        self._last_python = ""  # of the last result, until the form changes
+        self._chosen: dict[str, Layer] = {}  # layers that the form names, by field
         self._pending: list[LayerSpec] = []
         self._adding = False
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
-        self.form = UpscaleForm(self._image_names, self._box_names, self._refresh)
+        self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
         self.controls = RunControls("Upscale")
         self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
         self.fetch_button.setToolTip(OFFICIAL_NOTICE)
@@ -129,7 +124,16 @@ class UpscaleWidget(QWidget):
         self._refresh_form()
 
     def _refresh_form(self) -> None:
+        """Offer the layers there are; one that was renamed stays chosen."""
+        chosen = dict(self._chosen)
         self.form.update()
+        for field, layer in chosen.items():
+            if layer in self._viewer.layers:
+                self.form.choose(field, layer.name)
+        self._refresh()
+
+    def _on_form(self) -> None:
+        self._last_python = ""
         self._refresh()
 
     def _on_active(self) -> None:
@@ -144,6 +148,8 @@ class UpscaleWidget(QWidget):
     def _refresh(self) -> None:
         """Enable what can be done; say why where it can't."""
         values = self.form.values()
+        names = {"layer": values.layer, "box_layer": values.box_layer}
+        self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
         missing = self._weights_missing(values)
         self.fetch_button.setVisible(missing and values.backbone in ("auto", "official"))
         self.fetch_button.setEnabled(not self.controls.running)
@@ -193,9 +199,7 @@ class UpscaleWidget(QWidget):
             self.controls.end(str(error))
             return
         write_settings(SETTINGS, self.form.remembered())
-        request = UpscaleRequest(
-            source, values.load_arguments(), values.options(source.axes, source.contrast_limits)
-        )
+        request = UpscaleRequest(source, values.load_arguments(), values.options(source))
         token = CancelToken()
         worker = upscale_worker(request, self._model, token)
         worker.returned.connect(self._on_result)
@@ -205,12 +209,13 @@ class UpscaleWidget(QWidget):
         """Snapshot of the chosen region of the chosen layer."""
         layer = self._viewer.layers[values.layer]
         region: Region | None = None
+        displayed = self._displayed(layer)
         if values.region == REGIONS[1]:
-            region = visible_region(layer, self._displayed(layer))
+            region = visible_region(layer, displayed)
         elif values.region == REGIONS[2]:
             region = box_region(layer, self._viewer.layers[values.box_layer])
         if values.slices == SLICES[1]:
-            region = current_slices(layer, region, self._viewer.dims.point)
+            region = current_slices(layer, region, self._viewer.dims.point, displayed)
         return read_layer(layer, region)
 
     def _displayed(self, layer: Image) -> list[int]:
@@ -254,12 +259,15 @@ class UpscaleWidget(QWidget):
         if isinstance(outcome, Failure):
             self._end(outcome.message)
             return
-        self._last = outcome
+        result = outcome.result
+        self._last_python = python_call(
+            outcome.request.image.expression, load_arguments(result.info), result.options
+        )
         self._pending = result_layers(
             outcome.result, outcome.request.image, outcome.difference, outcome.limits
         )
         self._end(summary(outcome))
-        QTimer.singleShot(0, self._add_next)
+        QTimer.singleShot(BREATH, self._add_next)
 
     def _add_next(self) -> None:
         """Add the next layer, and the one after it when the event loop has had its turn."""
@@ -271,7 +279,7 @@ class UpscaleWidget(QWidget):
             self._viewer.add_image(spec.data, **spec.arguments)
         finally:
             self._adding = False
-        QTimer.singleShot(0, self._add_next)
+        QTimer.singleShot(BREATH, self._add_next)
 
     # beside a run
 
@@ -291,12 +299,9 @@ class UpscaleWidget(QWidget):
         QApplication.clipboard().setText(self.python())
 
     def python(self) -> str:
-        """The call that makes the last result; before there is one, the next."""
-        if self._last is not None:
-            result = self._last.result
-            return python_call(
-                self._last.request.image.expression, load_arguments(result.info), result.options
-            )
+        """The call that makes the last result; the next one's once the form has changed."""
+        if self._last_python:
+            return self._last_python
         values = self.form.values()
         try:
             source = self._read(values)
@@ -304,9 +309,7 @@ class UpscaleWidget(QWidget):
             self.controls.end(str(error))
             return ""
         load = {k: v for k, v in values.load_arguments().items() if k != "download"}
-        return python_call(
-            source.expression, load, values.options(source.axes, source.contrast_limits)
-        )
+        return python_call(source.expression, load, values.options(source))
 
 
 class _FormArea(QScrollArea):
@@ -347,6 +350,10 @@ class _Ending:
         for event, callback in self.connections:
             event.disconnect(callback)
         self.connections.clear()
+        application = QApplication.instance()
+        if application is not None:
+            with contextlib.suppress(TypeError, RuntimeError):  # disconnected already
+                application.aboutToQuit.disconnect(self)
 
 
 def summary(outcome: UpscaleOutcome) -> str:
@@ -360,5 +367,7 @@ def summary(outcome: UpscaleOutcome) -> str:
     ]
     if outcome.difference is not None:
         low, high = outcome.limits
-        parts.append(f"difference {low:+.3g} to {high:+.3g} grey levels")
+        unit = "units of the data" if result.mapping[0].dtype.startswith("float") else "grey levels"
+        of_luma = " of luma" if "S" in result.axes.names else ""
+        parts.append(f"difference{of_luma} {low:+.3g} to {high:+.3g} {unit}")
     return "; ".join([*parts, *result.notes]) + "."

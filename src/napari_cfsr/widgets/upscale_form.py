@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
 
 from napari_cfsr.core.checkpoints import RefinerCard, refiner_cards
-from napari_cfsr.core.inference import DEFAULT_HALO, UpscaleOptions
+from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.core.weights import (
     OFFICIAL_SHA256,
     SCALES,
@@ -18,6 +19,7 @@ from napari_cfsr.core.weights import (
     official_path,
     sha256_of,
 )
+from napari_cfsr.layers import ImageInput
 
 FROM_FILE = "file..."
 REGIONS = ("whole layer", "current view", "box of a shape or label")
@@ -46,7 +48,7 @@ TOOLTIPS = {
     "difference": "delta - baseline, signed; blue is negative, orange is positive.",
     "region": "What part of the layer to upscale. The result lies exactly over it.",
     "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
-    "slices": "All of a stack, or what the sliders show now.",
+    "slices": "All of a stack, or only where the sliders stand now; Y and X stay whole.",
     "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
     "is for images that were reduced bicubically from larger ones.",
     "device": "Where the network runs. auto: the GPU if there is one.",
@@ -55,7 +57,8 @@ TOOLTIPS = {
     "image; 64 (72 with a refiner): exact.",
     "precision": "fast: bfloat16 on the CPU, float16 on a GPU; differs by about one grey level.",
     "intensity": "Which values the network sees as black and white; undone in the result. auto: "
-    "the whole range for 8-bit images and colour, least to greatest value otherwise.",
+    "the whole range for 8-bit images and colour, least to greatest value otherwise. Contrast "
+    "limits are those of the layer; colour has none, and gets auto.",
 }
 
 
@@ -89,19 +92,22 @@ class FormValues:
             "download": False,
         }
 
-    def options(self, axes: str, contrast_limits: tuple[float, float]) -> UpscaleOptions:
-        """Options of `upscale` for a layer with these axes."""
+    def options(self, image: ImageInput) -> UpscaleOptions:
+        """Options of `upscale` for an image."""
         ensemble, back_projection = QUALITIES[self.quality]
         intensity: Any = self.intensity
+        if intensity == "contrast limits":
+            intensity = image.contrast_limits or "auto"
         return UpscaleOptions(
-            axes=axes,
+            axes=image.axes,
             rgb=False,  # colour samples are called S, so C are independent channels
             outputs=self.outputs,
             ensemble=ensemble,
             back_projection=back_projection,
             tile=self.tile or None,
             halo=self.halo,
-            intensity=contrast_limits if intensity == "contrast limits" else intensity,
+            intensity=intensity,
+            region=image.part,
         )
 
 
@@ -191,8 +197,10 @@ class UpscaleForm:
         return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
 
     def _refiners(self, _: Any) -> list[tuple[str, str]]:
-        cards = [(path.stem, card) for path, _, card in self._cards()]
-        named = [(f"{name}: {card.description}".rstrip(": "), name) for name, card in cards]
+        named = [
+            (f"{path.stem}: {card.description}".rstrip(": "), path.stem)
+            for path, _, card in self._cards()
+        ]
         return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
 
     def _qualities(self, _: Any) -> list[str]:
@@ -201,7 +209,8 @@ class UpscaleForm:
     def _cards(self) -> list[tuple[Any, Any, RefinerCard]]:
         """Refiners of the chosen backbone and scale."""
         sha = self._backbone_sha256()
-        return [c for c in refiner_cards() if sha is None or c[2].backbone_sha256 == sha]
+        cards = [c for c in refiner_cards() if c[2].scale == self.scale.value]
+        return [c for c in cards if sha is None or c[2].backbone_sha256 == sha]
 
     def _backbone_sha256(self) -> str | None:
         """Hash of the chosen backbone; None while it is not known."""
@@ -214,7 +223,7 @@ class UpscaleForm:
         kind, name = found
         if kind == "official":
             return OFFICIAL_SHA256[self.scale.value]
-        return sha256_of(type(self.backbone_file.value)(name))
+        return sha256_of(Path(name))
 
     @property
     def has_refiner(self) -> bool:
@@ -241,6 +250,14 @@ class UpscaleForm:
             self.box_layer.visible = self.region.value == REGIONS[2]
             for box in (self.delta, self.difference):
                 box.enabled = self.has_refiner
+        finally:
+            self._updating = False
+
+    def choose(self, field: str, name: str) -> None:
+        """Choose a layer without this counting as a change of the form."""
+        self._updating = True
+        try:
+            getattr(self, field).value = name
         finally:
             self._updating = False
 

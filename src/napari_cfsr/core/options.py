@@ -1,0 +1,61 @@
+"""What is asked of a run, and what it tells on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_cfsr.core.intensity import Limits, Mode
+
+OUTPUTS = ("baseline", "delta", "difference")
+DEFAULT_HALO = 32  # LR pixels: at most 0.002 grey levels from the whole image, by FACTS
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How to upscale; see `upscale` for each.
+
+    Attributes
+    ----------
+    outputs : tuple of str or None
+        None: all that the model can give.
+    """
+
+    axes: str | None = None
+    rgb: bool | None = None
+    outputs: tuple[str, ...] | None = None
+    ensemble: bool = False
+    back_projection: bool = False
+    tile: int | None = None
+    halo: int | Literal["exact"] | None = None
+    intensity: Mode | Limits = "auto"
+    region: tuple[Limits, Limits] | None = None
+
+
+@dataclass(frozen=True)
+class UpscaleProgress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    done, total : int
+        LR pixels.
+    seconds : float
+        Since the first tile began.
+    note : str
+        What the user should know, such as a smaller tile after running out of memory.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    note: str = ""
+
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total if self.total else 1.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None before the first tile is done."""
+        return self.seconds / self.done * (self.total - self.done) if self.done else None

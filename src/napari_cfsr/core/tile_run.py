@@ -1,0 +1,251 @@
+"""One run over all tiles of an array, whatever memory there is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from napari_cfsr.core.axes import ArrayLike, Axes, Plane, parse_axes
+from napari_cfsr.core.intensity import Limits, Region, resolve_mapping
+from napari_cfsr.core.model import (
+    BACK_PROJECTION_FIELD,
+    SMALLEST_TILE,
+    Check,
+    Model,
+    ModelInfo,
+    Prediction,
+    check_back_projection,
+)
+from napari_cfsr.core.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.pixels import (
+    TilePixels,
+    around,
+    enlarged_alpha,
+    prepare,
+    put_back,
+    without_missing,
+)
+from napari_cfsr.core.tiling import ALIGN, Tile, scaled, tile_grid
+from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+
+@dataclass
+class TileRun:
+    """State of one run: the tiles still to do, and the arrays they go into."""
+
+    image: ArrayLike
+    model: Model
+    options: UpscaleOptions
+    check: Check
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options, info = self.options, self.model.info
+        if not hasattr(self.image, "shape") or not hasattr(self.image, "dtype"):
+            raise ImageError(f"expected an array, got {type(self.image).__name__}")
+        self.axes = parse_axes(options.axes, tuple(self.image.shape), options.rgb)
+        check_back_projection(options.back_projection, info.scale)
+        outputs = _check_outputs(options.outputs, info)
+        halo = info.exact_halo if options.halo == "exact" else options.halo
+        halo = DEFAULT_HALO if halo is None else halo
+        if options.tile is not None and options.tile < 1:
+            raise OptionError(f"expected tile >= 1, got {options.tile}")
+        if halo < 0:
+            raise OptionError(f"expected halo >= 0, got {halo}")
+        # the pixels that back-projection spreads from are themselves to be true
+        self.halo = halo + (BACK_PROJECTION_FIELD if options.back_projection else 0)
+        self.fixed_tile = options.tile
+        self.set_tile(options.tile)
+        self.options = replace(options, outputs=outputs, tile=self.tile, halo=halo)
+        predicted = ("baseline", "delta") if "difference" in outputs else outputs
+        self.how = Prediction(tuple(predicted), options.ensemble, options.back_projection)
+        self.region = _check_region(options.region, self.axes)
+        self.mapping = resolve_mapping(
+            self.image, self.axes, options.intensity, self.check, self.region
+        )
+        self.arrays = self.allocate(outputs)
+
+    @property
+    def part(self) -> Axes:
+        """Axes of what is upscaled."""
+        sizes = {"Y": self.region[0], "X": self.region[1]}
+        shape = tuple(
+            sizes[name].stop - sizes[name].start if name in sizes else n
+            for name, n in zip(self.axes.names, self.axes.shape, strict=True)
+        )
+        return Axes(self.axes.names, shape)
+
+    def set_tile(self, tile: int | None) -> None:
+        """Choose tile and batch: as many small images at a time as one large tile has pixels."""
+        free = self.model.free_memory()
+        largest = self.model.info.largest_tile(free, self.halo)
+        self.tile = tile or largest
+        self.batch_pixels = (max(largest, self.tile) + 2 * self.halo) ** 2
+
+    def allocate(self, outputs: tuple[str, ...]) -> dict[str, Array]:
+        """Arrays for the outputs, if they fit."""
+        shape = self.part.scaled(self.model.info.scale)
+        dtype = np.dtype(self.image.dtype).newbyteorder("=")
+        kinds = {name: (shape, np.float32 if name == "difference" else dtype) for name in outputs}
+        if "difference" in outputs and self.axes.has_alpha:
+            s = self.axes.names.index("S")
+            no_alpha = tuple(n - 1 if i == s else n for i, n in enumerate(shape))
+            kinds["difference"] = (no_alpha, np.float32)
+        needed = sum(int(np.prod(s, dtype=float)) * np.dtype(d).itemsize for s, d in kinds.values())
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise OutOfMemoryError(
+                f"the result needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: upscale "
+                "a region, fewer slices or fewer outputs"
+            )
+        try:
+            return {name: np.empty(s, d) for name, (s, d) in kinds.items()}
+        except MemoryError as error:  # of a container, say, which psutil does not see
+            raise OutOfMemoryError(
+                f"the result needs {needed / 1e9:.1f} GB, which this system does not give: upscale "
+                "a region, fewer slices or fewer outputs"
+            ) from error
+
+    def tiles(self) -> Generator[UpscaleProgress, None, None]:
+        """Run all tiles; less memory than hoped for makes them smaller."""
+        axes, part = self.axes, self.part
+        total, done, started = part.plane_count * part.height * part.width, 0, time.perf_counter()
+        if part.is_empty:
+            return
+        grid = tile_grid(axes.height, axes.width, self.tile, self.halo, within=self.region)
+        jobs = deque((plane, tile) for plane in axes.planes() for tile in grid)
+        yield UpscaleProgress(0, total, 0.0)
+        while jobs:
+            self.check()
+            batch = self.take_batch(jobs)
+            note = ""
+            try:
+                self.do(batch)
+            except (OutOfMemoryError, MemoryError) as error:
+                note = self.use_less_memory(jobs, batch, error)
+                self.notes.append(note)
+            else:
+                done += sum(tile.pixels for _, tile in batch)
+            yield UpscaleProgress(done, total, time.perf_counter() - started, note)
+
+    def take_batch(self, jobs: deque[tuple[Plane, Tile]]) -> list[tuple[Plane, Tile]]:
+        """The next tiles of one shape that fit together in memory."""
+        batch = [jobs.popleft()]
+        shape = batch[0][1].read_shape
+        most = self.batch_pixels // (shape[0] * shape[1])
+        while jobs and len(batch) < most and jobs[0][1].read_shape == shape:
+            batch.append(jobs.popleft())
+        return batch
+
+    def use_less_memory(
+        self, jobs: deque[tuple[Plane, Tile]], batch: list[tuple[Plane, Tile]], error: Exception
+    ) -> str:
+        """Put the tiles back and make what is left to do smaller, or move it to the CPU."""
+        jobs.extendleft(reversed(batch))
+        if len(batch) > 1:
+            self.batch_pixels //= 2
+            return f"out of memory: going on with {len(batch) // 2} tiles at a time"
+        side = min(self.tile, max(batch[0][1].read_shape))  # the image may be smaller than a tile
+        if side > SMALLEST_TILE:
+            self.tile = max(SMALLEST_TILE, side // 2 // ALIGN * ALIGN)
+            note = f"out of memory: going on with tiles of {self.tile} pixels"
+        else:
+            device = self.model.info.device
+            if not self.model.to_cpu():
+                raise OutOfMemoryError(
+                    f"out of memory with a tile of {self.tile} pixels on {device}: close other "
+                    "programs or choose another device"
+                ) from error
+            self.set_tile(self.fixed_tile)
+            note = f"out of memory on {device} with the smallest tile: going on on the CPU"
+        left = [
+            (plane, part)
+            for plane, tile in jobs
+            for part in tile_grid(
+                self.axes.height, self.axes.width, self.tile, self.halo, within=tile.write
+            )
+        ]
+        jobs.clear()
+        jobs.extend(left)
+        return note
+
+    def do(self, batch: list[tuple[Plane, Tile]]) -> None:
+        """Read, predict and write one batch."""
+        axes = self.axes
+        pixels = []
+        for plane, tile in batch:
+            where = around(tile, axes.height, axes.width)
+            region = axes.read(self.image, plane, *where)
+            mapping = self.mapping[axes.channel_of(plane)]
+            pixels.append(prepare(region, where, tile, mapping, axes.has_alpha))
+        units = np.stack([p.unit for p in pixels])
+        predicted = self.model.predict(units, self.how, self.check)
+        for i, ((plane, tile), own) in enumerate(zip(batch, pixels, strict=True)):
+            crop = (slice(None), *scaled(tile.crop, self.model.info.scale))
+            self.write(plane, tile, own, {k: v[i][crop] for k, v in predicted.items()})
+
+    def write(self, plane: Plane, tile: Tile, own: TilePixels, parts: dict[str, Float32]) -> None:
+        """Put one tile into each output, in the dtype of the output."""
+        scale, axes = self.model.info.scale, self.axes
+        mapping = self.mapping[axes.channel_of(plane)]
+        where = scaled(_relative(tile.write, self.region), scale)
+        for name in ("baseline", "delta"):
+            if name not in self.arrays:
+                continue
+            values = put_back(mapping.from_unit(parts[name]), own, tile, scale)
+            if own.alpha is not None:
+                values = np.concatenate([values, enlarged_alpha(own.alpha, tile, scale)])
+            axes.write(self.arrays[name], plane, *where, values)
+        if "difference" in self.arrays:
+            difference = mapping.to_data(parts["delta"]) - mapping.to_data(parts["baseline"])
+            difference = without_missing(difference, own, tile, scale)
+            axes.write(self.arrays["difference"], plane, *where, difference)
+
+
+def _relative(where: Region, region: Region) -> Region:
+    """Rows and columns counted from the start of a region."""
+    (ys, xs), (y, x) = where, region
+    return slice(ys.start - y.start, ys.stop - y.start), slice(
+        xs.start - x.start, xs.stop - x.start
+    )
+
+
+def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:
+    """Rows and columns to upscale; all by default."""
+    if region is None:
+        return slice(0, axes.height), slice(0, axes.width)
+    (top, bottom), (left, right) = ((int(a), int(b)) for a, b in region)
+    if not (0 <= top < bottom <= axes.height and 0 <= left < right <= axes.width):
+        raise OptionError(
+            f"expected region ((top, bottom), (left, right)) within {axes.height} rows and "
+            f"{axes.width} columns, got {region}"
+        )
+    return slice(top, bottom), slice(left, right)
+
+
+def _check_outputs(outputs: tuple[str, ...] | None, info: ModelInfo) -> tuple[str, ...]:
+    """The outputs to make, in a fixed order; all there are by default."""
+    possible = OUTPUTS if "delta" in info.outputs else ("baseline",)
+    if outputs is None:
+        return possible
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise OptionError(f"expected outputs among {', '.join(OUTPUTS)}, got {name!r}")
+        if name not in possible:
+            raise OptionError(
+                f"expected a refiner for output {name!r}, but {info.backbone} x{info.scale} has "
+                "none loaded: choose one or leave the output out"
+            )
+    if not outputs:
+        raise OptionError(f"expected at least one output of {', '.join(OUTPUTS)}, got none")
+    return tuple(name for name in OUTPUTS if name in outputs)
