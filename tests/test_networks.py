@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -86,6 +87,14 @@ def test_official_files_load_strictly(official: Path, scale: int) -> None:
     assert network.config == CFSRConfig(scale=scale)
     network.load_state_dict(state, strict=True)
     assert count(network) == PARAMETERS[scale]
+
+
+def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, models) -> None:
+    image = np.random.default_rng(0).random((2, 3, 40, 33), np.float32)
+    session = onnxruntime.InferenceSession(official_folder / "CFSRx4.onnx")
+    (expected,) = session.run(None, {"modelInput": image})
+    got = models[4].predict(image, Prediction())["baseline"]
+    np.testing.assert_allclose(got, expected, atol=5e-6)
 
 
 def test_gradient_reaches_exactly_as_far_as_the_stated_field(models: dict[int, SRModel]) -> None:
