@@ -8,13 +8,17 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_cfsr import upscale
+from napari_cfsr import load_model, upscale
+from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.core.inference import iter_upscale
 from napari_cfsr.core.model import SMALLEST_TILE, Prediction, SRModel
 from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.weights import OFFICIAL_SHA256
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 
 from .fakes import FIELD, BoxModel
@@ -87,6 +91,23 @@ def test_the_exact_halo_is_exact(models, scale) -> None:
     tiled = upscale(image, models[scale], tile=64, halo="exact")
     assert tiled.options.halo == 64
     np.testing.assert_allclose(tiled.baseline, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["output", "input"])
+def test_the_exact_halo_is_exact_with_a_refiner(official, tmp_path, placement) -> None:
+    network = RefineNet(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.body[-1].weight.mul_(300)
+    save_refiner(tmp_path / "r.safetensors", network, RefinerCard(2, placement, OFFICIAL_SHA256[2]))
+    model = load_model(2, "official", tmp_path / "r.safetensors", "cpu")
+    image = np.random.default_rng(0).random((160, 240)).astype(np.float32)
+    whole = upscale(image, model, tile=512)
+    tiled = upscale(image, model, tile=64, halo="exact")
+    assert tiled.options.halo == 72
+    assert np.abs(whole.difference).max() > 0.005
+    np.testing.assert_allclose(tiled.delta, whole.delta, rtol=0, atol=1e-5)
+    default = upscale(image, model, tile=64)
+    assert np.abs(default.delta - whole.delta).max() * 255 <= 0.01
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 4]))

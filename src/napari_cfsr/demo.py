@@ -33,5 +33,6 @@ def show(scale: int = 4, backbone: str = "auto") -> None:
 
     viewer = napari.Viewer(title="napari-cfsr demo")
     widget = build(viewer, scale, backbone)
+    QTimer.singleShot(500, viewer.reset_view)  # the dock has made the canvas smaller
     QTimer.singleShot(500, widget.controls.start_button.click)
     napari.run()

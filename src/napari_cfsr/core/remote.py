@@ -23,6 +23,7 @@ from napari_cfsr.errors import CancelledError, ModelProcessError
 
 # -P: a file in the working directory must not shadow a module
 COMMAND = ("-P", "-m", "napari_cfsr.core.model_process")
+THREAD = "napari-cfsr model"
 POLL_SECONDS = 0.05
 CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
 
@@ -121,7 +122,10 @@ class RemoteModel:
             raise ModelProcessError(f"the process for the network can't start: {error}") from error
         self._answers = queue.Queue()
         thread = threading.Thread(
-            target=_listen, args=(self._process.stdout, self._answers), daemon=True
+            target=_listen,
+            args=(self._process.stdout, self._answers),
+            daemon=True,
+            name=THREAD,
         )
         thread.start()
 
