@@ -40,6 +40,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def nothing_bundled(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For tests that do not depend on which weights of its own this version ships."""
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path_factory.getbasetemp() / "nothing")
+
+
 @pytest.fixture(scope="session")
 def official_folder() -> Path:
     """Folder with the official weights."""

@@ -51,12 +51,7 @@ SMALL = CFSRConfig(scale=2, embed_dim=8, depths=(1, 1))
 SHIPPED = weights.BUNDLED
 
 
-@pytest.fixture(autouse=True)
-def nothing_bundled(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """These tests do not depend on which weights of its own this version ships."""
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path_factory.getbasetemp() / "nothing")
+pytestmark = pytest.mark.usefixtures("nothing_bundled")
 
 
 class Payload:

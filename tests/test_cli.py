@@ -34,12 +34,7 @@ posix_only = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def nothing_bundled(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """These tests do not depend on which weights of its own this version ships."""
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path_factory.getbasetemp() / "nothing")
+pytestmark = pytest.mark.usefixtures("nothing_bundled")
 
 
 @pytest.fixture
