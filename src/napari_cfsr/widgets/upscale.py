@@ -259,13 +259,10 @@ class UpscaleWidget(QWidget):
         if isinstance(outcome, Failure):
             self._end(outcome.message)
             return
-        result = outcome.result
-        self._last_python = python_call(
-            outcome.request.image.expression, load_arguments(result.info), result.options
-        )
-        self._pending = result_layers(
-            outcome.result, outcome.request.image, outcome.difference, outcome.limits
-        )
+        image, result = outcome.request.image, outcome.result
+        load = load_arguments(result.info)
+        self._last_python = python_call(image.expression, load, result.options)
+        self._pending = result_layers(result, image, outcome.difference, outcome.limits)
         self._end(summary(outcome))
         QTimer.singleShot(BREATH, self._add_next)
 
@@ -296,7 +293,10 @@ class UpscaleWidget(QWidget):
             self._end("Cancelled." if file is None else f"Downloaded {file.path}")
 
     def _copy(self) -> None:
-        QApplication.clipboard().setText(self.python())
+        text = self.python()
+        if text:  # else the reason is in the status line, and the clipboard stays
+            QApplication.clipboard().setText(text)
+            self._viewer.status = "Copied the Python call"
 
     def python(self) -> str:
         """The call that makes the last result; the next one's once the form has changed."""
