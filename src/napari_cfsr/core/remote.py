@@ -115,7 +115,7 @@ class RemoteModel:
                 stderr=self._errors,
                 creationflags=flags,
                 # threads that spin while they wait take the processor from the window, and from
-                # each other: on a busy machine a small image then takes fifty times as long
+                # each other: on a busy machine everything then takes twice as long, or worse
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
         except (OSError, ValueError) as error:  # ValueError: `close` was called meanwhile
