@@ -189,7 +189,12 @@ def test_multiscale_and_lazy_layers_are_taken_at_level_zero_and_stay_lazy() -> N
 def test_visible_region_of_a_multiscale_layer_is_in_full_resolution() -> None:
     layer = Image([np.zeros((800, 800)), np.zeros((400, 400))], multiscale=True)
     layer._data_level, layer.corner_pixels = 1, np.array([[10, 20], [29, 49]])
-    assert visible_region(layer, [0, 1]) == (slice(20, 60), slice(40, 100))
+    everything = ([-1e9, -1e9], [1e9, 1e9])
+    assert visible_region(layer, [0, 1], everything) == (slice(20, 60), slice(40, 100))
+    # what is loaded reaches further than the canvas, whose corners are world coordinates
+    layer.scale = (0.5, 0.5)
+    canvas = ([15.0, 0.0], [24.75, 100.0])
+    assert visible_region(layer, [0, 1], canvas) == (slice(30, 50), slice(40, 100))
 
 
 def test_box_of_a_shape_in_another_space() -> None:
@@ -243,7 +248,7 @@ def test_current_slice_is_that_of_the_sliders() -> None:
 
 def test_the_current_view_needs_a_2d_display() -> None:
     with pytest.raises(ImageError, match="switch to 2D"):
-        visible_region(Image(np.zeros((4, 9, 9))), [0, 1, 2])
+        visible_region(Image(np.zeros((4, 9, 9))), [0, 1, 2], ([0, 0], [9, 9]))
 
 
 def test_a_label_in_a_large_stack_takes_little_time_and_memory() -> None:

@@ -264,6 +264,23 @@ def test_region_of_a_shape_and_of_the_view(opened, qtbot) -> None:
     assert not widget.controls.running
 
 
+def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> None:
+    viewer, widget = opened(show=True)
+    levels = [np.zeros((4096 >> i, 4096 >> i), np.uint8) for i in range(4)]
+    viewer.add_image(levels, name="pyramid", multiscale=True, scale=(2, 2))
+    viewer.add_image(levels[0], name="plain", scale=(2, 2))
+    widget.form.region.value = REGIONS[1]
+    for center, zoom in (((4000.0, 4100.0), 0.09), ((1000.0, 1500.0), 0.7)):
+        viewer.scene.camera.center, viewer.scene.camera.zoom = (0.0, *center), zoom
+        qtbot.wait(200)
+        parts = []
+        for name in ("pyramid", "plain"):
+            widget.form.layer.value = name
+            parts.append(np.array(widget._read(widget.form.values()).part))
+        assert np.abs(parts[0] - parts[1]).max() <= 1
+        assert parts[0].min() > 0
+
+
 def test_multiscale_and_dask_layers(opened, qtbot) -> None:
     image = np.random.default_rng(0).integers(0, 255, (300, 280)).astype(np.uint8)
     lazy = da.from_array(image, chunks=64)

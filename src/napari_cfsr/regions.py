@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]  # low and high corner of a box
 
 
-def visible_region(layer: Image, displayed: Sequence[int]) -> Region:
+def visible_region(
+    layer: Image, displayed: Sequence[int], canvas: tuple[Sequence[float], Sequence[float]]
+) -> Region:
     """The part of a layer that the canvas shows, in data pixels.
 
-    Of a pyramid, it is what napari has loaded for the canvas, which is more where the levels are
-    coarse.
+    napari says what it has loaded; of a pyramid that is more, and the canvas itself decides.
 
     Parameters
     ----------
     layer : Image
     displayed : sequence of int
         Dimensions of the layer that the canvas shows.
+    canvas : (sequence of float, sequence of float)
+        Upper left and lower right corner of the canvas, in world coordinates of `displayed`.
 
     Raises
     ------
@@ -39,11 +42,22 @@ def visible_region(layer: Image, displayed: Sequence[int]) -> Region:
         raise ImageError("expected a 2D display for the current view, got 3D: switch to 2D")
     factors = layer.downsample_factors[layer.data_level] if layer.multiscale else 1
     low, high = layer.corner_pixels[0] * factors, (layer.corner_pixels[1] + 1) * factors
+    if layer.multiscale:
+        corners = np.repeat(_middle(layer)[None], 4, axis=0)
+        corners[:, list(displayed)] = _corners(np.array(canvas[0]), np.array(canvas[1]))
+        own = np.asarray(data_to_world(layer).inverse(corners)) + 0.5
+        low, high = np.maximum(low, own.min(0)), np.minimum(high, own.max(0))
     bounds = [
         (float(low[i]), float(high[i])) if i in displayed else (0.0, np.inf)
         for i in range(layer.ndim)
     ]
     return _clipped(layer, bounds, "the current view")
+
+
+def _middle(layer: Image) -> NDArray[np.float64]:
+    """World coordinates of a layer's centre."""
+    centre = [(s - 1) / 2 for s in layer_shape(layer)]
+    return np.asarray(data_to_world(layer)(np.array(centre, float)))
 
 
 def box_region(layer: Image, selection: Layer) -> Region:
@@ -64,9 +78,7 @@ def box_region(layer: Image, selection: Layer) -> Region:
         raise ImageError(f"expected a shapes or labels layer, got '{selection.name}'")
     world = np.asarray(data_to_world(selection)(_corners(low, high)))
     n = min(layer.ndim, selection.ndim)
-    centre = [(s - 1) / 2 for s in layer_shape(layer)]
-    middle = np.asarray(data_to_world(layer)(np.array(centre, float)))
-    full = np.repeat(middle[None], len(world), axis=0)
+    full = np.repeat(_middle(layer)[None], len(world), axis=0)
     full[:, -n:] = world[:, -n:]
     own = np.asarray(data_to_world(layer).inverse(full))
     axes = layer_axes(layer)

@@ -211,7 +211,7 @@ class UpscaleWidget(QWidget):
         region: Region | None = None
         displayed = self._displayed(layer)
         if values.region == REGIONS[1]:
-            region = visible_region(layer, displayed)
+            region = visible_region(layer, displayed, self._canvas_box())
         elif values.region == REGIONS[2]:
             region = box_region(layer, self._viewer.layers[values.box_layer])
         if values.slices == SLICES[1]:
@@ -222,6 +222,13 @@ class UpscaleWidget(QWidget):
         """Dimensions of a layer that the canvas shows, counted from the last as napari does."""
         extra = self._viewer.dims.ndim - layer.ndim
         return [d - extra for d in self._viewer.dims.displayed if d >= extra]
+
+    def _canvas_box(self) -> tuple[list[float], list[float]]:
+        """Corners of the canvas in world coordinates, for a 2D display."""
+        camera = self._viewer.scene.camera
+        sides = zip(camera.center[-2:], self._viewer.canvas.size, strict=True)
+        halves = [(centre, length / camera.zoom / 2) for centre, length in sides]
+        return [c - half for c, half in halves], [c + half for c, half in halves]
 
     def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
         self._token = self._ending.token = token
