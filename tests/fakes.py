@@ -38,6 +38,7 @@ class BoxModel:
         self.device, self.memory, self.most_pixels = device, memory, most_pixels
         self._scale, self._refiner = scale, refiner
         self.batches: list[tuple[int, ...]] = []
+        self.devices: list[str] = []  # one for each batch
 
     @property
     def info(self) -> ModelInfo:
@@ -52,6 +53,7 @@ class BoxModel:
     ) -> dict[str, np.ndarray]:
         check()
         self.batches.append(batch.shape)
+        self.devices.append(self.device)
         pixels = batch.shape[0] * batch.shape[2] * batch.shape[3]
         if self.most_pixels is not None and pixels > self.most_pixels:
             raise OutOfMemoryError("out of memory")

@@ -317,6 +317,26 @@ def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
     np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
 
 
+def test_on_the_cpu_tiles_are_large_again_and_only_what_is_left_is_done() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (2, 300, 900)).astype(np.uint8)
+    model = BoxModel(2, refiner=True, device="cuda", memory=10**9)
+    options = UpscaleOptions(axes="ZYX", tile=160, halo=8, region=((20, 290), (0, 900)))
+    steps = iter_upscale(image, model, options)
+    for _ in range(14):  # most of the first plane
+        step = next(steps)
+    left = step.total - step.done
+    assert 0 < left < step.total / 2
+    model.most_pixels = 10
+    result = finish(steps)
+    on_cpu = [b for b, d in zip(model.batches, model.devices, strict=True) if d == "cpu"]
+    # halos of 8 around tiles of 144x150, and what is done once more
+    assert left < sum(b[0] * b[2] * b[3] for b in on_cpu) < 1.6 * left
+    assert min(b[2] for b in on_cpu) > 100
+    expected = upscale(image, BoxModel(2, refiner=True), "ZYX", region=((20, 290), (0, 900)))
+    for name, array in expected.arrays().items():
+        np.testing.assert_allclose(result.arrays()[name], array, atol=1e-4)
+
+
 def test_out_of_memory_everywhere_is_an_error_that_says_so() -> None:
     with pytest.raises(OutOfMemoryError, match=f"a tile of {SMALLEST_TILE} pixels on cpu"):
         upscale(np.zeros((100, 100), np.uint8), BoxModel(2, most_pixels=10))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,11 +120,11 @@ class TileRun:
     def tiles(self) -> Generator[UpscaleProgress, None, None]:
         """Run all tiles; less memory than hoped for makes them smaller."""
         axes, part = self.axes, self.part
-        total, done, started = part.plane_count * part.height * part.width, 0, time.perf_counter()
+        total, started = part.plane_count * part.height * part.width, time.perf_counter()
         if part.is_empty:
             return
-        grid = tile_grid(axes.height, axes.width, self.tile, self.halo, within=self.region)
-        jobs = deque((plane, tile) for plane in axes.planes() for tile in grid)
+        jobs = deque((plane, tile) for plane in axes.planes() for tile in self.cut(self.region))
+        left = total
         yield UpscaleProgress(0, total, 0.0)
         while jobs:
             self.check()
@@ -134,9 +135,14 @@ class TileRun:
             except (OutOfMemoryError, MemoryError) as error:
                 note = self.use_less_memory(jobs, batch, error)
                 self.notes.append(note)
+                left = sum(tile.pixels for _, tile in jobs)
             else:
-                done += sum(tile.pixels for _, tile in batch)
-            yield UpscaleProgress(done, total, time.perf_counter() - started, note)
+                left -= sum(tile.pixels for _, tile in batch)
+            yield UpscaleProgress(total - left, total, time.perf_counter() - started, note)
+
+    def cut(self, within: Region) -> list[Tile]:
+        """Tiles of the present size that write a part of a plane."""
+        return tile_grid(self.axes.height, self.axes.width, self.tile, self.halo, within=within)
 
     def take_batch(self, jobs: deque[tuple[Plane, Tile]]) -> list[tuple[Plane, Tile]]:
         """The next tiles of one shape that fit together in memory."""
@@ -159,6 +165,7 @@ class TileRun:
         if side > SMALLEST_TILE:
             self.tile = max(SMALLEST_TILE, side // 2 // ALIGN * ALIGN)
             note = f"out of memory: going on with tiles of {self.tile} pixels"
+            left = [(plane, part) for plane, tile in jobs for part in self.cut(tile.write)]
         else:
             device = self.model.info.device
             if not self.model.to_cpu():
@@ -168,16 +175,22 @@ class TileRun:
                 ) from error
             self.set_tile(self.fixed_tile)
             note = f"out of memory on {device} with the smallest tile: going on on the CPU"
-        left = [
-            (plane, part)
-            for plane, tile in jobs
-            for part in tile_grid(
-                self.axes.height, self.axes.width, self.tile, self.halo, within=tile.write
-            )
-        ]
+            left = self.large_again(jobs)
         jobs.clear()
         jobs.extend(left)
         return note
+
+    def large_again(self, jobs: Iterable[tuple[Plane, Tile]]) -> list[tuple[Plane, Tile]]:
+        """Tiles of the present size that cover what is left; the rest of each is done once more."""
+        large = {(t.write[0].start, t.write[1].start): t for t in self.cut(self.region)}
+        tops, lefts = (sorted({start[i] for start in large}) for i in (0, 1))
+        needed = dict.fromkeys(
+            (plane, top, left)
+            for plane, small in jobs
+            for top in _covering(tops, small.write[0])
+            for left in _covering(lefts, small.write[1])
+        )
+        return [(plane, large[top, left]) for plane, top, left in needed]
 
     def do(self, batch: list[tuple[Plane, Tile]]) -> None:
         """Read, predict and write one batch."""
@@ -212,12 +225,16 @@ class TileRun:
             axes.write(self.arrays["difference"], plane, *where, difference)
 
 
+def _covering(starts: list[int], part: slice) -> list[int]:
+    """Starts, of those in order, of the stretches that a part lies in."""
+    return starts[bisect_right(starts, part.start) - 1 : bisect_left(starts, part.stop)]
+
+
 def _relative(where: Region, region: Region) -> Region:
     """Rows and columns counted from the start of a region."""
     (ys, xs), (y, x) = where, region
-    return slice(ys.start - y.start, ys.stop - y.start), slice(
-        xs.start - x.start, xs.stop - x.start
-    )
+    rows = slice(ys.start - y.start, ys.stop - y.start)
+    return rows, slice(xs.start - x.start, xs.stop - x.start)
 
 
 def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:
