@@ -86,5 +86,9 @@ class FileFormatError(CFSRError):
     """An image file can't be read or written."""
 
 
+class NoGainError(CFSRError):
+    """A refiner does not beat the frozen backbone on held-out images; nothing was saved."""
+
+
 class CancelledError(CFSRError):
     """The run was cancelled; no result."""
