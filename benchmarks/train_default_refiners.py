@@ -139,7 +139,7 @@ def main() -> None:
     )
     folder = BUNDLED / "refiners"
     folder.mkdir(exist_ok=True)
-    save_refiner(folder / f"clean_official_x{scale}.safetensors", refiner, card)
+    save_refiner(folder / f"clean_official_x{scale}.safetensors", refiner.state_dict(), card)
     print(f"saved, gain {best:+.5f} dB on Kodak24")
 
 

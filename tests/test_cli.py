@@ -67,7 +67,7 @@ def refiner(tmp_path: Path) -> Path:
     path = tmp_path / "models" / "mine.safetensors"
     path.parent.mkdir()
     card = RefinerCard(2, "output", weights.OFFICIAL_SHA256[2], "A test", 0.25)
-    save_refiner(path, network, card)
+    save_refiner(path, network.state_dict(), card)
     return path
 
 
@@ -842,7 +842,7 @@ def test_import_replaces_nothing_without_being_told(
     assert run("models", "import", refiner)[0] == 0
     target = home / "data" / "refiners" / "mine.safetensors"
     before = target.read_bytes()
-    save_refiner(refiner, RefineNet(), RefinerCard(2, "output", "0" * 64))
+    save_refiner(refiner, RefineNet().state_dict(), RefinerCard(2, "output", "0" * 64))
     status, _, err = run("models", "import", refiner)
     assert status == 2
     assert "exists and differs: pass --overwrite to replace it" in err

@@ -67,7 +67,7 @@ def make_refiner(scale: int = 4, name: str = "mine", placement: str = "output") 
     with torch.no_grad():
         network.body[-1].weight.mul_(300)
     card = RefinerCard(scale, placement, OFFICIAL_SHA256[scale], "for tests")
-    save_refiner(folder / f"{name}.safetensors", network, card)
+    save_refiner(folder / f"{name}.safetensors", network.state_dict(), card)
     return folder / f"{name}.safetensors"
 
 

@@ -11,30 +11,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cfsr._version import __version__
+    from napari_cfsr.core.degradation import degrade
     from napari_cfsr.core.files import read_image
     from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
-    from napari_cfsr.core.metrics import psnr
+    from napari_cfsr.core.metrics import psnr, ssim
     from napari_cfsr.core.model import SRModel, load_model
+    from napari_cfsr.core.trained import TrainedRefiner
+    from napari_cfsr.core.training import iter_train, train_refiner
+    from napari_cfsr.core.training_config import TrainConfig
 
 _WHERE = {
     "SRModel": "core.model",
+    "TrainConfig": "core.training_config",
+    "TrainedRefiner": "core.trained",
     "UpscaleResult": "core.inference",
     "__version__": "_version",
+    "degrade": "core.degradation",
+    "iter_train": "core.training",
     "iter_upscale": "core.inference",
     "load_model": "core.model",
     "psnr": "core.metrics",
     "read_image": "core.files",
+    "ssim": "core.metrics",
+    "train_refiner": "core.training",
     "upscale": "core.inference",
 }
 
 __all__ = [
     "SRModel",
+    "TrainConfig",
+    "TrainedRefiner",
     "UpscaleResult",
     "__version__",
+    "degrade",
+    "iter_train",
     "iter_upscale",
     "load_model",
     "psnr",
     "read_image",
+    "ssim",
+    "train_refiner",
     "upscale",
 ]
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_cfsr.core.weights import (
     Kind,
     WeightsFile,
@@ -297,21 +299,36 @@ def _check_card(card: RefinerCard) -> None:
         raise ValueError(f"expected placement output or input, got {card.placement!r}")
 
 
-def save_refiner(path: Path, network: RefineNet, card: RefinerCard) -> None:
-    """Write a refiner with its card, all of it or nothing; `WeightsError` if that fails."""
+def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Path:
+    """Write a refiner with its card, all of it or nothing; needs no torch.
+
+    Parameters
+    ----------
+    path : Path
+        Where; a file of that name is replaced.
+    state : mapping of str to array or CPU tensor
+        Weights by name, as by `RefineNet.state_dict`.
+    card : RefinerCard
+
+    Raises
+    ------
+    WeightsError
+        It can't be written.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     partial = path.with_name(path.name + ".partial")
-    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in state.items()}
     try:
-        save_file(state, partial, card.to_metadata())
+        save_file(arrays, partial, card.to_metadata())
         partial.replace(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} can't be written ({error})") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+    return path
 
 
 def find_refiner(

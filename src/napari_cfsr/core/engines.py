@@ -104,7 +104,7 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def _domain_errors(device: str) -> Iterator[None]:
+def domain_errors(device: str) -> Iterator[None]:
     """Torch raises RuntimeErrors for lack of memory and for faults of the device; name them."""
     try:
         yield
@@ -155,7 +155,7 @@ class TorchEngine:
 
     def _move(self, device: str) -> None:
         self.device = device
-        with _domain_errors(device):
+        with domain_errors(device):
             for network in (self._backbone, self._refiner):
                 if network is not None:
                     # the keyword form of `to` has no overload for both arguments
@@ -176,7 +176,7 @@ class TorchEngine:
     def run(self, batch: Float32, outputs: tuple[str, ...], check: Check) -> dict[str, Float32]:
         self._check = check
         with (
-            _domain_errors(self.device),
+            domain_errors(self.device),
             torch.inference_mode(),
             self._autocast(),
             self._true_float32(),

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -37,6 +39,8 @@ Array = NDArray[Any]
 PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg")
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = PILLOW_SUFFIXES + TIFF_SUFFIXES
+# ends the name, without suffix, of what `napari-cfsr upscale` wrote
+RESULT = re.compile(r"_x[234]_(baseline|delta|difference)(\.ome)?$", re.IGNORECASE)
 JPEG_QUALITY = 95
 
 LARGEST_JPEG_EXIF = 65533  # bytes
@@ -80,13 +84,38 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
         No such file, another format, or a damaged one.
     """
     path = Path(path)
+    suffix = _checked_suffix(path)
+    with _reading(path):
+        return _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+
+
+def check_head(path: Path) -> tuple[str, ...]:
+    """Look at the head of a PNG or JPEG: raise what `read_image` would, and give its notes.
+
+    Quick, for folders of many; damage further on shows only when the pixels are read.
+    """
+    suffix = _checked_suffix(path)
+    if suffix in TIFF_SUFFIXES:
+        raise FileFormatError(f"{path}: expected PNG or JPEG, got {suffix!r}")
+    with _reading(path), path.open("rb") as file, _opened(path, file) as image:
+        return _checked_kind(path, image)
+
+
+def _checked_suffix(path: Path) -> str:
+    """The suffix of a file that is there and of a format that can be read."""
     if not _is_file(path):
         raise FileFormatError(f"{path}: expected an image file, there is no such file")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    return suffix
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """`FileFormatError` for whatever a decoder says."""
     try:
-        return _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+        yield
     except FileFormatError:
         raise
     except UnidentifiedImageError as error:
@@ -189,15 +218,8 @@ def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> tup
 
 def _read_pillow(path: Path) -> ImageFile:
     data = path.read_bytes()
-    with _opened(path, data) as image:
-        if image.format not in ("PNG", "JPEG", "MPO"):
-            raise FileFormatError(f"{path}: expected PNG or JPEG inside, got {image.format}")
-        if image.mode == "CMYK":
-            raise FileFormatError(
-                f"{path}: expected gray or RGB, got CMYK: convert it to RGB first"
-            )
-        frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
-        notes = (f"only the first of {frames} frames was read",) if frames > 1 else ()
+    with _opened(path, io.BytesIO(data)) as image:
+        notes = _checked_kind(path, image)
         exif = image.info.get("exif")
         if exif is None and image.getexif():  # kept elsewhere in the file
             exif = image.getexif().tobytes()
@@ -208,11 +230,21 @@ def _read_pillow(path: Path) -> ImageFile:
     return ImageFile(pixels, axes, path, exif, icc, dpi and _pair(dpi), notes=notes)
 
 
-def _opened(path: Path, data: bytes) -> Image.Image:
+def _checked_kind(path: Path, image: Image.Image) -> tuple[str, ...]:
+    """What was left out; raises `FileFormatError` for an image that can't be used."""
+    if image.format not in ("PNG", "JPEG", "MPO"):
+        raise FileFormatError(f"{path}: expected PNG or JPEG inside, got {image.format}")
+    if image.mode == "CMYK":
+        raise FileFormatError(f"{path}: expected gray or RGB, got CMYK: convert it to RGB first")
+    frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
+    return (f"only the first of {frames} frames was read",) if frames > 1 else ()
+
+
+def _opened(path: Path, file: BinaryIO) -> Image.Image:
     try:
         with warnings.catch_warnings():  # of large photos and of damaged EXIF
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data))
+            return Image.open(file)
     except Image.DecompressionBombError as error:
         raise FileFormatError(
             f"{path}: too many pixels for {path.suffix} ({_reason(error)}): convert it to .tif"
