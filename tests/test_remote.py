@@ -135,7 +135,7 @@ def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
         model.load(LOAD)
         time.sleep(1.5)  # a slow image: the run is not over
         assert upscale(np.zeros((5, 5), np.uint8), model).baseline.shape == (20, 20)
-        process = model._process
+        process = model._child.process
         model.rest()
         assert process.wait(10) == 0
         model.load(LOAD)

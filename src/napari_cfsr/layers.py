@@ -178,8 +178,10 @@ def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
     )
 
 
-def output_placement(source: ImageInput, scale: int) -> dict[str, Any]:
+def output_placement(source: ImageInput, scale: float) -> dict[str, Any]:
     """Transform of a result: the world coordinates of every landmark stay what they were.
+
+    A scale below 1 is that of an image that was reduced.
 
     With pixel centres on whole numbers, output pixel q is input pixel (q + 1/2) / s - 1/2, so the
     origin lies (s - 1) / 2s input pixels before the first pixel of the region.

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from napari.qt.threading import GeneratorWorker, create_worker
 from numpy.typing import NDArray
+from qtpy.QtCore import Qt
 
 from napari_cfsr.core.inference import UpscaleResult, iter_upscale
 from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.remote import RemoteModel
+from napari_cfsr.core.remote_training import RemoteTraining
+from napari_cfsr.core.trained import Checkpoint, TrainedRefiner, TrainProgress
+from napari_cfsr.core.training_request import TrainRequest
 from napari_cfsr.core.weights import fetch_official
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
+from napari_cfsr.training_input import TrainJob, training_data
+
+Result = TypeVar("Result")
+
+BEAT = 0.1  # seconds between two looks at whether to stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +58,17 @@ class UpscaleOutcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended with a fault whose message says it all."""
+    """A run that ended with a fault whose message says it all.
+
+    Attributes
+    ----------
+    message : str
+    best : Checkpoint or None
+        The best refiner so far, of a training that broke off after there was one.
+    """
 
     message: str
+    best: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -80,15 +98,50 @@ def upscale_worker(
     request: UpscaleRequest, model: RemoteModel, token: CancelToken
 ) -> GeneratorWorker:
     """Worker that yields `Step`; returns `UpscaleOutcome`, `Failure`, or None when cancelled."""
-    return create_worker(_guarded, _upscale(request, model, token), _start_thread=False)
+    return _worker("an upscaling", _upscale(request, model, token))
 
 
 def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
     """Worker that downloads the official weights; returns `WeightsFile`, `Failure` or None."""
-    return create_worker(_guarded, _fetch(scale, token), _start_thread=False)
+    return _worker("a download", _fetch(scale, token))
 
 
-def _guarded(steps: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
+def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> GeneratorWorker:
+    """Worker that calls a function; returns what it returns, `Failure`, or None when cancelled."""
+    return _worker(text, _call(text, function, token))
+
+
+def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) -> GeneratorWorker:
+    """Worker that trains a refiner; yields `TrainProgress`, and None where there is no news.
+
+    Returns `TrainedRefiner`, `Failure`, or None when it was cancelled, or stopped before anything
+    was trained. To pause, resume or stop it, tell `training`.
+    """
+    training.reset()
+    worker = _worker("a training", _train(job, training, token))
+    # `quit`, which napari's task manager calls, leaves the generator where it stands. In the
+    # worker's own thread, since that of the window may be about to end.
+    worker.aborted.connect(training.close, Qt.ConnectionType.DirectConnection)
+    return worker
+
+
+class _Task(functools.partial[Any]):
+    """A function that napari's task manager shows by a name instead of an address."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{self.name} by napari-cfsr"
+
+
+def _worker(name: str, steps: Generator[Any, None, Any]) -> GeneratorWorker:
+    """Worker that is yet to be started; see `_guarded`."""
+    task = _Task(_guarded, steps)
+    task.name = name
+    return create_worker(task, _start_thread=False)
+
+
+def _guarded(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
     """Run to the end. None when cancelled, `Failure` for faults that are ours to explain.
 
     What is unexpected is raised, and napari shows it with its traceback; but no RuntimeError,
@@ -134,25 +187,73 @@ def _tiles(
 
 
 def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
-    # pooch calls back from inside one call: the worker can't yield there, so a thread downloads
-    state: dict[str, Any] = {}
+    fraction: float | None = None
 
     def progress(done: int, total: int) -> None:
-        state["fraction"] = done / total if total else None
+        nonlocal fraction
+        fraction = done / total if total else None
         token.check()
 
-    def download() -> None:
+    # pooch calls back from inside one call: the worker can't yield there
+    waiting = _beside(lambda: fetch_official(scale, progress), token.check)
+    while True:
         try:
-            state["file"] = fetch_official(scale, progress)
-        except BaseException as error:  # handed on below
-            state["error"] = error
+            next(waiting)
+        except StopIteration as end:
+            return end.value
+        yield Step(f"Downloading the official x{scale} weights", fraction)
 
-    thread = threading.Thread(target=download, daemon=True)
+
+def _beside(
+    function: Callable[[], Result], check: Callable[[], None]
+) -> Generator[None, None, Result]:
+    """Call it in a thread of its own and yield meanwhile; if `check` raises, it's left alone."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(0.1)
+        thread.join(BEAT)
+        check()
+        yield
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
+    waiting = _beside(function, token.check)
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            return end.value
+        yield Step(text)
+
+
+def _train(
+    job: TrainJob, training: RemoteTraining, token: CancelToken
+) -> Generator[TrainProgress | None, None, TrainedRefiner | Failure]:
+    def check() -> None:
         token.check()
-        yield Step(f"Downloading the official x{scale} weights", state.get("fraction"))
-    if "error" in state:
-        raise state["error"]
-    return state["file"]
+        training.check()
+
+    try:
+        yield TrainProgress("preparing", "Reading the images", 0.0)
+        data = yield from _beside(lambda: training_data(job.data, job.config, check), check)
+        request = TrainRequest(data, job.load, job.config)
+        del data
+        steps = training.steps(request, token.check)
+        del request
+        return (yield from steps)
+    except CancelledError:
+        raise
+    except CFSRError as error:
+        return Failure(str(error), training.best)

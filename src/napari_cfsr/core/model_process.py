@@ -6,19 +6,15 @@ ends when its input does, that is when whoever started it is gone, and after som
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
-import sys
 import threading
 from typing import Any, BinaryIO
 
-import psutil
-
+from napari_cfsr.core.child import error_message, give_way, leave, listen, own_pipes
 from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.model import SRModel, load_model
-from napari_cfsr.core.pipes import receive, send
-from napari_cfsr.errors import CancelledError, CFSRError, ModelProcessError
+from napari_cfsr.core.pipes import send
+from napari_cfsr.errors import CancelledError, ModelProcessError
 
 IDLE_SECONDS = 300.0
 
@@ -34,7 +30,7 @@ class Server:
         self._resting = True
 
     def serve(self) -> None:
-        threading.Thread(target=self._listen, daemon=True).start()
+        listen(self._source, self._receive)
         while True:
             try:
                 # a run may take its time between two tiles; only between runs is this idle
@@ -44,26 +40,17 @@ class Server:
                 return
             try:
                 answer, out = getattr(self, f"do_{name}")(*arguments, **arrays)
-            except CFSRError as error:
-                # the cause may hold what can't be pickled, and its text is in the message
-                send(self._sink, ("error", type(error), str(error)))
             except Exception as error:
-                text = f"{type(error).__name__}: {error}"
-                send(self._sink, ("error", ModelProcessError, f"unexpected fault: {text}"))
+                send(self._sink, error_message(error))
             else:
                 send(self._sink, ("answer", answer), out)
 
-    def _listen(self) -> None:
-        try:
-            while True:
-                message, arrays = receive(self._source)
-                if message[0] == "cancel":
-                    self._cancelled.set()
-                else:
-                    self._cancelled.clear()
-                    self._requests.put((message, arrays))
-        except (EOFError, OSError):
-            os._exit(0)  # nobody is there any more, and the main thread may be in a long pass
+    def _receive(self, message: Any, arrays: dict[str, Any]) -> None:
+        if message[0] == "cancel":
+            self._cancelled.set()
+        else:
+            self._cancelled.clear()
+            self._requests.put((message, arrays))
 
     def _check(self) -> None:
         if self._cancelled.is_set():
@@ -98,22 +85,13 @@ class Server:
         return self._model
 
 
-def give_way() -> None:
-    """Let the window of whoever waits for this process come first."""
-    with contextlib.suppress(psutil.Error, OSError):
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 5)
-
-
 def main() -> None:
     """Serve until nobody listens."""
-    # what libraries print must not get between the answers
-    sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    source, sink = own_pipes()
     keep_freed_memory()
     give_way()
-    Server(sys.stdin.buffer, sink).serve()
-    sink.flush()
-    os._exit(0)  # the other thread holds standard input, and the interpreter would abort over it
+    Server(source, sink).serve()
+    leave(sink)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,18 @@ process, such as the system when memory runs out, does not kill napari.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import subprocess
-import sys
-import tempfile
-import threading
-from typing import Any, BinaryIO
+from typing import Any
 
+from napari_cfsr.core.child import Child
 from napari_cfsr.core.model import Check, Float32, ModelInfo, Prediction
-from napari_cfsr.core.pipes import receive, send
 from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import CancelledError, ModelProcessError
 
 # -P: a file in the working directory must not shadow a module
 COMMAND = ("-P", "-m", "napari_cfsr.core.model_process")
 THREAD = "napari-cfsr model"
+ADVICE = "Nothing was changed; try again, with a smaller tile or region if memory is short"
 POLL_SECONDS = 0.05
 CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
 
@@ -35,9 +31,7 @@ class RemoteModel:
     """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.Queue[Any] = queue.Queue()
-        self._errors: BinaryIO | None = None
+        self._child: Child | None = None
         self._info: ModelInfo | None = None
 
     def load(
@@ -48,8 +42,9 @@ class RemoteModel:
     ) -> ModelInfo:
         """Load a model as `load_model(**arguments)` does; raises what that raises."""
         self._info = None
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+        if self.pid is None:
+            self.close()
+            self._child = Child(COMMAND, "runs the network", THREAD)
         info: ModelInfo = self._ask(("load", arguments), check=check, progress=progress)[0]
         self._info = info
         return info
@@ -63,8 +58,8 @@ class RemoteModel:
     @property
     def pid(self) -> int | None:
         """Process number while the process is there."""
-        alive = self._process is not None and self._process.poll() is None
-        return self._process.pid if alive and self._process else None
+        child = self._child
+        return child.pid if child is not None else None
 
     def predict(
         self,
@@ -91,43 +86,9 @@ class RemoteModel:
 
     def close(self) -> None:
         """End the process now."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    if stream is not None:
-                        stream.close()
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
-
-    def _start(self) -> None:
-        self.close()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, *COMMAND],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                creationflags=flags,
-                # threads that spin while they wait take the processor from the window, and from
-                # each other: on a busy machine everything then takes twice as long, or worse
-                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-            )
-        except (OSError, ValueError) as error:  # ValueError: `close` was called meanwhile
-            raise ModelProcessError(f"the process for the network can't start: {error}") from error
-        self._answers = queue.Queue()
-        thread = threading.Thread(
-            target=_listen,
-            args=(self._process.stdout, self._answers),
-            daemon=True,
-            name=THREAD,
-        )
-        thread.start()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
     def _ask(
         self,
@@ -137,18 +98,21 @@ class RemoteModel:
         progress: Progress | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Send a request and wait for the answer; stops early if `check` raises."""
-        self._send(message, arrays)
+        child = self._child
+        if child is None or child.closed:
+            raise ModelProcessError("the process that runs the network was ended")
+        self._send(child, message, arrays)
         while True:
             try:
                 check()
-                answer = self._answers.get(timeout=POLL_SECONDS)
+                answer = child.answers.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             except BaseException:
-                self._cancel()
+                self._cancel(child)
                 raise
             if answer is None:
-                raise self._died()
+                raise child.died(ADVICE)
             (kind, *content), out = answer
             if kind == "answer":
                 return content[0], out
@@ -157,50 +121,19 @@ class RemoteModel:
             if progress is not None:
                 progress(*content)
 
-    def _send(self, message: Any, arrays: dict[str, Any] | None = None) -> None:
-        process = self._process
-        if process is None or process.stdin is None:
-            raise ModelProcessError("the process for the network was ended")
+    def _send(self, child: Child, message: Any, arrays: dict[str, Any] | None = None) -> None:
         try:
-            send(process.stdin, message, arrays)  # type: ignore[arg-type]
-        except (OSError, ValueError) as error:
-            raise self._died() from error
+            child.send(message, arrays)
+        except OSError as error:
+            raise child.died(ADVICE) from error
 
-    def _cancel(self) -> None:
+    def _cancel(self, child: Child) -> None:
         """Stop the request under way: politely, else by killing the process."""
-        with contextlib.suppress(ModelProcessError):
-            self._send(("cancel",))
+        with contextlib.suppress(ModelProcessError, CancelledError):
+            self._send(child, ("cancel",))
             with contextlib.suppress(queue.Empty):
                 while True:
-                    answer = self._answers.get(timeout=CANCEL_SECONDS)
+                    answer = child.answers.get(timeout=CANCEL_SECONDS)
                     if answer is None or answer[0][0] in ("answer", "error"):
                         return
         self.close()
-
-    def _died(self) -> ModelProcessError | CancelledError:
-        process, errors = self._process, self._errors
-        if process is None:  # `close` was called meanwhile
-            return CancelledError("cancelled")
-        code = process.wait()
-        text = ""
-        if errors is not None:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            text = f": {lines[-1]}" if lines else ""
-        self.close()
-        why = (
-            "it was killed, most often for lack of memory" if code == -9 else f"exit status {code}"
-        )
-        return ModelProcessError(
-            f"the process that runs the network ended ({why}){text}. Nothing was changed; try "
-            "again, with a smaller tile or region if memory is short"
-        )
-
-
-def _listen(stream: BinaryIO, answers: queue.Queue[Any]) -> None:
-    """Put each answer into the queue; None when the process is gone."""
-    try:
-        while True:
-            answers.put(receive(stream))
-    except (EOFError, OSError, ValueError):
-        answers.put(None)
