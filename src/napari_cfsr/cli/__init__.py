@@ -1,4 +1,4 @@
-"""The command line: `napari-cfsr demo | upscale | models`.
+"""The command line: `napari-cfsr demo | upscale | train | models`.
 
 Exit status 0, or 2 with one line for each fault on standard error.
 """
@@ -16,6 +16,7 @@ from typing import NoReturn
 from napari_cfsr.cli.common import PROGRAM, say
 from napari_cfsr.cli.demo import add_demo
 from napari_cfsr.cli.models import add_models
+from napari_cfsr.cli.train import add_train
 from napari_cfsr.cli.upscale import add_upscale
 from napari_cfsr.errors import CFSRError
 
@@ -58,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
     add_demo(commands.add_parser("demo", help="upscale an image that comes with scikit-image"))
     add_upscale(commands.add_parser("upscale", help="upscale image files"))
-    add_models(commands.add_parser("models", help="list, fetch and import weights"))
+    add_train(commands.add_parser("train", help="train a refiner on your own images"))
+    add_models(commands.add_parser("models", help="list, fetch, import and manage weights"))
     return top
 
 

@@ -37,6 +37,17 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", choices=("float32", "fast"), default="float32")
 
 
+def intensity_named(text: str) -> Any:
+    """The value of `--intensity`: a mode as it is, or two numbers."""
+    if "," not in text:
+        return text
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"expected --intensity LOW,HIGH, got {text!r}") from error
+    return low, high
+
+
 @contextlib.contextmanager
 def download_bar() -> Iterator[weights.Progress]:
     """A progress bar that appears when a download begins."""

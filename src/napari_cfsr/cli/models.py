@@ -1,4 +1,4 @@
-"""`napari-cfsr models`: list, fetch and import weights."""
+"""`napari-cfsr models`: list, fetch and import weights; show and manage refiners."""
 
 from __future__ import annotations
 
@@ -24,10 +24,30 @@ def add_models(command: argparse.ArgumentParser) -> None:
     imports.add_argument("files", nargs="+", type=Path)
     imports.add_argument("--overwrite", action="store_true")
     imports.set_defaults(run=run_models_import)
+    _add_refiner_actions(actions)
     path = actions.add_parser("path", help="print where a backbone is, or the folders")
     path.add_argument("--scale", type=int, choices=weights.SCALES)
     path.add_argument("--backbone", default="auto")
     path.set_defaults(run=run_models_path)
+
+
+def _add_refiner_actions(actions: Any) -> None:
+    show = actions.add_parser("show", help="what is known of a refiner")
+    show.add_argument("name", help="a name, or a file")
+    show.add_argument("--json", action="store_true")
+    show.set_defaults(run=run_models_show)
+    rename = actions.add_parser("rename", help="give a refiner of yours another name")
+    rename.add_argument("name")
+    rename.add_argument("new")
+    rename.set_defaults(run=run_models_rename)
+    delete = actions.add_parser("delete", help="delete refiners of yours")
+    delete.add_argument("names", nargs="+", metavar="name")
+    delete.set_defaults(run=run_models_delete)
+    export = actions.add_parser("export", help="copy a refiner to a file")
+    export.add_argument("name")
+    export.add_argument("file", type=Path, help="a .safetensors file, or a folder")
+    export.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    export.set_defaults(run=run_models_export)
 
 
 def models_table() -> list[dict[str, Any]]:
@@ -47,7 +67,7 @@ def models_table() -> list[dict[str, Any]]:
         rows.append({**row, "scale": None, "path": str(path)})
     for path, kind, card in refiner_cards():
         row = {"what": "refiner", "kind": kind, "name": path.stem}
-        about = {"description": card.description, "gain": card.gain}
+        about = {"description": card.description, "gain": card.gain, "placement": card.placement}
         rows.append({**row, "scale": card.scale, "path": str(path), **about})
     return rows
 
@@ -89,14 +109,14 @@ def run_models_import(options: argparse.Namespace) -> int:
 def import_weights(path: Path, overwrite: bool) -> Path:
     """Check that a file is a backbone or a refiner, and keep a copy of it."""
     from napari_cfsr.core.cfsr import config_of
-    from napari_cfsr.core.checkpoints import load_backbone, load_state, open_refiner
+    from napari_cfsr.core.checkpoints import load_backbone, load_state
+    from napari_cfsr.core.refiner_files import import_refiner
     from napari_cfsr.core.weights import WeightsFile, import_file, sha256_of
     from napari_cfsr.errors import ArchitectureError, ScaleError
 
     state = load_state(path)
     if "body.0.weight" in state:
-        open_refiner(path)
-        return import_file(path, "refiners", overwrite)
+        return import_refiner(path, overwrite)
     try:
         scale = config_of(state).scale
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
@@ -108,6 +128,52 @@ def import_weights(path: Path, overwrite: bool) -> Path:
     if scale not in weights.SCALES:
         raise ScaleError(f"expected weights for scale 2, 3 or 4, got {path} for x{scale}")
     return import_file(path, "backbones", overwrite)
+
+
+def run_models_show(options: argparse.Namespace) -> int:
+    """Print the card of a refiner, by name or in a file."""
+    from napari_cfsr.core.checkpoints import read_refiner_card
+    from napari_cfsr.core.refiner_files import describe_card, find_refiner_file
+
+    file = weights.file_named(options.name)
+    path, kind = (file, "file") if file is not None else find_refiner_file(options.name)
+    card = read_refiner_card(path)
+    if options.json:
+        about = {"name": path.stem, "kind": kind, "path": str(path), **vars(card)}
+        print(json.dumps({**about, "sha256": weights.sha256_of(path)}))
+        return 0
+    print(f"{path.stem} ({kind}, {path})")
+    for line in describe_card(card):
+        print(line)
+    return 0
+
+
+def run_models_rename(options: argparse.Namespace) -> int:
+    from napari_cfsr.core.refiner_files import rename_refiner
+
+    print(f"{options.name} -> {rename_refiner(options.name, options.new)}")
+    return 0
+
+
+def run_models_delete(options: argparse.Namespace) -> int:
+    """Delete each; a fault with one does not stop the others."""
+    from napari_cfsr.core.refiner_files import delete_refiner
+
+    faults = 0
+    for name in options.names:
+        try:
+            print(f"deleted {delete_refiner(name)}")
+        except CFSRError as error:
+            say(str(error))
+            faults += 1
+    return 2 if faults else 0
+
+
+def run_models_export(options: argparse.Namespace) -> int:
+    from napari_cfsr.core.refiner_files import export_refiner
+
+    print(f"{options.name} -> {export_refiner(options.name, options.file, options.overwrite)}")
+    return 0
 
 
 def run_models_path(options: argparse.Namespace) -> int:

@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.cli.common import add_model_options, check_targets, describe, load, say, tile_bar
+from napari_cfsr.cli.common import (
+    add_model_options,
+    check_targets,
+    describe,
+    intensity_named,
+    load,
+    say,
+    tile_bar,
+)
 from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.files import ImageFile
     from napari_cfsr.core.model import SRModel
-
-RESULT = re.compile(r"_x[234]_(baseline|delta|difference)$")  # ends the name of what it wrote
 
 
 def add_upscale(command: argparse.ArgumentParser) -> None:
@@ -67,23 +73,13 @@ def _halo(text: str) -> int | str:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _intensity(text: str) -> Any:
-    if "," not in text:
-        return text
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise OptionError(f"expected --intensity LOW,HIGH, got {text!r}") from error
-    return low, high
-
-
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
     files, faults = _input_files(options.inputs)
     if not files:
         return 2
     single = len(files) == 1 and files[0] in options.inputs
-    intensity = _intensity(options.intensity)
+    intensity = intensity_named(options.intensity)
     model = load(options)
     wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
     _check_refiner(wanted, model)
@@ -138,13 +134,12 @@ def _input_files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
 
 def image_files(path: Path) -> list[Path]:
     """The file itself, or the images in a folder, in order of name, without results."""
-    from napari_cfsr.core.files import SUFFIXES
+    from napari_cfsr.core.files import RESULT, SUFFIXES
 
     if not path.is_dir():
         return [path]
     images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    names = {p: _parts(p)[0] for p in images if not p.name.startswith(".")}
-    return [p for p, name in names.items() if not RESULT.search(name)]
+    return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
 
 
 def _parts(path: Path) -> tuple[str, str]:

@@ -1,0 +1,184 @@
+"""The options of `napari-cfsr train`, and what they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfsr.cli.common import intensity_named
+from napari_cfsr.core import weights
+from napari_cfsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.training_config import TrainConfig
+    from napari_cfsr.core.training_data import TrainData
+
+# those of `TrainConfig`, whose module takes long to import: every command builds this parser
+CHOICES = {
+    "kernel": ("bicubic", "area"),
+    "preset": ("adapt", "benchmark"),
+    "placement": ("auto", "output", "input"),
+    "loss": ("l1", "mse", "l1+fft"),
+    "schedule": ("one-cycle", "constant"),
+}
+SIMULATION = ("kernel", "blur", "photons", "read_noise", "gain", "offset", "jpeg", "reduce")
+MEASURED = ("align", "match")
+SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+DESCRIPTION = """\
+Train a refiner on your own images. Some of them are held out: the gain is measured on those, and
+a refiner that does not beat the frozen backbone there is not saved.
+"""
+EPILOG = """\
+example:
+  napari-cfsr train --data images --scale 2 --photons 50 --read-noise 0.01 --name mine
+
+Ctrl-C stops the training and keeps the best refiner so far; a second time ends at once.
+"""
+
+
+def add_train_options(command: argparse.ArgumentParser) -> None:
+    """Options whose value is not given do not appear: the preset's hold."""
+    command.description, command.epilog = DESCRIPTION, EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_data(command.add_argument_group("data"))
+    _add_output(command.add_argument_group("result"))
+    _add_degradation(
+        command.add_argument_group(
+            "degradation", "How LR images are simulated. Intensities are in [0,1]."
+        )
+    )
+    _add_recipe(command.add_argument_group("recipe", "Instead of the values of the preset."))
+    _add_run(command.add_argument_group("backbone and run"))
+
+
+def _add(group: Any, name: str, text: str, **kind: Any) -> None:
+    group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _add_data(group: Any) -> None:
+    from napari_cfsr.core.intensity import MODES
+
+    which = group.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="HR images: a folder, or a file with a stack"
+    )
+    which.add_argument(
+        "--pairs",
+        type=Path,
+        nargs=2,
+        metavar=("LR", "HR"),
+        help="measured pairs: two files, or two folders with files in the same order of names",
+    )
+    group.add_argument("--scale", type=int, choices=weights.SCALES, required=True)
+    _add(group, "--held-out", "share of the images kept for the report (0.15)", type=float)
+    _add(group, "--intensity", f"{', '.join(MODES)}, or LOW,HIGH (auto)")
+    _add(group, "--reduce", "HR images are reduced by this first (1)", type=int, metavar="FACTOR")
+    boolean = argparse.BooleanOptionalAction
+    _add(group, "--align", "pairs: correct the shift between LR and HR (no)", action=boolean)
+    _add(group, "--match", "pairs: bring HR to the brightness of LR (yes)", action=boolean)
+
+
+def _add_output(group: Any) -> None:
+    where = group.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .safetensors file")
+    where.add_argument("--name", help="among your refiners, for 'upscale --refiner NAME'")
+    group.add_argument("--overwrite", action="store_true", help="replace what is there")
+    group.add_argument("--description", metavar="TEXT", help="for the refiner's card")
+    group.add_argument("--json", action="store_true", help="print a record of the training")
+    group.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write a log there")
+
+
+def _add_degradation(group: Any) -> None:
+    _add(group, "--kernel", "how pixels are merged (bicubic)", choices=CHOICES["kernel"])
+    _add(group, "--blur", "sigma in LR pixels (0)", type=float, metavar="SIGMA")
+    text = "blur in a unit of length instead: width of a point at half maximum"
+    _add(group, "--blur-fwhm", text, type=float, metavar="LENGTH")
+    _add(group, "--pixel-size", "of an LR pixel, in that unit", type=float, metavar="LENGTH")
+    text = "width that the HR images have already, in that unit (0)"
+    _add(group, "--hr-fwhm", text, type=float, metavar="LENGTH")
+    text = "mean count in an LR pixel of intensity 1 (no shot noise)"
+    _add(group, "--photons", text, type=float, metavar="COUNT")
+    _add(group, "--read-noise", "sigma of Gaussian noise (0)", type=float, metavar="SIGMA")
+    _add(group, "--gain", "of the digitiser (1)", type=float, metavar="FACTOR")
+    _add(group, "--offset", "of the digitiser (0)", type=float, metavar="LEVEL")
+    _add(group, "--jpeg", "1 to 95 (none)", type=int, metavar="QUALITY")
+
+
+def _add_recipe(group: Any) -> None:
+    text = "adapt: fast, for own images; benchmark: as published with CFSR-Delta (adapt)"
+    _add(group, "--preset", text, choices=CHOICES["preset"])
+    text = "of the refiner; auto decides on images that are not trained on"
+    _add(group, "--placement", text, choices=CHOICES["placement"])
+    _add(group, "--loss", "what is made small", choices=CHOICES["loss"])
+    _add(group, "--rate", "learning rate", type=float)
+    _add(group, "--schedule", "of the rate", choices=CHOICES["schedule"])
+    _add(group, "--steps", "at most", type=int)
+    _add(group, "--batch", "patches in a step", type=int)
+    _add(group, "--patch", "their side in pixels", type=int)
+    _add(group, "--every", "steps between validations", type=int)
+    _add(group, "--patience", "validations without a gain before it ends", type=int)
+    _add(group, "--ema", "decay of the average of the weights; 0: none", type=float)
+    text = "placement input: steps without the backbone that come first"
+    _add(group, "--warm-steps", text, type=int)
+    _add(group, "--seed", "of split, noise, patches and first weights", type=int)
+
+
+def _add_run(group: Any) -> None:
+    text = "auto, official, bundled, an imported name, or a .pth or .safetensors file"
+    group.add_argument("--backbone", default="auto", help=text)
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    text = "for prepared images, such as 500MB or 2GB (1GiB)"
+    _add(group, "--memory", text, type=_bytes, metavar="SIZE")
+
+
+def _bytes(text: str) -> int:
+    """A size such as `1GB`, `1.5 GiB` or `20000000`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?I?)B?", text.strip().upper())
+    if found is None or found[2] not in SIZES:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500MB or 2GB, got {text!r}")
+    return round(float(found[1]) * SIZES[found[2]])
+
+
+def config_of(options: argparse.Namespace) -> TrainConfig:
+    """The configuration that is asked for; raises `OptionError` if it makes no sense."""
+    from napari_cfsr.core.training_config import TrainConfig
+
+    given = vars(options)
+    asked = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+    if "intensity" in asked:
+        asked["intensity"] = intensity_named(asked["intensity"])
+    if (blur := _physical_blur(given)) is not None:
+        asked["blur"] = blur
+    without = SIMULATION if options.pairs else MEASURED
+    for name in without:
+        if name in asked:
+            kind = "measured pairs" if options.pairs else "images without measured LR images"
+            raise OptionError(f"--{name.replace('_', '-')} has no meaning for {kind}: leave it out")
+    return TrainConfig(**asked)
+
+
+def _physical_blur(given: dict[str, Any]) -> float | None:
+    """Sigma in LR pixels of a blur in a unit of length; None if there is none."""
+    from napari_cfsr.core.degradation import blur_in_pixels
+
+    fwhm, pixel_size = given.get("blur_fwhm"), given.get("pixel_size")
+    if fwhm is None and pixel_size is None and "hr_fwhm" not in given:
+        return None
+    if fwhm is None or pixel_size is None:
+        raise OptionError("expected both --blur-fwhm and --pixel-size, in the same unit of length")
+    if "blur" in given:
+        raise OptionError("expected --blur or --blur-fwhm, got both: leave one out")
+    return blur_in_pixels(fwhm, pixel_size, given.get("hr_fwhm", 0.0))
+
+
+def data_of(options: argparse.Namespace, config: TrainConfig) -> TrainData:
+    """The images that are asked for, not read yet."""
+    from napari_cfsr.core.training_data import folder_data, pair_data
+
+    if options.pairs:
+        lr, hr = options.pairs
+        return pair_data(lr, hr, config.intensity)
+    return folder_data(options.data, config.intensity)

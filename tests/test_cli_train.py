@@ -1,0 +1,931 @@
+"""`napari-cfsr train` and the refiners that `models` manages."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from safetensors import safe_open
+
+import napari_cfsr as nc
+from napari_cfsr.cli import main, parser, train_options
+from napari_cfsr.cli.train_options import config_of
+from napari_cfsr.core import training_config, weights
+from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card, save_refiner
+from napari_cfsr.core.degradation import KERNELS, blur_in_pixels, degrade, imresize
+from napari_cfsr.core.refiner_files import SHAPES
+from napari_cfsr.core.trained import (
+    Checkpoint,
+    Preview,
+    Report,
+    ReportRow,
+    TrainedRefiner,
+    TrainProgress,
+)
+from napari_cfsr.core.training_config import TrainConfig
+from napari_cfsr.core.training_data import folder_data
+from napari_cfsr.core.training_images import prepare
+from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.errors import ImageError
+
+Run = Callable[..., tuple[int, str, str]]
+STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
+CARD = RefinerCard(2, "input", weights.OFFICIAL_SHA256[2], "data, bicubic", 0.5, {"seed": 1})
+BUNDLED = "clean_official_x4"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; exit status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        for line in err.splitlines():
+            assert line.startswith("napari-cfsr: "), line
+        return status, out, err
+
+    return call
+
+
+@dataclass
+class FakeTraining:
+    """Stands in for `iter_train`; does what it is told at a step.
+
+    Attributes
+    ----------
+    at : dict of int to callable
+        What happens before that step.
+    gain : float
+        On held-out images.
+    requests : list of TrainRequest
+        What was asked of it.
+    """
+
+    at: dict[int, Callable[[], None]] = field(default_factory=dict)
+    steps: int = 20
+    every: int = 5
+    gain: float = 0.5
+    requests: list[TrainRequest] = field(default_factory=list)
+    stopped_at: int | None = None
+    closed: bool = False
+
+    def iter_train(
+        self,
+        request: TrainRequest,
+        check: Callable[[], None] = lambda: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[TrainProgress, None, TrainedRefiner]:
+        self.requests.append(request)
+        try:
+            for source in request.data.hr:
+                yield TrainProgress("preparing", f"Reading {source.name}", 0.0, 0.2)
+            yield from self._training(stop)
+            self.at.get(-1, lambda: None)()
+            yield TrainProgress("measuring", "Measuring a.png", 0.98, 2.0)
+            self.at.get(-2, lambda: None)()
+        finally:
+            self.closed = True
+        return self.result()
+
+    def _training(self, stop: Callable[[], bool]) -> Generator[TrainProgress, None, None]:
+        for step in range(1, self.steps + 1):
+            if stop():
+                self.stopped_at = step
+                return
+            self.at.get(step, lambda: None)()
+            gain = best = preview = None
+            if step % self.every == 0:
+                gain = step / 100
+                best = Checkpoint(STATE, CARD, step, gain)
+                image = np.full((4, 6), 1.5, np.float32)
+                preview = Preview("a.png", image[::2, ::2], image, image, image)
+            yield TrainProgress(
+                "training", "Training", step / self.steps, 65.0,
+                "input", step, 0.01 / step, gain, best, preview,
+            )  # fmt: skip
+
+    def result(self) -> TrainedRefiner:
+        rows = [ReportRow("bicubic", 30, 0.8), ReportRow("baseline", 31, 0.9)]
+        rows.append(ReportRow("delta", 31 + self.gain, 0.95))
+        report = Report(tuple(rows), "gray", 2, ("a.png", "b.png"), (self.gain, self.gain))
+        better = self.gain > 0
+        verdict = f"{'Worth' if better else 'Not worth'} using: {self.gain:+.2f} dB."
+        history = ({"placement": "input", "step": 5, "loss": 0.002, "gain": 0.05},)
+        notes = ("placement input was better by 0.1 dB",)
+        return TrainedRefiner(STATE, CARD, report, better, verdict, notes, history, 12.3)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+    """A training that takes no time, in place of the real one."""
+    result = FakeTraining()
+    module = types.ModuleType("napari_cfsr.core.training")
+    module.iter_train = result.iter_train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return result
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with three images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 256, (40, 50), np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def asked(*arguments: object) -> argparse.Namespace:
+    """Options of a training on images."""
+    common = ["train", "--data", "x", "--scale", "2", "--name", "n"]
+    return parser().parse_args([*common, *map(str, arguments)])
+
+
+# options
+
+
+def test_every_entry_of_the_configuration_has_an_option() -> None:
+    arguments = {
+        "--preset": "benchmark", "--placement": "input", "--kernel": "area", "--blur": 0.8,
+        "--photons": 50, "--read-noise": 0.01, "--gain": 2, "--offset": 0.1, "--jpeg": 75,
+        "--seed": 7, "--loss": "l1+fft", "--rate": 0.001, "--schedule": "constant", "--steps": 70,
+        "--batch": 5, "--patch": 48, "--every": 9, "--patience": 3, "--ema": 0.9,
+        "--warm-steps": 11, "--reduce": 2, "--held-out": 0.2, "--intensity": "0,255",
+        "--memory": "1.5GB",
+    }  # fmt: skip
+    config = config_of(asked(*(text for pair in arguments.items() for text in pair)))
+    given = {name.lstrip("-").replace("-", "_"): value for name, value in arguments.items()}
+    given |= {"intensity": (0.0, 255.0), "memory": 1_500_000_000}
+    for name, value in given.items():
+        assert getattr(config, name) == value, name
+    assert set(given) | {"align", "match"} == {f.name for f in fields(TrainConfig)}
+    assert config_of(asked()) == TrainConfig()
+
+
+def test_choices_are_those_of_the_configuration() -> None:
+    names = {"preset": "Preset", "placement": "PlacementChoice", "loss": "Loss",
+             "schedule": "Schedule"}  # fmt: skip
+    for name, choices in train_options.CHOICES.items():
+        expected = KERNELS if name == "kernel" else get_args(getattr(training_config, names[name]))
+        assert choices == expected, name
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GB", 10**9), ("1.5 GiB", 1.5 * 2**30), ("500mb", 5 * 10**8), ("64MiB", 2**26),
+     ("20000000", 20_000_000), ("2g", 2 * 10**9), ("40000KB", 4 * 10**7)],
+)  # fmt: skip
+def test_sizes_of_memory(text: str, size: float) -> None:
+    assert config_of(asked("--memory", text)).memory == size
+
+
+def test_blur_in_units_of_length() -> None:
+    config = config_of(asked("--blur-fwhm", 300, "--pixel-size", 100, "--hr-fwhm", 150))
+    assert config.blur == blur_in_pixels(300, 100, 150) == pytest.approx(1.1033, abs=1e-4)
+    assert config_of(asked("--blur-fwhm", 300, "--pixel-size", 100)).blur > config.blur
+
+
+def test_options_of_pairs() -> None:
+    pairs = ["train", "--pairs", "x", "y", "--scale", "2", "--name", "n"]
+    config = config_of(parser().parse_args([*pairs, "--align", "--no-match"]))
+    assert (config.align, config.match) == (True, False)
+    assert config_of(parser().parse_args(pairs)) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "the following arguments are required: --scale"),
+        (["--scale", 2, "--name", "n"], "one of the arguments --data --pairs is required"),
+        (["--scale", 2, "--data", "x"], "one of the arguments -o/--output --name is required"),
+        (["--scale", 2, "--data", "x", "--output", "o", "--name", "n"], "not allowed with"),
+        (["--data", "x", "--pairs", "x", "y"], "not allowed with argument --data"),
+        (["--scale", 5], "argument --scale: invalid choice: 5"),
+        (["--pairs", "x"], "argument --pairs: expected 2 arguments"),
+        (["--memory", "lots"], "argument --memory: expected a size such as 500MB or 2GB"),
+        (["--memory", "1TB"], "argument --memory: expected a size such as"),
+        (["--kernel", "nearest"], "argument --kernel: invalid choice: 'nearest'"),
+        (["--photons", "many"], "argument --photons: invalid float value: 'many'"),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: str) -> None:
+    status, out, err = run("train", *arguments)
+    assert (status, out) == (2, "")
+    assert reason in err
+    assert len(err.splitlines()) == 1
+    assert "(see 'napari-cfsr train --help')" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--photons", 0], "expected photons"),
+        (["--read-noise", "nan"], "expected read_noise"),
+        (["--jpeg", 200], "expected jpeg"),
+        (["--steps", 0], "expected steps as a whole number of at least 1, got 0"),
+        (["--held-out", 0.9], "expected held_out of 0.05 to 0.4"),
+        (["--rate", 5], "expected a rate in (0, 1], got 5"),
+        (["--intensity", "best"], "expected intensity one of"),
+        (["--intensity", "1,x"], "expected --intensity LOW,HIGH, got '1,x'"),
+        (["--memory", "1KB"], "expected memory as a whole number of at least"),
+        (["--blur-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
+        (["--pixel-size", 3], "expected both --blur-fwhm and --pixel-size"),
+        (["--hr-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
+        (["--blur-fwhm", 3, "--pixel-size", 0], "expected 0 <= hr_fwhm <= fwhm and pixel_size > 0"),
+        (["--blur-fwhm", 3, "--pixel-size", 1, "--blur", 1], "expected --blur or --blur-fwhm"),
+        (["--align"], "--align has no meaning for images without measured LR images"),
+        (["--no-match"], "--match has no meaning for images without measured LR images"),
+        (["--backbone", "nothing"], "expected backbone"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    options: list[Any], reason: str,
+) -> None:  # fmt: skip
+    target = tmp_path / "out" / "a.safetensors"
+    status, out, err = run("train", "--data", images, "--scale", 2, "--output", target, *options)
+    assert (status, out) == (2, "")
+    assert reason in err
+    assert len(err.splitlines()) == 1
+    assert fake.requests == []
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize("option", ["--photons", "--blur", "--reduce", "--jpeg", "--offset"])
+def test_measured_pairs_are_not_degraded(
+    images: Path, fake: FakeTraining, run: Run, option: str
+) -> None:
+    status, _, err = run("train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1)
+    assert status == 2
+    assert f"{option} has no meaning for measured pairs: leave it out" in err
+    assert fake.requests == []
+
+
+def test_help(run: Run) -> None:
+    status, out, _ = run("train", "--help")
+    assert status == 0
+    for title in ("data:", "result:", "degradation:", "recipe:", "backbone and run:"):
+        assert f"\n{title}\n" in out
+    for action in ("show", "rename", "delete", "export"):
+        assert run("models", action, "--help")[1].startswith(f"usage: napari-cfsr models {action}")
+
+
+# a training
+
+
+def test_a_training_into_a_file(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    target = tmp_path / "out" / "mine.safetensors"
+    status, out, err = run(
+        "train", "--data", images, "--scale", 2, "-o", target, "--device", "cpu", "--photons", 50
+    )
+    assert status == 0
+    assert out.splitlines() == [
+        "                   PSNR (dB)     SSIM",
+        "bicubic                30.00   0.8000",
+        "baseline               31.00   0.9000",
+        "delta                  31.50   0.9500",
+        "mean of 2 held-out images (gray, shave 2): a.png, b.png",
+        "placement input was better by 0.1 dB",
+        "Worth using: +0.50 dB.",
+        f"saved as {target} (+0.50 dB, 12 s)",
+    ]
+    assert [line.removeprefix("napari-cfsr: ") for line in err.splitlines()] == [
+        "Reading 0.png",
+        "input step 1, 1:05 left, loss 0.01, Training",
+        "Measuring a.png, 0:02 left",
+    ]
+    assert read_refiner_card(target) == CARD
+    assert files(tmp_path / "out") == ["mine.safetensors"]
+    assert not home.exists()
+    (request,) = fake.requests
+    assert request.load == {"scale": 2, "backbone": "auto", "device": "cpu", "download": False}
+    assert request.config == TrainConfig(photons=50)
+    assert [s.name for s in request.data.hr] == ["0.png", "1.png", "2.png"]
+    assert fake.closed
+
+
+def test_a_training_under_a_name(
+    official: Path, images: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    arguments = ("train", "--data", images, "--scale", 2, "--name", "Zellkerne 2x")
+    status, out, _ = run(*arguments, "--description", "Nuclei, 50 photons")
+    target = home / "data" / "refiners" / "Zellkerne 2x.safetensors"
+    assert status == 0
+    assert out.endswith(f"saved as {target} (+0.50 dB, 12 s)\n")
+    assert read_refiner_card(target).description == "Nuclei, 50 photons"
+    assert read_refiner_card(target).gain == 0.5
+    rows = json.loads(run("models", "list", "--json")[1])
+    (row,) = (r for r in rows if r["kind"] == "imported")
+    assert (row["name"], row["gain"], row["placement"]) == ("Zellkerne 2x", 0.5, "input")
+
+
+def test_pairs(official: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+    for side, size in {"lr": 20, "hr": 40}.items():
+        (tmp_path / side).mkdir()
+        for i in range(3):
+            noise = np.random.default_rng(i).integers(0, 65536, (size, size), np.uint16)
+            tifffile.imwrite(tmp_path / side / f"{i}.tif", noise, photometric="minisblack")
+    status, _, _ = run(
+        "train", "--pairs", tmp_path / "lr", tmp_path / "hr", "--scale", 2, "--name", "n",
+        "--align", "--intensity", "0,1000",
+    )  # fmt: skip
+    assert status == 0
+    (request,) = fake.requests
+    assert request.config == TrainConfig(align=True, intensity=(0, 1000))
+    assert request.data.lr is not None
+    assert [s.read().shape for s in request.data.lr] == [(20, 20)] * 3
+    assert request.data.hr[0].read().max() > 60
+
+
+def test_a_record_for_programs(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
+) -> None:
+    target = tmp_path / "a.safetensors"
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
+    assert status == 0
+    record = json.loads(out)
+    expected = json.loads(fake.result().to_json())
+    assert record == {**expected, "path": str(target)}
+    assert (record["improved"], record["gain"]) == (True, 0.5)
+    assert record["report"]["rows"][2] == {"name": "delta", "psnr": 31.5, "ssim": 0.95}
+    assert len(err.splitlines()) == 3
+
+
+def test_files_that_were_left_out_are_named_once(
+    official: Path, images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "bad.png").write_bytes(b"nonsense")
+    note = f"{images / 'bad.png'}: not an image, or damaged"
+    real = fake.result
+
+    def result() -> TrainedRefiner:
+        told = real()
+        return TrainedRefiner(told.state, told.card, told.report, True, "Good.", (note, "Other."))
+
+    fake.result = result  # type: ignore[method-assign]
+    status, out, err = run("train", "--data", images, "--scale", 2, "--name", "n")
+    assert status == 0
+    assert err.startswith(f"napari-cfsr: {note}\n")
+    assert note not in out
+    assert "\nOther.\nGood.\n" in out
+
+
+def test_no_gain_is_not_saved(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    fake.gain = -0.2
+    target = tmp_path / "out" / "a.safetensors"
+    for options in (["-o", target], ["--name", "n"], ["-o", target, "--json"]):
+        status, out, err = run("train", "--data", images, "--scale", 2, *options)
+        assert status == 2
+        faults = err.splitlines()[3:]
+        assert faults == ["napari-cfsr: nothing was saved: Not worth using: -0.20 dB."]
+        if "--json" in options:
+            record = json.loads(out)
+            assert (record["improved"], record["path"], record["gain"]) == (False, None, 0)
+        else:
+            assert "delta                  30.80   0.9500" in out
+            assert "saved" not in out
+            assert "using" not in out  # it is said once, as the fault
+    assert not target.exists()
+    assert files(tmp_path) == ["images/0.png", "images/1.png", "images/2.png"]
+
+
+def test_bad_images_are_refused_in_one_line(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
+) -> None:
+    def refuse() -> None:
+        raise ImageError("expected at least 3 images, got 1: add images")
+
+    fake.at[1] = refuse
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", tmp_path / "a")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == "napari-cfsr: expected at least 3 images, got 1: add images"
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+# where it goes
+
+
+def test_the_output_is_looked_at_before_training(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    there = tmp_path / "there.safetensors"
+    there.write_bytes(b"mine")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    saved = home / "data" / "refiners" / "taken.safetensors"
+    saved.parent.mkdir(parents=True)
+    save_refiner(saved, STATE, CARD)
+    before = files(tmp_path)
+    cases = [
+        (["-o", there], r"there.safetensors exists: pass --overwrite to replace it"),
+        (["-o", tmp_path / "there"], r"there.safetensors exists: pass --overwrite"),
+        (["-o", tmp_path / "a.pth"], r"expected a file name that ends in .safetensors, got"),
+        (["-o", tmp_path / "file" / "a.safetensors"], "can't be written"),
+        (["-o", tmp_path / ("x" * 300)], "can't be written"),
+        (["-o", tmp_path / ("x" * 243)], "can't be written"),
+        (["--name", "taken"], "there is a refiner 'taken': use another name"),
+        (["--name", "Taken"], "there is a refiner 'taken': use another name"),
+        (["--name", BUNDLED, "--overwrite"], "comes with this program: use another name"),
+        (["--name", "a/b"], "expected a name for a refiner, got 'a/b'"),
+        (["--name", ""], "expected a name for a refiner, got ''"),
+    ]
+    for options, reason in cases:
+        status, out, err = run("train", "--data", images, "--scale", 2, *options)
+        assert (status, out) == (2, ""), options
+        assert reason in err, options
+        assert len(err.splitlines()) == 1
+    assert fake.requests == []
+    assert files(tmp_path) == before
+
+
+def test_overwrite(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    for options, path in {
+        ("-o", tmp_path / "a.safetensors"): tmp_path / "a.safetensors",
+        ("--name", "b"): home / "data" / "refiners" / "b.safetensors",
+        ("-o", tmp_path): tmp_path / "refiner.safetensors",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"before")
+        arguments = ("train", "--data", images, "--scale", 2, *options)
+        assert run(*arguments)[0] == 2
+        assert path.read_bytes() == b"before"
+        assert run(*arguments, "--overwrite")[0] == 0
+        assert read_refiner_card(path) == CARD
+
+
+def test_a_full_disk_at_the_end(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    target = tmp_path / "out" / "mine.safetensors"
+    real = Path.replace
+
+    def replace(self: Path, other: Path) -> Path:
+        if Path(other) == target:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, other)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target)
+    instead = home / "data" / "refiners" / "mine.safetensors"
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"napari-cfsr: {target} can't be written ([Errno 28]")
+    assert err.endswith(f"What was trained is saved as {instead} instead\n")
+    assert out.endswith(f"Worth using: +0.50 dB.\nsaved as {instead} (+0.50 dB, 12 s)\n")
+    assert read_refiner_card(instead) == CARD
+    assert files(tmp_path / "out") == []
+
+
+def test_a_file_that_appears_during_training_is_kept(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+) -> None:
+    target = tmp_path / "mine.safetensors"
+    fake.at[10] = lambda: target.write_bytes(b"of another training") and None
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
+    assert status == 2
+    assert target.read_bytes() == b"of another training"
+    instead = home / "data" / "refiners" / "mine.safetensors"
+    assert json.loads(out)["path"] == str(instead)
+    assert read_refiner_card(instead) == CARD
+    assert "mine.safetensors exists" in err
+
+
+# Ctrl-C
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_interrupt_keeps_the_best(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    fake.at[12] = interrupt
+    target = tmp_path / "a.safetensors"
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target)
+    assert status == 0
+    assert fake.stopped_at == 13
+    assert "stopping: the best refiner so far is kept and measured; Ctrl-C again ends at" in err
+    assert out.endswith(f"saved as {target} (+0.50 dB, 12 s)\n")
+    assert read_refiner_card(target) == CARD
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    "steps", [(2,), (12, -1), (12, -2)], ids=["nothing yet", "measuring", "measured"]
+)
+def test_an_interrupt_that_ends(
+    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
+    steps: tuple[int, ...],
+) -> None:  # fmt: skip
+    """The second one; or the first while there is nothing to keep."""
+    before = signal.getsignal(signal.SIGINT)
+    fake.at |= dict.fromkeys(steps, interrupt)
+    status, out, err = run("train", "--data", images, "--scale", 2, "-o", tmp_path / "a")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == "napari-cfsr: interrupted; nothing was saved"
+    assert fake.closed
+    assert files(tmp_path) == ["images/0.png", "images/1.png", "images/2.png"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# on a terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_one_line_on_a_terminal(
+    official: Path, images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_cfsr.cli import train_display
+
+    monkeypatch.setattr(train_display, "REFRESH", 0.0)
+    monkeypatch.setenv("COLUMNS", "200")
+    screen = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", screen)
+        assert main(["train", "--data", str(images), "--scale", "2", "--name", "n"]) == 0
+    text = screen.getvalue()
+    assert "\n" not in text.strip("\n")
+    drawn = [line.strip() for line in text.split("\r") if line.strip()]
+    assert re.match(r"0%\|.*\| Reading 0.png$", drawn[1])
+    step4 = r"20%\|.*\| input step 4, 1:05 left, loss 0.0025, Training$"
+    step9 = (r"45%\|.*\| input step 9, 1:05 left, gain \+0.05, best \+0.05 dB, loss 0.0011, "
+             r"Training$")  # fmt: skip
+    for pattern in (step4, step9, r"98%\|.*\| Measuring a.png, 0:02 left$"):
+        assert any(re.match(pattern, line) for line in drawn), (pattern, drawn)
+
+
+# TensorBoard
+
+
+@pytest.fixture
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Stands in for `torch.utils.tensorboard`, which needs a package of its own; its calls."""
+    calls: list[tuple[Any, ...]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            if Path(folder).is_file():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            calls.append(("open", folder))
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *values, **more: calls.append((name, *values))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return calls
+
+
+def test_a_tensorboard_log(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    tensorboard: list[tuple[Any, ...]],
+) -> None:  # fmt: skip
+    arguments = ("train", "--data", images, "--scale", 2, "--name", "n")
+    assert run(*arguments, "--tensorboard", tmp_path / "log")[0] == 0
+    calls: dict[str, list[tuple[Any, ...]]] = {}
+    for name, *values in tensorboard:
+        calls.setdefault(name, []).append(tuple(values))
+    assert calls["open"] == [(str(tmp_path / "log"),)]
+    scalars = calls["add_scalar"]
+    assert [s[1:] for s in scalars if s[0] == "loss/input"] == [(0.01 / i, i) for i in range(1, 21)]
+    assert [s[1:] for s in scalars if s[0] == "gain/input"] == [
+        (0.05, 5), (0.1, 10), (0.15, 15), (0.2, 20),
+    ]  # fmt: skip
+    assert ("held-out PSNR/delta", 31.5, 0) in scalars
+    pictures = {(name, step): image for name, image, step in calls["add_image"]}
+    assert pictures["a.png/lr", 5].shape == (2, 3)
+    assert pictures["a.png/delta", 20].max() == 1  # clipped
+    texts = dict(calls["add_text"])
+    assert "delta                  31.50   0.9500" in texts["report"]
+    assert texts["verdict"] == "Worth using: +0.50 dB."
+    assert tensorboard[-1] == ("close",)
+
+
+def test_a_log_that_fails_does_not_end_the_training(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    tensorboard: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = sys.modules["torch.utils.tensorboard"].SummaryWriter
+    monkeypatch.setattr(writer, "add_scalar", full, raising=False)
+    log = tmp_path / "log"
+    arguments = ("train", "--data", images, "--scale", 2, "--name", "n", "--tensorboard")
+    status, out, err = run(*arguments, log)
+    assert status == 0
+    assert f"{log}: the TensorBoard log can't be written (No space left on device)" in err
+    assert "saved as" in out
+    (tmp_path / "file").write_text("")
+    status, out, err = run(*arguments, tmp_path / "file", "--overwrite")
+    assert (status, out) == (2, "")
+    assert "file: the TensorBoard log can't be written (Not a directory)" in err
+    assert len(fake.requests) == 1
+
+
+def test_without_tensorboard(
+    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    arguments = ("train", "--data", images, "--scale", 2, "--name", "n")
+    status, out, err = run(*arguments, "--tensorboard", tmp_path / "log")
+    assert (status, out) == (2, "")
+    assert "'pip install tensorboard', or leave the log out" in err
+    assert len(err.splitlines()) == 1
+    assert fake.requests == []
+    assert not (tmp_path / "log").exists()
+
+
+# the real training
+
+QUICK = ("--scale", 2, "--device", "cpu", "--reduce", 2, "--warm-steps", 60, "--steps", 20,
+         "--every", 10, "--batch", 4, "--patch", 32)  # fmt: skip
+NOISE = ("--photons", 50, "--read-noise", 0.01)
+
+
+@pytest.fixture(scope="module")
+def sim(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pieces of images of the fluorescence set, and a file that is none."""
+    folder = tmp_path_factory.mktemp("sim")
+    for path in sorted((data / "microscopy" / "sim").glob("*.png"))[::8]:
+        with Image.open(path) as image:
+            image.crop((100, 100, 356, 356)).save(folder / path.name)
+    (folder / "broken.png").write_bytes(b"nonsense")
+    return folder
+
+
+def measured_again(path: Path, images: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Gain of a saved refiner on each pair of LR and HR, dB: the array API, and nothing else."""
+    model = nc.load_model(2, refiner=path, device="cpu")
+    gains = []
+    for lr, hr in images.values():
+        result = nc.upscale(lr, model, axes="YX")
+        hr = hr[: result.baseline.shape[0], : result.baseline.shape[1]]
+        delta, baseline = (
+            nc.psnr(array, hr, shave=2, channel="gray") for array in (result.delta, result.baseline)
+        )
+        gains.append(delta - baseline)
+    return gains
+
+
+def test_the_gain_is_the_same_wherever_it_is_measured(
+    official: Path, sim: Path, tmp_path: Path, run: Run
+) -> None:
+    """Printed, in the card, in the record, and by a separate evaluation of the file."""
+    target = tmp_path / "mine.safetensors"
+    arguments = ("--data", sim, "--output", target, "--placement", "input", *NOISE)
+    status, out, err = run("train", *QUICK, *arguments, "--json")
+    assert status == 0, err
+    assert err.startswith(f"napari-cfsr: {sim / 'broken.png'}: not an image, or damaged\n")
+    record = json.loads(out)
+    card = read_refiner_card(target)
+    config = TrainConfig(
+        placement="input", photons=50, read_noise=0.01, reduce=2, warm_steps=60, steps=20,
+        every=10, batch=4, patch=32,
+    )  # fmt: skip
+    assert card.extra["config"] == config.to_dict()
+    request = TrainRequest(folder_data(sim), {"scale": 2}, config)
+    windows = {w.name: (w.lr[0], w.hr[0]) for w in prepare(request).held_out}
+    assert list(windows) == record["report"]["images"]
+    again = measured_again(target, windows)
+    np.testing.assert_allclose(again, record["report"]["gains"], atol=0.01)
+    assert record["gain"] == pytest.approx(np.mean(again), abs=0.01)
+    assert card.gain == pytest.approx(np.mean(again), abs=0.01)
+    assert record["gain"] > 5  # the backbone amplifies noise
+    assert card.placement == record["placement"] == "input"
+    shown = run("models", "show", target)[1]
+    (printed,) = re.findall(r"^gain: +([+-][0-9.]+) dB on held-out images$", shown, re.M)
+    assert float(printed) == pytest.approx(np.mean(again), abs=0.01)
+    assert re.search(r"^data: +\S", shown, re.M)
+    assert "degradation: bicubic, 50 photons, read noise 0.01\n" in shown
+    assert re.search(r"^date: +20\d\d-\d\d-\d\d", shown, re.M)
+    assert re.search(r"^  delta +[0-9.]+ +0\.\d{4}$", shown, re.M)
+
+
+def test_the_names_in_the_report_suffice_to_measure_it_again(
+    official: Path, sim: Path, home: Path, run: Run
+) -> None:
+    """Without noise there is nothing random: from files of those names, as anyone would."""
+    arguments = ("--data", sim, "--name", "blurred", "--placement", "output", "--blur", 1)
+    status, out, err = run("train", *QUICK, *arguments, "--steps", 60, "--every", 20)
+    assert status == 0, err
+    (names,) = re.findall(r"^mean of \d held-out images? \(gray, shave 2\): (.*)$", out, re.M)
+    images = {}
+    for name in names.split(", "):
+        hr = np.asarray(Image.open(sim / name)).astype(np.float32) / 255
+        hr = imresize(hr, 1 / 2).clip(0, 1)
+        images[name] = (degrade(hr, 2, blur=1), hr)
+    path = home / "data" / "refiners" / "blurred.safetensors"
+    again = float(np.mean(measured_again(path, images)))
+    psnr = dict(re.findall(r"^(\w+) +(\d+\.\d\d) +0\.\d{4}$", out, re.M))
+    assert again > 0.5
+    assert float(psnr["delta"]) - float(psnr["baseline"]) == pytest.approx(again, abs=0.011)
+    (printed,) = re.findall(r"^saved as .* \(([+-][0-9.]+) dB, \d+ s\)$", out, re.M)
+    assert float(printed) == pytest.approx(again, abs=0.01)
+    card = read_refiner_card(path)
+    assert card.gain == pytest.approx(again, abs=0.01)
+    report = {row["name"]: row["psnr"] for row in card.extra["report"]["rows"]}
+    assert f"{report['delta']:.2f}" == psnr["delta"]
+    assert f"{report['bicubic']:.2f}" == psnr["bicubic"]
+
+
+def test_the_same_seed_gives_the_same_file(official: Path, sim: Path, run: Run) -> None:
+    hashes, gains = [], []
+    for name, seed in {"a": 3, "b": 3, "c": 4}.items():
+        options = ("--name", name, "--seed", seed, "--placement", "output", "--steps", 10)
+        status, out, err = run("train", "--data", sim, *QUICK, *NOISE, *options, "--json")
+        assert status == 0, err
+        record = json.loads(out)
+        gains.append(record["gain"])
+        with safe_open(record["path"], framework="np") as file:
+            hashes.append(hash(b"".join(file.get_tensor(k).tobytes() for k in sorted(SHAPES))))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert gains[0] == gains[1] != gains[2]
+
+
+def test_too_few_images_are_refused_before_training(
+    official: Path, tmp_path: Path, run: Run
+) -> None:
+    for folder, size in {"small": 20, "black": 200}.items():
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            Image.new("L", (size, size)).save(tmp_path / folder / f"{i}.png")
+        status, out, err = run("train", "--data", tmp_path / folder, "--scale", 2, "--name", "n")
+        assert (status, out) == (2, "")
+        fault = err.splitlines()[-1]
+        assert ("at least 64 pixels" in fault) == (folder == "small"), fault
+        assert ("pixels alike" in fault) == (folder == "black"), fault
+        assert "Training" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_ctrl_c_in_a_terminal(official: Path, sim: Path, tmp_path: Path) -> None:
+    """The real program on a pseudo-terminal: stopped once, it measures and saves the best."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    target = tmp_path / "a.safetensors"
+    options = ("--data", sim, "--output", target, *NOISE, "--placement", "output", *QUICK)
+    command = [sys.executable, "-m", "napari_cfsr.cli", "train", *options, "--steps", 100_000]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))  # rows, columns
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    screen, stopped_at = b"", 0.0
+    while chunk := _chunk(ours):
+        screen += chunk
+        if not stopped_at and b" best +" in screen:
+            process.send_signal(signal.SIGINT)
+            stopped_at = time.monotonic()
+    os.close(ours)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 0, screen
+    assert time.monotonic() - stopped_at < 60  # the report takes a while on a busy machine
+    assert b"stopping: the best refiner so far is kept" in screen
+    assert f"saved as {target} (+" in out
+    gain = read_refiner_card(target).gain
+    assert gain is not None
+    assert gain > 0
+    lines = [line for line in screen.decode().replace("\n", "\r").split("\r") if "%|" in line]
+    assert max(map(len, lines)) <= 80
+
+
+def _chunk(descriptor: int) -> bytes:
+    """What came; nothing once the other side is closed."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+
+
+# models
+
+
+@pytest.fixture
+def mine(home: Path) -> Path:
+    """A refiner of the user's."""
+    path = home / "data" / "refiners" / "mine.safetensors"
+    path.parent.mkdir(parents=True)
+    return save_refiner(path, STATE, CARD)
+
+
+def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
+    status, out, err = run("models", "show", "mine")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"mine (imported, {mine})"
+    assert "gain:        +0.5000 dB on held-out images" in lines
+    record = json.loads(run("models", "show", "mine", "--json")[1])
+    assert record == {
+        "name": "mine", "kind": "imported", "path": str(mine), "sha256": weights.sha256_of(mine),
+        **vars(CARD),
+    }  # fmt: skip
+    elsewhere = mine.replace(tmp_path / "other.safetensors")
+    assert run("models", "show", elsewhere)[1].startswith(f"other (file, {elsewhere})\n")
+    status, out, err = run("models", "show", "mine")
+    assert (status, out) == (2, "")
+    assert "expected the name of a refiner on this machine" in err
+    assert run("models", "show", BUNDLED)[1].startswith(f"{BUNDLED} (bundled, ")
+
+
+def test_models_rename(mine: Path, run: Run) -> None:
+    new = mine.with_name("yours.safetensors")
+    assert run("models", "rename", "mine", "yours") == (0, f"mine -> {new}\n", "")
+    assert files(mine.parent) == ["yours.safetensors"]
+    for arguments, reason in {
+        ("mine", "x"): "expected the name of a refiner on this machine",
+        ("yours", "a/b"): "expected a name for a refiner, got 'a/b'",
+        ("yours", BUNDLED): "comes with this program: use another name",
+        (BUNDLED, "x"): "comes with this program and can't be renamed",
+    }.items():
+        status, out, err = run("models", "rename", *arguments)
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+        assert reason in err
+    assert files(mine.parent) == ["yours.safetensors"]
+
+
+def test_models_delete(mine: Path, run: Run) -> None:
+    second = save_refiner(mine.with_name("second.safetensors"), STATE, CARD)
+    status, out, err = run("models", "delete", "mine", "nothing", BUNDLED, "second")
+    assert status == 2
+    assert out == f"deleted {mine}\ndeleted {second}\n"
+    assert len(err.splitlines()) == 2
+    assert files(mine.parent) == []
+
+
+def test_models_export_and_import(mine: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / "usb" / "mine.safetensors"
+    assert run("models", "export", "mine", target) == (0, f"mine -> {target}\n", "")
+    status, _, err = run("models", "export", "mine", target)
+    assert status == 2
+    assert f"{target} exists" in err
+    assert run("models", "export", "mine", target, "--overwrite")[0] == 0
+    assert run("models", "delete", "mine")[0] == 0
+    assert run("models", "import", target) == (0, f"{target} -> {mine}\n", "")
+    assert mine.read_bytes() == target.read_bytes()
+
+
+def test_an_imported_name_that_cannot_be(mine: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("auto", BUNDLED):
+        path = save_refiner(tmp_path / f"{name}.safetensors", STATE, CARD)
+        status, out, err = run("models", "import", path)
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert files(mine.parent) == ["mine.safetensors"]
+
+
+def test_managing_refiners_needs_no_torch(mine: Path) -> None:
+    code = (
+        "import sys; from napari_cfsr.cli import main; main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules"
+    )
+    for arguments in (["list"], ["show", "mine"], ["rename", "mine", "x"], ["delete", "x"]):
+        subprocess.run(
+            [sys.executable, "-c", code, "models", *arguments], check=True, capture_output=True
+        )
