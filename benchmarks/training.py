@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -79,7 +80,8 @@ def main() -> None:
                 preset=arguments.preset,
             )
             report = trained.report
-            rows = " | ".join(f"{report.psnr(name):.2f}" for name in names)
+            found = (report.psnr(name) for name in names)
+            rows = " | ".join("" if math.isnan(value) else f"{value:.2f}" for value in found)
             lead = report.psnr("delta") - report.best_rival.psnr
             gain = f"{trained.gain:+.4f}" if trained.improved else "none, identity kept"
             print(

@@ -1,8 +1,9 @@
 """Make the screenshots of the docs from the running program.
 
-    python docs/make_screenshots.py FLUORESCENCE
+    python docs/make_screenshots.py FLUORESCENCE FOLDER
 
-FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). Needs a display (Xvfb will
+FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
+images (PNG) to train on, oversampled twice, such as SIM reconstructions. Needs a display (Xvfb will
 do) and the official weights. Writes to `docs/images`.
 """
 
@@ -44,13 +45,13 @@ def save(viewer, name: str) -> None:
     viewer.window.screenshot(str(IMAGES / f"{name}.png"), canvas_only=False, flash=False)
 
 
-def open_viewer():
-    """A window of the size of a small laptop's screen, with the Upscale widget."""
+def open_viewer(name: str = "Upscale"):
+    """A window of the size of a small laptop's screen, with a widget."""
     import napari
 
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
-    _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
     return viewer, widget
 
 
@@ -120,6 +121,63 @@ def running() -> None:
     viewer.close()
 
 
+def training(folder: Path) -> None:
+    """The Train widget: fresh, estimating, under way, with its result; then the refiners."""
+    from napari_cfsr import read_image
+
+    viewer, widget = open_viewer("Train")
+    for i, path in enumerate(sorted(folder.glob("*.png"))[:6]):
+        viewer.add_image(
+            read_image(path).pixels.squeeze(), name=f"cells {i + 1}", colormap="cyan",
+            scale=(0.04, 0.04), units=("um", "um"),
+        )  # fmt: skip
+    widget.form.layers.value = list(viewer.layers)
+    widget.form.reduce.value = 2
+    viewer.reset_view()
+    save(viewer, "train-setup")
+    estimating(viewer, widget)
+    train(viewer, widget)
+    widget.result.save_button.click()
+    wait(lambda: not widget.controls.running)
+    viewer.window.remove_dock_widget(widget)
+    _, refiners = viewer.window.add_plugin_dock_widget("napari-cfsr", "Refiners")
+    refiners.table.selectRow(refiners.table.rowCount() - 1)
+    save(viewer, "train-refiners")
+    viewer.close()
+
+
+def estimating(viewer, widget) -> None:
+    """A real LR image (here a simulated one), what is estimated from it, and the preview."""
+    from napari_cfsr.core.degradation import degrade, imresize
+
+    hr = imresize(viewer.layers[0].data, 0.5)
+    lr = degrade(hr, 2, photons=50, read_noise=0.01, seed=1)
+    viewer.add_image(lr, name="camera", colormap="cyan", scale=(0.16, 0.16), units=("um", "um"))
+    widget.form.real.value = next(x for x in viewer.layers if x.name == "camera")
+    widget.form.estimate_button.click()
+    wait(lambda: not widget.controls.running)
+    for layer in viewer.layers:
+        layer.visible = layer.name == "camera"
+    widget.form.preview_button.click()
+    wait(lambda: not widget.controls.running)
+    widget.pages.widget(0).verticalScrollBar().setValue(180)
+    save(viewer, "train-estimated")
+    for name in ("camera", "cells 1 simulated LR x2"):
+        viewer.layers.remove(name)
+
+
+def train(viewer, widget) -> None:
+    """A training under way, and its result."""
+    for layer in viewer.layers:
+        layer.visible = False
+    widget.controls.start_button.click()
+    wait(lambda: widget.controls.progress.value() > 700, 600)
+    save(viewer, "train-running")
+    wait(lambda: not widget.controls.running, 600)
+    pause(1)
+    save(viewer, "train-result")
+
+
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
@@ -127,6 +185,7 @@ def main() -> None:
         photo()
         fluorescence(Path(sys.argv[1]))
         running()
+        training(Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def test_by_hand() -> None:
     target = torch.tensor([[[[0.0, 0.5], [0.0, 1.0]]]])
     assert loss_function("l1")(prediction, target, 0).item() == (0.5 + 0.5 + 0.75) / 4
     assert loss_function("mse")(prediction, target, 0).item() == (0.25 + 0.25 + 0.5625) / 4
-    # the spectra are sums and differences: [[1.75, -0.75], [1.25, -0.25]] and [[1.5, -1.5], [-.5, .5]]
+    # spectra are sums and differences: 1.75 -0.75 1.25 -0.25, and 1.5 -1.5 -0.5 0.5
     expected = (0.25 + 0.75 + 0.75 + 0.25) / 4
     assert fft_magnitude(prediction, target).item() == pytest.approx(expected)
     late = loss_function("l1+fft")(prediction, target, FFT_RAMP)

@@ -23,7 +23,7 @@ from napari_cfsr.core.losses import loss_function
 from napari_cfsr.core.metrics import psnr
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.training_config import CLIP, Recipe
-from napari_cfsr.core.training_images import TrainingImages, Window
+from napari_cfsr.core.training_images import MOST_PSNR, TrainingImages, Window
 
 Float32 = NDArray[np.float32]
 Phase = Literal["warm", "trial", "main"]
@@ -71,13 +71,13 @@ class Bench:
         return result
 
     def psnr(self, image: Float32, window: Window) -> float:
-        """Of [C,H,W], as in the report: Y of colour, gray otherwise; dB."""
+        """Of [C,H,W], as in the report: Y of colour, gray otherwise; dB, NaN for NaN."""
         pair = (image, np.clip(window.hr, 0, 1))
         if self.images.channels == 1:
             a, b = (x[0] for x in pair)
-            return psnr(a, b, shave=self.scale, channel="gray")
+            return min(psnr(a, b, shave=self.scale, channel="gray"), MOST_PSNR)
         a, b = (np.moveaxis(x, 0, -1) for x in pair)
-        return psnr(a, b, shave=self.scale, channel="Y")
+        return min(psnr(a, b, shave=self.scale, channel="Y"), MOST_PSNR)
 
 
 class Refining(ABC):
@@ -127,19 +127,21 @@ class Refining(ABC):
         """Compute what the steps need, window by window."""
         yield from ()
 
+    def count(self, phase: Phase) -> int:
+        """Steps of a phase."""
+        r = self.recipe
+        return {"warm": r.warm_steps, "trial": r.trial_steps, "main": r.steps}[phase]
+
     def steps(self, phase: Phase) -> Generator[float, None, None]:
         """Train; yields the loss of each step."""
-        r = self.recipe
-        count, rate = {
-            "warm": (r.warm_steps, r.warm_rate),
-            "trial": (r.trial_steps, r.rate),
-            "main": (r.steps, r.rate),
-        }[phase]
+        r, count = self.recipe, self.count(phase)
+        rate = r.warm_rate if phase == "warm" else r.rate
         optimiser = torch.optim.Adam(self.network.parameters(), lr=rate, fused=True)
         schedule = None
         if r.schedule == "one-cycle":
+            total = max(3, count)  # it has to rise and to fall for a step at least
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, rate, total_steps=max(2, count), pct_start=ONE_CYCLE_RISE
+                optimiser, rate, total_steps=total, pct_start=max(ONE_CYCLE_RISE, 2 / total)
             )
         for step in range(count):
             loss = self._loss(phase, step)

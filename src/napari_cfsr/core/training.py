@@ -160,6 +160,7 @@ class _Training:
                 done, count, name = next(steps)
             except StopIteration as end:
                 images: TrainingImages = end.value
+                self.clock.tick("read")
                 self.notes += images.notes
                 return images
             self.check()
@@ -222,6 +223,7 @@ class _Training:
         if self.request.data.lr is None and self.config.degradation.is_clean:
             # the LR image is what the backbone was trained on already
             recipe = replace(recipe, warm_steps=0)
+            self.clock.drop(f"warm {placement}")
         refining = REFINING[placement](self.bench, recipe, self.config.run_seed)
         refining.picked_baselines = self.baselines
         self.best[placement] = _Best()
@@ -244,16 +246,16 @@ class _Training:
         if self.stop():
             return
         every, best = self._every(refining, phase), self.best[placement]
-        idle, since = 0, 0
+        idle, since, last = 0, 0, refining.count(phase)
         if phase == "main" and best.state is not None:
             refining.load(best.state)
         self.clock.start()
         with closing(refining.steps(phase)) as steps:
-            for loss in steps:
+            for step, loss in enumerate(steps, 1):
                 self.check()
                 self.clock.tick(f"{phase} {placement}")
                 since += 1
-                if since < every and not self.stop():
+                if since < every and step < last and not self.stop():
                     yield self._step(refining, phase, loss)
                     self.clock.start()
                     continue
@@ -289,7 +291,7 @@ class _Training:
                 card = self._card(refining.placement, best)
                 new = Checkpoint(best.state, card, best.step, gain)
         point = {"placement": refining.placement, "step": refining.taken}
-        self.history.append({**point, "loss": round(loss, 8), "gain": round(gain, 5)})
+        self.history.append({**point, "loss": _known(loss, 8), "gain": _known(gain, 5)})
         progress = self._step(refining, phase, loss)
         return replace(progress, gain=gain, best=new, preview=self._preview(refining))
 
@@ -319,6 +321,7 @@ class _Training:
         def delta(lr: Float32) -> Float32:
             return bench.array(refining.predict(lr))
 
+        self.clock.drop_all_but("measure")
         self.clock.start()
         for window in images.held_out:
             self.check()
@@ -388,6 +391,11 @@ def identity() -> dict[str, Float32]:
     arrays["body.4.weight"][:] = 0
     arrays["body.4.bias"][:] = 0
     return arrays
+
+
+def _known(value: float, digits: int) -> float | None:
+    """Rounded; None for NaN and infinity, which JSON does not have."""
+    return round(value, digits) if np.isfinite(value) else None
 
 
 def _shown(array: Float32) -> Float32:

@@ -62,6 +62,11 @@ class Clock:
         """No more of this kind will be done."""
         self.plan[kind].items = self.plan[kind].done
 
+    def drop_all_but(self, kind: str) -> None:
+        """Of all kinds, only this one will be done."""
+        for other in self.plan.keys() - {kind}:
+            self.drop(other)
+
     @property
     def seconds_left(self) -> float:
         return sum(work.left for work in self.plan.values())
@@ -83,15 +88,17 @@ def planned(config: TrainConfig, images: TrainingImages, scale: int) -> dict[str
         "baseline": Work(len(images.pick), picked * LR_PIXEL / len(images.pick)),
         "measure": Work(len(images.held_out), 5 * held * LR_PIXEL / len(images.held_out)),
         "prepare input": Work(0, 0.0),
-        "prepare output": Work(len(images.train), train * LR_PIXEL / len(images.train)),
+        "prepare output": Work(0, train * LR_PIXEL / len(images.train)),
     }
+    if "output" in config.placements:
+        plan["prepare output"].items = len(images.train)
     for placement in config.placements:
         recipe = config.recipe(placement)
         at_input = placement == "input"
         plan |= _steps(placement, recipe, several=len(config.placements) > 1)
         each = picked * (LR_PIXEL if at_input else SR_PIXEL * scale**2)
         warm = WARM_VALIDATIONS if at_input and recipe.warm_steps else 0
-        plan[f"validate {placement}"] = Work(recipe.steps // recipe.every + warm, each)
+        plan[f"validate {placement}"] = Work(-(-recipe.steps // recipe.every) + warm, each)
     return plan
 
 

@@ -184,11 +184,11 @@ PRESETS: dict[Preset, dict[Literal["output", "input"], Recipe]] = {
     "adapt": {
         "output": Recipe(
             loss="mse", rate=3e-3, schedule="one-cycle", steps=600, batch=8, patch=64, every=50,
-            patience=8, ema=0.98, trial_steps=100,
+            patience=8, ema=0.98, trial_steps=60,
         ),
         "input": Recipe(
-            loss="mse", rate=3e-4, schedule="one-cycle", steps=60, batch=8, patch=40, every=20,
-            patience=8, ema=0.99, trial_steps=20, warm_steps=3000, warm_rate=3e-3, warm_batch=8,
+            loss="mse", rate=3e-4, schedule="one-cycle", steps=40, batch=8, patch=40, every=20,
+            patience=8, ema=0.99, trial_steps=20, warm_steps=2500, warm_rate=3e-3, warm_batch=8,
             warm_patch=32,
         ),
     },

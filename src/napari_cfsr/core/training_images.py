@@ -28,6 +28,7 @@ GAP = 8  # LR pixels between parts of one image
 MOST_PIXELS = {"train": 3_000_000, "pick": 110_000, "held_out": 1_050_000}  # LR, of all windows
 LARGEST_SIDE = {"train": 256, "pick": 128, "held_out": 256}  # LR pixels
 CONTEXT = 32  # LR pixels around a training window that the backbone sees: as a tile's halo
+MOST_PSNR = 100.0  # dB: more says that float32 is exact; infinity, of equal images, has no mean
 FLAT = 1e-6  # standard deviation, in [0,1], below which an image shows nothing
 
 

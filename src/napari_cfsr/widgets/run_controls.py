@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _text() -> QLabel:
+def paragraph() -> QLabel:
     """A paragraph that can be copied; long words, such as paths, do not widen the dock."""
     label = QLabel()
     label.setWordWrap(True)
@@ -49,16 +49,18 @@ class RunControls(QWidget):
         self.start_button = QPushButton(start_text)
         self.cancel_button = QPushButton("Cancel")
         self.progress = QProgressBar()
-        self.reason = _text()
-        self.status = _text()
+        self.reason = paragraph()
+        self.status = paragraph()
         self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
         buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 2)
         buttons.addWidget(self.cancel_button, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        self._rows = QVBoxLayout()
+        self._rows.addLayout(buttons)
         layout.addWidget(self.reason)
-        layout.addLayout(buttons)
+        layout.addLayout(self._rows)
         layout.addWidget(self.progress)
         layout.addWidget(self.status)
         self.start_button.clicked.connect(self.started)
@@ -66,6 +68,10 @@ class RunControls(QWidget):
         self._running = False
         self.progress.setTextVisible(True)
         self._update()
+
+    def add_row(self, row: QHBoxLayout) -> None:
+        """Add more buttons below Start and Cancel."""
+        self._rows.addLayout(row)
 
     @property
     def running(self) -> bool:

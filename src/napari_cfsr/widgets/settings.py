@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from magicgui.widgets import CheckBox, LineEdit
+
 from napari_cfsr.core.weights import data_folder
 
 
@@ -31,3 +33,15 @@ def write_settings(form: str, values: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(values), encoding="utf-8")
         partial.replace(path)
+
+
+def restore_field(field: Any, value: Any) -> None:
+    """Set a field to what was kept, unless it is the value of another version."""
+    if isinstance(field, CheckBox) != isinstance(value, bool):
+        return
+    if isinstance(field, LineEdit) and not isinstance(value, str):
+        return
+    if hasattr(field, "choices") and value not in field.choices:
+        return
+    with contextlib.suppress(ValueError, TypeError):
+        field.value = value

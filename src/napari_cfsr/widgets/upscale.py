@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
-from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_region, current_slices, visible_region
+from napari_cfsr.widgets.backbone_choice import FROM_FILE
 from napari_cfsr.widgets.run_controls import RunControls, duration
 from napari_cfsr.widgets.settings import read_settings, write_settings
+from napari_cfsr.widgets.shared import BREATH, BeforeChoice, FormArea, RunWidget
 from napari_cfsr.widgets.upscale_form import (
-    FROM_FILE,
     REGIONS,
     SLICES,
     FormValues,
     UpscaleForm,
-    backbone_path,
 )
 from napari_cfsr.workers import (
     CancelToken,
     Failure,
-    Step,
     UpscaleOutcome,
     UpscaleRequest,
-    fetch_worker,
     upscale_worker,
 )
 
-if TYPE_CHECKING:
-    from napari.qt.threading import GeneratorWorker
-
 SETTINGS = "upscale"
-BREATH = 20  # milliseconds between two layers, so that the window can draw and answer
 
 
-class UpscaleWidget(QWidget):
+class UpscaleWidget(RunWidget):
     """Upscale a layer of the viewer.
 
     Parameters
@@ -56,32 +46,23 @@ class UpscaleWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
-        self._model = RemoteModel()
-        self._token: CancelToken | None = None
+        model = RemoteModel()
+        super().__init__(napari_viewer, RunControls("Upscale"), model.close)
+        self._model = model
         self._last_python = ""  # of the last result, until the form changes
         self._chosen: dict[str, Layer] = {}  # layers that the form names, by field
         self._pending: list[LayerSpec] = []
         self._adding = False
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
-        self.controls = RunControls("Upscale")
-        self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
-        self.fetch_button.setToolTip(OFFICIAL_NOTICE)
         self.copy_button = QPushButton("Copy as Python")
         self.copy_button.setToolTip("Copy the call that makes the last result, or the next one.")
         self._arrange()
         self.controls.started.connect(self._start)
-        self.controls.cancelled.connect(self._cancel)
-        self.fetch_button.clicked.connect(self._fetch)
         self.copy_button.clicked.connect(self._copy)
+        # refiners may have come or gone meanwhile, by whatever program
+        self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
         self.form.restore(read_settings(SETTINGS))
-        self._ending = _Ending(self._model)
-        self.destroyed.connect(self._ending)
-        application = QApplication.instance()
-        if application is not None:
-            application.aboutToQuit.connect(self._ending)
         layers = napari_viewer.layers
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             self._ending.connect(event, self._on_layers)
@@ -99,7 +80,7 @@ class UpscaleWidget(QWidget):
         column.addWidget(self.form.main.native)
         column.addWidget(advanced)
         column.addStretch()
-        scroll = _FormArea(inside)
+        scroll = FormArea(inside)
         advanced.toggled.connect(scroll.updateGeometry)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll, 1)
@@ -150,29 +131,17 @@ class UpscaleWidget(QWidget):
         values = self.form.values()
         names = {"layer": values.layer, "box_layer": values.box_layer}
         self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
-        missing = self._weights_missing(values)
-        self.fetch_button.setVisible(missing and values.backbone in ("auto", "official"))
+        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
         self.fetch_button.setEnabled(not self.controls.running)
-        self.controls.block(self._reason(values, missing))
+        self.controls.block(self._reason(values))
         self.copy_button.setEnabled(bool(values.layer))
 
-    def _weights_missing(self, values: FormValues) -> bool:
-        from_file = self.form.backbone.value == FROM_FILE
-        return not from_file and backbone_path(values.scale, values.backbone) is None
-
-    def _reason(self, values: FormValues, weights_missing: bool) -> str:
+    def _reason(self, values: FormValues) -> str:
         """Why nothing can be upscaled now; empty if it can."""
         if not values.layer:
             return "Open an image first: there is no image layer to upscale."
-        if self.form.backbone.value == FROM_FILE and not self.form.backbone_file.value.is_file():
-            return "Choose a backbone file."
-        if weights_missing and values.backbone == "bundled":
-            return f"This version ships no x{values.scale} backbone of its own: choose auto."
-        if weights_missing:
-            return (
-                f"The official x{values.scale} weights are not on this machine yet. "
-                f"{OFFICIAL_NOTICE}"
-            )
+        if reason := self.form.backbone_choice.reason():
+            return reason
         if self.form.refiner.value == FROM_FILE and not self.form.has_refiner:
             return "Choose a refiner file."
         if not values.outputs:
@@ -183,11 +152,20 @@ class UpscaleWidget(QWidget):
 
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
-        if backbone in self.form.backbone.choices:
-            self.form.backbone.value = backbone
-        else:
-            self.form.backbone.value = FROM_FILE
-            self.form.backbone_file.value = backbone
+        self.form.backbone_choice.choose(backbone)
+
+    def reload_refiners(self) -> None:
+        """Offer the refiners that there are now."""
+        if not self.controls.running:
+            self._refresh_form()
+
+    def choose_refiner(self, scale: int, backbone: str, refiner: str) -> None:
+        """Choose a refiner and what it belongs to."""
+        self.form.scale.value = scale
+        self.choose_backbone(backbone)
+        self.reload_refiners()
+        if refiner in self.form.refiner.choices:
+            self.form.refiner.value = refiner
 
     # a run
 
@@ -230,35 +208,6 @@ class UpscaleWidget(QWidget):
         halves = [(centre, length / camera.zoom / 2) for centre, length in sides]
         return [c - half for c, half in halves], [c + half for c, half in halves]
 
-    def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
-        self._token = self._ending.token = token
-        worker.yielded.connect(self._on_step)
-        worker.errored.connect(self._on_error)
-        worker.aborted.connect(self._on_cancelled)
-        self.controls.begin()
-        self._refresh()
-        worker.start()
-
-    def _cancel(self) -> None:
-        if self._token is not None:
-            self._token.cancel()
-            self.controls.show_step("Cancelling")
-
-    def _on_step(self, step: Step) -> None:
-        self.controls.show_step(step.text, step.fraction, step.seconds_left)
-
-    def _end(self, text: str) -> None:
-        self._token = self._ending.token = None
-        self.controls.end(text)
-        self.form.update()
-        self._refresh()
-
-    def _on_cancelled(self) -> None:
-        self._end("Cancelled; nothing was added.")
-
-    def _on_error(self, error: BaseException) -> None:
-        self._end(f"Unexpected fault: {error!r}")
-
     def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
         if outcome is None:
             self._on_cancelled()
@@ -287,18 +236,6 @@ class UpscaleWidget(QWidget):
 
     # beside a run
 
-    def _fetch(self) -> None:
-        token = CancelToken()
-        worker = fetch_worker(self.form.values().scale, token)
-        worker.returned.connect(self._on_fetched)
-        self._run(worker, token)
-
-    def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
-        if isinstance(file, Failure):
-            self._end(file.message)
-        else:
-            self._end("Cancelled." if file is None else f"Downloaded {file.path}")
-
     def _copy(self) -> None:
         text = self.python()
         if text:  # else the reason is in the status line, and the clipboard stays
@@ -317,50 +254,6 @@ class UpscaleWidget(QWidget):
             return ""
         load = {k: v for k, v in values.load_arguments().items() if k != "download"}
         return python_call(source.expression, load, values.options(source))
-
-
-class _FormArea(QScrollArea):
-    """A form that scrolls up and down, and is always wide enough not to scroll sideways."""
-
-    def __init__(self, form: QWidget) -> None:
-        super().__init__()
-        self.setWidget(form)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        bar = self.verticalScrollBar().sizeHint().width()
-        return QSize(self.widget().minimumSizeHint().width() + bar, 120)
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
-
-
-class _Ending:
-    """What is to be done when the widget goes, without touching the widget, which is gone then."""
-
-    def __init__(self, model: RemoteModel) -> None:
-        self._model = model
-        self.token: CancelToken | None = None
-        self.connections: list[tuple[Any, Callable[[], None]]] = []
-
-    def connect(self, event: Any, callback: Callable[[], None]) -> None:
-        """Connect to an event that outlives the widget."""
-        event.connect(callback)
-        self.connections.append((event, callback))
-
-    def __call__(self, *_: object) -> None:
-        if self.token is not None:
-            self.token.cancel()
-        self._model.close()
-        for event, callback in self.connections:
-            event.disconnect(callback)
-        self.connections.clear()
-        application = QApplication.instance()
-        if application is not None:
-            with contextlib.suppress(TypeError, RuntimeError):  # disconnected already
-                application.aboutToQuit.disconnect(self)
 
 
 def summary(outcome: UpscaleOutcome) -> str:

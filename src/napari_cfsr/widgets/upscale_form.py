@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
 
 from napari_cfsr.core.checkpoints import RefinerCard, refiner_cards
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
-from napari_cfsr.core.weights import (
-    OFFICIAL_SHA256,
-    SCALES,
-    bundled_path,
-    imported_backbones,
-    official_path,
-    sha256_of,
-)
 from napari_cfsr.layers import ImageInput
+from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
+from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
+from napari_cfsr.widgets.shared import narrow
 
-FROM_FILE = "file..."
 REGIONS = ("whole layer", "current view", "box of a shape or label")
 SLICES = ("all slices", "current slice")
 QUALITIES = {
@@ -30,16 +23,12 @@ QUALITIES = {
     "back-projection (bicubic-reduced input)": (False, True),
     "self-ensemble and back-projection": (True, True),
 }
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "fast")
 INTENSITIES = ("auto", "dtype", "data", "percentile", "contrast limits")
 
 TOOLTIPS = {
     "layer": "The image layer to upscale. It is not changed: the results are new layers.",
-    "scale": "How many times larger in Y and X.",
-    "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
-    "machine, else the ones that ship with this plugin.",
-    "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
+    **BACKBONE_TOOLTIPS,
     "refiner": "The small network that corrects the backbone for your images. auto: the one that "
     "belongs to the backbone, if there is one.",
     "refiner_file": "A refiner (.safetensors) that was trained on this backbone.",
@@ -111,21 +100,6 @@ class FormValues:
         )
 
 
-def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other"], str] | None:
-    """The file that a choice means, if it is on this machine."""
-    if backbone in ("auto", "official"):
-        path = official_path(scale)
-        if path is not None:
-            return "official", str(path)
-        if backbone == "official":
-            return None
-    if backbone in ("auto", "bundled"):
-        path = bundled_path(scale)
-    else:
-        path = next((p for p in imported_backbones() if backbone in (p.stem, str(p))), None)
-    return ("other", str(path)) if path is not None else None
-
-
 class UpscaleForm:
     """Widgets by name, their choices, and what depends on what.
 
@@ -146,9 +120,10 @@ class UpscaleForm:
         self._changed = changed
         self._updating = False
         self.layer = ComboBox(choices=lambda _: list(images()), nullable=False)
-        self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=4)
-        self.backbone = ComboBox(choices=self._backbones)
-        self.backbone_file = FileEdit(mode="r", filter="*.pth *.pt *.safetensors")
+        self.backbone_choice = BackboneChoice(scale=4)
+        self.scale = self.backbone_choice.scale
+        self.backbone = self.backbone_choice.backbone
+        self.backbone_file = self.backbone_choice.backbone_file
         self.refiner = ComboBox(choices=self._refiners)
         self.refiner_file = FileEdit(mode="r", filter="*.safetensors")
         self.baseline = CheckBox(text="baseline", value=True)
@@ -179,12 +154,8 @@ class UpscaleForm:
             ]
         )  # fmt: skip
         self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
-        for combo in (self.layer, self.backbone, self.refiner, self.box_layer, self.quality):
-            # a long name must not widen the dock
-            combo.native.setMinimumContentsLength(12)
-            combo.native.setSizeAdjustPolicy(
-                type(combo.native).SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
+        for combo in (self.layer, self.refiner, self.box_layer, self.quality):
+            narrow(combo.native)
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)
             widget.name = name
@@ -192,9 +163,6 @@ class UpscaleForm:
             widget.label = name.replace("_", " ").replace("box layer", "box in")
             widget.changed.connect(self._on_change)
         self.update()
-
-    def _backbones(self, _: Any) -> list[str]:
-        return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
 
     def _refiners(self, _: Any) -> list[tuple[str, str]]:
         named = [
@@ -208,22 +176,9 @@ class UpscaleForm:
 
     def _cards(self) -> list[tuple[Any, Any, RefinerCard]]:
         """Refiners of the chosen backbone and scale."""
-        sha = self._backbone_sha256()
+        sha = self.backbone_choice.sha256()
         cards = [c for c in refiner_cards() if c[2].scale == self.scale.value]
         return [c for c in cards if sha is None or c[2].backbone_sha256 == sha]
-
-    def _backbone_sha256(self) -> str | None:
-        """Hash of the chosen backbone; None while it is not known."""
-        if self.backbone.value == FROM_FILE:
-            path = self.backbone_file.value
-            return sha256_of(path) if path and path.is_file() else None
-        found = backbone_path(self.scale.value, self.backbone.value)
-        if found is None:
-            return OFFICIAL_SHA256[self.scale.value] if self.backbone.value != "bundled" else None
-        kind, name = found
-        if kind == "official":
-            return OFFICIAL_SHA256[self.scale.value]
-        return sha256_of(Path(name))
 
     @property
     def has_refiner(self) -> bool:
@@ -245,7 +200,7 @@ class UpscaleForm:
         try:
             for combo in (self.layer, self.backbone, self.refiner, self.box_layer, self.quality):
                 combo.reset_choices()
-            self.backbone_file.visible = self.backbone.value == FROM_FILE
+            self.backbone_file.visible = self.backbone_choice.from_file
             self.refiner_file.visible = self.refiner.value == FROM_FILE
             self.box_layer.visible = self.region.value == REGIONS[2]
             for box in (self.delta, self.difference):
@@ -263,9 +218,7 @@ class UpscaleForm:
 
     def values(self) -> FormValues:
         """What is chosen now."""
-        backbone, refiner = self.backbone.value, self.refiner.value
-        if backbone == FROM_FILE:
-            backbone = str(self.backbone_file.value)
+        refiner = self.refiner.value
         if refiner == FROM_FILE:
             refiner = str(self.refiner_file.value)
         wanted = {
@@ -276,7 +229,7 @@ class UpscaleForm:
         return FormValues(
             layer=self.layer.value or "",
             scale=self.scale.value,
-            backbone=backbone,
+            backbone=self.backbone_choice.value,
             refiner=None if refiner == "none" else refiner,
             outputs=tuple(name for name, yes in wanted.items() if yes),
             region=self.region.value,

@@ -1,0 +1,230 @@
+"""What the widgets have in common: one run at a time, a form that scrolls, and a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import napari
+from napari.layers import Image
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QScrollArea, QWidget
+
+from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.layers import LayerSpec
+from napari_cfsr.workers import CancelToken, Failure, Step, call_worker, fetch_worker
+
+if TYPE_CHECKING:
+    from napari.qt.threading import GeneratorWorker
+
+    from napari_cfsr.widgets.run_controls import RunControls
+
+BREATH = 20  # milliseconds between two layers, so that the window can draw and answer
+
+
+class FormArea(QScrollArea):
+    """A form that scrolls up and down, and is always wide enough not to scroll sideways."""
+
+    def __init__(self, form: QWidget) -> None:
+        super().__init__()
+        self.setWidget(form)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(self.widget().minimumSizeHint().width() + bar, 120)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
+
+
+def narrow(combo: QComboBox, letters: int = 12) -> None:
+    """Keep a long name in a list of choices from widening the dock."""
+    combo.setMinimumContentsLength(letters)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+
+
+class BeforeChoice(QObject):
+    """Calls a function when somebody is about to open a list of choices."""
+
+    def __init__(self, combo: QComboBox, action: Callable[[], None]) -> None:
+        super().__init__(combo)
+        self._action = action
+        combo.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.FocusIn):
+            self._action()
+        return bool(super().eventFilter(watched, event))
+
+
+class Ending:
+    """What is to be done when a widget goes, without touching the widget, which is gone then.
+
+    Parameters
+    ----------
+    *close : callable
+        Called then; may be called twice.
+    """
+
+    def __init__(self, *close: Callable[[], object]) -> None:
+        self._close = close
+        self.token: CancelToken | None = None
+        self.connections: list[tuple[Any, Callable[..., None]]] = []
+
+    def watch(self, widget: QWidget) -> None:
+        """Act when the widget is destroyed, or the program ends."""
+        widget.destroyed.connect(self)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self)
+
+    def connect(self, event: Any, callback: Callable[..., None]) -> None:
+        """Connect to an event that outlives the widget."""
+        event.connect(callback)
+        self.connections.append((event, callback))
+
+    def __call__(self, *_: object) -> None:
+        if self.token is not None:
+            self.token.cancel()
+        for close in self._close:
+            close()
+        for event, callback in self.connections:
+            event.disconnect(callback)
+        self.connections.clear()
+        application = QApplication.instance()
+        if application is not None:
+            with contextlib.suppress(TypeError, RuntimeError):  # disconnected already
+                application.aboutToQuit.disconnect(self)
+
+
+class RunWidget(QWidget):
+    """A widget that runs one worker at a time; after each, its form is usable again.
+
+    Subclasses have a `form` and a `_refresh` that enables what can be done.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    controls : RunControls
+    *close : callable
+        Called when the widget goes: ends what runs outside this process.
+    """
+
+    form: Any
+
+    def __init__(
+        self, viewer: napari.viewer.Viewer, controls: RunControls, *close: Callable[[], object]
+    ) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._token: CancelToken | None = None
+        self._then: Callable[[Any], str] | None = None  # what to do with the result of a task
+        self.controls = controls
+        self.controls.cancelled.connect(self._cancel)
+        self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
+        self.fetch_button.setToolTip(OFFICIAL_NOTICE)
+        self.fetch_button.clicked.connect(self._fetch)
+        self._ending = Ending(*close)
+        self._ending.watch(self)
+
+    def _refresh(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
+        self._token = self._ending.token = token
+        worker.yielded.connect(self._on_step)
+        worker.errored.connect(self._on_error)
+        worker.aborted.connect(self._on_cancelled)
+        self.controls.begin()
+        self._refresh()
+        worker.start()
+
+    def _cancel(self) -> None:
+        if self._token is not None:
+            self._token.cancel()
+            self.controls.show_step("Cancelling")
+
+    def _on_step(self, step: Step) -> None:
+        self.controls.show_step(step.text, step.fraction, step.seconds_left)
+
+    def _end(self, text: str) -> None:
+        self._token = self._ending.token = None
+        self.controls.end(text)
+        self.form.update()
+        self._refresh()
+
+    def _on_cancelled(self) -> None:
+        self._end("Cancelled; nothing was added.")
+
+    def _on_error(self, error: BaseException) -> None:
+        self._end(f"Unexpected fault: {error!r}")
+
+    # small tasks
+
+    def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
+        """Call `task` in a worker; `then` takes what it returns, never None, and says what came."""
+        self._then = then
+        token = CancelToken()
+        worker = call_worker(text, task, token)
+        worker.returned.connect(self._on_task)
+        self._run(worker, token)
+
+    def _on_task(self, outcome: Any) -> None:
+        then, self._then = self._then, None
+        if isinstance(outcome, Failure):
+            self._end(outcome.message)
+        elif outcome is None or then is None:
+            self._on_cancelled()
+        else:
+            text = ""
+            try:
+                text = then(outcome)
+            except CFSRError as error:
+                text = str(error)
+            finally:  # whatever happens, the form is usable again
+                self._end(text)
+
+    def _fetch(self) -> None:
+        token = CancelToken()
+        worker = fetch_worker(self.form.backbone_choice.scale.value, token)
+        worker.returned.connect(self._on_fetched)
+        self._run(worker, token)
+
+    def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
+        if isinstance(file, Failure):
+            self._end(file.message)
+        else:
+            self._end("Cancelled." if file is None else f"Downloaded {file.path}")
+
+
+def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:
+    """Add an image; the layer itself, not the proxy that napari gives to plugins.
+
+    A proxy is made anew each time, so a weak reference to it is dead at once.
+    """
+    added = viewer.add_image(spec.data, **spec.arguments)
+    return next(layer for layer in viewer.layers if layer == added)
+
+
+# what one widget tells another
+
+
+def offer_refiners(viewer: napari.viewer.Viewer) -> None:
+    """Let the widgets of a viewer that list refiners read the list again."""
+    for widget in viewer.window.dock_widgets.values():
+        reload_refiners = getattr(widget, "reload_refiners", None)
+        if reload_refiners is not None:
+            reload_refiners()
+
+
+def show_in_upscale(viewer: napari.viewer.Viewer, scale: int, backbone: str, refiner: str) -> None:
+    """Open the Upscale widget, or find it, with a refiner chosen."""
+    dock, upscale = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+    upscale.choose_refiner(scale, backbone, refiner)
+    dock.show()
+    dock.raise_()

@@ -1,0 +1,219 @@
+"""The Refiners widget in a real viewer, used as a person would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.refiner_files import SHAPES
+from napari_cfsr.core.weights import OFFICIAL_SHA256, data_folder
+from napari_cfsr.widgets.models import COLUMNS, TOOLTIPS, RefinersWidget
+
+REPORT = {
+    "rows": [
+        {"name": "baseline", "psnr": 22.5, "ssim": 0.5},
+        {"name": "delta", "psnr": 30.75, "ssim": 0.875},
+    ],
+    "images": ["a", "b"],
+}
+
+
+def make(path: Path, gain: float | None = 8.25) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = {
+        "backbone": "official CFSR_x2.pth", "data": "cells", "date": "2026-01-02",
+        "degradation": {"photons": 50}, "report": REPORT,
+    }  # fmt: skip
+    card = RefinerCard(2, "input", OFFICIAL_SHA256[2], "cells: 50 photons", gain, extra)
+    state = {k: np.zeros(v, np.float32) for k, v in SHAPES.items()}
+    return save_refiner(path, state, card)
+
+
+def mine(name: str) -> Path:
+    return data_folder() / "refiners" / f"{name}.safetensors"
+
+
+@pytest.fixture
+def opened(make_napari_viewer, official) -> Callable[..., RefinersWidget]:
+    def open_with(*names: str) -> RefinersWidget:
+        for name in names:
+            make(mine(name))
+        viewer = make_napari_viewer()
+        _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Refiners")
+        return widget
+
+    return open_with
+
+
+def shown(widget: RefinersWidget) -> list[list[str]]:
+    table = widget.table
+    return [[table.item(i, j).text() for j in range(len(COLUMNS))] for i in range(table.rowCount())]
+
+
+def select(widget: RefinersWidget, name: str) -> None:
+    names = [row[0].removesuffix(" (bundled)") for row in shown(widget)]
+    widget.table.selectRow(names.index(name))
+    assert widget.selected == name
+
+
+def wait(qtbot, widget: RefinersWidget) -> None:
+    qtbot.waitUntil(lambda: not widget._busy, timeout=10_000)
+
+
+def test_refiners_are_listed_with_their_cards(opened) -> None:
+    widget = opened("mine")
+    assert ["mine", "x2", "+8.25", "input", "2026-01-02", "cells: 50 photons"] in shown(widget)
+    select(widget, "mine")
+    card = widget.card.toPlainText()
+    assert "bicubic, 50 photons" in card
+    assert "placement:   input (before the backbone)" in card
+    assert "gain:        +8.2500 dB on held-out images" in card
+    assert f"{'delta':18}{30.75:10.2f}{0.875:9.4f}" in card
+    assert OFFICIAL_SHA256[2] in card
+    assert widget.card.isReadOnly()
+
+
+def test_bundled_refiners_can_only_be_exported(opened) -> None:
+    widget = opened()
+    select(widget, "clean_official_x4")
+    assert shown(widget)[0][0] == "clean_official_x4 (bundled)"
+    assert not widget.name.isEnabled()
+    assert not widget.rename_button.isEnabled()
+    assert not widget.delete_button.isEnabled()
+    assert widget.export_button.isEnabled()
+
+
+def test_without_refiners_it_says_so(opened, nothing_bundled) -> None:
+    widget = opened()
+    assert shown(widget) == []
+    assert "There are no refiners yet" in widget.card.toPlainText()
+    for button in (widget.rename_button, widget.delete_button, widget.export_button):
+        assert not button.isEnabled()
+    assert widget.import_button.isEnabled()
+
+
+def test_a_refiner_is_renamed(opened, qtbot) -> None:
+    widget = opened("mine", "other")
+    select(widget, "mine")
+    assert not widget.rename_button.isEnabled()
+    for name, message in (("other", "there is a refiner 'other'"), ("a/b", "which holds '/'")):
+        widget.name.setText(name)
+        widget.rename_button.click()
+        wait(qtbot, widget)
+        assert message in widget.status.text()
+        assert mine("mine").is_file()
+    widget.name.setText("better")
+    widget.rename_button.click()
+    wait(qtbot, widget)
+    assert widget.status.text() == "mine is now better."
+    assert widget.selected == "better"
+    assert mine("better").is_file()
+    assert not mine("mine").exists()
+
+
+def test_deleting_asks_first(opened, qtbot, monkeypatch) -> None:
+    widget = opened("mine", "other")
+    select(widget, "mine")
+    answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
+    asked = []
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *a: asked.append(a[2]) or answers[len(asked) - 1]
+    )
+    widget.delete_button.click()
+    assert mine("mine").is_file()
+    widget.delete_button.click()
+    wait(qtbot, widget)
+    assert "'mine'" in asked[0]
+    assert not mine("mine").exists()
+    assert widget.status.text() == f"Deleted {mine('mine')}."
+    assert "mine" not in [row[0] for row in shown(widget)]
+    assert mine("other").is_file()
+
+
+def test_export_and_import_give_the_same_file(opened, qtbot, monkeypatch, tmp_path) -> None:
+    widget = opened("mine")
+    select(widget, "mine")
+    chosen = [str(tmp_path / "passed on")]
+    for dialog in ("getSaveFileName", "getOpenFileName"):
+        monkeypatch.setattr(QFileDialog, dialog, lambda *_: (chosen[0], ""))
+    widget.export_button.click()
+    wait(qtbot, widget)
+    exported = tmp_path / "passed on.safetensors"
+    assert widget.status.text() == f"Exported to {exported}."
+    assert exported.read_bytes() == mine("mine").read_bytes()
+    widget.export_button.click()  # the dialog has not asked about the file with the suffix
+    wait(qtbot, widget)
+    assert "exists" in widget.status.text()
+    chosen[0] = str(exported)
+    widget.import_button.click()
+    wait(qtbot, widget)
+    assert widget.selected == "passed on"
+    assert mine("passed on").read_bytes() == mine("mine").read_bytes()
+    chosen[0] = ""
+    widget.import_button.click()  # cancelled
+    assert widget.status.text() == "Imported passed on."
+
+
+def test_importing_over_another_refiner_asks_first(opened, qtbot, monkeypatch, tmp_path) -> None:
+    widget = opened("mine")
+    file = make(tmp_path / "mine.safetensors", gain=1.0)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(file), ""))
+    answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: answers.pop(0))
+    widget.import_button.click()
+    wait(qtbot, widget)
+    assert mine("mine").read_bytes() != file.read_bytes()
+    widget.import_button.click()
+    wait(qtbot, widget)
+    assert mine("mine").read_bytes() == file.read_bytes()
+    assert ["mine", "x2", "+1.00", "input", "2026-01-02", "cells: 50 photons"] in shown(widget)
+
+
+def test_a_damaged_file_is_shown_and_can_be_deleted(opened, qtbot, monkeypatch) -> None:
+    mine("broken").parent.mkdir(parents=True)
+    mine("broken").write_bytes(b"nothing of the kind")
+    widget = opened()
+    select(widget, "broken")
+    assert shown(widget)[-1][-1] == "can't be read"
+    assert "no complete safetensors file" in widget.card.toPlainText()
+    assert not widget.export_button.isEnabled()
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    widget.delete_button.click()
+    wait(qtbot, widget)
+    assert not mine("broken").exists()
+
+
+def test_importing_something_else_is_refused(opened, qtbot, monkeypatch, tmp_path) -> None:
+    widget = opened()
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    file = str(tmp_path / "x.safetensors")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (file, ""))
+    before = shown(widget)
+    widget.import_button.click()
+    wait(qtbot, widget)
+    assert "no complete safetensors file" in widget.status.text()
+    assert shown(widget) == before
+
+
+def test_upscale_follows_what_is_done_here(opened, qtbot) -> None:
+    widget = opened("mine")
+    _, upscale = widget._viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+    upscale.form.scale.value = 2
+    assert "mine" in upscale.form.refiner.choices
+    select(widget, "mine")
+    widget.name.setText("better")
+    widget.rename_button.click()
+    wait(qtbot, widget)
+    assert "better" in upscale.form.refiner.choices
+    assert "mine" not in upscale.form.refiner.choices
+
+
+def test_every_control_has_a_tooltip(opened) -> None:
+    widget = opened()
+    for name in TOOLTIPS:
+        assert getattr(widget, name).toolTip()
