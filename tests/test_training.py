@@ -355,7 +355,7 @@ def test_cancelled_from_within(data: Path, stage: str) -> None:
             raise CancelledError("the training was cancelled")
 
     steps = iter_train(sent(data, "gray", placement="input"), check)
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError):  # noqa: PT012 - many steps
         while True:
             now = next(steps).stage == stage
     assert calls > 0
@@ -472,7 +472,7 @@ def broken(data: Path) -> Iterator[tuple[list[np.ndarray], str]]:
 def test_refused_before_it_starts(data: Path) -> None:
     for images, reason in broken(data):
         seen = []
-        with pytest.raises(ImageError, match=reason):
+        with pytest.raises(ImageError, match=reason):  # noqa: PT012 - many steps
             for progress in iter_train(request(images, intensity=(0, 1))):
                 seen.append(progress.stage)
         assert set(seen) <= {"preparing"}
