@@ -569,12 +569,6 @@ def test_clean_images_never_lose(data: Path, tmp_path: Path) -> None:
     never_below(data, tmp_path, sim(data, 8, 96), placement="output", steps=30, every=10, batch=4)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_clean_images_never_lose_in_full(data: Path, tmp_path: Path) -> None:
-    never_below(data, tmp_path, sim(data, 20, 192))
-
-
 def test_a_real_gain(data: Path) -> None:
     """Fluorescence, 50 photons: a good part of it after 400 steps without the backbone.
 
