@@ -589,6 +589,7 @@ def test_a_real_gain(data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_memory_of_two_hundred_megapixels(tmp_path: Path) -> None:
     """A training of 200 images of 1 MP stays below 3 GB."""
     rng = np.random.default_rng(0)
