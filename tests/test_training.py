@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -13,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import napari_cfsr
 from napari_cfsr import TrainConfig, degrade, load_model, psnr, train_refiner, upscale
@@ -586,33 +583,3 @@ def test_a_real_gain(data: Path) -> None:
         for w in prepare(wanted).held_out
     ]
     assert trained.report.psnr("delta") > np.mean(rival) + 0.5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_memory_of_two_hundred_megapixels(tmp_path: Path) -> None:
-    """A training of 200 images of 1 MP stays below 3 GB."""
-    rng = np.random.default_rng(0)
-    for i in range(200):
-        noise = rng.integers(0, 255, (25, 25), np.uint8)
-        Image.fromarray(noise).resize((1000, 1000)).save(tmp_path / f"{i}.png")
-    program = """
-import json, resource, sys
-from napari_cfsr.core.engines import keep_freed_memory
-from napari_cfsr.core.training import iter_train
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import folder_data
-from napari_cfsr.core.training_request import TrainRequest
-keep_freed_memory()
-config = TrainConfig(photons=50, steps=20, warm_steps=100)
-steps = iter_train(
-    TrainRequest(folder_data(sys.argv[1]), {"scale": 2, "backbone": "official"}, config)
-)
-for _ in steps:
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert int(run.stdout.split()[-1]) * 1024 < 3e9
