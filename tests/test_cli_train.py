@@ -736,7 +736,7 @@ def test_the_gain_is_the_same_wherever_it_is_measured(
     np.testing.assert_allclose(again, record["report"]["gains"], atol=0.01)
     assert record["gain"] == pytest.approx(np.mean(again), abs=0.01)
     assert card.gain == pytest.approx(np.mean(again), abs=0.01)
-    assert record["gain"] > 5  # the backbone amplifies noise
+    assert record["gain"] > 1  # after 80 steps; the backbone amplifies noise
     assert card.placement == record["placement"] == "input"
     shown = run("models", "show", target)[1]
     (printed,) = re.findall(r"^gain: +([+-][0-9.]+) dB on held-out images$", shown, re.M)
@@ -794,7 +794,9 @@ def test_too_few_images_are_refused_before_training(
     for folder, size in {"small": 20, "black": 200}.items():
         (tmp_path / folder).mkdir()
         for i in range(3):
-            Image.new("L", (size, size)).save(tmp_path / folder / f"{i}.png")
+            image = Image.new("L", (size, size))
+            image.putpixel((3, 3), 255 if folder == "small" else 0)
+            image.save(tmp_path / folder / f"{i}.png")
         status, out, err = run("train", "--data", tmp_path / folder, "--scale", 2, "--name", "n")
         assert (status, out) == (2, "")
         fault = err.splitlines()[-1]

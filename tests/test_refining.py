@@ -105,14 +105,19 @@ def test_it_starts_as_the_backbone(gray: Bench, placement: str) -> None:
     )
 
 
-def test_patches_of_the_output_are_those_of_whole_windows(gray: Bench) -> None:
+def test_patches_of_the_output_are_those_of_whole_windows(
+    gray: Bench, official_folder: Path, data: Path
+) -> None:
     """Which the backbone sees with what lies around them."""
-    trained = made(gray, "output")
-    assert len(trained._pool) == len(gray.images.train)
-    for (source, target), window in zip(trained._pool, gray.images.train, strict=True):
-        ys, xs = (slice(2 * s.start, 2 * s.stop) for s in window.inner)
-        np.testing.assert_array_equal(source, gray.baseline(window.lr)[0, :, ys, xs].numpy())
-        np.testing.assert_array_equal(target, window.hr[:, ys, xs])
+    large = bench_of(official_folder, photos(data, 4, 560), memory=2**24)
+    assert any(w.inner[0] != slice(0, w.lr.shape[1]) for w in large.images.train)
+    for bench in (gray, large):
+        trained = REFINING["output"](bench, RECIPE, 1)
+        assert len(list(trained.prepare())) == len(bench.images.train)
+        for (source, target), window in zip(trained._pool, bench.images.train, strict=True):
+            ys, xs = (slice(2 * s.start, 2 * s.stop) for s in window.inner)
+            np.testing.assert_array_equal(source, bench.baseline(window.lr)[0, :, ys, xs].numpy())
+            np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
 def test_so_many_windows_are_upscaled_as_there_is_time_for(
@@ -225,6 +230,9 @@ def test_the_same_seed_takes_the_same_steps(gray: Bench, placement: str) -> None
     first = run(1)
     assert first == run(1)
     assert first[0] != run(2)[0]
+    starts = [made(gray, placement, seed=seed).state()["body.0.weight"] for seed in (1, 1, 2)]
+    assert np.array_equal(starts[0], starts[1])
+    assert not np.array_equal(starts[0], starts[2])
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,18 @@ def test_a_training_that_only_does_harm(data: Path, tmp_path: Path, placement: s
     assert all(p.best is None for p in seen)
 
 
+def test_what_gains_only_where_it_is_picked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out images decide: what was the best until then is given up."""
+    monkeypatch.setattr(Refining, "gain", lambda self: 0.5)
+    config = {"placement": "output", "rate": 1.0, "schedule": "constant"}
+    seen, trained = finish(iter_train(sent(data, "gray", **config)))
+    assert [p.step for p in seen if p.best is not None] == [2]
+    assert trained.report.gain < -1
+    nothing(trained, tmp_path)
+
+
 def test_weights_that_are_lost(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN, from the middle on: the best before is kept, and what is told is valid JSON."""
     steps = InputRefining._loss
@@ -394,6 +406,9 @@ def test_the_better_placement_goes_on(data: Path) -> None:
     }
     better = max(tried, key=lambda name: tried[name])
     assert training[-1].placement == trained.card.placement == better == "output"
+    gains = [p.best.gain for p in seen if p.best is not None]
+    assert gains == sorted(set(gains))  # of one placement after the other, the best of both
+    assert gains[0] < tried["input"] in gains
     (note,) = trained.notes
     assert note.startswith("placement output, by trials on images that are not trained on: input ")
     assert f"output {tried['output']:+.3f} dB" in note
