@@ -42,21 +42,26 @@ def test_merged_form_gives_the_output_of_the_training_form(scale: int) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_every_edge_branch_matters_and_is_merged() -> None:
+def test_the_training_form_is_the_sum_of_its_branches() -> None:
+    """A 3x3 convolution and three edge filters side by side, as in the paper."""
     torch.manual_seed(1)
     conv = EdgeConv(4)
     image = torch.rand(1, 4, 9, 9)
-    for branch in range(3):
-        with torch.no_grad():
-            conv.edge_scale.zero_()
-            plain = conv(image)
-            conv.edge_scale[branch] = torch.tensor([0.5, -1.0, 2.0, 0.1])
-            conv.edge_bias[branch] = 0.3
-            with_branch = conv(image)
-            weight, bias = conv.merge()
-            merged = torch.nn.functional.conv2d(image, weight, bias, padding=1, groups=4)
-        assert (with_branch - plain).abs().max() > 0.3
-        torch.testing.assert_close(merged, with_branch)
+    conv2d = torch.nn.functional.conv2d
+    with torch.no_grad():
+        conv.edge_scale.copy_(torch.randn(3, 4))
+        conv.edge_bias.copy_(torch.randn(3, 4))
+        expected = conv2d(image, conv.weight, conv.bias, padding=1, groups=4)
+        for kernel, scale, bias in zip(
+            conv.edge_filters, conv.edge_scale, conv.edge_bias, strict=True
+        ):
+            edges = conv2d(image, kernel.expand(4, 1, 3, 3), padding=1, groups=4)
+            branch = scale[:, None, None] * edges + bias[:, None, None]
+            assert branch.abs().max() > 0.3
+            expected += branch
+        torch.testing.assert_close(conv(image), expected)
+        weight, bias = conv.merge()
+        torch.testing.assert_close(conv2d(image, weight, bias, padding=1, groups=4), expected)
 
 
 def test_edge_filters_answer_to_what_they_are_named_after() -> None:

@@ -75,13 +75,9 @@ class EdgeConv(nn.Conv2d):
         self.register_buffer("edge_filters", EDGE_FILTERS.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        for kernel, scale, bias in zip(
-            self.edge_filters, self.edge_scale, self.edge_bias, strict=True
-        ):
-            branch = scale[:, None, None, None] * kernel  # [C,1,3,3]
-            y = y + F.conv2d(x, branch, bias, padding=1, groups=self.groups)
-        return y
+        """All branches at once: by linearity the gradients are the same, at the cost of one."""
+        weight, bias = self.merge()
+        return F.conv2d(x, weight, bias, padding=1, groups=self.groups)
 
     def merge(self) -> tuple[Tensor, Tensor]:
         """One kernel [C,1,3,3] and bias [C] that do the same as all branches."""
@@ -91,7 +87,15 @@ class EdgeConv(nn.Conv2d):
 
 
 class LargeKernelConv(nn.Module):
-    """Depthwise convolution with a large kernel (`lkb_reparam` in the published files)."""
+    """Depthwise convolution with a large kernel (`lkb_reparam` in the published files).
+
+    Attributes
+    ----------
+    convolve : callable or None
+        Does the convolution instead, with gradients of its own (see `cpu_gradients`).
+    """
+
+    convolve: Callable[[Tensor, nn.Conv2d], Tensor] | None = None
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -100,6 +104,8 @@ class LargeKernelConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.convolve is not None and self.training:
+            return self.convolve(x, self.lkb_reparam)
         y: Tensor = self.lkb_reparam(x)
         return y
 

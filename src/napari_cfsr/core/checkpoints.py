@@ -188,9 +188,20 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
     ScaleError
         They are, but for another scale.
     """
+    network = open_backbone(file.path)
+    if network.config.scale != scale:
+        raise ScaleError(
+            f"expected weights for scale x{scale}, got {file.path} for x{network.config.scale}: "
+            f"choose scale {network.config.scale} or another file"
+        )
+    return network
+
+
+def open_backbone(path: Path) -> CFSR:
+    """A CFSR of any scale, else as `load_backbone`."""
     from napari_cfsr.core.cfsr import CFSR, CFSRConfig, config_of
 
-    state = load_state(file.path)
+    state = load_state(path)
     in_training_form = any(".edge_" in k for k in state)
     try:
         config = config_of(state)
@@ -200,14 +211,9 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
         network.load_state_dict(state)
     except (KeyError, IndexError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise ArchitectureError(
-            f"{file.path} holds another network than CFSR ({len(state)} tensors, the first is "
+            f"{path} holds another network than CFSR ({len(state)} tensors, the first is "
             f"{next(iter(state))!r}): {_first_lines(error)}"
         ) from error
-    if config.scale != scale:
-        raise ScaleError(
-            f"expected weights for scale x{scale}, got {file.path} for x{config.scale}: choose "
-            f"scale {config.scale} or another file"
-        )
     return (network.merge() if in_training_form else network).eval()
 
 

@@ -255,7 +255,10 @@ class _Training:
                 self.check()
                 self.clock.tick(f"{phase} {placement}")
                 since += 1
-                if since < every and step < last and not self.stop():
+                stopping = self.stop()
+                if stopping and self._has_best:  # nobody waits for a validation then
+                    break
+                if since < every and step < last and not stopping:
                     yield self._step(refining, phase, loss)
                     self.clock.start()
                     continue
@@ -269,6 +272,11 @@ class _Training:
         self.clock.drop(f"{phase} {placement}")
         if phase == "main":
             self.clock.drop(f"validate {placement}")
+
+    @property
+    def _has_best(self) -> bool:
+        """Whether there is anything better than the backbone yet."""
+        return any(best.state is not None for best in self.best.values())
 
     def _every(self, refining: Refining, phase: Phase) -> int:
         if phase == "warm":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -52,13 +53,23 @@ class TrainingLog:
         """Log a step."""
         if self.fault or progress.placement is None:
             return
+        values = {f"{n}/{progress.placement}": getattr(progress, n) for n in ("loss", "gain")}
+        self.add_scalars(values, progress.step)
+        if progress.preview is None or self.fault:
+            return
         try:
-            for name in ("loss", "gain"):
-                value = getattr(progress, name)
+            self._add_preview(progress.preview, progress.step)
+        except OSError as error:
+            self.fault = self._text(error)
+
+    def add_scalars(self, values: Mapping[str, float | None], step: int) -> None:
+        """Log values that are there."""
+        if self.fault:
+            return
+        try:
+            for name, value in values.items():
                 if value is not None:
-                    self._writer.add_scalar(f"{name}/{progress.placement}", value, progress.step)
-            if progress.preview is not None:
-                self._add_preview(progress.preview, progress.step)
+                    self._writer.add_scalar(name, value, step)
         except OSError as error:
             self.fault = self._text(error)
 

@@ -1,0 +1,285 @@
+"""`napari-cfsr train-backbone`: a folder of images in, a backbone out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfsr.cli.common import say
+from napari_cfsr.core import weights
+from napari_cfsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.backbone_config import BackboneConfig
+    from napari_cfsr.core.backbone_data import Pairs
+    from napari_cfsr.core.backbone_training import BackboneProgress, BackboneRequest
+
+DESCRIPTION = """\
+Train a CFSR backbone. LR images are made by MATLAB's bicubic. The best weights by the validation
+images go to OUTPUT, the state to resume from beside it; Ctrl-C stops, and nothing is lost.
+"""
+EPILOG = """\
+example:
+  napari-cfsr train-backbone --data photos --validation Kodak24 --scale 2 --hours 10 \\
+      --output cfsr_x2.safetensors
+  napari-cfsr train-backbone --data photos --validation Kodak24 --scale 4 --hours 10 \\
+      --init cfsr_x2.safetensors --output cfsr_x4.safetensors
+"""
+SPEAK = 30.0  # seconds between two lines where there is no terminal
+
+
+def add_train_backbone(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_train_backbone)
+    command.description, command.epilog = DESCRIPTION, EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    group = command.add_argument_group("data and result")
+    group.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="HR images")
+    group.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FOLDER",
+        help="HR images that pick the best weights (a twentieth of those in --data)",
+    )
+    group.add_argument("--output", type=Path, required=True, metavar="FILE", help=".safetensors")
+    group.add_argument("--overwrite", action="store_true", help="replace OUTPUT and its state")
+    group.add_argument("--half", action="store_true", help="store float16: half the size")
+    start = command.add_argument_group("start").add_mutually_exclusive_group()
+    start.add_argument(
+        "--init", type=Path, metavar="FILE", help="start from a backbone, of this or another scale"
+    )
+    start.add_argument(
+        "--resume", type=Path, metavar="STATE", help="go on, with the options of that training"
+    )
+    recipe = command.add_argument_group("recipe")
+    for name, kind, text in (
+        ("--scale", int, "2, 3 or 4 (4)"),
+        ("--hours", float, "length of the whole training, interruptions left out (1)"),
+        ("--steps", int, "length in steps instead"),
+        ("--batch", int, "patches of a step (8 on a CPU, 64 on CUDA)"),
+        ("--patch", int, "LR pixels to each side of a patch (32 on a CPU, 64 on CUDA)"),
+        ("--rate", float, "largest learning rate (0.002)"),
+        ("--rise", int, "steps of warm-up (200)"),
+        ("--mse-share", float, "share of the training, at its end, with MSE loss (0.1)"),
+        ("--average", float, "decay of the moving average of the weights (0.999)"),
+        ("--validations", int, "how often in the whole training (30)"),
+        ("--seed", int, "(1)"),
+    ):
+        recipe.add_argument(name, type=kind, default=argparse.SUPPRESS, help=text)
+    recipe.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default=argparse.SUPPRESS,
+        help="of the convolutions (float32 on a CPU, bfloat16 on CUDA)",
+    )
+    run = command.add_argument_group("run")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    run.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="log for TensorBoard")
+    run.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def run_train_backbone(options: argparse.Namespace) -> int:
+    """Train until the end or Ctrl-C."""
+    from napari_cfsr.core.backbone_training import iter_train_backbone
+    from napari_cfsr.core.engines import keep_freed_memory
+
+    keep_freed_memory()
+    request = _request(options)
+    last: BackboneProgress | None = None
+    with _stopping() as stopped, _Display(options.tensorboard) as display:
+        for last in iter_train_backbone(request, stopped.is_set):
+            display.show(last)
+    return _finish(request, last, stopped.is_set(), options)
+
+
+def _request(options: argparse.Namespace) -> BackboneRequest:
+    """Everything that can be wrong is looked at before."""
+    from napari_cfsr.core.backbone_files import TrainingState
+    from napari_cfsr.core.backbone_training import BackboneRequest
+
+    state = TrainingState.load(options.resume) if options.resume else None
+    config = _config(options, state.about["config"] if state else {})
+    _check_output(options)
+    init = _init(options.init) if options.init else None
+    train, validation = _images(options, config)
+    card = dict(state.about["card"]) if state else {}
+    card.setdefault("init", options.init and options.init.name)
+    card.update(data=options.data.resolve().name, half=options.half)
+    return BackboneRequest(
+        train.pairs,
+        validation.named,
+        config,
+        options.output,
+        options.device,
+        init,
+        state,
+        card,
+    )
+
+
+def _config(options: argparse.Namespace, before: dict[str, Any]) -> BackboneConfig:
+    """What the options say; where they say nothing, as it was before."""
+    from napari_cfsr.core.backbone_config import BackboneConfig
+
+    config = BackboneConfig.from_dict(before)
+    given = {k: v for k, v in vars(options).items() if k in config.to_dict()}
+    if before and given.get("scale", config.scale) != config.scale:
+        raise OptionError(
+            f"expected the scale of the state, {config.scale}, got {given['scale']}: --init "
+            "starts from a network of another scale"
+        )
+    return replace(config, **given)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    from napari_cfsr.core.backbone_training import state_path
+    from napari_cfsr.core.refiner_saving import check_writable
+
+    output = options.output
+    if output.suffix != ".safetensors":
+        raise OptionError(f"expected --output with the ending .safetensors, got {output}")
+    check_writable(output)
+    state = state_path(output)
+    if options.resume or options.overwrite:
+        return
+    for path in (state, output):
+        if path.exists():
+            raise OptionError(
+                f"{path} exists: go on with --resume {state}, or pass --overwrite to start anew"
+            )
+
+
+def _init(path: Path) -> Any:
+    """The network to start from."""
+    from napari_cfsr.core.checkpoints import open_backbone
+
+    network = open_backbone(path)
+    if weights.sha256_of(path) in weights.OFFICIAL_SHA256.values():
+        say(
+            f"what starts from the official weights is derived from them. {weights.OFFICIAL_NOTICE}"
+        )
+    return network
+
+
+def _images(options: argparse.Namespace, config: BackboneConfig) -> tuple[Pairs, Pairs]:
+    train = _read(options.data, config.scale)
+    if options.validation is not None:
+        return train, _read(options.validation, config.scale)
+    return train.split(config.seed)
+
+
+def _read(folder: Path, scale: int) -> Pairs:
+    """Read a folder, with a progress bar."""
+    from tqdm import tqdm
+
+    from napari_cfsr.core.backbone_data import iter_pairs
+
+    steps = iter_pairs(folder, scale)
+    with tqdm(desc=f"reading {folder.name}", unit="image", disable=None, leave=False) as bar:
+        while True:
+            try:
+                number, bar.total, _ = next(steps)
+            except StopIteration as end:
+                found: Pairs = end.value
+                break
+            bar.update(number - bar.n)
+    for note in found.notes:
+        say(note)
+    return found
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and a request to terminate set; a second Ctrl-C ends at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Display:
+    """A bar on a terminal; elsewhere a line for each validation; a TensorBoard log if asked for."""
+
+    def __init__(self, folder: Path | None) -> None:
+        from tqdm import tqdm
+
+        form = "{percentage:5.1f}%|{bar:10}| {desc}"
+        self._bar: Any = tqdm(total=100, bar_format=form, disable=None, leave=False)
+        self._log: Any = None
+        if folder is not None:
+            from napari_cfsr.core.training_log import TrainingLog
+
+            self._log = TrainingLog(folder)
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._log is not None:
+            self._log.close()
+            if self._log.fault:
+                say(self._log.fault)
+
+    def show(self, progress: BackboneProgress) -> None:
+        if not self._bar.disable:
+            self._bar.n = 100 * progress.fraction
+            self._bar.set_description_str(_text(progress))
+        if progress.psnr is not None:
+            self._bar.clear()
+            say(_text(progress))
+        if self._log is not None:
+            values = {"loss": progress.loss, "rate": progress.rate, "PSNR": progress.psnr}
+            self._log.add_scalars(values, progress.step)
+
+
+def _text(progress: BackboneProgress) -> str:
+    parts = [f"step {progress.step}", f"loss {progress.loss:.4g}", f"rate {progress.rate:.2g}"]
+    parts.append(f"{progress.images_per_second:.1f} images/s")
+    if progress.psnr is not None:
+        parts.append(f"validation {progress.psnr:.3f} dB")
+    if progress.best is not None:
+        parts.append(f"best {progress.best:.3f} dB")
+    if progress.seconds_left is not None:
+        minutes = round(progress.seconds_left / 60)
+        parts.append(f"{minutes // 60}:{minutes % 60:02d} h left")
+    return ", ".join(parts)
+
+
+def _finish(
+    request: BackboneRequest,
+    last: BackboneProgress | None,
+    stopped: bool,
+    options: argparse.Namespace,
+) -> int:
+    over = last is None or last.fraction >= 1
+    best = None if last is None else last.best
+    where = str(request.output) if best is not None else None
+    if options.json:
+        step = None if last is None else last.step
+        record = {"path": where, "psnr": best, "step": step, "finished": over}
+        print(json.dumps({**record, "state": str(request.state_path)}))
+    elif best is not None:
+        print(f"{request.output}: {best:.3f} dB on the validation images")
+    if stopped and not over:
+        say(f"stopped; nothing is lost: go on with --resume {request.state_path}")
+        return 2
+    return 0
