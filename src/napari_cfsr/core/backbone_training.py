@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def iter_train_backbone(
     """
     device = choose_device(request.device)
     with domain_errors(device):
-        yield from _BackboneTraining(request, device).run(stop)
+        training = _BackboneTraining(request, device)
+        with closing(training.gradients):
+            yield from training.run(stop)
 
 
 def evaluate_backbone(network: CFSR, images: Sequence[Named]) -> dict[str, float]:
@@ -366,8 +369,11 @@ class _BackboneTraining:
         average.load_state_dict(state.tensors["average"])
         self.average.n_averaged.fill_(self.step)
         moments: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.network.parameters())
         for name, value in state.tensors.get("adam", {}).items():
             number, key = name.split("/")
+            if key != "step":  # fused Adam takes it for granted that they lie in memory alike
+                value = torch.empty_like(parameters[int(number)]).copy_(value)
             moments.setdefault(int(number), {})[key] = value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})

@@ -75,7 +75,7 @@ class Gradients:
             total = total + value
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()  # it may be one value, expanded
         return total
 
     def close(self) -> None:

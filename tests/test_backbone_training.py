@@ -1,0 +1,339 @@
+"""Training a backbone: it learns, resumes bit for bit, and starts from another one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+import napari_cfsr as nc
+from napari_cfsr.core import backbone_training
+from napari_cfsr.core.backbone_config import BackboneConfig
+from napari_cfsr.core.backbone_data import Pairs, iter_pairs, reduced
+from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card, save_backbone
+from napari_cfsr.core.backbone_training import (
+    BackboneProgress,
+    BackboneRequest,
+    evaluate_backbone,
+    iter_train_backbone,
+    started_from,
+)
+from napari_cfsr.core.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.checkpoints import load_state, open_backbone
+from napari_cfsr.errors import (
+    ArchitectureError,
+    FileFormatError,
+    ImageError,
+    OptionError,
+    ScaleError,
+    TruncatedWeightsError,
+    WeightsError,
+)
+
+SMALL = {"batch": 2, "patch": 16, "rise": 2, "validations": 2}
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Pieces of photos that come with scikit-image, by scale 2."""
+    found = {"astronaut": skimage.data.astronaut(), "coffee": skimage.data.coffee()}
+    found["cat"] = skimage.data.chelsea()
+    return [(name, reduced(image[40:200, 60:220], 2)) for name, image in found.items()]
+
+
+def request(photos: list, folder: Path, **options: object) -> BackboneRequest:
+    config = BackboneConfig(**{"scale": 2, **SMALL, **options})
+    pairs = [pair for _, pair in photos[:2]]
+    return BackboneRequest(pairs, photos[2:], config, folder / "mine.safetensors", "cpu")
+
+
+def run(wanted: BackboneRequest, until: int | None = None) -> list[BackboneProgress]:
+    """All progress; stopped after `until` steps."""
+    seen: list[BackboneProgress] = []
+    calls = iter(range(10**6))
+    stop = (lambda: False) if until is None else (lambda: next(calls) >= until)
+    seen += iter_train_backbone(wanted, stop)
+    return seen
+
+
+def test_it_learns(photos: list, tmp_path: Path) -> None:
+    wanted = request(photos, tmp_path, steps=150, validations=3, batch=4)
+    seen = run(wanted)
+    validated = [p.psnr for p in seen if p.psnr is not None]
+    assert len(validated) == 3
+    assert validated[-1] > validated[0] + 1.5
+    assert validated[-1] > 25.5
+    assert seen[-1].best == max(validated)
+    assert (seen[-1].step, seen[-1].fraction, seen[-1].seconds_left) == (150, 1.0, 0.0)
+    assert seen[0].loss > 2 * seen[-2].loss
+    assert all(p.images_per_second > 0 for p in seen)
+
+
+def test_what_is_written_is_the_best_in_merged_form(photos: list, tmp_path: Path) -> None:
+    wanted = replace(request(photos, tmp_path, steps=6), card={"data": "two photos"})
+    best = run(wanted)[-1].best
+    model = nc.load_model(2, backbone=wanted.output, refiner=None, device="cpu")
+    (name, (lr, hr)) = photos[2]
+    got = nc.upscale(lr.astype(np.float32) / 255, model, axes="YXS").baseline
+    psnr = nc.psnr(got, hr.astype(np.float32) / 255, shave=2, channel="Y")
+    assert psnr == pytest.approx(best, abs=1e-3)
+    state = load_state(wanted.output)
+    assert sum(v.numel() for v in state.values()) == 291_324
+    card = read_backbone_card(wanted.output)
+    assert card["data"] == "two photos"
+    assert card["validation"] == [name]
+    assert card["psnr"] == pytest.approx(best, abs=1e-4)
+    assert card["step"] == 6
+    assert card["images"] == 2
+    assert card["config"] == BackboneConfig(
+        scale=2, steps=6, precision="float32", **SMALL
+    ).to_dict()  # fmt: skip
+    assert "cpu" in card["hardware"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resumed_it_is_as_if_it_had_not_been_interrupted(
+    photos: list, tmp_path: Path, precision: str
+) -> None:
+    """Bit for bit: weights, moving average, moments, best; also across the change of the loss."""
+    states = []
+    for name, stops in {"whole": [None], "parts": [3, 5, None]}.items():
+        (tmp_path / name).mkdir()
+        wanted = request(photos, tmp_path / name, steps=12, mse_share=0.4, precision=precision)
+        for until in stops:
+            run(wanted, until)
+            state = TrainingState.load(wanted.state_path)
+            wanted = replace(wanted, state=state)
+        states.append(state)
+    whole, parts = states
+    assert parts.about["step"] == whole.about["step"] == 12
+    assert parts.about["best_psnr"] == whole.about["best_psnr"]
+    for entry in ("step", "loss", "psnr"):
+        pairs = zip(whole.about["history"], parts.about["history"], strict=True)
+        assert entry == "loss" or all(a[entry] == b[entry] for a, b in pairs)
+    assert whole.tensors.keys() == parts.tensors.keys() == {"network", "average", "best", "adam"}
+    for part, tensors in whole.tensors.items():
+        assert tensors.keys() == parts.tensors[part].keys()
+        for key, value in tensors.items():
+            assert torch.equal(value, parts.tensors[part][key]), (part, key)
+    files = [load_state(tmp_path / name / "mine.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
+
+
+def test_the_state_is_written_from_time_to_time(
+    photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that even a crash loses little."""
+    monkeypatch.setattr(backbone_training, "SAVE_SECONDS", 0.0)
+    wanted = request(photos, tmp_path, steps=1000, validations=1)
+    steps = iter_train_backbone(wanted)
+    first = next(steps)
+    assert TrainingState.load(wanted.state_path).about["step"] == first.step == 10
+    second = next(steps)
+    assert TrainingState.load(wanted.state_path).about["step"] == second.step == 20
+    steps.close()
+    assert not wanted.output.exists()
+
+
+def test_more_hours_go_on_at_the_rate_of_a_longer_training() -> None:
+    config = BackboneConfig(hours=2, rate=1e-3, rise=0)
+    assert config.rate_at(1, config.done(1, 3600)) == pytest.approx(0.5e-3)
+    assert config.rate_at(1, config.done(1, 7200)) == pytest.approx(0, abs=1e-12)
+    longer = replace(config, hours=4)
+    assert longer.rate_at(1, longer.done(1, 7200)) == pytest.approx(0.5e-3)
+    assert longer.done(1, 10**6) == 1
+    by_steps = replace(config, steps=10)
+    assert by_steps.done(5, 10**6) == 0.5
+    rising = replace(config, rise=3)
+    assert [rising.rate_at(k, 0) for k in range(5)] == pytest.approx(
+        [0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3]
+    )
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_started_from_a_network_of_the_same_scale_it_is_that_network(
+    official_folder: Path, scale: int
+) -> None:
+    source = open_backbone(official_folder / f"CFSR_x{scale}.pth")
+    started = started_from(source, CFSRConfig(scale=scale)).eval()
+    x = torch.rand(1, 3, 24, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(started(x), source(x), rtol=1e-5, atol=1e-5)
+    edges = [p for n, p in started.named_parameters() if "edge_scale" in n]
+    assert len(edges) == 12
+    assert all(p.requires_grad for p in edges)
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 3), (2, 4), (4, 2), (3, 4)])
+def test_started_from_another_scale(official_folder: Path, old: int, new: int) -> None:
+    """The body as it is; each output pixel as the nearest one of the other scale."""
+    source = open_backbone(official_folder / f"CFSR_x{old}.pth")
+    started = started_from(source, CFSRConfig(scale=new)).eval()
+    kept = source.state_dict()
+    for name, value in started.merge().state_dict().items():
+        assert name.startswith("upsample") or torch.equal(value, kept[name])
+    x = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        was, is_ = source(x), started(x)
+    nearest = ((torch.arange(16 * new) + 0.5) * old / new).long()
+    expected = was[:, :, nearest][:, :, :, nearest]
+    torch.testing.assert_close(is_, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_from_another_scale_starts_well(
+    official_folder: Path, photos: list, tmp_path: Path
+) -> None:
+    """A few steps from x4 beat a few steps from nothing."""
+    init = open_backbone(official_folder / "CFSR_x4.pth")
+    wanted = request(photos, tmp_path, steps=10, rate=1e-4)
+    fresh = run(wanted)[-1].best
+    started = run(replace(wanted, init=init))[-1].best
+    assert started is not None
+    assert fresh is not None
+    assert started > fresh + 10
+
+
+def test_the_last_part_has_another_loss(
+    photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("l1_loss", "mse_loss"):
+        original = getattr(torch.nn.functional, name)
+
+        def spy(*a: torch.Tensor, name: str = name, original=original) -> torch.Tensor:
+            used.append(name)
+            return original(*a)
+
+        monkeypatch.setattr(backbone_training.F, name, spy)
+    run(request(photos, tmp_path, steps=10, batch=1, mse_share=0.3))
+    assert used == ["l1_loss"] * 7 + ["mse_loss"] * 3
+
+
+def test_half_precision_is_half_the_size_and_nearly_as_good(
+    official_folder: Path, photos: list, tmp_path: Path
+) -> None:
+    network = open_backbone(official_folder / "CFSR_x2.pth")
+    path = save_backbone(tmp_path / "half.safetensors", network.state_dict(), {}, half=True)
+    assert path.stat().st_size < 0.61e6
+    half = open_backbone(path)
+    assert half.conv_first.weight.dtype == torch.float32
+    before, after = (evaluate_backbone(n, photos) for n in (network, half))
+    for name in before:
+        assert after[name] == pytest.approx(before[name], abs=0.002)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = request(photos, tmp_path, steps=4)
+    run(wanted)
+    before = wanted.state_path.read_bytes()
+    state = TrainingState.load(wanted.state_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(WeightsError, match=r"can't be written .*No space left"):
+        run(replace(wanted, config=replace(wanted.config, steps=8), state=state))
+    assert wanted.state_path.read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:
+    wanted = request(photos, tmp_path, steps=2)
+    run(wanted)
+    with pytest.raises(ArchitectureError, match="a backbone goes to --init"):
+        TrainingState.load(wanted.output)
+    whole = wanted.state_path.read_bytes()
+    wanted.state_path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TruncatedWeightsError):
+        TrainingState.load(wanted.state_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"scale": 5}, ScaleError, "2, 3 or 4"),
+        ({"hours": 0}, OptionError, "hours between 0"),
+        ({"steps": 0}, OptionError, "steps of at least 1, got 0"),
+        ({"batch": 2.5}, OptionError, "batch of at least 1, got 2.5"),
+        ({"patch": 4}, OptionError, "patch of at least 8"),
+        ({"rate": 2.0}, OptionError, "rate between 0 and 1, got 2.0"),
+        ({"mse_share": 1.5}, OptionError, "mse_share"),
+        ({"average": 1.0}, OptionError, "average"),
+        ({"precision": "float16"}, OptionError, "precision"),
+    ],
+)
+def test_a_recipe_that_can_not_be(options: dict, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        BackboneConfig(**options)
+
+
+def test_the_recipe_as_plain_values() -> None:
+    config = BackboneConfig(scale=3, hours=7, seed=4)
+    assert BackboneConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert BackboneConfig.from_dict({**config.to_dict(), "of another version": 1}) == config
+    assert config.on("cuda:1").precision == "bfloat16"
+    assert config.on("cuda").patch == 64
+    assert replace(config, patch=24).on("cpu").patch == 24
+
+
+def read(folder: Path, scale: int = 2) -> Pairs:
+    steps = iter_pairs(folder, scale)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_images_of_a_folder(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (31, 40, 3), np.uint8)
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    Image.fromarray(colour[..., 0]).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"nonsense")
+    found = read(tmp_path)
+    assert found.names == ["a.png", "b.png"]
+    assert np.array_equal(found.pairs[0][1], colour[:30])
+    assert np.array_equal(found.pairs[1][1], colour[:30, :, :1].repeat(3, 2))
+    assert [note.split(":")[0] for note in found.notes] == [str(tmp_path / "c.png")]
+    train, held_out = found.split(seed=1)
+    assert sorted(train.names + held_out.names) == found.names
+    assert len(held_out.names) == 1
+    with pytest.raises(ImageError, match="at least two images"):
+        train.split(1)
+    with pytest.raises(FileFormatError, match="no such file|found none"):
+        read(tmp_path / "nowhere")
+
+
+def test_the_network_of_the_best_validation_is_kept(
+    photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([20.0, 25.0, 22.0])
+    monkeypatch.setattr(
+        backbone_training, "evaluate_backbone", lambda network, images: {"x": next(values)}
+    )
+    wanted = request(photos, tmp_path, steps=6, validations=3)
+    steps = iter_train_backbone(wanted)
+    kept = []
+    for progress in steps:
+        kept.append((progress.psnr, progress.best, read_backbone_card(wanted.output)["step"]))
+    assert kept == [(20.0, 20.0, 2), (25.0, 25.0, 4), (22.0, 25.0, 4)]
+    best = CFSR(CFSRConfig(scale=2))
+    best.load_state_dict(TrainingState.load(wanted.state_path).tensors["best"])
+    written = load_state(wanted.output)
+    assert all(torch.equal(v, written[k]) for k, v in best.state_dict().items())

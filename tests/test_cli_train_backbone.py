@@ -1,0 +1,177 @@
+"""`napari-cfsr train-backbone`."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from napari_cfsr.cli import main
+from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card
+from napari_cfsr.core.checkpoints import open_backbone
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--batch", 1, "--patch", 16, "--validations", 1, "--rise", 1)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process; exit status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main(["train-backbone", *(str(a) for a in arguments)])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        torch.set_flush_denormal(False)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pieces of a photo, and a file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    image = skimage.data.astronaut()
+    for i in range(4):
+        Image.fromarray(image[100 * i : 100 * i + 96, 150:278]).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"nonsense")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("validation")
+    Image.fromarray(skimage.data.chelsea()[50:130, 100:180]).save(folder / "cat.png")
+    return folder
+
+
+def test_from_nothing_to_a_backbone_of_another_scale(
+    run: Run, photos: Path, validation: Path, tmp_path: Path
+) -> None:
+    x2, x4 = tmp_path / "x2.safetensors", tmp_path / "x4.safetensors"
+    common = ("--data", photos, "--validation", validation, *QUICK, "--steps", 6)
+    status, out, err = run(*common, "--scale", 2, "--output", x2)
+    assert (status, re.sub(r"[\d.]+ dB", "N dB", out)) == (
+        0, f"{x2}: N dB on the validation images\n"
+    )  # fmt: skip
+    assert "broken.png: not an image, or damaged" in err
+    assert re.search(r"step 6, loss \S+, rate \S+, \S+ images/s, validation \d+\.\d{3} dB", err)
+    status, out, err = run(*common, "--output", x4, "--init", x2, "--json", "--half")
+    assert status == 0, err
+    record = json.loads(out)
+    assert record["path"] == str(x4)
+    assert record["finished"] is True
+    card = read_backbone_card(x4)
+    assert (card["scale"], card["init"], card["step"]) == (4, "x2.safetensors", 6)
+    assert card["data"] == photos.name
+    assert card["validation"] == ["cat.png"]
+    assert card["psnr"] == pytest.approx(record["psnr"], abs=1e-3)
+    assert open_backbone(x4).config.scale == 4
+
+
+def test_without_validation_images_some_are_held_out(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "x3.safetensors"
+    status, _, err = run(
+        "--data", photos, *QUICK, "--steps", 2, "--scale", 3, "--output", output, "--seed", 2
+    )
+    assert status == 0, err
+    card = read_backbone_card(output)
+    assert card["images"] == 3
+    assert len(card["validation"]) == 1
+
+
+def test_resumed_with_the_options_of_before(
+    run: Run, photos: Path, validation: Path, tmp_path: Path
+) -> None:
+    output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
+    common = ("--data", photos, "--validation", validation, "--output", output)
+    assert run(*common, *QUICK, "--scale", 2, "--steps", 3, "--rate", 0.001)[0] == 0
+    status, out, err = run(*common, *QUICK, "--scale", 2)
+    assert (status, out) == (2, "")
+    assert f"{state} exists: go on with --resume {state}, or pass --overwrite" in err
+    assert run(*common, "--resume", state, "--steps", 5)[0] == 0
+    about = TrainingState.load(state).about
+    assert about["step"] == 5
+    assert (about["config"]["rate"], about["config"]["patch"]) == (0.001, 16)
+    status, _, err = run(*common, "--resume", state, "--scale", 4)
+    assert status == 2
+    assert "expected the scale of the state, 2, got 4" in err
+    status, _, err = run(*common, "--resume", output)
+    assert status == 2
+    assert "a backbone goes to --init" in err
+    assert run(*common, *QUICK, "--scale", 2, "--steps", 1, "--overwrite")[0] == 0
+    assert TrainingState.load(state).about["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--scale", 5), "expected scale 2, 3 or 4"),
+        (("--output", "mine.pth"), "expected --output with the ending .safetensors"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--patch", 200), "expected images of at least 800 pixels to each side"),
+        (("--init", "nowhere.safetensors"), "no such file"),
+        (("--rate", 7), "expected rate between 0 and 1"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(
+    run: Run, photos: Path, validation: Path, tmp_path: Path, options: tuple, text: str
+) -> None:
+    given = {"--data": photos, "--validation": validation, "--output": tmp_path / "a.safetensors"}
+    given |= {"--steps": 1, **dict([options])}
+    status, out, err = run(*(x for pair in given.items() for x in pair))
+    assert (status, out) == (2, "")
+    assert text in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_starting_from_the_official_weights_is_said(
+    run: Run, photos: Path, validation: Path, tmp_path: Path, official_folder: Path
+) -> None:
+    init = official_folder / "CFSR_x2.pth"
+    status, _, err = run(
+        "--data", photos, "--validation", validation, *QUICK, "--steps", 1, "--scale", 2,
+        "--init", init, "--output", tmp_path / "a.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    assert "what starts from the official weights is derived from them" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_nothing_is_lost(
+    run: Run, photos: Path, validation: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
+    common = ("--data", photos, "--validation", validation, "--output", output)
+    options = [str(x) for x in (*common, *QUICK, "--scale", 2, "--hours", 1, "--validations", 9999)]
+    command = [sys.executable, "-m", "napari_cfsr.cli", "train-backbone", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"stopped; nothing is lost: go on with --resume {state}" in err
+    step = TrainingState.load(state).about["step"]
+    assert step > 0
+    status, _, err = run(*common, "--resume", state, "--steps", step + 2)
+    assert status == 0, err
+    assert TrainingState.load(state).about["step"] == step + 2
