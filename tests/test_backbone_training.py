@@ -316,7 +316,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     assert len(held_out.names) == 1
     with pytest.raises(ImageError, match="at least two images"):
         train.split(1)
-    with pytest.raises(FileFormatError, match="no such file|found none"):
+    with pytest.raises(FileFormatError, match=r"no such file|found none"):
         read(tmp_path / "nowhere")
 
 
