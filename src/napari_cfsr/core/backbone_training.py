@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from napari_cfsr.core.backbone_config import BackboneConfig
 from napari_cfsr.core.backbone_data import Pair, UInt8
 from napari_cfsr.core.backbone_files import TrainingState, save_backbone
+from napari_cfsr.core.backbone_start import fresh, started_from
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.cpu_gradients import Gradients
 from napari_cfsr.core.engines import choose_device, domain_errors
@@ -158,33 +159,6 @@ def evaluate_backbone(network: CFSR, images: Sequence[Named]) -> dict[str, float
     return found
 
 
-def started_from(source: CFSR, config: CFSRConfig) -> CFSR:
-    """A network in training form with the body of a merged one, which may be of another scale.
-
-    The head of another scale is taken over phase by phase: each output pixel starts with the
-    weights of the nearest one of the other scale.
-    """
-    network = CFSR(replace(config, merged=False))
-    state = network.state_dict()
-    given = source.state_dict()
-    head = ("upsample.0.weight", "upsample.0.bias")
-    state.update({k: v.clone() for k, v in given.items() if k not in head})
-    for name in head:
-        state[name] = _resampled(given[name], source.config.scale, config.scale)
-    for name in state:
-        if name.endswith(".edge_scale"):  # branches that start at nothing leave the output as it is
-            state[name] = torch.zeros_like(state[name])
-    network.load_state_dict(state)
-    return network
-
-
-def _resampled(head: Tensor, old: int, new: int) -> Tensor:
-    """[3*old*old,...] to [3*new*new,...]: output channels are colour, row, column."""
-    phases = head.reshape(3, old, old, *head.shape[1:])
-    nearest = ((torch.arange(new) + 0.5) * old / new).long()
-    return phases[:, nearest][:, :, nearest].reshape(3 * new * new, *head.shape[1:]).clone()
-
-
 class _BackboneTraining:
     def __init__(self, request: BackboneRequest, device: str) -> None:
         self.request, self.device = request, device
@@ -207,7 +181,7 @@ class _BackboneTraining:
     def _network(self) -> CFSR:
         config = CFSRConfig(scale=self.config.scale, merged=False)
         if self.request.init is None:
-            return CFSR(config)
+            return fresh(config)
         return started_from(self.request.init, config)
 
     # the loop
