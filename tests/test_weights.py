@@ -196,16 +196,16 @@ def test_a_bundled_backbone_is_found(ours: Path) -> None:
 
 @pytest.mark.parametrize("download", [True, False])
 def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bool) -> None:
-    """The mirror that every test has refuses connections."""
+    """Nobody agreed to a download, so none is tried."""
     file, notes = weights.find_backbone(2, "auto", download=download)
     assert (file.path, file.kind) == (ours, "bundled")
-    assert len(notes) == 1
-    assert notes[0].startswith("official weights are not to be had here (")
+    assert notes == ["the official weights are not on this machine"]
     model = load_model(2, device="cpu", download=download)
     assert model.info.backbone == "bundled cfsr_x2.safetensors"
     assert model.info.notes == tuple(notes)
     with pytest.raises((DownloadError, WeightsNotFoundError)):
         weights.find_backbone(2, "official", download=download)
+    assert not weights.agreed()  # nothing came
 
 
 def test_auto_prefers_official_weights_and_never_hides_that_they_are_damaged(
@@ -290,6 +290,7 @@ def test_an_import_into_a_folder_that_cannot_be_made_is_one_clear_error(
 # download
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+AGREED = "data/official-weights-agreed"
 
 
 @pytest.fixture
@@ -335,6 +336,47 @@ def sends(body: bytes, length: int | None = None, status: int = 200) -> Answer:
     return answer
 
 
+def publishes(folder: Path) -> Answer:
+    """Answer with the file that is asked for."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sends((folder / Path(request.path).name).read_bytes())(request)
+
+    return answer
+
+
+def test_once_agreed_auto_fetches_the_official_weights(
+    ours: Path,
+    serve: Callable[[Answer], list[str]],
+    official_folder: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of other scales too; where they are not to be had, the bundled one does."""
+    asked = serve(publishes(official_folder))
+    assert weights.find_backbone(2, "auto")[0].kind == "bundled"
+    assert asked == []
+    weights.fetch_official(4)
+    assert weights.agreed()
+    assert "no licence" in (home / AGREED).read_text(encoding="utf-8")
+    assert weights.find_backbone(2, "auto", download=False)[0].kind == "bundled"
+    assert asked == ["/zoo/CFSR_x4.pth"]
+    file, notes = weights.find_backbone(2, "auto")
+    assert (file.kind, notes) == ("official", [])
+    file.path.unlink()
+    monkeypatch.setenv(weights.URL_VARIABLE, "http://127.0.0.1:9/")  # refuses connections
+    file, notes = weights.find_backbone(2, "auto")
+    assert file.kind == "bundled"
+    assert notes[0].startswith("official weights are not to be had here (")
+
+
+def test_where_nothing_is_bundled_auto_fetches_at_once(
+    ours: Path, serve: Callable[[Answer], list[str]], official_folder: Path
+) -> None:
+    serve(publishes(official_folder))
+    assert weights.find_backbone(3, "auto")[0].kind == "official"
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_download_is_kept_in_the_cache_and_not_repeated(
     serve: Callable[[Answer], list[str]], official_folder: Path, home: Path, scale: int
@@ -346,7 +388,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     assert file.path == home / "cache" / f"CFSR_x{scale}.pth"
     assert file.path.read_bytes() == published
     assert (file.kind, file.sha256, notes) == ("official", weights.OFFICIAL_SHA256[scale], [])
-    assert files_below(home) == [f"cache/CFSR_x{scale}.pth"]
+    assert files_below(home) == [f"cache/CFSR_x{scale}.pth", AGREED]
 
     assert {total for _, total in steps} == {SIZES[scale]}
     done = [n for n, _ in steps]
@@ -650,4 +692,4 @@ def test_upscaling_fetches_weights_on_first_use(
     assert "x2 with official CFSR_x2.pth" in out
     assert err == f"napari-cfsr: {weights.OFFICIAL_NOTICE}\n"
     assert asked == ["/zoo/CFSR_x2.pth"]
-    assert files_below(home) == ["cache/CFSR_x2.pth"]
+    assert files_below(home) == ["cache/CFSR_x2.pth", AGREED]

@@ -171,8 +171,9 @@ def find_backbone(
     scale : int
         2, 3 or 4.
     backbone : str or path
-        `"auto"` (official if on this machine or to be had, else bundled), `"official"`,
-        `"bundled"`, the name of an imported backbone, or a file.
+        `"auto"` (official if it is on this machine, or the user once agreed to the download and
+        it can be had; else bundled), `"official"`, `"bundled"`, the name of an imported backbone,
+        or a file.
     download : bool
         Whether the official file may be fetched.
     progress : callable, optional
@@ -194,12 +195,7 @@ def find_backbone(
     if backbone == "official":
         return _official(scale, download, progress), []
     if backbone == "auto":
-        try:
-            return _official(scale, download, progress), []
-        except (WeightsNotFoundError, DownloadError) as error:
-            if bundled_path(scale) is None:
-                raise
-            return _bundled(scale), [f"official weights are not to be had here ({error})"]
+        return _automatic(scale, download, progress)
     path = file_named(backbone)
     if path is not None:
         return WeightsFile(path, sha256_of(path), "file"), []
@@ -210,6 +206,36 @@ def find_backbone(
         f'expected backbone "auto", "official", "bundled", an imported name or a file; '
         f"got {str(backbone)!r}, which is none of them"
     )
+
+
+def _automatic(
+    scale: int, download: bool, progress: Progress | None
+) -> tuple[WeightsFile, list[str]]:
+    """Official weights; bundled ones rather than a download that nobody agreed to."""
+    if bundled_path(scale) is None:
+        return _official(scale, download, progress), []
+    try:
+        return _official(scale, download and agreed(), progress), []
+    except WeightsNotFoundError:
+        note = "the official weights are not on this machine"
+    except DownloadError as error:
+        note = f"official weights are not to be had here ({error})"
+    return _bundled(scale), [note]
+
+
+def agreed() -> bool:
+    """Whether the user once asked for the official weights, knowing where they come from."""
+    return _agreement().is_file()
+
+
+def _agreement() -> Path:
+    return data_folder() / "official-weights-agreed"
+
+
+def _agree() -> None:
+    with suppress(OSError):  # then the question comes again
+        _agreement().parent.mkdir(parents=True, exist_ok=True)
+        _agreement().write_text(f"{OFFICIAL_URL}\n{OFFICIAL_NOTICE}\n", encoding="utf-8")
 
 
 def _bundled(scale: int) -> WeightsFile:
@@ -278,6 +304,8 @@ def _quiet_pooch() -> Iterator[None]:
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     """Download the official weights into the cache, checked; a failure leaves nothing behind.
 
+    Whoever calls it has the user's consent: from then on `auto` fetches other scales, too.
+
     Parameters
     ----------
     scale : int
@@ -317,6 +345,7 @@ def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
         else:  # pooch: the hash differs
             reason = f"what came is not the published file ({error})"
     else:
+        _agree()
         return verified(Path(path), scale)
     raise DownloadError(
         f"{name} could not be downloaded from {url}: {reason}. Nothing was kept. Try again, or get "

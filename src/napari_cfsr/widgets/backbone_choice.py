@@ -24,7 +24,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 TOOLTIPS = {
     "scale": "How many times larger in Y and X.",
     "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
-    "machine, else the ones that ship with this plugin.",
+    "machine, else this plugin's own, which ship with it.",
     "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
 }
 
@@ -88,8 +88,9 @@ class BackboneChoice:
 
     @property
     def fetchable(self) -> bool:
-        """Whether the official weights are what is missing."""
-        return self._missing and self.backbone.value in ("auto", "official")
+        """Whether the official weights would be used if they were here."""
+        scale, backbone = self.scale.value, self.backbone.value
+        return backbone in ("auto", "official") and official_path(scale) is None
 
     @property
     def _missing(self) -> bool:
