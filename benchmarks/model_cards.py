@@ -24,28 +24,30 @@ from napari_cfsr.core.degradation import imresize
 from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.weights import BUNDLED, SCALES, bundled_path, sha256_of
 
+SHOWN = ("batch", "patch", "precision", "rate", "rise", "clip", "average", "seed")
 PAGE = """\
 # CFSR x{scale}, trained by the napari-cfsr project
 
-A backbone for super-resolution by {scale}: CFSR (G. Wu, J. Jiang, J. Jiang, X. Liu, "Transforming Image
-Super-Resolution: A ConvFormer-based Efficient Approach", IEEE TIP 2024), {parameters:,} parameters in
-merged form, trained from scratch; nothing was taken from the authors' weights. Licence: MIT, as the
-package. SHA-256 `{sha}`.
+A backbone for super-resolution by {scale}: CFSR (G. Wu, J. Jiang, J. Jiang, X. Liu, "Transforming
+Image Super-Resolution: A ConvFormer-based Efficient Approach", IEEE TIP 2024), {parameters:,}
+parameters in merged form, trained from scratch; nothing was taken from the authors' weights.
+Licence: MIT, as the package. SHA-256 `{sha}`.
 
-**For**: photos and microscopy images whose LR version is a clean, antialiased reduction. Super-resolved
-pixels are predictions, not measurements: don't measure on them what the LR image does not show. Noise
-is amplified and blur stays; for those, train a refiner.
+**For**: photos and microscopy images whose LR version is a clean, antialiased reduction.
+Super-resolved pixels are predictions, not measurements: don't measure on them what the LR image does
+not show. Noise is amplified and blur stays; for those, train a refiner.
 
 ## Data
 
-{images} photos from {sources} sources, LR made with MATLAB's bicubic. Licences: {licences}. The best
-checkpoint was picked on Kodak24 (unrestricted).
+{images} photos from {sources} sources, LR made with MATLAB's bicubic. Licences: {licences}. The
+best checkpoint was picked on Kodak24 (unrestricted).
 
 ## Recipe
 
-{hours:.2f} hours and {steps:,} steps on {hardware}; {start}. Batches of {batch} patches of {patch}x{patch}
-LR pixels, {precision}; L1, MSE in the last {mse:.0%}; Adam, rate {rate:g} with {rise} steps of warm-up and
-half a cosine down to zero, gradients clipped at {clip:g}, moving average of the weights ({average:g}), seed {seed}.
+{hours:.2f} hours and {steps:,} steps on {hardware}; {start}. Batches of {batch} patches of
+{patch}x{patch} LR pixels, {precision}; L1, MSE in the last {mse:.0%}; Adam, rate {rate:g} with
+{rise} steps of warm-up and half a cosine down to zero, gradients clipped at {clip:g}, moving
+average of the weights ({average:g}), seed {seed}.
 
 ## Figures
 
@@ -61,7 +63,8 @@ Y channel, a border of {scale} pixels left out, clipped and not rounded; PSNR in
 
 ```sh
 napari-cfsr train-backbone --data photos --validation Kodak24 --scale {scale} --hours {planned:g} \\
-    --batch {batch} --patch {patch} --rate {rate:g} --precision {precision} {init}--output cfsr_x{scale}.safetensors
+    --batch {batch} --patch {patch} --rate {rate:g} --precision {precision} \\
+    {init}--output cfsr_x{scale}.safetensors
 ```
 """
 
@@ -122,10 +125,7 @@ def page(data: Path, scale: int, path: Path) -> str:
         planned=config["hours"],
         mse=config["mse_share"],
         rows="\n".join(rows),
-        **{
-            k: config[k] for k in ("batch", "patch", "precision", "rate", "rise", "clip", "average")
-        },
-        seed=config["seed"],
+        **{name: config[name] for name in SHOWN},
     )
 
 
