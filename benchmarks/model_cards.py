@@ -34,8 +34,8 @@ parameters in merged form, trained from scratch; nothing was taken from the auth
 Licence: MIT, as the package. SHA-256 `{sha}`.
 
 **For**: photos and microscopy images whose LR version is a clean, antialiased reduction.
-Super-resolved pixels are predictions, not measurements: don't measure on them what the LR image does
-not show. Noise is amplified and blur stays; for those, train a refiner.
+Super-resolved pixels are predictions, not measurements: don't measure on them what the LR image
+does not show. Noise is amplified and blur stays; for those, train a refiner.
 
 ## Data
 
