@@ -18,17 +18,19 @@ from napari_cfsr.core import backbone_training
 from napari_cfsr.core.backbone_config import BackboneConfig
 from napari_cfsr.core.backbone_data import Pairs, iter_pairs, reduced
 from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card, save_backbone
+from napari_cfsr.core.backbone_start import started_from
 from napari_cfsr.core.backbone_training import (
     BackboneProgress,
     BackboneRequest,
     evaluate_backbone,
     iter_train_backbone,
-    started_from,
 )
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.checkpoints import load_state, open_backbone
+from napari_cfsr.core.cpu_gradients import Gradients
 from napari_cfsr.errors import (
     ArchitectureError,
+    DivergedError,
     FileFormatError,
     ImageError,
     OptionError,
@@ -74,11 +76,12 @@ def test_it_learns(photos: list, tmp_path: Path) -> None:
     seen = run(wanted)
     validated = [p.psnr for p in seen if p.psnr is not None]
     assert len(validated) == 3
-    assert validated[-1] > validated[0] + 1.5
-    assert validated[-1] > 25.5
+    assert validated[-1] > validated[0] + 0.7
+    assert validated[-1] > 30
     assert seen[-1].best == max(validated)
     assert (seen[-1].step, seen[-1].fraction, seen[-1].seconds_left) == (150, 1.0, 0.0)
-    assert seen[0].loss > 2 * seen[-2].loss
+    first, *_, last = [p.loss for p in seen if p.fraction < 0.9]  # L1, all of them
+    assert first > 1.5 * last
     assert all(p.images_per_second > 0 for p in seen)
 
 
@@ -203,7 +206,7 @@ def test_training_from_another_scale_starts_well(
     started = run(replace(wanted, init=init))[-1].best
     assert started is not None
     assert fresh is not None
-    assert started > fresh + 10
+    assert started > fresh + 1
 
 
 def test_the_last_part_has_another_loss(
@@ -251,6 +254,47 @@ def test_a_full_disk_leaves_what_was_there(
         run(replace(wanted, config=replace(wanted.config, steps=8), state=state))
     assert wanted.state_path.read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_gradients_that_are_not_finite_do_no_harm(
+    photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad step is left out; many in a row end the training, and the state is from before."""
+    wanted = request(photos, tmp_path, steps=6)
+    compute = Gradients.compute
+    bad = {3}
+
+    def faulty(self: Gradients, *a: object) -> torch.Tensor:
+        value = compute(self, *a)
+        faulty.calls += 1
+        if faulty.calls in bad:
+            self._parameters[5].grad.fill_(torch.inf)
+        return value
+
+    faulty.calls = 0
+    monkeypatch.setattr(Gradients, "compute", faulty)
+    seen = run(wanted)
+    assert seen[-1].step == 6
+    before = TrainingState.load(wanted.state_path)
+    assert all(torch.isfinite(v).all() for t in before.tensors.values() for v in t.values())
+    bad |= set(range(8, 100))
+    state = replace(wanted, state=before, config=replace(wanted.config, steps=100, validations=1))
+    with pytest.raises(DivergedError, match=r"diverged at step \d+ .* smaller rate"):
+        run(state)
+    after = TrainingState.load(wanted.state_path)
+    assert after.about["step"] == 6
+
+
+def test_tiny_images_are_left_out_by_name(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    for name, size in {"icon": 2, "small": 31, "fine": 40}.items():
+        Image.fromarray(noise[:size, :size]).save(tmp_path / f"{name}.png")
+    found = read(tmp_path, 4)
+    assert found.names == ["fine.png"]
+    assert found.notes == [
+        "icon.png: expected at least 32 pixels to each side, got 2x2",
+        "small.png: expected at least 32 pixels to each side, got 31x31",
+    ]
 
 
 def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from napari_cfsr.cli import main
+from napari_cfsr.cli import main, train_backbone
 from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card
 from napari_cfsr.core.checkpoints import open_backbone
 
@@ -75,6 +77,7 @@ def test_from_nothing_to_a_backbone_of_another_scale(
     record = json.loads(out)
     assert record["path"] == str(x4)
     assert record["finished"] is True
+    assert x4.stat().st_size < 0.65e6 < 1.1e6 < x2.stat().st_size
     card = read_backbone_card(x4)
     assert (card["scale"], card["init"], card["step"]) == (4, "x2.safetensors", 6)
     assert card["data"] == photos.name
@@ -115,8 +118,46 @@ def test_resumed_with_the_options_of_before(
     status, _, err = run(*common, "--resume", output)
     assert status == 2
     assert "a backbone goes to --init" in err
+    output.unlink()
+    status, out, _ = run(*common, "--resume", state, "--json")  # nothing is left to do
+    assert (status, json.loads(out)["path"]) == (0, str(output))
+    assert output.is_file()
+    foreign = tmp_path / "precious.safetensors"
+    foreign.write_text("precious")
+    status, _, err = run(*common[:4], "--output", foreign, "--resume", state, "--steps", 9)
+    assert (status, foreign.read_text()) == (2, "precious")
+    assert f"{foreign} exists" in err
     assert run(*common, *QUICK, "--scale", 2, "--steps", 1, "--overwrite")[0] == 0
     assert TrainingState.load(state).about["step"] == 1
+
+
+def test_resumed_it_validates_on_the_images_of_before(
+    run: Run, photos: Path, validation: Path, tmp_path: Path
+) -> None:
+    """Else the best so far could not be compared, and trained images might validate."""
+    output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
+    common = ("--data", photos, "--output", output)
+    assert run(*common, "--validation", validation, *QUICK, "--scale", 2, "--steps", 2)[0] == 0
+    assert run(*common, "--resume", state, "--steps", 3)[0] == 0
+    assert read_backbone_card(output)["validation"] == ["cat.png"]
+    status, _, err = run(*common, "--validation", photos, "--resume", state, "--steps", 4)
+    assert status == 2
+    assert "expected the validation images of the training that is resumed" in err
+    assert TrainingState.load(state).about["step"] == 3
+
+
+def test_stopped_before_anything_was_told(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not finished, and says so."""
+    stopped = threading.Event()
+    stopped.set()
+    monkeypatch.setattr(train_backbone, "_stopping", lambda: contextlib.nullcontext(stopped))
+    output = tmp_path / "x2.safetensors"
+    status, out, err = run("--data", photos, *QUICK, "--scale", 2, "--output", output, "--json")
+    assert status == 2
+    assert json.loads(out)["finished"] is False
+    assert "nothing is lost" in err
 
 
 @pytest.mark.parametrize(

@@ -356,11 +356,13 @@ def test_once_agreed_auto_fetches_the_official_weights(
     asked = serve(publishes(official_folder))
     assert weights.find_backbone(2, "auto")[0].kind == "bundled"
     assert asked == []
-    weights.fetch_official(4)
+    assert weights.find_backbone(3, "auto")[0].kind == "official"  # there is no other
+    assert not weights.agreed()
+    assert weights.find_backbone(4, "official")[0].kind == "official"
     assert weights.agreed()
     assert "no licence" in (home / AGREED).read_text(encoding="utf-8")
     assert weights.find_backbone(2, "auto", download=False)[0].kind == "bundled"
-    assert asked == ["/zoo/CFSR_x4.pth"]
+    assert asked == ["/zoo/CFSR_x3.pth", "/zoo/CFSR_x4.pth"]
     file, notes = weights.find_backbone(2, "auto")
     assert (file.kind, notes) == ("official", [])
     file.path.unlink()
@@ -368,13 +370,6 @@ def test_once_agreed_auto_fetches_the_official_weights(
     file, notes = weights.find_backbone(2, "auto")
     assert file.kind == "bundled"
     assert notes[0].startswith("official weights are not to be had here (")
-
-
-def test_where_nothing_is_bundled_auto_fetches_at_once(
-    ours: Path, serve: Callable[[Answer], list[str]], official_folder: Path
-) -> None:
-    serve(publishes(official_folder))
-    assert weights.find_backbone(3, "auto")[0].kind == "official"
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -388,7 +383,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     assert file.path == home / "cache" / f"CFSR_x{scale}.pth"
     assert file.path.read_bytes() == published
     assert (file.kind, file.sha256, notes) == ("official", weights.OFFICIAL_SHA256[scale], [])
-    assert files_below(home) == [f"cache/CFSR_x{scale}.pth", AGREED]
+    assert files_below(home) == [f"cache/CFSR_x{scale}.pth"]
 
     assert {total for _, total in steps} == {SIZES[scale]}
     done = [n for n, _ in steps]
@@ -692,4 +687,4 @@ def test_upscaling_fetches_weights_on_first_use(
     assert "x2 with official CFSR_x2.pth" in out
     assert err == f"napari-cfsr: {weights.OFFICIAL_NOTICE}\n"
     assert asked == ["/zoo/CFSR_x2.pth"]
-    assert files_below(home) == ["cache/CFSR_x2.pth", AGREED]
+    assert files_below(home) == ["cache/CFSR_x2.pth"]

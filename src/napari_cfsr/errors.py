@@ -86,6 +86,10 @@ class FileFormatError(CFSRError):
     """An image file can't be read or written."""
 
 
+class DivergedError(CFSRError):
+    """A training has lost its way: gradients that are not finite, many steps in a row."""
+
+
 class NoGainError(CFSRError):
     """A refiner does not beat the frozen backbone on held-out images; nothing was saved."""
 

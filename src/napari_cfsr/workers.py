@@ -19,7 +19,7 @@ from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.core.remote_training import RemoteTraining
 from napari_cfsr.core.trained import Checkpoint, TrainedRefiner, TrainProgress
 from napari_cfsr.core.training_request import TrainRequest
-from napari_cfsr.core.weights import fetch_official
+from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
 from napari_cfsr.training_input import TrainJob, training_data
@@ -195,7 +195,7 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
         token.check()
 
     # pooch calls back from inside one call: the worker can't yield there
-    waiting = _beside(lambda: fetch_official(scale, progress), token.check)
+    waiting = _beside(lambda: find_backbone(scale, "official", True, progress)[0], token.check)
     while True:
         try:
             next(waiting)

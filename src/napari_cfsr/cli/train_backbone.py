@@ -106,11 +106,14 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
     state = TrainingState.load(options.resume) if options.resume else None
     config = _config(options, state.about["config"] if state else {})
     _check_output(options)
+    remembered = dict(state.about["remembered"]) if state else {}
+    if options.validation is None and remembered.get("validation"):
+        options.validation = Path(remembered["validation"])
     init = _init(options.init) if options.init else None
     train, validation = _images(options, config)
-    card = dict(state.about["card"]) if state else {}
-    card.setdefault("init", options.init and options.init.name)
-    card.update(data=options.data.resolve().name, half=options.half)
+    remembered.setdefault("init", options.init and options.init.name)
+    remembered["validation"] = options.validation and str(options.validation.resolve())
+    card = {"init": remembered["init"], "data": options.data.resolve().name, "half": options.half}
     return BackboneRequest(
         train.pairs,
         validation.named,
@@ -120,6 +123,8 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
         init,
         state,
         card,
+        remembered,
+        options.half,
     )
 
 
@@ -146,7 +151,8 @@ def _check_output(options: argparse.Namespace) -> None:
         raise OptionError(f"expected --output with the ending .safetensors, got {output}")
     check_writable(output)
     state = state_path(output)
-    if options.resume or options.overwrite:
+    goes_on = options.resume and options.resume.resolve() == state.resolve()
+    if goes_on or options.overwrite:
         return
     for path in (state, output):
         if path.exists():
@@ -270,9 +276,11 @@ def _finish(
     stopped: bool,
     options: argparse.Namespace,
 ) -> int:
-    over = last is None or last.fraction >= 1
-    best = None if last is None else last.best
-    where = str(request.output) if best is not None else None
+    from napari_cfsr.core.backbone_files import read_backbone_card
+
+    over = not stopped if last is None else last.fraction >= 1
+    card = read_backbone_card(request.output) if request.output.exists() else {}
+    best, where = card.get("psnr"), str(request.output) if card else None
     if options.json:
         step = None if last is None else last.step
         record = {"path": where, "psnr": best, "step": step, "finished": over}

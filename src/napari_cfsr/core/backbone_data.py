@@ -16,6 +16,7 @@ from napari_cfsr.errors import ImageError
 UInt8 = NDArray[np.uint8]
 Pair = tuple[UInt8, UInt8]  # LR, HR
 
+SMALLEST = 8  # LR pixels to each side
 HELD_OUT = 0.05  # share of the images that validate where no folder is named for that
 
 
@@ -84,6 +85,13 @@ def iter_pairs(
             image = source.read()
         except ImageError as error:
             found.notes.append(str(error))
+            continue
+        if min(image.shape[:2]) < SMALLEST * scale:
+            height, width = image.shape[:2]
+            found.notes.append(
+                f"{source.name}: expected at least {SMALLEST * scale} pixels to each side, got "
+                f"{width}x{height}"
+            )
             continue
         rgb = np.broadcast_to(image[..., None], (*image.shape, 3)) if image.ndim == 2 else image
         found.names.append(source.name)

@@ -25,7 +25,7 @@ def fresh(config: CFSRConfig) -> CFSR:
             if isinstance(module, nn.Conv2d):  # keeps the size of what it is given
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         network.conv_after_body.weight *= FAINT
-        head = network.upsample[0].weight
+        head: Tensor = network.upsample.get_parameter("0.weight")
         head *= FAINT
         network.conv_first.weight[:3] = 0
         for colour in range(3):

@@ -7,6 +7,7 @@ sees the patches it would have seen without the interruption.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 import time
@@ -31,12 +32,14 @@ from napari_cfsr.core.cpu_gradients import Gradients
 from napari_cfsr.core.engines import choose_device, domain_errors
 from napari_cfsr.core.metrics import psnr
 from napari_cfsr.core.patches import PatchPool
+from napari_cfsr.errors import DivergedError, OptionError
 
 Named = tuple[str, Pair]
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 BETAS = (0.9, 0.99)
+MOST_LOST = 10  # steps in a row that may be left out
 SAVE_SECONDS = 60.0  # between two states on disk: what a crash of the machine may cost
 
 
@@ -92,6 +95,10 @@ class BackboneRequest:
         To go on from.
     card : dict
         Plain values that go into the file.
+    remembered : dict
+        Plain values that go into the state, for whoever resumes.
+    half : bool
+        Write float16: half the size.
     """
 
     train: Sequence[Pair]
@@ -102,6 +109,8 @@ class BackboneRequest:
     init: CFSR | None = None
     state: TrainingState | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    remembered: dict[str, Any] = field(default_factory=dict)
+    half: bool = False
 
     @property
     def state_path(self) -> Path:
@@ -117,7 +126,10 @@ def state_path(output: Path) -> Path:
 def iter_train_backbone(
     request: BackboneRequest, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[BackboneProgress]:
-    """Train, step by step; the best backbone and the state are on disk whenever it yields.
+    """Train, step by step; yields from time to time.
+
+    The best backbone is on disk from the first validation on; the state is written at every
+    validation, every minute, and at the end.
 
     Parameters
     ----------
@@ -131,6 +143,10 @@ def iter_train_backbone(
         No image is large enough for a patch.
     WeightsError
         A file can't be written.
+    OptionError
+        The state was validated on other images.
+    DivergedError
+        The gradients are no longer finite; the state on disk is from before.
     OutOfMemoryError, DeviceError
     """
     device = choose_device(request.device)
@@ -172,7 +188,9 @@ class _BackboneTraining:
         assert self.config.patch is not None
         self.pool = PatchPool(request.train, self.config.scale, self.config.patch, device)
         self.step, self.seconds = 0, 0.0
+        self.lost = 0  # steps in a row whose gradients were not finite
         self.best: dict[str, Tensor] = {}
+        self.best_card: dict[str, Any] = {}
         self.best_psnr: float | None = None
         self.history: list[dict[str, float]] = []
         if request.state is not None:
@@ -187,6 +205,8 @@ class _BackboneTraining:
     # the loop
 
     def run(self, stop: Callable[[], bool]) -> Iterator[BackboneProgress]:
+        if self.best and not self.request.output.exists():
+            save_backbone(self.request.output, self.best, self.best_card, self.request.half)
         saved = began = time.perf_counter()
         first, losses = self.step, list[Tensor]()
         batch = self.config.batch or 1
@@ -241,10 +261,23 @@ class _BackboneTraining:
             return criterion(sr.float(), hr)
 
         loss = self.gradients.compute(loss_of, lr, hr)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        if not torch.isfinite(norm):  # such a step would leave nothing but NaN
+            self._lose(float(loss))
+            return loss
+        self.lost = 0
         self.optimiser.step()
         self.average.update_parameters(self.network)
         return loss
+
+    def _lose(self, loss: float) -> None:
+        """Count a step that is left out; too many in a row end the training."""
+        self.lost += 1
+        if self.lost > MOST_LOST:
+            raise DivergedError(
+                f"the training diverged at step {self.step} (loss {loss:g}, gradients not finite): "
+                f"go on from {self.request.state_path} with a smaller rate"
+            )
 
     def _average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         """Exponential moving average; of a few steps only, while there are only a few."""
@@ -266,6 +299,8 @@ class _BackboneTraining:
 
     def _validate(self, loss: float) -> float:
         network = self.merged()
+        if self.request.half:
+            network = network.half().float()  # as it will be when it is loaded
         found = float(np.mean(list(evaluate_backbone(network, self.request.validation).values())))
         self.history.append(
             {
@@ -275,10 +310,11 @@ class _BackboneTraining:
                 "psnr": round(found, 5),
             }
         )
-        if self.best_psnr is None or found > self.best_psnr:
+        if math.isfinite(found) and (self.best_psnr is None or found > self.best_psnr):
             self.best_psnr = found
             self.best = {k: v.cpu().clone() for k, v in network.state_dict().items()}
-            save_backbone(self.request.output, self.best, self._card())
+            self.best_card = self._card()
+            save_backbone(self.request.output, self.best, self.best_card, self.request.half)
         return found
 
     def _card(self) -> dict[str, Any]:
@@ -329,15 +365,23 @@ class _BackboneTraining:
                 "best_psnr": self.best_psnr,
                 "history": self.history,
                 "config": self.config.to_dict(),
-                "card": self.request.card,
+                "best_card": self.best_card,
+                "validation": _fingerprint(self.request.validation),
+                "remembered": self.request.remembered,
             },
         )
 
     def _resume(self, state: TrainingState) -> None:
         about = state.about
+        if about["validation"] != _fingerprint(self.request.validation):
+            raise OptionError(
+                "expected the validation images of the training that is resumed, got others: the "
+                "best so far could not be compared. Name the same folder, or start a new training "
+                "with --init"
+            )
         self.step, self.seconds = about["step"], about["seconds"]
         self.best_psnr, self.history = about["best_psnr"], about["history"]
-        self.best = state.tensors.get("best", {})
+        self.best, self.best_card = state.tensors.get("best", {}), about["best_card"]
         self.network.load_state_dict(state.tensors["network"])
         average: Any = self.average.module
         average.load_state_dict(state.tensors["average"])
@@ -351,6 +395,15 @@ class _BackboneTraining:
             moments.setdefault(int(number), {})[key] = value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _fingerprint(images: Sequence[Named]) -> str:
+    """Hash of names and pixels."""
+    digest = hashlib.sha256()
+    for name, (lr, hr) in images:
+        digest.update(f"{name} {hr.shape} {lr.shape}".encode())
+        digest.update(hr.tobytes())
+    return digest.hexdigest()
 
 
 def _unit(image: UInt8, device: torch.device) -> Tensor:

@@ -193,7 +193,11 @@ def find_backbone(
     if backbone == "bundled":
         return _bundled(scale), []
     if backbone == "official":
-        return _official(scale, download, progress), []
+        was_here = official_path(scale) is not None
+        file = _official(scale, download, progress)
+        if not was_here:  # who names them agrees to fetch them
+            _agree()
+        return file, []
     if backbone == "auto":
         return _automatic(scale, download, progress)
     path = file_named(backbone)
@@ -224,7 +228,7 @@ def _automatic(
 
 
 def agreed() -> bool:
-    """Whether the user once asked for the official weights, knowing where they come from."""
+    """Whether the user once asked for the official weights by that name, or by the button."""
     return _agreement().is_file()
 
 
@@ -304,8 +308,6 @@ def _quiet_pooch() -> Iterator[None]:
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     """Download the official weights into the cache, checked; a failure leaves nothing behind.
 
-    Whoever calls it has the user's consent: from then on `auto` fetches other scales, too.
-
     Parameters
     ----------
     scale : int
@@ -345,7 +347,6 @@ def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
         else:  # pooch: the hash differs
             reason = f"what came is not the published file ({error})"
     else:
-        _agree()
         return verified(Path(path), scale)
     raise DownloadError(
         f"{name} could not be downloaded from {url}: {reason}. Nothing was kept. Try again, or get "
