@@ -25,6 +25,7 @@ class Plane:
     name: str
     group: str
     make: Callable[[], np.ndarray]
+    site: str = ""
 
     def read(self) -> np.ndarray:
         return self.make()
@@ -33,7 +34,9 @@ class Plane:
 def planes(images: list[np.ndarray], groups: list[str] | None = None) -> tuple[Plane, ...]:
     """Images in [0,1], each of a group of its own unless `groups` are given."""
     return tuple(
-        Plane(f"image {i}", groups[i] if groups else f"image {i}", lambda image=image: image)  # type: ignore[misc]
+        Plane(
+            f"image {i}", groups[i] if groups else f"image {i}", lambda image=image: image, f"Z{i}"
+        )  # type: ignore[misc]
         for i, image in enumerate(images)
     )
 

@@ -171,7 +171,7 @@ def test_the_noise_is_fresh_at_every_step(gray: Bench) -> None:
     assert abs(noise[bright].mean()) < 0.01
     measured = prepare_same(gray)
     trained = made(measured, "input")
-    assert trained._batch(2, 24, reduced=True)[0].tobytes() != lr[0].tobytes()
+    assert trained._batch(8, 32, reduced=True)[0].tobytes() != lr[0].tobytes()
 
 
 def prepare_same(bench: Bench) -> Bench:

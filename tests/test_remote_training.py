@@ -32,6 +32,7 @@ from napari_cfsr.errors import (
     ImageError,
     ModelProcessError,
     OutOfMemoryError,
+    UnexpectedError,
 )
 
 from . import fake_training
@@ -204,6 +205,26 @@ def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
     monkeypatch.setattr(remote_training, "COMMAND", ("-P", "-c", "raise SystemExit('no luck')"))
     with pytest.raises(ModelProcessError, match=r"\(exit status 1\): no luck\. It had found"):
         finish(fake.steps(request()))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (MemoryError(), OutOfMemoryError, "no memory is left to send the images"),
+        (TypeError("no pickle"), UnexpectedError, r"could not be sent .*no pickle"),
+    ],
+)
+def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
+    """Else the process would wait for them, and the window for the process, for ever."""
+
+    def fail(value: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_training, "pack", fail)
+        with pytest.raises(kind, match=text):
+            finish(fake.steps(request()))
+    assert finish(fake.steps(request())) is not None
 
 
 def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:

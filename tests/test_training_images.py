@@ -20,7 +20,7 @@ from PIL import Image
 
 from napari_cfsr.core.degradation import imresize
 from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import TrainData, array_data, folder_data
+from napari_cfsr.core.training_data import TrainData, array_data, array_sources, folder_data
 from napari_cfsr.core.training_images import (
     CONTEXT,
     GAP,
@@ -32,6 +32,7 @@ from napari_cfsr.core.training_images import (
     matched,
     prepare,
 )
+from napari_cfsr.core.training_request import TrainRequest
 from napari_cfsr.core.training_split import MOST_IMAGES, ROLES, Part, split
 from napari_cfsr.errors import ImageError
 
@@ -57,7 +58,7 @@ def stacks(sizes: list[int]) -> TrainData:
     """Groups of so many planes; nothing is read."""
     groups = [f"stack {g}" for g, size in enumerate(sizes) for _ in range(size)]
     return TrainData(
-        tuple(Plane(f"{g} [Z{i}]", g, lambda: texture()) for i, g in enumerate(groups))
+        tuple(Plane(f"{g} [Z{i}]", g, lambda: texture(), f"Z{i}") for i, g in enumerate(groups))
     )
 
 
@@ -91,6 +92,49 @@ def test_stacks_are_split_by_runs_of_planes(sizes: list[int], share: float, seed
         changes = sum(roles[i] != roles[(i + 1) % size] for i in range(size))
         assert changes == 3  # one run for each role, around the stack
         first += size
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "places"),
+    [
+        ("CZYX", (2, 10), "Z"),
+        ("ZCYX", (10, 2), "Z"),
+        ("TZYX", (4, 5), "Z"),
+        ("TCZYX", (3, 2, 6), "Z"),
+        ("TCYX", (6, 2), "T"),
+        ("TYX", (6,), "T"),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_channels_and_times_of_one_place_have_one_role(
+    axes: str, shape: tuple[int, ...], places: str, seed: int
+) -> None:
+    """They look alike: a gain on one channel of what was trained on in another proves nothing."""
+    stack = np.random.default_rng(0).random((*shape, 70, 70), np.float32)
+    data = TrainData(tuple(array_sources(stack, "stack", axes)))
+    parts = split(data, TrainConfig(seed=seed))
+    assert sorted(p.index for p in parts) == list(range(len(data.hr)))
+    roles: dict[str, set[str]] = {}
+    for part in parts:
+        (place,) = re.findall(rf"{places}\d+", data.hr[part.index].name)
+        roles.setdefault(place, set()).add(part.role)
+    assert all(len(found) == 1 for found in roles.values())
+    assert set().union(*roles.values()) == set(ROLES)
+    notes = prepare(TrainRequest(TrainData(data.hr), {"scale": 2}, TrainConfig(seed=seed))).notes
+    assert any("other times" in note for note in notes) == (places == "T")
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("CYX", (3,)), ("CYX", (8,)), ("CZYX", (3, 2))])
+def test_channels_of_few_places_are_split_by_the_same_area(
+    axes: str, shape: tuple[int, ...]
+) -> None:
+    stack = np.random.default_rng(0).random((*shape, 200, 300), np.float32)
+    data = TrainData(tuple(array_sources(stack, "stack", axes)))
+    for seed in range(4):
+        parts = split(data, TrainConfig(seed=seed))
+        areas = {(p.role, p.area) for p in parts}
+        assert len(areas) == 3
+        assert len(parts) == 3 * len(data.hr)
 
 
 @given(st.integers(1, 2), seeds)
@@ -355,8 +399,28 @@ def test_nan(value: float) -> None:
     )
 
 
+def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    hr = texture(160, 160, seed)
+    return imresize(hr, 0.5), hr
+
+
+@pytest.mark.parametrize("how", [{}, {"match": False}])
+def test_pairs_of_different_scenes_are_refused(data: Path, how: dict) -> None:
+    """Else the matched HR image would be flat, and a refiner that paints gray worth using."""
+    pairs = measured(data)
+    mixed = [(lr, pairs[i - 1][1]) for i, (lr, _) in enumerate(pairs)]
+    for wrong in (mixed, [(1 - lr, hr) for lr, hr in pairs]):
+        with pytest.raises(
+            ImageError, match=r"same scene, correlation at least 0\.3, got -?[01]\.\d"
+        ):
+            prepare(request(array_data([], wrong, (0, 1)), **how))
+    noise = np.random.default_rng(0).normal(0, 0.2, pairs[0][0].shape).astype(np.float32)
+    noisy = [(lr + noise, hr) for lr, hr in pairs]  # far more noise than image
+    assert prepare(request(array_data([], noisy, (0, 1)), **how)).train
+
+
 def test_pairs_that_do_not_fit() -> None:
-    good = [(texture(80, 80, i), texture(160, 160, i)) for i in range(4)]
+    good = [pair(i) for i in range(4)]
     for lr, hr in [
         (texture(80, 80), texture(200, 160)),
         (texture(80, 80), texture(80, 80)),
@@ -369,7 +433,7 @@ def test_pairs_that_do_not_fit() -> None:
 
 
 def test_as_many_lr_as_hr() -> None:
-    good = array_data([], [(texture(80, 80, i), texture(160, 160, i)) for i in range(4)])
+    good = array_data([], [pair(i) for i in range(4)])
     assert good.lr is not None
     with pytest.raises(ImageError, match="expected an HR image for each LR image, got 4 and 3"):
         prepare(request(replace(good, lr=good.lr[:3])))
@@ -435,7 +499,7 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
     """Planes that are black where they are named."""
     black = np.zeros((160, 160), np.float32)
     hr = [
-        Plane(s.name, s.group, (lambda: black) if i in bad else s.make)  # type: ignore[attr-defined]
+        Plane(s.name, s.group, (lambda: black) if i in bad else s.make, s.site)  # type: ignore[attr-defined]
         for i, s in enumerate(data.hr)
     ]
     return TrainData(tuple(hr))

@@ -24,6 +24,7 @@ from napari_cfsr.core import remote_training
 from napari_cfsr.core.checkpoints import read_refiner_card
 from napari_cfsr.core.degradation import degrade, imresize
 from napari_cfsr.core.remote_training import THREAD
+from napari_cfsr.core.training_config import TrainConfig
 from napari_cfsr.core.weights import OFFICIAL_SHA256, data_folder
 from napari_cfsr.widgets.training import TrainWidget
 from napari_cfsr.widgets.training_fields import PRESET, SOURCES, TOOLTIPS
@@ -283,6 +284,8 @@ def test_pause_takes_no_processor_time_and_resume_goes_on(opened, fake, qtbot) -
     widget.controls.pause_button.click()
     qtbot.wait(300)
     widget.controls.stop_button.click()  # also ends the pause
+    assert not widget.controls.is_paused
+    assert widget.controls.pause_button.text() == "Pause"
     wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."
 
@@ -550,9 +553,7 @@ def test_it_says_what_is_missing_before_anything_starts(opened, tmp_path) -> Non
 def test_the_fields_ask_for_what_they_say(opened) -> None:
     _, widget = opened(noise(64, 64))
     config = widget.form.config()
-    assert config == replace(config, **dict.fromkeys(("steps", "rate", "seed", "loss")))
-    assert config.degradation.photons is config.degradation.jpeg is None
-    assert config.memory == 1024 * 10**6
+    assert config == TrainConfig()  # what the command line and Python do, unless told otherwise
     choose(
         widget, kernel="area", blur=0.7, photons=80, read_noise=0.02, offset=0.1, gain=2,
         jpeg=70, seed=0, reduce=2, preset="benchmark", placement="input", loss="l1+fft",
@@ -568,7 +569,7 @@ def test_the_fields_ask_for_what_they_say(opened) -> None:
     assert (recipe.steps, recipe.batch, recipe.patch, recipe.every) == (7, 3, 20, 2)
     assert (recipe.patience, recipe.ema, recipe.warm_steps) == (4, 0.5, 0)
     assert (config.seed, config.reduce, config.held_out) == (0, 2, 0.3)
-    assert (config.intensity, config.memory, config.preset) == ("percentile", 64e6, "benchmark")
+    assert (config.intensity, config.memory, config.preset) == ("percentile", 64 * 2**20, "benchmark")
 
 
 def test_fields_of_the_recipe_show_what_the_preset_has(opened) -> None:
@@ -739,6 +740,23 @@ def test_noise_is_estimated_from_a_real_layer(opened, cells, qtbot) -> None:
     assert widget.form.blur.value < 0.5
     assert widget.controls.status.text().startswith("Estimated: bicubic, ")
     assert "edit it" in widget.controls.status.text()
+
+
+def test_noise_is_estimated_in_the_units_of_the_whole_stack(opened, cells, qtbot) -> None:
+    """A dim slice by itself would seem to have ten times the photons' noise."""
+    viewer, widget = opened(*cells)
+    rng = np.random.default_rng(0)
+    clean = imresize(np.tile(np.concatenate(cells), (1, 2)) / 255, 0.5).clip(0, 1)
+    slices = [rng.poisson(200 * part * clean) * 50.0 for part in (1.0, 0.5)]
+    viewer.add_image(np.stack(slices).astype(np.uint16), name="real")
+    choose(widget, gain=2, jpeg=50)
+    widget.form.real.value = viewer.layers["real"]
+    viewer.dims.set_current_step(0, 1)
+    widget.form.estimate_button.click()
+    wait(qtbot, widget)
+    full = 200 * np.max(slices[0]) / (50.0 * 200)  # photons at the brightest of the stack
+    assert widget.form.photons.value == pytest.approx(full, rel=0.35)
+    assert (widget.form.gain.value, widget.form.jpeg.value) == (1, 0)
 
 
 def test_estimating_from_nothing_is_said_and_the_form_works_again(opened, qtbot) -> None:

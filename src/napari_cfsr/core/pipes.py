@@ -15,13 +15,14 @@ CHUNK = 2**22  # bytes; small enough that no other thread waits for a copy
 
 def send(stream: BinaryIO, message: Any, arrays: dict[str, NDArray[Any]] | None = None) -> None:
     """Write a message and arrays; raises `OSError` if nobody reads any more."""
-    arrays = {k: np.ascontiguousarray(v) for k, v in (arrays or {}).items()}
+    arrays = arrays or {}
     shapes = {k: (v.shape, v.dtype.str) for k, v in arrays.items()}
     head = pickle.dumps((message, shapes))
     stream.write(_HEADER.pack(len(head)))
     stream.write(head)
     for array in arrays.values():
-        data = array.reshape(-1).view(np.uint8).data
+        # one after the other: copies of all at once would double the memory
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         for start in range(0, len(data), CHUNK):
             stream.write(data[start : start + CHUNK])
     stream.flush()

@@ -30,6 +30,7 @@ BAND = (1.0, 4.0)  # sigmas, in LR pixels, between which detail is looked at to 
 SMOOTHING = 0.7  # sigma before the fit: the two images alias differently
 MARGIN = 4  # LR pixels left out at the border of the fit
 STEPS, ENOUGH = 20, 1e-4  # of the fit; it ends when it moves less than this, in LR pixels
+LEAST_CORRELATION = 0.3  # below it, the images of a pair hardly show the same scene
 LEAST = 24  # LR pixels in each direction that the images must share
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from napari_cfsr.core.child import Arrays, Child, pack, unpack
 from napari_cfsr.core.trained import Checkpoint, TrainedRefiner, TrainProgress
 from napari_cfsr.core.training_request import TrainRequest
-from napari_cfsr.errors import CancelledError, CFSRError
+from napari_cfsr.errors import CancelledError, CFSRError, OutOfMemoryError, UnexpectedError
 
 # -P: a file in the working directory must not shadow a module
 COMMAND = ("-P", "-m", "napari_cfsr.core.training_process")
@@ -169,11 +169,26 @@ def _opened(message: Any, arrays: Arrays) -> tuple[str, Any]:
 def _write(child: Child, requests: list[TrainRequest], commands: Commands) -> None:
     """Send the request, which may take seconds, and then the commands as they come."""
     with contextlib.suppress(OSError):  # it has died, and the other thread says so
-        packed, arrays = pack(requests.pop())
-        child.send(("train", packed), arrays)
+        try:
+            packed, arrays = pack(requests.pop())
+            child.send(("train", packed), arrays)
+        except OSError:
+            raise
+        except Exception as error:  # it would wait for the rest for ever
+            child.answers.put((("error", *_fault(error)), {}))
+            return
         del packed, arrays
         while (command := commands.get()) is not None:
             child.send((command,))
+
+
+def _fault(error: Exception) -> tuple[type[CFSRError], str]:
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError, (
+            "no memory is left to send the images to the training: close other programs, or train "
+            "on fewer or smaller images"
+        )
+    return UnexpectedError, f"the images could not be sent to the training ({error!r})"
 
 
 def _cancel(child: Child, commands: Commands) -> None:

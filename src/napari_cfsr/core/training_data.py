@@ -46,12 +46,17 @@ class Source(Protocol):
     group : str
         What it comes from: planes of one stack look alike, and must not lie on both sides of a
         split.
+    site : str
+        The place in the stack that it shows; empty if the stack shows a single one. Its channels,
+        and what it was at other times, look alike.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def group(self) -> str: ...
+    @property
+    def site(self) -> str: ...
 
     def read(self) -> Float32:
         """[Y,X] or [Y,X,3], straight from the data to [0,1] by its mapping, not clipped."""
@@ -66,6 +71,7 @@ class ArraySource:
     group: str
     pixels: NDArray[Any]
     mapping: IntensityMapping
+    site: str = ""
 
     def read(self) -> Float32:
         return self.mapping.to_unit(self.pixels)
@@ -80,6 +86,7 @@ class FileSource:
     intensity: Intensity
     name: str
     group: str
+    site: str = ""
 
     def read(self) -> Float32:
         try:
@@ -144,7 +151,9 @@ def array_sources(
         raise ImageError(f"expected an image with pixels, got shape {array.shape} for '{name}'")
     mappings = resolve_mapping(array, parsed, intensity)
     return [
-        ArraySource(_title(name, parsed, i), name, _plane(array, parsed, i), mappings[c])
+        ArraySource(
+            _title(name, parsed, i), name, _plane(array, parsed, i), mappings[c], _site(parsed, i)
+        )
         for i in _chosen_planes(parsed)
         for c in [parsed.channel_of(i)]
     ]
@@ -253,7 +262,7 @@ def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tup
         return [FileSource(path, (), intensity, path.name, str(path))], check_head(path)
     image, axes = _opened(path)
     planes = [
-        FileSource(path, i, intensity, _title(path.name, axes, i), str(path))
+        FileSource(path, i, intensity, _title(path.name, axes, i), str(path), _site(axes, i))
         for i in _chosen_planes(axes)
     ]
     return planes, image.notes
@@ -262,6 +271,11 @@ def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tup
 def _opened(path: Path) -> tuple[ImageFile, Axes]:
     """The file as it is now."""
     return _opened_then(path, _stamp(path))
+
+
+def forget_files() -> None:
+    """Free the memory of the files last read."""
+    _opened_then.cache_clear()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -273,9 +287,9 @@ def _stamp(path: Path) -> tuple[int, int]:
     return about.st_mtime_ns, about.st_size
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _opened_then(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
-    """The file last read; its planes are mostly asked for one after the other."""
+    """The files last read, LR and HR of a pair: their planes are asked for one after the other."""
     image = read_image(path)
     try:
         axes = parse_axes(image.axes, image.pixels.shape, rgb=False)
@@ -311,6 +325,13 @@ def _plane(array: ArrayLike, axes: Axes, plane: tuple[int, ...]) -> NDArray[Any]
     whole = axes.read(array, plane, slice(0, axes.height), slice(0, axes.width))
     colours = whole[: axes.samples - axes.has_alpha]
     return colours[0] if len(colours) == 1 else np.moveaxis(colours, 0, -1)
+
+
+def _site(axes: Axes, plane: tuple[int, ...]) -> str:
+    """Indices of a plane without its channel, and without its time where there is depth."""
+    letters = [axes.names[i] for i in axes.looped]
+    alike = "CT" if set(letters) - {"C", "T"} else "C"
+    return ", ".join(f"{a}{i}" for a, i in zip(letters, plane, strict=True) if a not in alike)
 
 
 def _title(name: str, axes: Axes, plane: tuple[int, ...]) -> str:

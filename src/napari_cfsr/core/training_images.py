@@ -12,12 +12,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from napari_cfsr.core.degradation import Degradation, imresize
-from napari_cfsr.core.registration import align_pair, check_pair, estimate_shift
-from napari_cfsr.core.training_data import Source
+from napari_cfsr.core.registration import (
+    LEAST_CORRELATION,
+    align_pair,
+    check_pair,
+    estimate_shift,
+)
+from napari_cfsr.core.training_data import Source, forget_files
 from napari_cfsr.core.training_request import TrainRequest
-from napari_cfsr.core.training_split import AREA_SHARE, ROLES, Part, Role, promote, split, thinned
+from napari_cfsr.core.training_split import (
+    AREA_SHARE,
+    LEAST_GROUPS,
+    ROLES,
+    Part,
+    Role,
+    promote,
+    split,
+    thinned,
+)
 from napari_cfsr.errors import ImageError
 
 Float32 = NDArray[np.float32]
@@ -29,6 +44,7 @@ MOST_PIXELS = {"train": 3_000_000, "pick": 110_000, "held_out": 1_050_000}  # LR
 LARGEST_SIDE = {"train": 256, "pick": 128, "held_out": 256}  # LR pixels
 CONTEXT = 32  # LR pixels around a training window that the backbone sees: as a tile's halo
 MOST_PSNR = 100.0  # dB: more says that float32 is exact; infinity, of equal images, has no mean
+SMOOTHED = (2.0, 2.0)  # sigma in LR pixels, so that noise does not hide that a pair is one
 FLAT = 1e-6  # standard deviation, in [0,1], below which an image shows nothing
 
 
@@ -100,6 +116,7 @@ def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None,
         else:
             promote(parts, done, request.data, used)
         done += 1
+    forget_files()
     return preparation.result()
 
 
@@ -150,9 +167,17 @@ class _Image:
                 f"part, where one image is split), got {self.hr.shape[0]}x{self.hr.shape[1]} for "
                 f"'{self.name}': add larger images, or more of them"
             )
-        for image in (self.hr, self.lr):
+        for image, factor in ((self.hr, 1), (self.lr, scale)):
             if image is not None:
-                _check_contrast(image, self.name)
+                _check_contrast(image, self.name, self._where(image, factor))
+
+    def _where(self, image: Float32, factor: int) -> str:
+        """Rows and columns of a part, in HR pixels; empty for a whole image."""
+        if self.start is None:
+            return ""
+        ends = (o + n * factor for o, n in zip(self.start, image.shape[:2], strict=True))
+        spans = zip(("rows", "columns"), self.start, ends, strict=True)
+        return ", ".join(f"{name} {first}:{last}" for name, first, last in spans)
 
 
 class _Preparation:
@@ -176,6 +201,11 @@ class _Preparation:
         self.parts = thinned(split(self.data, self.config), max(1, int(self._room // least)))
         self.counts = {role: max(1, sum(p.role == role for p in self.parts)) for role in ROLES}
         planes = Counter(source.group for source in self.data.hr)
+        if len(planes) < LEAST_GROUPS and any(s.site.startswith("T") for s in self.data.hr):
+            self.notes.append(
+                "held-out images are other times of what is trained on: elsewhere the gain may be "
+                "smaller"
+            )
         self.alone = [planes[source.group] == 1 for source in self.data.hr]
 
     def add(self, part: Part) -> bool:
@@ -223,6 +253,7 @@ class _Preparation:
             note = f"{name}: a shift of {shift.dy:+.2f}, {shift.dx:+.2f} LR pixels was corrected"
             if note not in self.notes:
                 self.notes.append(note)
+        check_scene(lr, hr, self.scale)
         return lr, matched(hr, lr, self.scale) if self.config.match else hr
 
     def _windows(self, role: Role, image: _Image, rng: np.random.Generator) -> Iterator[Window]:
@@ -302,6 +333,25 @@ class _Preparation:
         )
 
 
+def check_scene(lr: Float32, hr: Float32, scale: int) -> None:
+    """Raise `ImageError` unless LR and HR look alike.
+
+    Else the HR image, matched in brightness, would be as good as flat, and a refiner that paints
+    everything gray would seem to be worth using.
+    """
+    pair = (lr, np.asarray(imresize(hr, 1 / scale)))
+    sigma = (*SMOOTHED, 0)[: lr.ndim]
+    a, b = (gaussian_filter(x.astype(np.float64), sigma) for x in pair)
+    a, b = a - a.mean((0, 1)), b - b.mean((0, 1))
+    found = float((a * b).sum() / max(np.sqrt((a**2).sum() * (b**2).sum()), 1e-12))
+    if found < LEAST_CORRELATION:
+        raise ImageError(
+            f"expected LR and HR of the same scene, correlation at least {LEAST_CORRELATION}, got "
+            f"{found:.2f}: see that the order of the files is the same on both sides, and that the "
+            "images lie on each other"
+        )
+
+
 def matched(hr: Float32, lr: Float32, scale: int) -> Float32:
     """HR brought to the brightness of LR by the straight line that fits best (least squares)."""
     reduced = imresize(hr, 1 / scale)
@@ -322,12 +372,17 @@ def _checked(source: Source) -> Float32:
     return image
 
 
-def _check_contrast(image: Float32, name: str) -> None:
-    if float(image.std()) < FLAT:
+def _check_contrast(image: Float32, name: str, where: str = "") -> None:
+    if float(image.std()) >= FLAT:
+        return
+    if where:
         raise ImageError(
-            f"expected an image that shows something, got '{name}' with all pixels alike: leave it "
-            "out"
+            f"expected something to see in each part of '{name}', which is split since there are "
+            f"few images; got all pixels alike in {where}: crop that off, or add images"
         )
+    raise ImageError(
+        f"expected an image that shows something, got '{name}' with all pixels alike: leave it out"
+    )
 
 
 def _channels_first(image: Float32) -> Float32:

@@ -19,6 +19,7 @@ ROLES: tuple[Role, ...] = ("held_out", "pick", "train")
 AREA_SHARE = 0.2  # of the longer side, for each of `pick` and `held_out` of one image
 MOST_IMAGES = {"train": 500, "pick": 12, "held_out": 16}
 LEAST_GROUPS = 3  # that are split as they are: one for each role
+LEAST_SITES = 3  # of a stack, likewise
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def split(data: TrainData, config: TrainConfig) -> list[Part]:
     """Give each image, or each part of an image, its role; the seed decides.
 
     By what images come from (files, stacks) where there are at least three such groups; by runs
-    of neighbouring planes within a stack; by area where there are fewer than three images.
+    of neighbouring places within a stack, each with all its channels and times; by area, the same
+    one of all planes, where a stack shows fewer than three places.
     """
     rng = np.random.default_rng([config.run_seed, 0])
     groups: dict[str, list[int]] = {}
@@ -55,13 +57,18 @@ def split(data: TrainData, config: TrainConfig) -> list[Part]:
         return [Part(i, r) for name, r in zip(names, roles, strict=True) for i in groups[name]]
     parts = []
     for members in groups.values():
-        if len(members) >= 3:
-            start = int(rng.integers(len(members)))
-            order = members[start:] + members[:start]
-            roles = _roles(len(members), config.held_out)
-            parts += [Part(i, r) for i, r in zip(order, roles, strict=True)]
+        sites: dict[str, list[int]] = {}
+        for i in members:
+            sites.setdefault(data.hr[i].site, []).append(i)
+        places = list(sites.values())
+        if len(places) >= LEAST_SITES:
+            start = int(rng.integers(len(places)))
+            order = places[start:] + places[:start]
+            roles = _roles(len(places), config.held_out)
+            parts += [Part(i, r) for at, r in zip(order, roles, strict=True) for i in at]
         else:
-            parts += [part for i in members for part in _areas(i, bool(rng.integers(2)))]
+            flipped = bool(rng.integers(2))
+            parts += [part for i in members for part in _areas(i, flipped)]
     return parts
 
 
@@ -98,8 +105,9 @@ def promote(parts: list[Part], done: int, data: TrainData, used: set[int]) -> No
     """Where a part that was to be held out won't do, find another among those not read yet.
 
     Other planes of its stack stand in for it. If there are none, the nearest image that was to be
-    trained on changes over, but never the last one. It takes all planes of its stack along, since
-    they look alike; as many as are needed are held out, the others are not used.
+    trained on changes over, but never the last one. It takes along what looks like it, all planes
+    of its stack or of its place in the stack; as many as are needed are held out, the others are
+    not used.
 
     Parameters
     ----------
@@ -119,7 +127,8 @@ def promote(parts: list[Part], done: int, data: TrainData, used: set[int]) -> No
     if any(p.index in used or p in rest for p in alike):
         return
     whole = len(set(groups)) >= LEAST_GROUPS  # otherwise the planes of a stack are split anyway
-    units = {p: groups[p.index] if whole else p.index for p in rest if p.role == "train"}
+    sites = [(source.group, "" if whole else source.site) for source in data.hr]
+    units = {p: sites[p.index] for p in rest if p.role == "train"}
     if len(set(units.values())) < 2:
         return
     nearest = min(units, key=lambda p: abs(p.index - failed.index))

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_cfsr.core.estimation import Estimate
     from napari_cfsr.core.registration import Shift
 
-LEAST_CORRELATION = 0.3  # below it, the images of a pair are hardly of the same scene
-
 
 class TrainAids(RunWidget):
     """The buttons in the form of the Train widget."""
@@ -101,7 +99,7 @@ class TrainAids(RunWidget):
             return
         try:
             values = self.form.values()
-            real = self._shown_slice(layer)
+            real = read_layer(layer), self._shown_slice(layer)
             hr = tuple(self._shown_slice(x) for x in values.layers if x is not layer)
         except CFSRError as error:
             self.controls.end(str(error))
@@ -129,6 +127,8 @@ class TrainAids(RunWidget):
         self._task("Measuring the shift", task, self._on_shift)
 
     def _on_shift(self, shift: Shift) -> str:
+        from napari_cfsr.core.registration import LEAST_CORRELATION  # SciPy takes its time
+
         text = f"dy {shift.dy:+.2f}, dx {shift.dx:+.2f}"
         self.form.shift_text.setText(text)
         doubt = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton
 
 from napari_cfsr.widgets.run_controls import RunControls
@@ -52,6 +52,9 @@ class TrainControls(RunControls):
     def _on_stop(self) -> None:
         self.stop_button.setEnabled(False)
         self.pause_button.setEnabled(False)
+        with QSignalBlocker(self.pause_button):  # to stop ends a pause
+            self.pause_button.setChecked(False)
+        self.pause_button.setText("Pause")
         self.stopped.emit()
 
     def _update(self) -> None:

@@ -107,7 +107,7 @@ class TrainFields:
         self.shift_text = QLabel()
         self.preview_button = QPushButton("Preview")
         self.estimate_button = QPushButton("Estimate from it")
-        self.shift_button.setToolTip("Measure the shift between the two, in HR pixels.")
+        self.shift_button.setToolTip("Measure the shift between the two, in LR pixels.")
         self.preview_button.setToolTip(
             "Add the simulated low-resolution image of the first image as a layer: over it, or "
             "beside the real LR layer if one is chosen."

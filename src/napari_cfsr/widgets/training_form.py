@@ -187,6 +187,7 @@ class TrainForm(TrainFields):
             for name in ("read_noise", "offset", "photons"):
                 getattr(self, name).value = getattr(found, name) or 0
             self.blur_in.sigma = found.blur
+            self.gain.value, self.jpeg.value = 1, 0  # what was found holds without them
         finally:
             self._updating = False
         self._on_change()
@@ -215,7 +216,7 @@ class TrainForm(TrainFields):
         asked: dict[str, Any] = {"preset": self.preset.value}
         for name in ("held_out", "intensity"):
             asked[name] = getattr(self, name).value
-        asked["memory"] = self.memory.value * 10**6
+        asked["memory"] = self.memory.value * 2**20
         asked |= {n: getattr(self, n).value for n in CHOICES if getattr(self, n).value != PRESET}
         for name in (*COUNTS, "seed"):
             field = getattr(self, name)

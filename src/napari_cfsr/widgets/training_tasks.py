@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.axes import parse_axes
 from napari_cfsr.core.degradation import Degradation, imresize
-from napari_cfsr.core.intensity import resolve_mapping
+from napari_cfsr.core.intensity import IntensityMapping, resolve_mapping
 from napari_cfsr.core.training_config import TrainConfig
 from napari_cfsr.core.training_data import array_sources, folder_data
 from napari_cfsr.layers import ImageInput
@@ -70,21 +71,31 @@ def simulate(
         lr = _degraded(first.read(), config, scale, 0)
         return Simulated(lr, first.name, None, scale, factor, config.degradation)
     whole, shown = source
-    everything = parse_axes(whole.axes, tuple(whole.data.shape), rgb=False)
-    mappings = resolve_mapping(whole.data, everything, config.intensity)
     axes = parse_axes(shown.axes, tuple(shown.data.shape), rgb=False)
-    first_channel = shown.region[axes.names.index("C")].start if "C" in axes.names else 0
-    planes = []
-    for i, plane in enumerate(axes.planes()):
-        samples = axes.read(shown.data, plane, slice(0, axes.height), slice(0, axes.width))
-        samples = samples[: axes.samples - axes.has_alpha]
-        mapping = mappings[axes.channel_of(plane) + first_channel]
-        hr = mapping.to_unit(samples[0] if len(samples) == 1 else np.moveaxis(samples, 0, -1))
-        planes.append(mapping.from_unit(_degraded(hr, config, scale, i)))
+    planes = [
+        mapping.from_unit(_degraded(hr, config, scale, i))
+        for i, (hr, mapping) in enumerate(_shown_planes(whole, shown, config))
+    ]
     names = [axes.names[i] for i in axes.looped] + list("YXS"[: planes[0].ndim])
     stack = np.reshape(planes, (*(axes.shape[i] for i in axes.looped), *planes[0].shape))
     pixels = stack.transpose([names.index(name) for name in axes.names])
     return Simulated(pixels, shown.name, shown, scale, factor, config.degradation)
+
+
+def _shown_planes(
+    whole: ImageInput, shown: ImageInput, config: TrainConfig
+) -> Iterator[tuple[Float32, IntensityMapping]]:
+    """[Y,X] or [Y,X,3] in the units of the whole layer, as a training sees them."""
+    everything = parse_axes(whole.axes, tuple(whole.data.shape), rgb=False)
+    mappings = resolve_mapping(whole.data, everything, config.intensity)
+    axes = parse_axes(shown.axes, tuple(shown.data.shape), rgb=False)
+    first_channel = shown.region[axes.names.index("C")].start if "C" in axes.names else 0
+    for plane in axes.planes():
+        samples = axes.read(shown.data, plane, slice(0, axes.height), slice(0, axes.width))
+        samples = samples[: axes.samples - axes.has_alpha]
+        mapping = mappings[axes.channel_of(plane) + first_channel]
+        image = samples[0] if len(samples) == 1 else np.moveaxis(samples, 0, -1)
+        yield mapping.to_unit(image), mapping
 
 
 def _degraded(hr: Float32, config: TrainConfig, scale: int, plane: int) -> Float32:
@@ -96,13 +107,17 @@ def _degraded(hr: Float32, config: TrainConfig, scale: int, plane: int) -> Float
 
 
 def estimate(
-    real: ImageInput, hr: tuple[ImageInput, ...] | Path, config: TrainConfig, scale: int
+    real: tuple[ImageInput, ImageInput],
+    hr: tuple[ImageInput, ...] | Path,
+    config: TrainConfig,
+    scale: int,
 ) -> Estimate:
     """What noise and blur a real LR image seems to have.
 
     Parameters
     ----------
-    real : ImageInput
+    real : (ImageInput, ImageInput)
+        A whole layer, for the range of its intensities, and the slice of it that is shown.
     hr : tuple of ImageInput, or Path
         HR images of the same kind, to tell the blur from; none leave it open.
     config : TrainConfig
@@ -117,7 +132,7 @@ def estimate(
     if config.reduce > 1:
         sharp = [imresize(image, 1 / config.reduce) for image in sharp]
     sharp = [_middle(image) for image in sharp]
-    noisy = [_middle(image) for image in _planes(real, config)]
+    noisy = [_middle(image) for image, _ in _shown_planes(*real, config)]
     return estimate_degradation(noisy, sharp or None, scale)
 
 
