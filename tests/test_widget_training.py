@@ -569,7 +569,11 @@ def test_the_fields_ask_for_what_they_say(opened) -> None:
     assert (recipe.steps, recipe.batch, recipe.patch, recipe.every) == (7, 3, 20, 2)
     assert (recipe.patience, recipe.ema, recipe.warm_steps) == (4, 0.5, 0)
     assert (config.seed, config.reduce, config.held_out) == (0, 2, 0.3)
-    assert (config.intensity, config.memory, config.preset) == ("percentile", 64 * 2**20, "benchmark")
+    assert (config.intensity, config.memory, config.preset) == (
+        "percentile",
+        64 * 2**20,
+        "benchmark",
+    )
 
 
 def test_fields_of_the_recipe_show_what_the_preset_has(opened) -> None:
