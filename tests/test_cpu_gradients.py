@@ -46,6 +46,30 @@ def test_gradients_of_a_batch(threads: int, count: int) -> None:
         torch.testing.assert_close(parameter.grad, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_step_of_fused_adam_is_that_of_plain_torch(threads: int, batch: int) -> None:
+    """Channels last; with gradients in another order in memory it would mix up the weights."""
+    source, target = torch.rand(batch, 3, 12, 12), torch.rand(batch, 3, 24, 24)
+    stepped = []
+    for plain in (True, False):
+        network = shaken().to(memory_format=torch.channels_last)
+        optimiser = torch.optim.Adam(network.parameters(), lr=0.01, fused=not plain)
+        if plain:
+            F.l1_loss(network(source), target).backward()
+        else:
+            gradients = Gradients(network, "cpu", threads)
+            gradients.compute(lambda x, y, n=network: F.l1_loss(n(x), y), source, target)
+            gradients.close()
+            for name, parameter in network.named_parameters():
+                assert parameter.grad.stride() == parameter.stride(), name
+        optimiser.step()
+        stepped.append(dict(network.named_parameters()))
+    for name, parameter in stepped[0].items():
+        agree = (stepped[1][name] - parameter).abs() < 1e-4  # but where a gradient is all but zero
+        assert agree.float().mean() > 0.97, name
+
+
 def test_a_fault_in_a_thread_is_raised() -> None:
     network = shaken()
     gradients = Gradients(network, "cpu", 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 
 LAYER_SCALE = 0.1  # of the residual branches; with the published 1e-6 they take long to wake up
+CALM = 0.1  # of the last LayerNorm: at 1, each step of Adam shakes the output
 FAINT = 0.01  # of what is added to the interpolation at first, relative to its natural size
 
 
@@ -24,6 +25,7 @@ def fresh(config: CFSRConfig) -> CFSR:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):  # keeps the size of what it is given
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        network.norm.weight.fill_(CALM)
         network.conv_after_body.weight *= FAINT
         head: Tensor = network.upsample.get_parameter("0.weight")
         head *= FAINT

@@ -75,7 +75,8 @@ class Gradients:
             total = total + value
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient.contiguous()  # it may be one value, expanded
+            # fused Adam takes it for granted that both lie in memory alike
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return total
 
     def close(self) -> None:
