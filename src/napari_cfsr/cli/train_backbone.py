@@ -32,7 +32,6 @@ example:
   napari-cfsr train-backbone --data photos --validation Kodak24 --scale 4 --hours 10 \\
       --init cfsr_x2.safetensors --output cfsr_x4.safetensors
 """
-SPEAK = 30.0  # seconds between two lines where there is no terminal
 
 
 def add_train_backbone(command: argparse.ArgumentParser) -> None:
@@ -113,7 +112,8 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
     train, validation = _images(options, config)
     remembered.setdefault("init", options.init and options.init.name)
     remembered["validation"] = options.validation and str(options.validation.resolve())
-    card = {"init": remembered["init"], "data": options.data.resolve().name, "half": options.half}
+    half = remembered["half"] = options.half or remembered.get("half", False)
+    card = {"init": remembered["init"], "data": options.data.resolve().name, "half": half}
     return BackboneRequest(
         train.pairs,
         validation.named,
@@ -124,7 +124,7 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
         state,
         card,
         remembered,
-        options.half,
+        half,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cfsr.core.checkpoints import load_state
-from napari_cfsr.errors import ArchitectureError, TruncatedWeightsError, WeightsError
+from napari_cfsr.core.checkpoints import load_state, written_whole
+from napari_cfsr.errors import ArchitectureError, TruncatedWeightsError
 
 BACKBONE_FORMAT = "napari-cfsr backbone 1"
 STATE_FORMAT = "napari-cfsr backbone training 1"
@@ -112,16 +111,8 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _save(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    partial = path.with_name(path.name + ".partial")
-    try:
-        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with written_whole(path) as partial:
         save_file(plain, partial, metadata)
-        partial.replace(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} can't be written ({error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

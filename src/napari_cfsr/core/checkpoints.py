@@ -9,8 +9,8 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,20 +321,28 @@ def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Pat
     WeightsError
         It can't be written.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    partial = path.with_name(path.name + ".partial")
     arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in state.items()}
-    try:
+    with written_whole(path) as partial:
         save_file(arrays, partial, card.to_metadata())
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` once all of it is written; else nothing changes."""
+    from safetensors import SafetensorError
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
         partial.replace(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} can't be written ({error})") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return path
 
 
 def find_refiner(
