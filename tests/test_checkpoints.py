@@ -22,17 +22,16 @@ from napari_cfsr.core import checkpoints, weights
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.checkpoints import (
     RefinerCard,
-    find_refiner,
     load_backbone,
     load_refiner,
     load_state,
     open_refiner,
     read_refiner_card,
-    refiner_cards,
     save_refiner,
 )
 from napari_cfsr.core.model import Prediction, load_model
 from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.refiner_search import backbone_of_refiner, find_refiner, refiner_cards
 from napari_cfsr.core.weights import OFFICIAL_SHA256, WeightsFile, sha256_of
 from napari_cfsr.errors import (
     ArchitectureError,
@@ -520,6 +519,37 @@ def test_refiners_are_found_by_name_and_by_file(
     assert found is not None
     assert found.kind == "file"
     assert find_refiner(backbone, None) is find_refiner(backbone, "none") is None
+
+
+def test_a_named_refiner_brings_its_backbone(
+    official: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` would be the official one, and a refiner of a bundled one could not be used."""
+    monkeypatch.setattr(weights, "BUNDLED", home / "bundled")
+    for folder in ("bundled", "data/refiners", "data/backbones"):
+        (home / folder).mkdir(parents=True)
+    network = load_backbone(a_file(official / "CFSR_x2.pth"), 2)
+    files = {}
+    for number, path in enumerate(
+        (home / "bundled/cfsr_x2.safetensors", home / "data/backbones/own.safetensors")
+    ):
+        with torch.no_grad():
+            network.norm.bias += 0.01 * (number + 1)
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+        files[path.parent.name] = a_file(path)
+        refiner = home / f"data/refiners/for_{path.parent.name}.safetensors"
+        a_refiner(refiner, sha256_of(path))
+        for named in (refiner, refiner.stem):
+            info = load_model(2, refiner=named, device="cpu").info
+            assert info.backbone_sha256 == sha256_of(path)
+            assert info.outputs == ("baseline", "delta")
+    a_refiner(home / "data/refiners/authors.safetensors", OFFICIAL_SHA256[2])
+    assert load_model(2, refiner="authors", device="cpu").info.backbone == "official CFSR_x2.pth"
+    assert backbone_of_refiner(4, "authors") is None  # for another scale
+    with pytest.raises(RefinerMismatchError):  # what was named is used, or nothing
+        load_model(2, "official", refiner="for_bundled", device="cpu")
+    with pytest.raises(RefinerMismatchError):
+        load_model(4, refiner="authors", device="cpu")
 
 
 @pytest.mark.parametrize("refiner", ["nothing", "", "~nobody-here/r", "x" * 5000])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from napari_cfsr.core import refiner_files, refiner_saving, weights
-from napari_cfsr.core.checkpoints import RefinerCard, find_refiner, read_refiner_card, save_refiner
+from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.refiner_files import (
     check_target,
@@ -41,6 +41,7 @@ from napari_cfsr.core.refiner_saving import (
     save_or_elsewhere,
     save_to,
 )
+from napari_cfsr.core.refiner_search import find_refiner
 from napari_cfsr.core.trained import Checkpoint, Report, ReportRow, TrainedRefiner
 from napari_cfsr.errors import (
     ArchitectureError,

@@ -52,7 +52,7 @@ def _add_refiner_actions(actions: Any) -> None:
 
 def models_table() -> list[dict[str, Any]]:
     """What is on this machine, a record for each."""
-    from napari_cfsr.core.checkpoints import refiner_cards
+    from napari_cfsr.core.refiner_search import refiner_cards
 
     rows: list[dict[str, Any]] = []
     for scale in weights.SCALES:

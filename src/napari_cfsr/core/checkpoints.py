@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import pickletools
 import warnings
@@ -17,13 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cfsr.core.weights import (
-    Kind,
-    WeightsFile,
-    file_named,
-    refiner_files,
-    sha256_of,
-)
+from napari_cfsr.core.weights import WeightsFile, file_named
 from napari_cfsr.errors import (
     ArchitectureError,
     NotTensorsError,
@@ -343,42 +336,6 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def find_refiner(
-    backbone: WeightsFile, refiner: str | os.PathLike[str] | None
-) -> WeightsFile | None:
-    """The refiner for a backbone: `"auto"`, None, the name of one on this machine, or a file."""
-    if refiner is None or refiner == "none":
-        return None
-    path = None if refiner == "auto" else file_named(refiner)
-    if path is not None:
-        return WeightsFile(path, sha256_of(path), "file")
-    for path, kind, card in refiner_cards():
-        if refiner == "auto":
-            chosen = kind == "bundled" and card.extra.get("default", False)
-            chosen = chosen and card.backbone_sha256 == backbone.sha256
-        else:
-            chosen = str(refiner) in (path.name, path.stem)
-        if chosen:
-            return WeightsFile(path, sha256_of(path), kind)
-    if refiner == "auto":
-        return None
-    raise WeightsNotFoundError(
-        f'expected refiner "auto", None, the name of a refiner or a file; got {str(refiner)!r}, '
-        "which is none of them"
-    )
-
-
-def refiner_cards() -> list[tuple[Path, Kind, RefinerCard]]:
-    """Every readable refiner on this machine with its card; unreadable ones are left out."""
-    found = []
-    for path, kind in refiner_files():
-        try:
-            found.append((path, kind, read_refiner_card(path)))
-        except WeightsError:
-            continue
-    return found
 
 
 def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, RefinerCard]:

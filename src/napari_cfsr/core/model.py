@@ -249,8 +249,9 @@ def load_model(
     scale : {2, 3, 4}
         Scale factor.
     backbone : str or path
-        `"auto"` (official if on this machine or to be had, else bundled), `"official"`,
-        `"bundled"`, the name of an imported one, or a .pth or .safetensors file.
+        `"auto"` (the one that a refiner given by name or file was trained on; else official if on
+        this machine or to be had, else bundled), `"official"`, `"bundled"`, the name of an
+        imported one, or a .pth or .safetensors file.
     refiner : str, path or None
         `"auto"` (the one that belongs to the backbone, if there is one), None, a name or a file.
     device : str
@@ -274,9 +275,15 @@ def load_model(
     DeviceError
         The device is not to be had.
     """
-    file, notes = find_backbone(scale, backbone, download, progress)
+    from napari_cfsr.core.refiner_search import backbone_of_refiner, find_refiner
 
-    from napari_cfsr.core.checkpoints import find_refiner, load_backbone, load_refiner
+    file, notes = None, list[str]()
+    if backbone == "auto" and refiner not in ("auto", "none", None):
+        file = backbone_of_refiner(scale, refiner)
+    if file is None:
+        file, notes = find_backbone(scale, backbone, download, progress)
+
+    from napari_cfsr.core.checkpoints import load_backbone, load_refiner
     from napari_cfsr.core.engines import TorchEngine, choose_device
 
     network = load_backbone(file, scale)

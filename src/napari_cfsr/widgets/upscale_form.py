@@ -8,8 +8,9 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
 
-from napari_cfsr.core.checkpoints import RefinerCard, refiner_cards
+from napari_cfsr.core.checkpoints import RefinerCard
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
+from napari_cfsr.core.refiner_search import refiner_cards
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
