@@ -86,6 +86,23 @@ def test_from_nothing_to_a_backbone_of_another_scale(
     assert open_backbone(x4).config.scale == 4
 
 
+def test_images_smaller_than_a_patch_are_counted(
+    run: Run, photos: Path, validation: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Image.open(photos / "0.png").save(folder / "large.png")
+    for name in "ab":
+        Image.open(photos / "0.png").crop((0, 0, 31, 96)).save(folder / f"{name}.png")
+    output = tmp_path / "x2.safetensors"
+    common = ("--validation", validation, *QUICK, "--steps", 1, "--scale", 2, "--output", output)
+    status, _, err = run("--data", folder, *common)
+    assert status == 0, err
+    assert "2 of 3 images are smaller than a patch (32 pixels) and left out" in err
+    assert read_backbone_card(output)["images"] == 1
+    assert "smaller than a patch" not in run("--data", photos, *common, "--overwrite")[2]
+
+
 def test_without_validation_images_some_are_held_out(
     run: Run, photos: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
         options.validation = Path(remembered["validation"])
     init = _init(options.init) if options.init else None
     train, validation = _images(options, config)
+    _tell_small(train, config, options.device)
     remembered.setdefault("init", options.init and options.init.name)
     remembered["validation"] = options.validation and str(options.validation.resolve())
     half = remembered["half"] = options.half or remembered.get("half", False)
@@ -178,6 +179,19 @@ def _images(options: argparse.Namespace, config: BackboneConfig) -> tuple[Pairs,
     if options.validation is not None:
         return train, _read(options.validation, config.scale)
     return train.split(config.seed)
+
+
+def _tell_small(train: Pairs, config: BackboneConfig, device: str) -> None:
+    """Say how many images are too small for a patch: the training leaves them out."""
+    from napari_cfsr.core.engines import choose_device
+
+    patch = config.on(choose_device(device)).patch or 0
+    small = sum(min(lr.shape[:2]) < patch for lr, _ in train.pairs)
+    if small:
+        say(
+            f"{small} of {len(train.pairs)} images are smaller than a patch "
+            f"({patch * config.scale} pixels) and left out"
+        )
 
 
 def _read(folder: Path, scale: int) -> Pairs:
