@@ -516,7 +516,7 @@ def test_previews_are_added_once_updated_and_kept_as_the_user_wants(opened, fake
 # the form
 
 
-def test_it_says_what_is_missing_before_anything_starts(opened, tmp_path) -> None:
+def test_it_says_what_is_missing_before_anything_starts(opened, nothing_bundled, tmp_path) -> None:
     viewer, widget = opened()
     assert "high-resolution image layers" in widget.controls.reason.text()
     assert not widget.form.preview_button.isEnabled()
@@ -816,7 +816,9 @@ def test_upscale_offers_a_new_refiner_for_its_backbone_and_scale_only(opened, ce
     upscale.form.refiner.native.hidePopup()
 
 
-def test_without_weights_it_says_so_and_offers_to_fetch_them(opened, monkeypatch) -> None:
+def test_without_weights_it_says_so_and_offers_to_fetch_them(
+    opened, nothing_bundled, monkeypatch
+) -> None:
     monkeypatch.delenv("NAPARI_CFSR_WEIGHTS")
     _, widget = opened(noise(64, 64))
     assert "not on this machine yet" in widget.controls.reason.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import http.server
@@ -27,7 +28,13 @@ from napari_cfsr.cli import main
 from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.remote import THREAD
-from napari_cfsr.core.weights import OFFICIAL_SHA256, URL_VARIABLE, data_folder
+from napari_cfsr.core.weights import (
+    OFFICIAL_SHA256,
+    URL_VARIABLE,
+    bundled_path,
+    data_folder,
+    sha256_of,
+)
 from napari_cfsr.widgets.upscale import UpscaleWidget
 from napari_cfsr.widgets.upscale_form import FROM_FILE, REGIONS, SLICES
 
@@ -53,6 +60,17 @@ def press(qtbot, widget: UpscaleWidget, timeout: int = 60_000) -> None:
     assert widget.controls.start_button.isEnabled(), widget.controls.reason.text()
     widget.controls.start_button.click()
     qtbot.waitUntil(lambda: not widget.controls.running and not widget._pending, timeout=timeout)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Address of a server of the files in a folder."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def photo(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
@@ -172,7 +190,7 @@ def test_only_image_layers_are_offered_and_the_reason_is_shown_without_one(opene
 
 
 def test_without_weights_it_says_so_and_fetches_them_on_request(
-    opened, official, qtbot, monkeypatch
+    opened, official, nothing_bundled, qtbot, monkeypatch
 ) -> None:
     monkeypatch.delenv("NAPARI_CFSR_WEIGHTS")
     _, widget = opened(photo(32, 32))
@@ -183,20 +201,42 @@ def test_without_weights_it_says_so_and_fetches_them_on_request(
     widget.fetch_button.click()  # nobody serves them yet
     qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
     assert "could not be downloaded" in widget.controls.status.text()
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=official)
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv(URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
+    with served(official) as address:
+        monkeypatch.setenv(URL_VARIABLE, address)
         widget.fetch_button.click()
         qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
-        server.shutdown()
     assert widget.controls.status.text().startswith("Downloaded ")
     assert widget.fetch_button.isHidden()
     press(qtbot, widget)
 
 
-def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened) -> None:
+def test_without_official_weights_the_bundled_ones_are_used_and_named(
+    opened, official, qtbot, monkeypatch
+) -> None:
+    """The main job in the first minute, offline; one click and the official ones take over."""
+    monkeypatch.delenv("NAPARI_CFSR_WEIGHTS")
+    viewer, widget = opened(photo(32, 32), name="photo")
+    press(qtbot, widget)
+    status = widget.controls.status.text()
+    assert "bundled cfsr_x4.safetensors" in status
+    assert "the official weights are not on this machine" in status
+    record = viewer.layers["photo x4 baseline"].metadata["napari_cfsr"]
+    assert record["backbone"] == "bundled cfsr_x4.safetensors"
+    assert record["backbone_sha256"] == sha256_of(bundled_path(4))
+    assert "1.3 MB, from GitHub" in widget.fetch_button.text()
+    assert not widget.fetch_button.isHidden()
+    with served(official) as address:
+        monkeypatch.setenv(URL_VARIABLE, address)
+        widget.fetch_button.click()
+        qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+    assert widget.fetch_button.isHidden()
+    press(qtbot, widget)
+    assert "official CFSR_x4.pth" in widget.controls.status.text()
+    widget.form.backbone.value = "bundled"
+    assert widget.fetch_button.isHidden()
+
+
+def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened, nothing_bundled) -> None:
     _, widget = opened(photo(32, 32))
     widget.form.backbone.value = "bundled"
     assert not widget.controls.start_button.isEnabled()
