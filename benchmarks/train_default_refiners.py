@@ -1,9 +1,12 @@
-"""Train the refiners that ship for the official backbones, for clean bicubic input.
+"""Train the refiners for clean bicubic input that ship as the default of a backbone.
 
-    python benchmarks/train_default_refiners.py DATA --scale 4
+    python benchmarks/train_default_refiners.py DATA --scale 4 [--backbone bundled]
+    python benchmarks/train_default_refiners.py DATA --scale 4 --preset benchmark --output FILE
 
 DATA holds `train/photos` and `validation/Kodak24`. The checkpoint is picked on Kodak24 and kept
-only if it gains there; it is written to `src/napari_cfsr/bundled/refiners`.
+only if it gains there; it is written to `src/napari_cfsr/bundled/refiners`. To FILE it is written
+whatever it gains. With `--preset benchmark` the recipe is the one published with CFSR-Delta. What
+it does on images that picked nothing, `napari-cfsr evaluate` tells.
 """
 
 from __future__ import annotations
@@ -24,9 +27,21 @@ from napari_cfsr.core.engines import keep_freed_memory
 from napari_cfsr.core.metrics import luma
 from napari_cfsr.core.model import SRModel
 from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.training_config import CLIP, PRESET_SEED, PUBLISHED, Recipe
 from napari_cfsr.core.weights import BUNDLED
 
-SEED, STEPS, BATCH, PATCH, RATE, EVERY, CROP, DECAY = 1, 400, 16, 96, 1e-4, 25, 384, 0.98
+CROP = 384  # of each photo, output pixels
+CLEAN = Recipe(
+    loss="mse",
+    rate=1e-4,
+    schedule="one-cycle",
+    steps=400,
+    batch=16,
+    patch=96,
+    every=25,
+    patience=400,
+    ema=0.98,
+)
 
 
 def pair(path: Path, model: SRModel) -> tuple[np.ndarray, np.ndarray]:
@@ -57,15 +72,81 @@ def validate(refiner: RefineNet, pairs: list[tuple[np.ndarray, np.ndarray]], sca
     return float(np.mean(gains))
 
 
+def batch_of(
+    crops: list[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random patches, flipped and turned; backbone outputs and HR, each [N,3,patch,patch]."""
+    side, batch = recipe.patch, []
+    for _ in range(recipe.batch):
+        source, target = crops[rng.integers(len(crops))]
+        y, x = (int(rng.integers(0, n - side + 1)) for n in source.shape[2:])
+        window = torch.cat([source, target])[:, :, y : y + side, x : x + side]
+        window = torch.rot90(window, int(rng.integers(4)), (2, 3))
+        batch.append(window.flip(3) if rng.integers(2) else window)
+    source, target = torch.stack(batch, 1).contiguous()
+    return source, target
+
+
+def train(
+    crops: list[tuple[torch.Tensor, torch.Tensor]],
+    held_out: list[tuple[np.ndarray, np.ndarray]],
+    scale: int,
+    recipe: Recipe,
+    seed: int,
+) -> tuple[dict[str, torch.Tensor], float]:
+    """The best weights on the held-out images, and their gain, dB."""
+    rng = np.random.default_rng(seed)
+    refiner = RefineNet(torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
+    average = torch.optim.swa_utils.AveragedModel(
+        refiner, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
+    )
+    optimiser = torch.optim.Adam(refiner.parameters(), lr=recipe.rate)
+    schedule = None
+    if recipe.schedule == "one-cycle":
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, recipe.rate, total_steps=recipe.steps
+        )
+    criterion = (
+        torch.nn.functional.mse_loss if recipe.loss == "mse" else torch.nn.functional.l1_loss
+    )
+    best, best_state, since = -math.inf, {}, 0
+    for step in range(1, recipe.steps + 1):
+        source, target = batch_of(crops, recipe, rng)
+        loss = criterion(refiner(source), target)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(refiner.parameters(), CLIP)
+        optimiser.step()
+        if schedule is not None:
+            schedule.step()
+        average.update_parameters(refiner)
+        if step % recipe.every == 0:
+            shown = average.module if recipe.ema else refiner
+            gain = validate(shown, held_out, scale)
+            print(f"step {step}: loss {loss.item():.6f}, gain {gain:+.5f} dB", flush=True)
+            since += 1
+            if gain > best:
+                best, since = gain, 0
+                best_state = {k: v.clone() for k, v in shown.state_dict().items()}
+            if since > recipe.patience:
+                break
+    return best_state, best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
+    parser.add_argument("--backbone", choices=("official", "bundled"), default="official")
+    parser.add_argument("--preset", choices=("clean", "benchmark"), default="clean")
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    scale = arguments.scale
+    scale, backbone = arguments.scale, arguments.backbone
+    published = arguments.preset == "benchmark"
+    recipe, seed = (PUBLISHED, PRESET_SEED["benchmark"]) if published else (CLEAN, 1)
     keep_freed_memory()
-    rng = np.random.default_rng(SEED)
-    model = load_model(scale, "official", refiner=None, device="cpu")
+    rng = np.random.default_rng(seed)
+    model = load_model(scale, backbone, refiner=None, device="cpu")
 
     held_out = [
         pair(p, model) for p in sorted((arguments.data / "validation/Kodak24").rglob("*.png"))
@@ -78,69 +159,30 @@ def main() -> None:
         crops.append((to_tensor(baseline[where]), to_tensor(hr[where])))
     print(f"{len(crops)} crops, {len(held_out)} held-out images", flush=True)
 
-    refiner = RefineNet(torch.Generator().manual_seed(SEED)).to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(
-        refiner, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY)
-    )
-    optimiser = torch.optim.Adam(refiner.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    best, best_state = 0.0, None
-    for step in range(1, STEPS + 1):
-        batch = []
-        for _ in range(BATCH):
-            source, target = crops[rng.integers(len(crops))]
-            y, x = (int(rng.integers(0, n - PATCH + 1)) for n in source.shape[2:])
-            window = torch.cat([source, target])[:, :, y : y + PATCH, x : x + PATCH]
-            window = torch.rot90(window, int(rng.integers(4)), (2, 3))
-            batch.append(window.flip(3) if rng.integers(2) else window)
-        source, target = torch.stack(batch, 1).contiguous(memory_format=torch.contiguous_format)
-        loss = torch.nn.functional.mse_loss(refiner(source), target)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(refiner.parameters(), 0.5)
-        optimiser.step()
-        schedule.step()
-        average.update_parameters(refiner)
-        if step % EVERY == 0:
-            gain = validate(average.module, held_out, scale)
-            print(f"step {step}: loss {loss.item():.6f}, gain {gain:+.5f} dB", flush=True)
-            if gain > best:
-                best = gain
-                best_state = {k: v.clone() for k, v in average.module.state_dict().items()}
-    if best_state is None or not math.isfinite(best):
+    state, gain = train(crops, held_out, scale, recipe, seed)
+    if arguments.output is None and not gain > 0:
         print("no gain on held-out images: nothing saved")
         return
-    refiner.load_state_dict(best_state)
     card = RefinerCard(
         scale=scale,
         placement="output",
         backbone_sha256=model.info.backbone_sha256,
         description="Clean images reduced bicubically",
-        gain=round(best, 5),
+        gain=round(gain, 5),
         extra={
-            "default": True,
-            "backbone": f"official CFSR_x{scale}.pth",
+            "default": arguments.output is None,
+            "backbone": model.info.backbone,
             "degradation": {"kernel": "bicubic"},
-            "config": {
-                "loss": "MSE",
-                "steps": STEPS,
-                "batch": BATCH,
-                "patch": PATCH,
-                "rate": RATE,
-                "schedule": "one-cycle",
-                "ema": DECAY,
-                "clip": 0.5,
-            },
-            "seed": SEED,
+            "config": vars(recipe),
+            "seed": seed,
             "training data": "199 photos (CC0, CC BY 4.0, Unsplash, Pexels, public domain)",
             "selected on": "Kodak24, Y PSNR",
             "date": datetime.date.today().isoformat(),
         },
     )
-    folder = BUNDLED / "refiners"
-    folder.mkdir(exist_ok=True)
-    save_refiner(folder / f"clean_official_x{scale}.safetensors", refiner.state_dict(), card)
-    print(f"saved, gain {best:+.5f} dB on Kodak24")
+    path = arguments.output or BUNDLED / "refiners" / f"clean_{backbone}_x{scale}.safetensors"
+    save_refiner(path, state, card)
+    print(f"saved {path}, gain {gain:+.5f} dB on Kodak24")
 
 
 if __name__ == "__main__":

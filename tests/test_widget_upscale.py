@@ -248,6 +248,21 @@ def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened, nothi
     assert "Choose at least one output" in widget.controls.start_button.toolTip()
 
 
+def test_ready_refiners_are_offered_by_what_they_are_for(opened, qtbot) -> None:
+    viewer, widget = opened(photo(32, 32), name="photo")
+    widget.form.scale.value = 2
+    titles = {title: name for title, name in widget.form._refiners(None)}
+    name = titles["Fluorescence at low light, 25 to 100 photons where it is brightest"]
+    assert name == "fluorescence_low_light_official_x2"
+    widget.form.refiner.value = name
+    assert widget.form.refiner.native.currentText().startswith("Fluorescence at low light")
+    press(qtbot, widget)
+    record = viewer.layers["photo x2 delta"].metadata["napari_cfsr"]
+    assert record["refiner"] == "bundled fluorescence_low_light_official_x2.safetensors"
+    widget.form.backbone.value = "bundled"  # the same for another backbone
+    assert name not in widget.form.refiner.choices
+
+
 def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     make_refiner(3, "three")
     viewer, widget = opened(photo(31, 31), name="photo")

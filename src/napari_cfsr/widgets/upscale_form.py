@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
@@ -11,6 +12,7 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, W
 from napari_cfsr.core.checkpoints import RefinerCard
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.core.refiner_search import refiner_cards
+from napari_cfsr.core.weights import Kind
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
@@ -166,20 +168,16 @@ class UpscaleForm:
         self.update()
 
     def _refiners(self, _: Any) -> list[tuple[str, str]]:
-        named = [
-            (f"{path.stem}: {card.description}".rstrip(": "), path.stem)
-            for path, _, card in self._cards()
-        ]
+        named = [(_title(path, kind, card), path.stem) for path, kind, card in self._cards()]
         return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
 
     def _qualities(self, _: Any) -> list[str]:
         return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
 
-    def _cards(self) -> list[tuple[Any, Any, RefinerCard]]:
-        """Refiners of the chosen backbone and scale."""
-        sha = self.backbone_choice.sha256()
-        cards = [c for c in refiner_cards() if c[2].scale == self.scale.value]
-        return [c for c in cards if sha is None or c[2].backbone_sha256 == sha]
+    def _cards(self) -> list[tuple[Path, Kind, RefinerCard]]:
+        """Refiners of the chosen backbone and scale; none while the backbone is not known."""
+        wanted = self.scale.value, self.backbone_choice.sha256()
+        return [c for c in refiner_cards() if (c[2].scale, c[2].backbone_sha256) == wanted]
 
     @property
     def has_refiner(self) -> bool:
@@ -271,3 +269,10 @@ class UpscaleForm:
                 self._updating = True
         self._updating = False
         self.update()
+
+
+def _title(path: Path, kind: Kind, card: RefinerCard) -> str:
+    """What a refiner that ships is for; the name of the user's own, and what they are for."""
+    if kind == "bundled" and card.description:
+        return card.description
+    return f"{path.stem}: {card.description}".rstrip(": ")
