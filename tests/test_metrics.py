@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from napari_cfsr import psnr, upscale
-from napari_cfsr.core.metrics import ssim
+from napari_cfsr.core import image_pair
+from napari_cfsr.core.image_pair import ImagePair, luma
+from napari_cfsr.core.metrics import error_map, mod_crop, ssim, ssim_map
 from napari_cfsr.core.model import SRModel
-from napari_cfsr.errors import ImageError, OptionError
+from napari_cfsr.errors import CancelledError, ImageError, OptionError
+
+GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
 def pairs(count: int = 20):
@@ -118,3 +128,206 @@ def test_checks_that_both_metrics_share(metric) -> None:
             metric(a, a, **wrong)
     with pytest.raises(ImageError, match="left after shaving 10"):
         metric(a, a, shave=10)
+
+
+def random_pairs(count: int = 50):
+    """Smooth and rough images of many sizes, gray and RGB, noisy to any degree, in some range."""
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        height, width = rng.integers(16, 150, 2)
+        shape = (height, width, 3) if number % 2 else (height, width)
+        y, x = np.mgrid[:height, :width] / rng.uniform(3, 30)
+        scene = 0.5 + 0.4 * np.sin(y + rng.uniform(0, 6)) * np.cos(x)
+        scene = scene[..., None] * rng.uniform(0.6, 1, 3) if number % 2 else scene
+        noisy = np.clip(scene + rng.normal(0, 10 ** rng.uniform(-3, -0.5), shape), 0, 1)
+        data_range = float(rng.choice([1, 255, 4095]))
+        yield noisy * data_range, scene * data_range, data_range
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """[1,C,Y,X]"""
+    channels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    return torch.from_numpy(channels.copy())[None]
+
+
+def torch_ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
+    """By torchmetrics; its mean takes in windows beyond the border, so that is left out here."""
+    _, full = structural_similarity_index_measure(
+        as_tensor(a), as_tensor(b), sigma=1.5, data_range=data_range, return_full_image=True
+    )
+    return float(full[..., 5:-5, 5:-5].mean())
+
+
+def test_fifty_pairs_agree_with_scikit_image_and_torchmetrics() -> None:
+    for a, b, data_range in random_pairs():
+        channels = {"data_range": data_range, "channel_axis": 2 if a.ndim == 3 else None}
+        assert psnr(a, b, data_range=data_range) == pytest.approx(
+            peak_signal_noise_ratio(b, a, data_range=data_range), abs=1e-9
+        )
+        assert ssim(a, b, data_range=data_range) == pytest.approx(
+            structural_similarity(a, b, **channels, **GAUSSIAN), abs=1e-9
+        )
+        assert psnr(a, b, data_range=data_range) == pytest.approx(
+            float(torch_psnr(as_tensor(a), as_tensor(b), data_range=data_range)), abs=1e-4
+        )
+        assert ssim(a, b, data_range=data_range) == pytest.approx(
+            torch_ssim(a, b, data_range), abs=1e-4
+        )
+
+
+def test_fifty_pairs_agree_on_luma_with_the_border_left_out() -> None:
+    inside = (slice(3, -3), slice(3, -3))
+    for a, b, data_range in random_pairs():
+        if a.ndim == 2:
+            continue
+        ya, yb = (rgb2ycbcr(image / data_range)[inside][..., 0] for image in (a, b))
+        how = {"shave": 3, "channel": "Y", "data_range": data_range}
+        expected = peak_signal_noise_ratio(yb, ya, data_range=255)
+        assert psnr(a, b, **how) == pytest.approx(expected, abs=1e-4)
+        if min(ya.shape) < 11:
+            continue
+        expected = float(torch_psnr(as_tensor(ya), as_tensor(yb), data_range=255.0))
+        assert psnr(a, b, **how) == pytest.approx(expected, abs=1e-4)
+        expected = structural_similarity(ya, yb, data_range=255, **GAUSSIAN)
+        assert ssim(a, b, **how) == pytest.approx(expected, abs=1e-4)
+        assert ssim(a, b, **how) == pytest.approx(torch_ssim(ya, yb, 255.0), abs=1e-4)
+
+
+def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    for shape, strip in [((97, 40), 40), ((97, 40, 3), 900), ((64, 50), 2500), ((11, 30), 30)]:
+        a = rng.random(shape).astype(np.float32)
+        b = np.clip(a + rng.normal(0, 0.1, shape), 0, 1).astype(np.float32)
+        whole = [psnr(a, b, 0), ssim(a, b), ssim_map(a, b), error_map(a, b)]
+        full = structural_similarity(
+            a.astype(float),
+            b.astype(float),
+            data_range=1,
+            channel_axis=2 if a.ndim == 3 else None,
+            full=True,
+            **GAUSSIAN,
+        )[1]
+        full = full.mean(2) if full.ndim == 3 else full
+        monkeypatch.setattr(image_pair, "STRIP_VALUES", strip)
+        assert len(list(ImagePair(a, b).strips())) > 1
+        in_strips = [psnr(a, b, 0), ssim(a, b), ssim_map(a, b), error_map(a, b)]
+        monkeypatch.undo()
+        for one, other in zip(whole, in_strips, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+        assert in_strips[2].dtype == np.float32
+        np.testing.assert_allclose(in_strips[2], full, rtol=0, atol=1e-6)
+
+
+def test_maps_are_where_the_difference_is() -> None:
+    b = np.tile(np.linspace(0, 1, 50), (40, 1))
+    a = b.copy()
+    a[20, 30] += 0.25
+    error = error_map(a * 200, b * 200, "gray", data_range=200)
+    assert error.dtype == np.float32
+    assert error.shape == (40, 50)
+    assert error[20, 30] == pytest.approx(0.25)
+    error[20, 30] = 0
+    assert np.abs(error).max() == 0
+    similarity = ssim_map(a, b, "gray")
+    assert similarity.min() < 0.6
+    away = np.ones((40, 50), bool)
+    away[15:26, 25:36] = False  # the windows that see the pixel
+    assert np.all(similarity[away] == 1)
+    assert np.all(similarity[~away] < 1)
+
+
+def test_maps_of_colour() -> None:
+    b = np.full((20, 20, 3), 0.25)
+    a = b + np.array([0.1, -0.2, 0.6])
+    np.testing.assert_allclose(error_map(a, b), 0.3, rtol=1e-6)
+    y = abs(0.1 * 65.481 - 0.2 * 128.553 + 0.6 * 24.966) / 255
+    np.testing.assert_allclose(error_map(a, b, "Y"), y, rtol=1e-5)
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 20, 20, 3))
+    assert np.mean(ssim_map(a, b)[5:-5, 5:-5]) == pytest.approx(ssim(a, b), abs=1e-6)
+    assert np.mean(ssim_map(a, b, "Y")[5:-5, 5:-5]) == pytest.approx(ssim(a, b, 0, "Y"), abs=1e-6)
+    gray = ssim_map(luma(a), luma(b), "gray")
+    np.testing.assert_allclose(ssim_map(a, b, "Y"), gray, atol=1e-6)
+
+
+def test_a_pixel_that_is_not_a_number_is_not_hidden() -> None:
+    a = np.random.default_rng(0).random((30, 30))
+    b = a.copy()
+    b[10, 10] = np.nan
+    assert np.isnan(psnr(a, b))
+    assert np.isnan(ssim(a, b))
+    assert np.isnan(error_map(a, b)).sum() == 1
+
+
+def test_whoever_waits_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_pair, "STRIP_VALUES", 400)
+    a = np.zeros((100, 40))
+    for function in (psnr, ssim, ssim_map, error_map):
+        calls = 0
+
+        def check() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise CancelledError("enough")
+
+        with pytest.raises(CancelledError, match="enough"):
+            function(a, a, check=check)
+        assert calls == 4
+
+
+def test_mod_crop_cuts_bottom_and_right_and_says_so() -> None:
+    reference = np.arange(23 * 31 * 3).reshape(23, 31, 3)
+    image = np.zeros((20, 28, 3))
+    cut, note = mod_crop(image, reference)
+    np.testing.assert_array_equal(cut, reference[:20, :28])
+    assert note == "reference cropped from 23x31 to 20x28 (bottom and right)"
+    same, note = mod_crop(reference, reference)
+    assert same is reference
+    assert note == ""
+    assert mod_crop(image, reference, scale=4)[0].shape == (20, 28, 3)
+    assert mod_crop(np.zeros((23, 30, 3)), reference)[0].shape == (23, 30, 3)
+
+
+def test_mod_crop_refuses_what_the_rule_does_not_give() -> None:
+    reference = np.zeros((24, 31))
+    for shape in [(20, 31), (25, 31), (24, 32), (24, 27), (24, 31, 3), (24,)]:
+        with pytest.raises(ImageError, match="choose the HR image") as caught:
+            mod_crop(np.zeros(shape), reference)
+        assert f"got image {shape} and reference (24, 31)" in str(caught.value)
+    with pytest.raises(ImageError, match="at most 1 pixel larger"):
+        mod_crop(np.zeros((22, 30)), reference, scale=2)
+    with pytest.raises(ImageError, match="at most 3 pixels larger"):
+        mod_crop(np.zeros((23, 28)), reference, scale=4)  # 23 rows are no multiple of 4
+
+
+LARGE = """
+import json, re
+import numpy as np
+from pathlib import Path
+from napari_cfsr.core.metrics import ssim, ssim_map
+rng = np.random.default_rng(0)
+a = rng.random((4096, 4096, CHANNELS), np.float32).squeeze()
+b = rng.random((4096, 4096, CHANNELS), np.float32).squeeze()
+checks = []
+found = ssim_map(a, b, check=lambda: checks.append(1))
+# unlike ru_maxrss, this does not count the process that started this one
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps([peak, len(checks), float(found[5:-5, 5:-5].mean(dtype=float)), ssim(a, b)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize(("channels", "most"), [(1, 0.6e9), (3, 1.0e9)])
+def test_a_large_ssim_map_takes_little_memory(channels: int, most: float) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LARGE.replace("CHANNELS", str(channels))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, checks, mean, whole = json.loads(run.stdout)
+    assert peak < most  # the images are 0.13 and 0.40 GB, the map is 0.07
+    assert checks >= 16
+    assert mean == pytest.approx(whole, abs=1e-6)

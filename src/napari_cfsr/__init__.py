@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_cfsr.core.degradation import degrade
     from napari_cfsr.core.files import read_image
     from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
-    from napari_cfsr.core.metrics import psnr, ssim
+    from napari_cfsr.core.metrics import error_map, psnr, ssim, ssim_map
     from napari_cfsr.core.model import SRModel, load_model
     from napari_cfsr.core.trained import TrainedRefiner
     from napari_cfsr.core.training import iter_train, train_refiner
@@ -27,12 +27,14 @@ _WHERE = {
     "UpscaleResult": "core.inference",
     "__version__": "_version",
     "degrade": "core.degradation",
+    "error_map": "core.metrics",
     "iter_train": "core.training",
     "iter_upscale": "core.inference",
     "load_model": "core.model",
     "psnr": "core.metrics",
     "read_image": "core.files",
     "ssim": "core.metrics",
+    "ssim_map": "core.metrics",
     "train_refiner": "core.training",
     "upscale": "core.inference",
 }
@@ -44,12 +46,14 @@ __all__ = [
     "UpscaleResult",
     "__version__",
     "degrade",
+    "error_map",
     "iter_train",
     "iter_upscale",
     "load_model",
     "psnr",
     "read_image",
     "ssim",
+    "ssim_map",
     "train_refiner",
     "upscale",
 ]

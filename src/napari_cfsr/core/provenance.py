@@ -97,16 +97,17 @@ def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]
         "intensity": [
             {"low": m.low, "high": m.high, "dtype": m.dtype, "clip": m.clip} for m in result.mapping
         ],
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),
         "python": python_call(image, load_arguments(info), options),
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Of Python, and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

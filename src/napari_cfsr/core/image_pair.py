@@ -1,0 +1,195 @@
+"""Two images that are to be compared: what fits, cut to fit, and read in strips of rows.
+
+A strip is what is held as float64 at a time, so an image of any size takes little memory, and
+whoever waits for the result can stop between two strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.errors import ImageError, OptionError
+
+Channel = Literal["Y", "RGB", "gray"]
+Float64 = NDArray[np.float64]
+
+CHANNELS: tuple[Channel, ...] = ("Y", "RGB", "gray")
+LUMA = (65.481, 128.553, 24.966)  # ITU-R BT.601, RGB in [0,1] to Y in [16,235], as in MATLAB
+STRIP_VALUES = 2**18  # values of an image in a strip
+MOST_EXCESS = 3  # pixels that HR at its original size has beyond LR size x 4, at most
+
+
+def luma(image: NDArray[Any]) -> Float64:
+    """Y of RGB [...,3] in [0,1]: ITU-R BT.601, in [16/255, 235/255]."""
+    values = image[..., :3].astype(np.float64, copy=False)
+    y: Float64 = (values @ np.array(LUMA) + 16.0) / 255.0
+    return y
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Some rows of both images.
+
+    Attributes
+    ----------
+    a, b : array [rows,X] or [rows,X,C] of float64
+        In units of the data range, with more rows above and below where those are asked for.
+    rows : slice
+        Rows of the whole, border left out, that the strip stands for.
+    inner : slice
+        The same rows in `a` and `b`.
+    """
+
+    a: Float64
+    b: Float64
+    rows: slice
+    inner: slice
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePair:
+    """An image and its reference, with how they are to be compared.
+
+    Attributes
+    ----------
+    image, reference : array [Y,X] or [Y,X,C]
+        Of the same shape, in the units of `data_range`.
+    shave : int
+        Border pixels left out at each side.
+    channel : {"Y", "RGB", "gray"}
+    data_range : float
+        Greatest possible value less the least.
+
+    Raises
+    ------
+    ImageError
+        The shapes differ, or nothing is left after shaving.
+    OptionError
+        An option does not exist or does not fit the images.
+    """
+
+    image: NDArray[Any]
+    reference: NDArray[Any]
+    shave: int = 0
+    channel: Channel = "RGB"
+    data_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        image, reference, shave = self.image, self.reference, self.shave
+        if image.shape != reference.shape:
+            raise ImageError(
+                f"expected images of the same shape, got {image.shape} and {reference.shape}"
+            )
+        if self.channel not in CHANNELS:
+            raise OptionError(f'expected channel "Y", "RGB" or "gray", got {self.channel!r}')
+        if shave < 0 or not 0 < self.data_range < float("inf"):
+            raise OptionError(
+                f"expected shave >= 0 and data_range > 0, got {shave} and {self.data_range}"
+            )
+        if self.channel == "Y" and (image.ndim != 3 or image.shape[-1] < 3):
+            raise OptionError(f'expected RGB images for channel "Y", got shape {image.shape}')
+        if image.ndim < 2:
+            raise ImageError(f"expected [Y,X] or [Y,X,C], got shape {image.shape}")
+        if image.size == 0 or min(image.shape[:2]) <= 2 * shave:
+            raise ImageError(f"expected pixels left after shaving {shave}, got shape {image.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What is left: [Y,X], or [Y,X,C] if the channels are kept."""
+        height, width = (n - 2 * self.shave for n in self.image.shape[:2])
+        return height, width, *(() if self.channel == "Y" else self.image.shape[2:])
+
+    def strips(self, halo: int = 0, least: int = 1) -> Iterator[Strip]:
+        """All rows, from the top to the bottom.
+
+        Parameters
+        ----------
+        halo : int
+            Rows above and below each strip that go with it, where there are such rows.
+        least : int
+            Rows that a strip has in all, at least; not more than there are.
+        """
+        height = self.shape[0]
+        step = max(1, STRIP_VALUES // max(1, int(np.prod(self.image.shape[1:]))))
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            bottom = min(max(stop + halo, least), height)
+            top = max(0, min(start - halo, bottom - least))
+            yield Strip(
+                self._values(self.image, top, bottom),
+                self._values(self.reference, top, bottom),
+                slice(start, stop),
+                slice(start - top, stop - top),
+            )
+
+    def _values(self, image: NDArray[Any], top: int, bottom: int) -> Float64:
+        """Rows, border left out, of the channel, in units of the data range."""
+        columns = slice(self.shave, image.shape[1] - self.shave)
+        part = image[top + self.shave : bottom + self.shave, columns]
+        values: Float64 = part.astype(np.float64) / self.data_range
+        return luma(values) if self.channel == "Y" else values
+
+
+def each_strip(
+    pair: ImagePair, check: Callable[[], None], halo: int = 0, least: int = 1
+) -> Iterator[Strip]:
+    """The strips of a pair; `check` is called before each and may raise to stop."""
+    for strip in pair.strips(halo, least):
+        check()
+        yield strip
+
+
+def mod_crop(
+    image: NDArray[Any], reference: NDArray[Any], scale: int | None = None
+) -> tuple[NDArray[Any], str]:
+    """Cut the rows and columns off a reference that have no counterpart in the image.
+
+    Data sets in the EDSR layout hold HR at its original size, LR was made of what is left after
+    cropping that to a multiple of the scale (the mod-crop rule), so an upscaled image is up to
+    ``scale - 1`` pixels smaller at the bottom and right.
+
+    Parameters
+    ----------
+    image : array [Y,X] or [Y,X,C]
+        The upscaled image.
+    reference : array [Y,X] or [Y,X,C]
+    scale : int, optional
+        Scale factor, if known: then the image must be a multiple of it, and no more than
+        ``scale - 1`` pixels are cut off. Else up to 3, which holds for x2, x3 and x4.
+
+    Returns
+    -------
+    reference : array
+        A view of the size of the image.
+    note : str
+        What was cut off; empty if the sizes are the same.
+
+    Raises
+    ------
+    ImageError
+        The shapes differ in any other way.
+    """
+    shape, wanted = np.shape(reference), np.shape(image)
+    if shape == wanted:
+        return reference, ""
+    most = MOST_EXCESS if scale is None else scale - 1
+    excess = [n - m for n, m in zip(shape[:2], wanted[:2], strict=False)]
+    whole = scale is None or all(n % scale == 0 for n in wanted[:2])
+    if shape[2:] != wanted[2:] or len(excess) != 2 or not whole or not _within(excess, most):
+        raise ImageError(
+            f"expected images of the same shape, or a reference that is at most {most} pixel"
+            f"{'s' * (most != 1)} larger in Y and X (HR at its original size), got image {wanted} "
+            f"and reference {shape}: choose the HR image of the same scene, for the same scale"
+        )
+    height, width = wanted[:2]
+    note = f"reference cropped from {shape[0]}x{shape[1]} to {height}x{width} (bottom and right)"
+    return reference[:height, :width], note
+
+
+def _within(excess: list[int], most: int) -> bool:
+    return all(0 <= n <= most for n in excess)

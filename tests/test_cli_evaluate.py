@@ -1,0 +1,224 @@
+"""`napari-cfsr evaluate`: the figures of the API, files written whole, faults named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_cfsr import load_model
+from napari_cfsr.cli import main
+from napari_cfsr.core import weights
+from napari_cfsr.core.benchmark import EvaluateOptions, evaluate
+from napari_cfsr.core.benchmark_tables import markdown
+from napari_cfsr.core.degradation import imresize
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process; exit status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main(["evaluate", *(str(a) for a in arguments)])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert status in (0, 2)
+        assert (status == 2) == bool(err), err
+        for line in err.splitlines():
+            assert line.startswith("napari-cfsr: "), line
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two small data sets, of which one has no LR files."""
+    rng = np.random.default_rng(0)
+    for folder in (tmp_path / "data" / "one" / "HR", tmp_path / "data" / "two"):
+        folder.mkdir(parents=True)
+        for name in ("a", "b"):
+            smooth = np.clip(imresize(rng.random((6, 7, 3)), 8), 0, 1)
+            Image.fromarray((smooth * 255).astype(np.uint8)).save(folder / f"{name}.png")
+    lr = tmp_path / "data" / "one" / "LR_bicubic" / "X2"
+    lr.mkdir(parents=True)
+    for path in (tmp_path / "data" / "one" / "HR").iterdir():
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(imresize(pixels, 1 / 2)).save(lr / f"{path.stem}x2.png")
+    return tmp_path / "data"
+
+
+def bicubic(root: Path, *datasets: str) -> EvaluateOptions:
+    return EvaluateOptions(root, datasets, 2, ("bicubic",))
+
+
+def test_it_prints_the_figures_of_the_api_and_writes_them(
+    run: Run, data: Path, official: Path, tmp_path: Path
+) -> None:
+    record, tables = tmp_path / "new" / "x4.json", tmp_path / "new" / "x4.md"
+    how = ("--datasets", "Set5", "--limit", 1, "--device", "cpu")
+    status, out, _ = run("--data", data, *how, "--json", record, "--markdown", tables)
+    assert status == 0
+    report = evaluate(EvaluateOptions(data, ("Set5",), limit=1), load_model(4, device="cpu"))
+    written = json.loads(record.read_text())
+    scores = report.to_dict()["datasets"]
+    assert written["datasets"] == scores
+    assert written["model"]["backbone_sha256"] == weights.OFFICIAL_SHA256[4]
+    assert len(written["model"]["refiner_sha256"]) == 64
+    assert written["options"]["datasets"] == ["Set5"]
+    row = next(line for line in out.splitlines() if line.startswith("baby"))
+    image = report.images[0]
+    expected = [
+        figure
+        for name in ("bicubic", "baseline", "delta")
+        for figure in (f"{image.scores[name].psnr:.4f}", f"{image.scores[name].ssim:.5f}")
+    ]
+    gain = image.gain("delta")
+    assert row.split() == ["baby", *expected, f"{gain.psnr:+.4f}", f"{gain.ssim:+.5f}"]
+    assert "official CFSR_x4.pth x4; refiner bundled clean_official_x4" in out
+    assert f"written to {record}" in out
+    skip = re.compile(r"^- 20.*$", re.MULTILINE)  # the date
+    assert skip.sub("", tables.read_text()) == skip.sub("", markdown(report))
+    assert sorted(p.name for p in record.parent.iterdir()) == ["x4.json", "x4.md"]
+
+
+def test_bicubic_alone_needs_no_weights(run: Run, root: Path, nothing_bundled: None) -> None:
+    how = ("--data", root, "--datasets", "one,two", "--scale", 2)
+    status, out, _ = run(*how, "--models", "bicubic")
+    assert status == 0
+    report = evaluate(bicubic(root, "one", "two"), None)
+    for name in ("one", "two"):
+        assert f"{report.mean(name, 'bicubic').psnr:.4f}" in out
+    assert "no files in LR_bicubic/X2: LR made by MATLAB's bicubic for all images" in out
+    status, _, err = run(*how, "--models", "baseline", "--backbone", "official")
+    assert status == 2
+    assert "CFSR_x2.pth could not be downloaded" in err
+
+
+def test_a_folder_of_images_is_a_data_set(run: Run, root: Path) -> None:
+    status, out, _ = run("--data", root / "two", "--models", "bicubic", "--scale", 2)
+    assert status == 0
+    assert f"{evaluate(bicubic(root, 'two'), None).mean('two', 'bicubic').psnr:.4f}" in out
+
+
+def test_faults_are_named_and_the_rest_goes_on(run: Run, root: Path, tmp_path: Path) -> None:
+    broken = root / "one" / "HR" / "a.png"
+    broken.write_bytes(b"nothing")
+    record = tmp_path / "x.json"
+    how = ("--data", root, "--models", "bicubic", "--scale", 2, "--json", record)
+    status, out, err = run(*how, "--datasets", "one,three,two")
+    assert status == 2
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert "'three' not found" in lines[0]
+    assert str(root / "benchmark" / "three") in lines[0]
+    assert str(broken) in lines[1]
+    assert [line.split()[0] for line in out.splitlines() if line[:2] in ("a ", "b ")] == [
+        "b",
+        "a",
+        "b",
+    ]
+    assert len(json.loads(record.read_text())["faults"]) == 2
+
+
+def test_where_nothing_could_be_measured_nothing_is_written(
+    run: Run, root: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "x.json"
+    how = ("--models", "bicubic", "--json", record)
+    status, out, err = run("--data", root, "--datasets", "three", *how)
+    assert (status, out) == (2, "")
+    assert "'three' not found" in err
+    status, _, err = run("--data", root / "nowhere", "--datasets", "one", *how)
+    assert status == 2
+    assert f"expected a folder at --data, got {root / 'nowhere'}" in err
+    assert not record.exists()
+
+
+def test_files_are_not_overwritten_unless_asked(run: Run, root: Path, tmp_path: Path) -> None:
+    record = tmp_path / "x.json"
+    record.write_text("mine")
+    how = ("--data", root, "--datasets", "one", "--models", "bicubic", "--scale", 2)
+    status, out, err = run(*how, "--json", record)
+    assert (status, out) == (2, "")
+    assert f"{record} exists: pass --overwrite" in err
+    assert record.read_text() == "mine"
+    status, _, _ = run(*how, "--json", record, "--overwrite")
+    assert status == 0
+    assert json.loads(record.read_text())["scale"] == 2
+
+
+def test_what_can_not_be_written_is_told_before_any_time_is_spent(
+    run: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "napari_cfsr.core.benchmark.iter_evaluate", lambda *_: pytest.fail("it began")
+    )
+    how = ("--data", root, "--datasets", "one", "--models", "bicubic", "--scale", 2)
+    same = tmp_path / "x"
+    status, _, err = run(*how, "--json", same, "--markdown", same)
+    assert status == 2
+    assert "expected different files for --json and --markdown" in err
+    (tmp_path / "file").write_text("")
+    status, _, err = run(*how, "--json", tmp_path / "file" / "x.json")
+    assert status == 2
+    assert "can't be written" in err
+    status, _, err = run(*how, "--json", tmp_path, "--overwrite")
+    assert status == 2
+    assert "can't be written" in err
+
+
+def test_options_that_do_not_exist_or_fit(run: Run, root: Path, official: Path, data: Path) -> None:
+    how = ("--data", root, "--datasets", "one")
+    for wrong, message in [
+        (("--models", "gan"), "expected models among bicubic, baseline, delta, got 'gan'"),
+        (("--models", ","), "expected at least one model"),
+        (("--shave", -1), "expected shave >= 0, got -1"),
+        (("--limit", 0), "expected limit >= 1, got 0"),
+        (("--channel", "red"), "invalid choice: 'red'"),
+        (("--scale", 2, "--back-projection"), "expected scale 4 for back-projection"),
+        (("--scale", 2, "--models", "delta"), "CFSR_x2.pth is loaded without a refiner"),
+    ]:
+        status, out, err = run(*how, *wrong)
+        assert (status, out) == (2, "")
+        assert message in err
+    status, _, err = run("--datasets", "one")
+    assert status == 2
+    assert "--data" in err
+
+
+def test_a_process_prints_a_table_and_no_bar_where_there_is_no_terminal(
+    official: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "HR"
+    folder.mkdir(parents=True)
+    shutil.copy(data / "benchmark" / "Set5" / "HR" / "butterfly.png", folder)
+    arguments = ["--data", str(tmp_path), "--datasets", "mine", "--ensemble", "--device", "cpu"]
+    program = [sys.executable, "-m", "napari_cfsr.cli", "evaluate"]
+    done = subprocess.run(
+        [*program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert done.stderr == ""
+    row = next(line for line in done.stdout.splitlines() if line.startswith("butterfly"))
+    assert float(row.split()[1]) == pytest.approx(22.100, abs=0.001)  # as with the file of LR
+    assert float(row.split()[3]) > 28.95  # 28.909 without the ensemble
+    assert "; ensemble; Y (BT.601), shave 4" in done.stdout
