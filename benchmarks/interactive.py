@@ -104,6 +104,51 @@ def in_window() -> dict[str, float]:
     return figures
 
 
+def measuring() -> dict[str, float]:
+    """Measuring and mapping an image of 4096x4096 in the Quality widget."""
+    import napari
+    import psutil
+
+    from napari_cfsr.widgets.quality import QualityWidget
+
+    viewer = napari.Viewer()
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 255, (4096, 4096), np.uint8)
+    viewer.add_image(reference, name="reference")
+    viewer.add_image(reference ^ rng.integers(0, 8, reference.shape, np.uint8), name="image")
+    widget = QualityWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Quality")
+    reference_layer, image = viewer.layers
+    widget.form.reference.value = reference_layer
+    widget.form.layers.tick([image])
+    widget.form.layers.changed.emit()
+    began = time.perf_counter()
+    wait(lambda: time.perf_counter() - began > 1)
+    stalls, controls, memory = Stalls(), widget.controls, psutil.Process()
+    figures = {}
+    for what, button, handler in (
+        ("PSNR and SSIM of 4096x4096", controls.start_button, "_on_measured"),
+        ("SSIM map of 4096x4096", widget.result.ssim_button, "_on_map"),
+    ):
+        wait(lambda: len(stalls.gaps) > 10)
+        stalls.worst()
+        before, most, worst = memory.memory_info().rss, [0], []
+        method = getattr(widget, handler)
+        setattr(widget, handler, lambda end: (worst.append(stalls.worst()), method(end)))  # noqa: B023
+
+        def done() -> bool:
+            most.append(memory.memory_info().rss - before)  # noqa: B023
+            return not controls.running
+
+        button.click()
+        figures[f"{what}, s"] = wait(done)
+        figures[f"longest stall meanwhile, {what}, s"] = worst[0]
+        figures[f"memory beyond that before, {what}, GB"] = max(most) / 1e9
+    figures["memory in all, GB"] = memory.memory_info().rss / 1e9
+    viewer.close()
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
@@ -112,7 +157,7 @@ def main() -> None:
         import os
 
         os.environ["NAPARI_CFSR_HOME"] = home
-        figures = {"import napari_cfsr, s": import_seconds(), **in_window()}
+        figures = {"import napari_cfsr, s": import_seconds(), **in_window(), **measuring()}
     for name, value in figures.items():
         print(f"| {name} | {value:.3f} |")
     if options.json:

@@ -1,10 +1,11 @@
 """Make the screenshots of the docs from the running program.
 
-    python docs/make_screenshots.py FLUORESCENCE FOLDER
+    python docs/make_screenshots.py FLUORESCENCE FOLDER [NAME...]
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
-images (PNG) to train on, oversampled twice, such as SIM reconstructions. Needs a display (Xvfb will
-do) and the official weights. Writes to `docs/images`.
+images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
+fluorescence, running, training or quality; without, all are made. Needs a display (Xvfb will do)
+and the official weights. Writes to `docs/images`.
 """
 
 from __future__ import annotations
@@ -178,14 +179,87 @@ def train(viewer, widget) -> None:
     save(viewer, "train-result")
 
 
+def quality(folder: Path) -> None:
+    """The Quality widget: a photo measured, mapped and blinking; a stack slice by slice."""
+    viewer, upscale = open_viewer()
+    viewer.open_sample("napari-cfsr", "photo")
+    viewer.reset_view()
+    upscaled(upscale, "cat LR", 4)
+    widget = instead(viewer, upscale, "Quality")
+    viewer.reset_view()
+    save(viewer, "quality-setup")
+    press(widget, widget.controls.start_button)
+    press(widget, widget.result.error_button)
+    save(viewer, "quality-result")
+    viewer.scene.camera.zoom *= 2
+    widget.pages.setCurrentIndex(2)
+    widget.compare.first.value = next(x for x in viewer.layers if x.name == "cat HR")
+    widget.compare.blink_button.click()
+    pause(0.9)  # the second of the two is shown
+    widget.compare.seconds.value = 0
+    save(viewer, "quality-blink")
+    widget.compare.blink_button.click()
+    viewer.close()
+    quality_of_stack(folder)
+
+
+def quality_of_stack(folder: Path) -> None:
+    """A stack of fluorescence images at low light, reduced, upscaled, and measured."""
+    from napari_cfsr import read_image
+    from napari_cfsr.core.degradation import degrade, imresize
+
+    viewer, upscale = open_viewer()
+    files = sorted(folder.glob("*.png"))[-8:]
+    images = [read_image(path).pixels.squeeze()[:440, :440] for path in files]
+    hr = np.stack(
+        [np.clip(imresize(image, 0.5) / 255, 0, 1).astype(np.float32) for image in images]
+    )
+    lr = np.stack(
+        [degrade(plane, 2, photons=50, read_noise=0.01, seed=i) for i, plane in enumerate(hr)]
+    )
+    look = {"colormap": "cyan", "contrast_limits": (0, 0.8), "units": ("um",) * 3}
+    viewer.add_image(hr, name="cells HR", scale=(0.2, 0.08, 0.08), **look)
+    place = {"scale": (0.2, 0.16, 0.16), "translate": (0, 0.04, 0.04)}
+    viewer.add_image(lr, name="cells LR", **place, **look)
+    upscale.form.scale.value = 2
+    fitting = [x for x in upscale.form.refiner.choices if "fluorescence" in str(x)]
+    upscale.form.refiner.value = fitting[0] if fitting else "auto"
+    upscaled(upscale, "cells LR", 2)
+    widget = instead(viewer, upscale, "Quality")
+    viewer.reset_view()
+    press(widget, widget.controls.start_button)
+    wait(lambda: widget.result.plot.drawn > 0)
+    pause(1)
+    save(viewer, "quality-stack")
+    viewer.close()
+
+
+def instead(viewer, widget, name: str):
+    """Close a widget and open another."""
+    viewer.window.remove_dock_widget(widget)
+    _, other = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
+    pause(0.5)
+    return other
+
+
+def press(widget, button) -> None:
+    """Press a button and wait for what it starts."""
+    button.click()
+    wait(lambda: not widget.controls.running)
+    pause(0.5)
+
+
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
+    wanted = sys.argv[3:]
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
-        photo()
-        fluorescence(Path(sys.argv[1]))
-        running()
-        training(Path(sys.argv[2]))
+        for shots, arguments in (
+            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()),
+            (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
+        ):  # fmt: skip
+            if not wanted or shots.__name__ in wanted:
+                shots(*arguments)
 
 
 if __name__ == "__main__":

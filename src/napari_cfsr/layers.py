@@ -258,7 +258,7 @@ def result_layers(
         if name == "difference":
             continue
         title = f"{source.name} x{scale} {name}"
-        layers.append(_spec(array, title, source.look, source.rgb, spatial))
+        layers.append((_spec(array, title, source.look, source.rgb, spatial), name))
     if difference is not None:
         most = max(abs(limits[0]), abs(limits[1])) or 1.0
         look = {name: source.look[name] for name in LOOK}
@@ -268,10 +268,11 @@ def result_layers(
             "gamma": 1.0,
             "visible": False,
         }
-        layers.append(_spec(difference, f"{source.name} x{scale} difference", look, False, spatial))
-    for layer in layers:
-        layer.arguments.update(placement, metadata={"napari_cfsr": record})
-    return layers
+        title = f"{source.name} x{scale} difference"
+        layers.append((_spec(difference, title, look, False, spatial), "difference"))
+    for layer, output in layers:
+        layer.arguments.update(placement, metadata={"napari_cfsr": {**record, "output": output}})
+    return [layer for layer, _ in layers]
 
 
 def _spec(

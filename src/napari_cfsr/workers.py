@@ -22,6 +22,7 @@ from napari_cfsr.core.training_request import TrainRequest
 from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
+from napari_cfsr.quality_run import QualityStep
 from napari_cfsr.training_input import TrainJob, training_data
 
 Result = TypeVar("Result")
@@ -104,6 +105,18 @@ def upscale_worker(
 def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
     """Worker that downloads the official weights; returns `WeightsFile`, `Failure` or None."""
     return _worker("a download", _fetch(scale, token))
+
+
+def quality_worker(
+    name: str,
+    steps: Callable[[Callable[[], None]], Generator[QualityStep, None, Any]],
+    token: CancelToken,
+) -> GeneratorWorker:
+    """Worker that measures or maps; yields `QualityStep`.
+
+    Returns what the generator `steps(check)` returns, `Failure`, or None when cancelled.
+    """
+    return _worker(name, steps(token.check))
 
 
 def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> GeneratorWorker:

@@ -202,6 +202,20 @@ class RunWidget(QWidget):
             self._end("Cancelled." if file is None else f"Downloaded {file.path}")
 
 
+def displayed_axes(viewer: napari.viewer.Viewer, layer: Image) -> list[int]:
+    """Dimensions of a layer that the canvas shows, counted from the last as napari does."""
+    extra = viewer.dims.ndim - layer.ndim
+    return [d - extra for d in viewer.dims.displayed if d >= extra]
+
+
+def canvas_box(viewer: napari.viewer.Viewer) -> tuple[list[float], list[float]]:
+    """Corners of the canvas in world coordinates, for a 2D display."""
+    camera = viewer.scene.camera
+    sides = zip(camera.center[-2:], viewer.canvas.size, strict=True)
+    halves = [(centre, length / camera.zoom / 2) for centre, length in sides]
+    return [c - half for c, half in halves], [c + half for c, half in halves]
+
+
 def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:
     """Add an image; the layer itself, not the proxy that napari gives to plugins.
 

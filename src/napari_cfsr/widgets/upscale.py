@@ -18,7 +18,14 @@ from napari_cfsr.regions import box_region, current_slices, visible_region
 from napari_cfsr.widgets.backbone_choice import FROM_FILE
 from napari_cfsr.widgets.run_controls import RunControls, duration
 from napari_cfsr.widgets.settings import read_settings, write_settings
-from napari_cfsr.widgets.shared import BREATH, BeforeChoice, FormArea, RunWidget
+from napari_cfsr.widgets.shared import (
+    BREATH,
+    BeforeChoice,
+    FormArea,
+    RunWidget,
+    canvas_box,
+    displayed_axes,
+)
 from napari_cfsr.widgets.upscale_form import (
     REGIONS,
     SLICES,
@@ -187,26 +194,14 @@ class UpscaleWidget(RunWidget):
         """Snapshot of the chosen region of the chosen layer."""
         layer = self._viewer.layers[values.layer]
         region: Region | None = None
-        displayed = self._displayed(layer)
+        displayed = displayed_axes(self._viewer, layer)
         if values.region == REGIONS[1]:
-            region = visible_region(layer, displayed, self._canvas_box())
+            region = visible_region(layer, displayed, canvas_box(self._viewer))
         elif values.region == REGIONS[2]:
             region = box_region(layer, self._viewer.layers[values.box_layer])
         if values.slices == SLICES[1]:
             region = current_slices(layer, region, self._viewer.dims.point, displayed)
         return read_layer(layer, region)
-
-    def _displayed(self, layer: Image) -> list[int]:
-        """Dimensions of a layer that the canvas shows, counted from the last as napari does."""
-        extra = self._viewer.dims.ndim - layer.ndim
-        return [d - extra for d in self._viewer.dims.displayed if d >= extra]
-
-    def _canvas_box(self) -> tuple[list[float], list[float]]:
-        """Corners of the canvas in world coordinates, for a 2D display."""
-        camera = self._viewer.scene.camera
-        sides = zip(camera.center[-2:], self._viewer.canvas.size, strict=True)
-        halves = [(centre, length / camera.zoom / 2) for centre, length in sides]
-        return [c - half for c, half in halves], [c + half for c, half in halves]
 
     def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
         if outcome is None:
