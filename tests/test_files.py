@@ -19,9 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.figures import SideBySide, save_figure
-from napari_cfsr.core.figures import _busiest as busiest
 from napari_cfsr.core.files import SUFFIXES, ImageFile, read_image, write_image
 from napari_cfsr.errors import FileFormatError, OptionError
 
@@ -1347,55 +1344,6 @@ def test_an_interrupted_write_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         write_image(tmp_path / "x.tif", larger(source), source, 2)
     assert list(tmp_path.iterdir()) == []
-
-
-# figures
-
-
-def comparison(size: int = 24, refined: bool = True) -> SideBySide:
-    hr = noise(size, size, 3)
-    baseline = np.clip(hr.astype(int) + 3, 0, 255).astype(np.uint8)
-    return SideBySide(imresize(hr, 0.5), hr, baseline, hr if refined else None, 2)
-
-
-@pytest.mark.parametrize("refined", [True, False])
-@pytest.mark.parametrize(("name", "start"), [("f.png", b"\x89PNG"), ("f.pdf", b"%PDF"),
-                                             ("f.svg", b"<?xml")])  # fmt: skip
-def test_a_figure(tmp_path: Path, name: str, start: bytes, refined: bool) -> None:
-    lines = save_figure(tmp_path / name, comparison(refined=refined))
-    assert (tmp_path / name).read_bytes().startswith(start)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-    wanted = ["bicubic", "baseline", "delta"] if refined else ["bicubic", "baseline"]
-    assert [line.split(":")[0] for line in lines] == wanted
-    if refined:
-        assert lines[-1] == "delta: Y PSNR inf dB"  # it is the reference itself here
-    # a difference of nearly 3 in all three, and so of 3 * 219/255 in Y, of 255
-    assert float(lines[1].split()[3]) == pytest.approx(20 * np.log10(255 / (3 * 219 / 255)), abs=1)
-
-
-def test_the_crop_of_a_figure_is_where_the_detail_is() -> None:
-    image = np.zeros((50, 60, 3), np.uint8)
-    image[30:40, 20:30] = noise(10, 10, 3)
-    top, left = busiest(image, 12)
-    assert 28 <= top <= 30
-    assert 18 <= left <= 20
-    assert busiest(image, 50)[0] == 0
-
-
-@pytest.mark.parametrize("name", ["file/f.png", "x" * 300 + ".png", "f.xyz"])
-def test_a_figure_that_cannot_be_written(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(FileFormatError, match="can't be written"):
-        save_figure(tmp_path / name, comparison())
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_figure_on_a_disk_that_takes_no_more(tmp_path: Path) -> None:
-    (tmp_path / "f.png").write_bytes(b"old")
-    with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):
-        save_figure(tmp_path / "f.png", comparison())
-    assert [p.name for p in tmp_path.iterdir()] == ["f.png"]
-    assert (tmp_path / "f.png").read_bytes() == b"old"
 
 
 # real files

@@ -1,4 +1,4 @@
-"""The command line: `napari-cfsr demo | upscale | train | train-backbone | models`.
+"""The command line: `napari-cfsr demo | upscale | evaluate | train | train-backbone | models`.
 
 Exit status 0, or 2 with one line for each fault on standard error.
 """
@@ -15,10 +15,12 @@ from typing import NoReturn
 
 from napari_cfsr.cli.common import PROGRAM, say
 from napari_cfsr.cli.demo import add_demo
+from napari_cfsr.cli.evaluate import add_evaluate
 from napari_cfsr.cli.models import add_models
 from napari_cfsr.cli.train import add_train
 from napari_cfsr.cli.train_backbone import add_train_backbone
 from napari_cfsr.cli.upscale import add_upscale
+from napari_cfsr.cli.visualize import add_visualize
 from napari_cfsr.errors import CFSRError
 
 
@@ -60,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
     add_demo(commands.add_parser("demo", help="upscale an image that comes with scikit-image"))
     add_upscale(commands.add_parser("upscale", help="upscale image files"))
+    add_evaluate(commands.add_parser("evaluate", help="measure PSNR and SSIM on data sets"))
+    add_visualize(commands.add_parser("visualize", help="draw figures that compare results"))
     add_train(commands.add_parser("train", help="train a refiner on your own images"))
     add_train_backbone(
         commands.add_parser("train-backbone", help="train a backbone on a folder of images")

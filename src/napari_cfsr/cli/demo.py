@@ -13,8 +13,12 @@ from napari_cfsr.cli.common import (
     load,
     tile_bar,
 )
+from napari_cfsr.cli.visualize import network_note
+from napari_cfsr.cli.visualize_sources import REDUCED
 from napari_cfsr.core import weights
 from napari_cfsr.errors import OptionError
+
+EYE = (84, 132, 84)  # of the cat: first row, first column, side; HR pixels
 
 
 def add_demo(command: argparse.ArgumentParser) -> None:
@@ -41,7 +45,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def _demo_files(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.figures import SideBySide, save_figure
+    from napari_cfsr.core.figures import Comparison, Crop, FigureOptions, save_figure
     from napari_cfsr.core.files import ImageFile, write_image
     from napari_cfsr.core.inference import upscale
     from napari_cfsr.sample_data import photo
@@ -59,10 +63,20 @@ def _demo_files(options: argparse.Namespace) -> int:
     source = ImageFile(lr, "YXS", folder)
     for name, array in arrays.items():
         write_image(folder / f"cat_{name}.png", array, source, 1, options.overwrite)
-    figure = SideBySide(lr, hr, result.baseline, result.delta, scale)
-    lines = save_figure(names[-1], figure)
+    comparison = Comparison(
+        lr,
+        scale,
+        result.baseline,
+        result.delta,
+        hr,
+        result.difference,
+        name="cat (S. van der Walt, CC0)",
+        notes=(REDUCED, network_note(result)),
+    )
+    look = FigureOptions(crops=(Crop(*EYE),))
+    content = save_figure(names[-1], comparison, look, options.overwrite)
     print(describe(result))
-    for line in lines:
-        print(line)
+    for name, score in content.scores.items():
+        print(f"{name}: Y PSNR {score.psnr:.3f} dB")
     print(f"written to {folder}")
     return 0

@@ -1,0 +1,478 @@
+"""`napari-cfsr visualize`: what is drawn, where it goes, and what is said when it can't be."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+import napari_cfsr as nc
+from napari_cfsr.cli import main, visualize_options
+from napari_cfsr.cli.visualize_sources import UPRIGHT
+from napari_cfsr.core import figure_options, figures, weights
+from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.degradation import imresize
+from napari_cfsr.core.refinenet import RefineNet
+
+H, W = 48, 64
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--scale", 2, "--device", "cpu", "--dpi", 72)
+
+pytestmark = pytest.mark.usefixtures("nothing_bundled")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `visualize` in a folder of its own; exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main(["visualize", *(str(a) for a in arguments)])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert (status == 2) == bool(err), err
+        for line in err.splitlines():
+            assert line.startswith("napari-cfsr: "), line
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def refiner(tmp_path: Path) -> Path:
+    """A refiner of the official x2 backbone that changes a few grey levels."""
+    network = RefineNet(torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        network.body[-1].weight.mul_(100)
+    path = tmp_path / "mine.safetensors"
+    card = RefinerCard(2, "output", weights.OFFICIAL_SHA256[2], "A test", 0.25)
+    save_refiner(path, network.state_dict(), card)
+    return path
+
+
+def picture(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> np.ndarray:
+    """Smooth noise."""
+    rng = np.random.default_rng(seed)
+    shape = shape or (H, W, 3)
+    small = rng.random((shape[0] // 4, shape[1] // 4, *shape[2:]))
+    smooth = np.clip(imresize(small, 4), 0, 1)
+    return (smooth * np.iinfo(dtype).max).astype(dtype)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def texts(path: Path) -> list[str]:
+    return re.findall(r">([^<>]+)</text>", path.read_text("utf-8"))
+
+
+# images
+
+
+def test_an_hr_image(official: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
+    """LR is its bicubic reduction; the figures are those of the array API."""
+    hr = picture()
+    save(tmp_path / "in" / "a.png", hr)
+    status, out, _ = run("in/a.png", "--hr", *QUICK, "--refiner", refiner, "--json")
+    assert status == 0
+    assert names(tmp_path) == ["a_x2_comparison.png", "in", "mine.safetensors"]
+    record = json.loads(out)
+    assert record["figure"] == "a_x2_comparison.png"
+    assert (record["lr"], record["hr"]) == (None, "in/a.png")
+    assert record["panels"] == list(figure_options.PANELS)
+
+    lr = imresize(hr, 0.5)
+    result = nc.upscale(lr, nc.load_model(2, refiner=refiner, device="cpu"), axes="YXC")
+    made = {"LR": lr.repeat(2, 0).repeat(2, 1), "bicubic": imresize(lr, 2)}
+    made |= {"baseline": result.baseline, "delta": result.delta}
+    assert list(record["scores"]) == list(made)
+    for name, image in made.items():
+        score, how = record["scores"][name], {"shave": 2, "channel": "Y"}
+        assert score["psnr"] == pytest.approx(nc.psnr(image / 255, hr / 255, **how), abs=1e-9)
+        assert score["ssim"] == pytest.approx(nc.ssim(image / 255, hr / 255, **how), abs=1e-9)
+    summary = record["summary"]
+    assert summary.startswith("in/a.png -> a_x2_comparison.png: PSNR/SSIM LR ")
+    assert f"baseline {record['scores']['baseline']['psnr']:.2f}/" in summary
+    assert "LR: bicubic reduction of HR (as MATLAB's)" in summary
+    assert "refiner file mine.safetensors" in summary
+    with Image.open(tmp_path / "a_x2_comparison.png") as figure:
+        assert figure.width > 500
+        assert np.asarray(figure.convert("L")).std() > 30
+
+
+def test_without_a_reference(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "a.png", picture())
+    status, out, _ = run("a.png", *QUICK, "-o", "fig.svg")
+    assert status == 0
+    assert "a.png -> fig.svg: no reference; crop " in out
+    assert "difference left out: there is no refined result" in out
+    assert names(tmp_path) == ["a.png", "fig.svg"]
+    shown = texts(tmp_path / "fig.svg")
+    assert {"a", "LR (nearest)", "bicubic", "baseline"} <= set(shown)
+    assert not any("PSNR" in text or "delta" in text for text in shown)
+    assert "network official CFSR_x2.pth, no refiner" in " ".join(shown).lower().replace(
+        "cfsr", "CFSR"
+    )
+
+
+def test_a_reference_at_its_original_size(official: Path, tmp_path: Path, run: Run) -> None:
+    hr = picture(H + 4, W + 4, 3)[: H + 1, : W + 1]
+    save(tmp_path / "hr.png", hr)
+    lr = imresize(hr[:H, :W], 0.5)
+    save(tmp_path / "lr.png", lr)
+    status, out, _ = run("lr.png", "--reference", "hr.png", *QUICK, "--json", "-o", "out.png")
+    assert status == 0
+    record = json.loads(out)
+    expected = nc.psnr(imresize(lr, 2) / 255, hr[:H, :W] / 255, shave=2, channel="Y")
+    assert record["scores"]["bicubic"]["psnr"] == pytest.approx(expected, abs=1e-9)
+    status, _, err = run("lr.png", "--reference", "lr.png", *QUICK, "-o", "out2.png")
+    assert status == 2
+    assert f"got image ({H}, {W}, 3) and reference ({H // 2}, {W // 2}, 3)" in err
+    assert not (tmp_path / "out2.png").exists()
+
+
+def test_references_by_name(official: Path, tmp_path: Path, run: Run) -> None:
+    """One that has none is named, the rest goes on."""
+    for i, name in enumerate(("a", "bx2", "c")):
+        save(tmp_path / "lr" / f"{name}.png", imresize(picture(seed=i), 0.5))
+    save(tmp_path / "hr" / "a.png", picture(seed=0))
+    save(tmp_path / "hr" / "b.png", picture(seed=1))
+    arguments = ("lr", "--reference", "hr", "--panels", "bicubic,HR", *QUICK, "-o", "out")
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert "lr/c.png: expected one reference named c in hr, found 0" in err
+    assert len(err.splitlines()) == 1
+    assert names(tmp_path / "out") == ["a_x2_comparison.png", "bx2_x2_comparison.png"]
+    assert len(out.splitlines()) == 2
+    assert min(float(v) for v in re.findall(r"bicubic ([0-9.]+)/", out)) > 25  # the right ones
+    status, _, err = run("lr", "--reference", "hr/a.png", *QUICK)
+    assert (status, len(err.splitlines())) == (2, 3)
+    assert "expected a folder of references for several images, got --reference hr/a.png" in err
+
+
+def test_a_data_set(official: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "data" / "benchmark" / "Mini"
+    for i, name in enumerate(("one", "two", "three")):
+        hr = picture(H + 4, W, 3, seed=i)[: H + 1]
+        save(folder / "HR" / f"{name}.png", hr)
+        if name != "three":
+            save(folder / "LR_bicubic" / "X2" / f"{name}x2.png", imresize(hr[:H], 0.5))
+    arguments = ("--data", "data", "--dataset", "Mini", *QUICK, "-o", "out", "--json")
+    status, out, _ = run(*arguments)
+    assert status == 0
+    records = {Path(r["hr"]).stem: r for r in map(json.loads, out.splitlines())}
+    assert sorted(records) == ["one", "three", "two"]
+    assert names(tmp_path / "out") == [f"{name}_x2_comparison.png" for name in sorted(records)]
+    assert Path(records["one"]["lr"]).name == "onex2.png"
+    assert records["three"]["lr"] is None  # made of HR
+    status, out, err = run(*arguments, "--images", "two,nobody", "--overwrite")
+    assert status == 2
+    assert [Path(json.loads(line)["hr"]).stem for line in out.splitlines()] == ["two"]
+    assert "nobody: no such image in" in err
+    assert "which has one, three, two" in err
+
+
+def test_gray_images_of_a_data_set_count_as_colour(tmp_path: Path, run: Run) -> None:
+    """As in the tables of `evaluate`: Y has 219 levels where gray has 255."""
+    hr = picture(H, W)
+    save(tmp_path / "data" / "Mini" / "a.png", hr)
+    arguments = ("--panels", "bicubic,HR", "--scale", 2, "--dpi", 72, "--json")
+    psnrs = []
+    for images in (("--data", "data", "--dataset", "Mini"), ("data/Mini/a.png", "--hr")):
+        status, out, _ = run(*images, *arguments, "--overwrite")
+        assert status == 0
+        psnrs.append(json.loads(out)["scores"]["bicubic"]["psnr"])
+    bicubic = imresize(imresize(hr, 0.5), 2)
+    assert psnrs[1] == pytest.approx(nc.psnr(bicubic / 255, hr / 255, shave=2), abs=1e-9)
+    assert psnrs[0] - psnrs[1] == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
+
+
+def test_published_figures(official: Path, data: Path, tmp_path: Path, run: Run) -> None:
+    """Set5 x4 with the official weights."""
+    arguments = ("--data", data, "--dataset", "Set5", "--images", "butterfly", "--scale", 4)
+    status, out, _ = run(*arguments, "--device", "cpu", "--crop", "28,0,64", "-o", "f.pdf")
+    assert status == 0
+    assert "bicubic 22.10/0.7375, baseline 28.91/0.9273; crop 28,0,64;" in out
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_faults_do_not_stop_the_others(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "in" / "a.png", picture())
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG nothing")
+    save(tmp_path / "in" / "z.png", picture(seed=1))
+    status, out, err = run("in", "nowhere.png", *QUICK, "-o", "out")
+    assert status == 2
+    assert names(tmp_path / "out") == ["a_x2_comparison.png", "z_x2_comparison.png"]
+    assert len(out.splitlines()) == 2
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert "in/broken.png: not an image, or damaged" in lines[0]
+    assert "nowhere.png: expected an image file, there is no such file" in lines[1]
+
+
+def test_nothing_is_overwritten(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "a.png", picture())
+    arguments = ("a.png", "--hr", *QUICK, "--panels", "LR,bicubic,HR")
+    assert run(*arguments)[0] == 0
+    before = (tmp_path / "a_x2_comparison.png").read_bytes()
+    status, out, err = run(*arguments, "--panels", "HR")
+    assert (status, out) == (2, "")
+    assert "a_x2_comparison.png exists: pass --overwrite to replace it" in err
+    assert (tmp_path / "a_x2_comparison.png").read_bytes() == before
+    assert run(*arguments, "--panels", "HR", "--overwrite")[0] == 0
+    assert (tmp_path / "a_x2_comparison.png").read_bytes() != before
+    before = (tmp_path / "a.png").read_bytes()
+    status, _, err = run(*arguments, "--overwrite", "-o", "a.png")
+    assert status == 2
+    assert "a.png is an input itself: choose another --output" in err
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_files_of_one_name(official: Path, tmp_path: Path, run: Run) -> None:
+    for folder in ("x", "y"):
+        save(tmp_path / folder / "a.png", picture())
+    status, out, err = run("x", "y", "--hr", *QUICK, "--panels", "HR,LR")
+    assert status == 2
+    assert len(out.splitlines()) == 1
+    assert "was written from x/a.png just now: choose another --output" in err
+
+
+def test_our_own_figures_are_no_input(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "in" / "a.png", picture())
+    for _ in range(2):
+        arguments = ("in", "--hr", *QUICK, "--panels", "HR,LR", "-o", "in", "--overwrite")
+        assert run(*arguments)[0] == 0
+        assert names(tmp_path / "in") == ["a.png", "a_x2_comparison.png"]
+
+
+def test_panels_that_need_no_network(tmp_path: Path, run: Run) -> None:
+    """No weights are on this machine, and the mirror refuses."""
+    save(tmp_path / "a.png", picture())
+    status, out, _ = run("a.png", "--hr", *QUICK, "--panels", "bicubic,HR,LR")
+    assert status == 0
+    assert "x2 with" not in out
+    status, _, err = run("a.png", "--hr", *QUICK, "--panels", "baseline,HR", "--overwrite")
+    assert status == 2
+    assert "CFSR_x2.pth could not be downloaded" in err
+
+
+# looks
+
+
+def test_crops_labels_and_panels(official: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
+    save(tmp_path / "a.png", picture())
+    status, out, _ = run(
+        "a.png", "--hr", *QUICK, "--refiner", refiner, "--format", "svg", "--json",
+        "--crop", "0,0,16", "--crop", "20,30,24", "--panels", "HR,delta,difference,baseline",
+        "--label", "delta=ours", "--label", "baseline=CFSR", "--no-small-print",
+        "--arrangement", "above", "--contrast=-10,300",
+    )  # fmt: skip
+    assert status == 0
+    record = json.loads(out)
+    assert record["crops"] == [[0, 0, 16], [20, 30, 24]]
+    assert record["panels"] == ["HR", "delta", "difference", "baseline"]
+    shown = texts(tmp_path / "a_x2_comparison.svg")
+    assert [t for t in shown if t in ("HR", "ours", "CFSR")] == ["HR", "ours", "CFSR"]
+    assert not any("Upscaled" in text for text in shown)
+
+
+def test_contrast_is_said(official: Path, tmp_path: Path, run: Run) -> None:
+    pixels = picture(H, W, dtype=np.uint16) // 32 + 500
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    arguments = ("a.tif", "--hr", *QUICK, "--panels", "HR,bicubic", "-o", "f.svg", "--overwrite")
+    assert run(*arguments)[0] == 0
+    low, high = np.percentile(pixels, (0.1, 99.9))
+    said = " ".join(texts(tmp_path / "f.svg"))
+    assert f"Black to white: {low:.5g} to {high:.5g} in all images, gamma 1." in said
+    assert "data range 4095" in said
+    assert run(*arguments, "--contrast", "0,4000")[0] == 0
+    assert "Black to white: 0 to 4000" in " ".join(texts(tmp_path / "f.svg"))
+
+
+def test_identical_images(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "a.png", np.full((32, 32), 7, np.uint8))
+    status, out, _ = run("a.png", "--hr", *QUICK, "--panels", "bicubic,HR", "--json")
+    assert status == 0
+    record = json.loads(out)
+    assert record["scores"]["bicubic"] == {"psnr": "Infinity", "ssim": 1.0}
+    assert float(record["scores"]["bicubic"]["psnr"]) == math.inf
+    assert "bicubic ∞/1.0000" in record["summary"]
+
+
+# kinds of files
+
+
+def test_a_plane_of_a_stack(official: Path, tmp_path: Path, run: Run) -> None:
+    stack = np.stack([picture(H, W, seed=i) for i in range(3)])
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    status, _, err = run("s.tif", "--hr", *QUICK)
+    assert status == 2
+    assert (
+        "s.tif: expected a single image, got axes ZYX (3, 48, 64): choose one with --plane Z=0"
+        in err
+    )
+    status, _, err = run("s.tif", "--hr", *QUICK, "--plane", "Z=3")
+    assert status == 2
+    assert "s.tif: expected Z below 3 in --plane, got 3" in err
+    arguments = ("--hr", *QUICK, "--panels", "HR,bicubic", "--json")
+    status, out, _ = run("s.tif", *arguments, "--plane", "z=2")
+    assert status == 0
+    expected = nc.psnr(imresize(imresize(stack[2], 0.5), 2) / 255, stack[2] / 255, shave=2)
+    found = json.loads(out)["scores"]["bicubic"]["psnr"]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 5])
+def test_photos_are_put_upright(tmp_path: Path, run: Run, orientation: int) -> None:
+    image = Image.fromarray(picture(H, W - 16, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        from PIL import ImageOps
+
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    arguments = ("--hr", *QUICK, "--panels", "HR,bicubic", "-o", "f.svg")
+    assert run("a.png", *arguments)[0] == 0
+    size = f"HR, {upright.shape[1]} × {upright.shape[0]} pixels"  # noqa: RUF001
+    assert size in texts(tmp_path / "f.svg")
+    turned = UPRIGHT.get(orientation, lambda a: a)(np.asarray(image))
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_transparency_is_not_shown(tmp_path: Path, run: Run) -> None:
+    pixels = picture(H, W, 4)
+    save(tmp_path / "a.png", pixels)
+    status, out, _ = run("a.png", "--hr", *QUICK, "--panels", "HR,bicubic", "--json")
+    assert status == 0
+    record = json.loads(out)
+    hr = pixels[..., :3]
+    bicubic = imresize(imresize(hr, 0.5), 2)
+    expected = nc.psnr(bicubic / 255, hr / 255, shave=2, channel="Y")
+    assert record["scores"]["bicubic"]["psnr"] == pytest.approx(expected, abs=1e-9)
+    assert "transparency is not shown" in record["summary"]
+
+
+def test_scale_bars(tmp_path: Path, run: Run) -> None:
+    """As OME or ImageJ says, or as is given: in pixels of the input."""
+    pixels = picture(H, W)
+    tifffile.imwrite(
+        tmp_path / "imagej.tif", pixels, imagej=True, resolution=(10, 10), metadata={"unit": "um"}
+    )
+    tifffile.imwrite(
+        tmp_path / "ome.ome.tif",
+        pixels,
+        metadata={"axes": "YX", "PhysicalSizeX": 300, "PhysicalSizeXUnit": "nm"},
+    )
+    save(tmp_path / "plain.png", pixels)
+    cases: list[tuple[tuple[object, ...], str | None]] = [
+        (("imagej.tif", "--hr"), "1 µm"),  # 64 x 0.1, at most 0.3 of it
+        (("imagej.tif",), "1 µm"),  # 128 pixels of half the size
+        (("ome.ome.tif", "--hr"), "5 µm"),
+        (("plain.png", "--hr", "--pixel-size", 0.01), "100 nm"),
+        (("imagej.tif", "--hr", "--pixel-size", 2), "20 µm"),
+        (("plain.png", "--hr"), None),
+    ]
+    for arguments, label in cases:
+        chosen = ("--panels", "LR,bicubic", "--crop", "0,0,24", "-o", "f.svg", "--overwrite")
+        assert run(*arguments, *QUICK, *chosen)[0] == 0
+        shown = [text for text in texts(tmp_path / "f.svg") if re.fullmatch(r"\d+ [µnm]m", text)]
+        assert shown[:1] == ([label] if label else []), arguments
+
+
+# what makes no sense
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "expected image files, or --data DIR --dataset NAME"),
+        (["--data", "d"], "expected both --data DIR and --dataset NAME"),
+        (["--dataset", "Set5"], "expected both --data DIR and --dataset NAME"),
+        (["a.png", "--data", "d", "--dataset", "s"], "expected image files or --dataset, got both"),
+        (["--data", "d", "--dataset", "s"], "data set 's' not found"),
+        (["a.png", "--images", "b"], "--images has no meaning without --dataset"),
+        (["a.png", "--hr", "--reference", "b.png"], "not allowed with argument"),
+        (["a.png", "--crop", "1,2"], "expected --crop Y,X,SIZE in HR pixels, got '1,2'"),
+        (["a.png", "--panels", "HR,best"], "expected panels among LR, bicubic"),
+        (["a.png", "--panels", "HR,LR"], "expected a reference for the panel HR"),
+        (["a.png", "--label", "delta"], "expected --label PANEL=TEXT, got 'delta'"),
+        (["a.png", "--contrast", "1,x"], "expected --contrast LOW,HIGH, got '1,x'"),
+        (["a.png", "--contrast", "much"], "expected contrast one of auto"),
+        (["a.png", "--contrast", "5,5", "--panels", "LR"], "expected intensity limits low < high"),
+        (["a.png", "--plane", "Z3", "--panels", "LR"], "as Z=3,C=0; got 'Z3'"),
+        (["a.png", "--width", "0"], "expected width from 1 to 40, got 0"),
+        (["a.png", "--dpi", "1"], "expected dpi from 30 to 2400, got 1"),
+        (["a.png", "--font", "None such"], "expected a font of this machine, got 'None such'"),
+        (["a.png", "--pixel-size", "0"], "expected --pixel-size above 0, got 0"),
+        (["a.png", "--format", "pdf", "-o", "f.svg"], "expected the same format, got --format pdf"),
+        (["a.png", "--crop", "60,0,48", "--panels", "LR"], "within 96x128 HR pixels, got 60"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_arguments_that_make_no_sense(
+    tmp_path: Path, run: Run, arguments: list[str], reason: str
+) -> None:
+    save(tmp_path / "a.png", picture())
+    status, out, err = run(*arguments, "--scale", 2)
+    assert (status, out) == (2, "")
+    assert reason in err
+    assert len(err.splitlines()) == 1
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_panel_that_needs_a_refiner(official: Path, tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "a.png", picture())
+    status, out, err = run("a.png", "--hr", *QUICK, "--panels", "HR,difference")
+    assert (status, out) == (2, "")
+    assert "expected a refiner for the panels delta and difference, but official" in err
+
+
+def test_several_figures_into_one_file(official: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png", picture())
+    status, out, err = run("a.png", "b.png", *QUICK, "--panels", "LR", "-o", "f.pdf")
+    assert (status, out) == (2, "")
+    assert err.count("expected a folder for several figures, got --output f.pdf") == 2
+
+
+def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
+    save(tmp_path / "a.png", picture())
+    for folder in ("a.png/out", "x" * 300):
+        status, _, err = run("a.png", *QUICK, "--panels", "LR", "-o", folder)
+        assert status == 2
+        assert "can't be written" in err
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_what_the_parser_knows_without_importing() -> None:
+    """Every command builds this parser; the module that holds these takes long to import."""
+    assert visualize_options.FORMATS == figures.FORMATS
+    assert visualize_options.ARRANGEMENTS == figure_options.ARRANGEMENTS
+
+
+def test_help(run: Run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    assert out.startswith("usage: napari-cfsr visualize")
+    assert "--crop Y,X,SIZE" in out

@@ -1,0 +1,763 @@
+"""Figures: the numbers they show, where everything stands, and the pixels that come out."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+import napari_cfsr as nc
+from napari_cfsr.core import figure_canvas
+from napari_cfsr.core.degradation import imresize
+from napari_cfsr.core.figure_crops import busiest, default_side
+from napari_cfsr.core.figure_drawing import COLOURS
+from napari_cfsr.core.figure_layout import Box, Layout, arrange
+from napari_cfsr.core.figure_looks import DIVERGING, Contrast, Diverging, marks, round_up
+from napari_cfsr.core.figure_notes import small_print
+from napari_cfsr.core.figure_options import PANELS
+from napari_cfsr.core.figure_plans import Sizes
+from napari_cfsr.core.figure_scale import round_length
+from napari_cfsr.core.figure_sheet import captions, sheet_of
+from napari_cfsr.core.figure_text import Font
+from napari_cfsr.core.figures import (
+    Comparison,
+    Crop,
+    FigureOptions,
+    content_of,
+    draw_figure,
+    save_figure,
+)
+from napari_cfsr.errors import FileFormatError, ImageError, OptionError
+
+FRAME = 255, 212, 0  # colour of the first crop
+
+
+def scene(
+    height: int = 96,
+    width: int = 128,
+    *,
+    colour: bool = True,
+    dtype: Any = np.uint8,
+    refined: bool = True,
+    reference: bool = True,
+    **more: Any,
+) -> Comparison:
+    """Smooth noise; delta lies between baseline and HR."""
+    rng = np.random.default_rng(5)
+    top = float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "iu" else 1.0
+    shape = (height, width, 3) if colour else (height, width)
+    coarse = rng.random((-(-height // 4), -(-width // 4), *shape[2:]))
+    hr = imresize(coarse, 4)[:height, :width]
+    hr = np.clip(0.8 * hr + 0.2 * rng.random(shape), 0, 1)
+    baseline = np.clip(hr + 0.05 * rng.standard_normal(shape), 0, 1)
+    delta = (hr + 3 * baseline) / 4
+    to = (lambda a: np.rint(a * top).astype(dtype)) if top > 1 else (lambda a: a.astype(dtype))
+    return Comparison(
+        to(np.clip(imresize(hr, 0.5), 0, 1)),
+        2,
+        to(baseline),
+        to(delta) if refined else None,
+        to(hr) if reference else None,
+        ((delta - baseline) * top).astype(np.float32) if refined else None,
+        **{"name": "noise", **more},
+    )
+
+
+def png(content: Any, tmp_path: Path) -> np.ndarray:
+    save_figure(tmp_path / "f.png", content, overwrite=True)
+    with Image.open(tmp_path / "f.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
+    return pixels[box.top : box.bottom, box.left : box.right]
+
+
+# crops
+
+
+def test_a_crop_from_text() -> None:
+    assert Crop.parse("12, 0,64") == Crop(12, 0, 64)
+    assert str(Crop(12, 0, 64)) == "12,0,64"
+    for text in ("12,0", "a,b,c", "-1,0,8", "1,2,3,4", "", "1.5,0,8"):
+        with pytest.raises(OptionError, match=rf"expected --crop Y,X,SIZE.*{re.escape(text)}"):
+            Crop.parse(text)
+
+
+@pytest.mark.parametrize("crop", [Crop(0, 0, 0), Crop(90, 0, 7), Crop(0, 125, 4), Crop(-1, 0, 4)])
+def test_a_crop_outside(crop: Crop) -> None:
+    with pytest.raises(OptionError, match=f"within 96x128 HR pixels, got {crop}"):
+        content_of(scene(), FigureOptions(crops=(crop,)))
+
+
+def test_the_default_crop_is_where_the_detail_is() -> None:
+    image = np.zeros((50, 60, 3), np.uint8)
+    image[30:40, 20:30] = np.random.default_rng(0).integers(0, 256, (10, 10, 3))
+    crop = busiest(image, 12)
+    assert 28 <= crop.top <= 30
+    assert 18 <= crop.left <= 20
+    assert busiest(image, 12, 4) == Crop(28, 20, 12)  # on a whole LR pixel
+    assert busiest(image, 50).top == 0
+    assert busiest(np.where(image, np.nan, 0.0), 12) == Crop(0, 0, 12)
+
+
+@given(st.integers(1, 600), st.integers(1, 600), st.sampled_from([2, 3, 4]))
+def test_the_side_of_a_default_crop(height: int, width: int, scale: int) -> None:
+    side = default_side(height * scale, width * scale, scale)
+    assert 1 <= side <= min(height, width) * scale
+    assert side % scale == 0
+    assert side <= 128
+    if min(height, width) * scale >= 200:
+        assert side >= 48 - scale
+
+
+# numbers
+
+
+def test_scores_are_those_of_the_metrics() -> None:
+    """Of the whole image, Y, a border of the scale left out, as tables have it."""
+    comparison = scene()
+    content = content_of(comparison)
+    assert list(content.images) == list(PANELS)
+    assert list(content.scores) == ["LR", "bicubic", "baseline", "delta"]
+    made = {
+        "LR": comparison.lr.repeat(2, 0).repeat(2, 1),
+        "bicubic": imresize(comparison.lr, 2),
+        "baseline": comparison.baseline,
+        "delta": comparison.delta,
+    }
+    for name, image in made.items():
+        how = {"shave": 2, "channel": "Y"}
+        a, b = image / 255.0, comparison.hr / 255.0
+        assert content.scores[name].psnr == pytest.approx(nc.psnr(a, b, **how), abs=1e-9)
+        assert content.scores[name].ssim == pytest.approx(nc.ssim(a, b, **how), abs=1e-9)
+    gain = content.scores["delta"].psnr - content.scores["baseline"].psnr
+    assert gain == pytest.approx(20 * math.log10(4 / 3), abs=0.05)  # a quarter of the error gone
+
+
+def test_twelve_bits_in_sixteen() -> None:
+    full = scene(colour=False, dtype=np.uint16)
+    lr, baseline, hr = (a >> 4 for a in (full.lr, full.baseline, full.hr))
+    comparison = Comparison(lr, 2, baseline, hr=hr)
+    assert comparison.data_range == 4095
+    expected = nc.psnr(baseline / 4095.0, hr / 4095.0, shave=2)
+    content = content_of(comparison)
+    assert content.scores["baseline"].psnr == pytest.approx(expected, abs=1e-9)
+    low, high = np.percentile(hr, (0.1, 99.9))
+    assert (content.contrast.low, content.contrast.high) == pytest.approx((low, high))
+    text = small_print(content)
+    assert "gray values, 2 border pixels left out, data range 4095, results in uint16" in text
+    assert f"Black to white: {low:.5g} to {high:.5g} in all images, gamma 1." in text
+
+
+def test_nothing_is_invented_without_a_reference(tmp_path: Path) -> None:
+    content = content_of(scene(reference=False))
+    assert content.scores == {}
+    assert "HR" not in content.images
+    assert all(caption.numbers == () for caption in captions(content))
+    assert "PSNR" not in small_print(content)
+    save_figure(tmp_path / "f.svg", content)
+    text = (tmp_path / "f.svg").read_text("utf-8")
+    assert "PSNR" not in text
+    assert ">baseline<" in text
+    assert ">LR, 64 × 48 pixels<" in text  # noqa: RUF001
+
+
+def test_a_difference_that_is_not_there() -> None:
+    content = content_of(scene(refined=False))
+    assert "difference" not in content.images
+    assert "Difference left out: there is no refined result." in small_print(content)
+    chosen = content_of(scene(refined=False), FigureOptions(panels=("bicubic", "HR")))
+    assert "ifference" not in small_print(chosen)
+    with pytest.raises(OptionError, match="there is no delta, difference of noise"):
+        content_of(scene(refined=False), FigureOptions(panels=("HR", "difference", "delta")))
+
+
+def test_images_that_are_too_small_for_ssim() -> None:
+    content = content_of(scene(8, 8))
+    assert content.scores["delta"].psnr > 20
+    assert content.scores["delta"].ssim is None
+    assert "SSIM n/a: smaller than its window of 11" in small_print(content)
+    assert captions(content)[2].numbers[1].text == "n/a"
+    tiny = content_of(scene(4, 4))
+    assert "no border left out" in small_print(tiny)
+    assert math.isfinite(tiny.scores["delta"].psnr)
+
+
+def test_a_reference_of_a_single_value() -> None:
+    flat = np.full((16, 16), 7.5, np.float32)
+    content = content_of(Comparison(flat[:8, :8], 2, flat, hr=flat))
+    assert content.scores == {}
+    assert "No PSNR: the reference has no range of values." in small_print(content)
+
+
+def test_the_same_pixels_and_missing_ones() -> None:
+    comparison = scene(colour=False, dtype=np.float32)
+    hr = comparison.hr
+    broken = hr.copy()
+    broken[40, 40] = np.nan
+    content = content_of(Comparison(comparison.lr, 2, hr, broken, hr))
+    numbers = {c.name: [n.text for n in c.numbers] for c in captions(content)}
+    assert numbers["baseline"] == ["∞", "1.0000"]
+    assert numbers["delta"] == ["n/a", "n/a"]
+    assert np.isnan(content.images["difference"]).sum() == 1
+    assert (content.pixels("difference")[40, 40] == 128).all()
+
+
+def test_hr_at_its_original_size_is_cropped_and_said() -> None:
+    whole = scene()
+    hr = np.pad(whole.hr, ((0, 1), (0, 1), (0, 0)), mode="edge")
+    comparison = replace(whole, hr=hr)
+    np.testing.assert_array_equal(comparison.hr, whole.hr)
+    text = small_print(content_of(comparison))
+    assert "Reference cropped from 97x129 to 96x128 (bottom and right)." in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": np.zeros((4, 4, 2), np.uint8)}, r"expected an LR image .* got shape \(4, 4, 2\)"),
+        ({"lr": np.zeros((0, 4), np.uint8)}, r"expected an LR image"),
+        ({"baseline": np.zeros((96, 127, 3), np.uint8)}, r"baseline of shape \(96, 128, 3\), got"),
+        ({"delta": np.zeros((96, 128, 3), np.uint16)}, "delta in the dtype .* uint8, got uint16"),
+        ({"hr": np.zeros((90, 128, 3), np.uint8)}, r"\(96, 128, 3\) and reference \(90, 128, 3\)"),
+        ({"hr": np.zeros((96, 128), np.uint8)}, r"and reference \(96, 128\)"),
+    ],
+)
+def test_images_that_do_not_fit(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        replace(scene(), **change)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["28.43", "32.33", "32.34"], ["", "second", "best"]),
+        (["28.43", "32.33", "32.33"], ["", "", ""]),  # a tie for the best
+        (["28.43", "28.43", "32.33"], ["", "", "best"]),  # for the second
+        (["28.43", "32.33"], ["", "best"]),
+        (["28.43"], [""]),
+        (["∞", "32.33", "28.43"], ["best", "second", ""]),
+        (["∞", "∞", "28.43"], ["", "", ""]),
+        (["n/a", "32.33", "28.43"], ["", "best", ""]),
+        (["n/a", "n/a"], ["", ""]),
+    ],
+)
+def test_only_what_is_told_apart_is_marked(texts: list[str], expected: list[str]) -> None:
+    named = {str(i): text for i, text in enumerate(texts)}
+    assert list(marks(named).values()) == expected
+
+
+def test_marks_follow_the_digits_that_are_shown() -> None:
+    """A gain of 0.0005 dB is no best: it reads the same."""
+    whole = scene()
+    nearly = whole.baseline.copy()
+    nearly[0:4, 0:4] = whole.hr[0:4, 0:4]
+    content = content_of(replace(whole, delta=nearly, difference=None))
+    assert content.scores["delta"].psnr > content.scores["baseline"].psnr
+    of = {c.name: c.numbers[0] for c in captions(content) if c.numbers}
+    assert of["delta"].text == of["baseline"].text
+    assert of["delta"].mark == of["baseline"].mark == ""
+
+
+# looks
+
+
+def test_contrast_is_one_straight_line_for_all() -> None:
+    whole = scene(colour=False)
+    content = content_of(whole, FigureOptions(contrast=(40, 200)))
+    assert content.contrast == Contrast(40, 200)
+    for name in ("LR", "bicubic", "baseline", "delta", "HR"):
+        expected = np.clip((content.images[name] - 40.0) / 160, 0, 1) * 255
+        np.testing.assert_allclose(content.pixels(name)[..., 1], expected, atol=0.5)
+    assert "Black to white: 40 to 200 in all images, gamma 1." in small_print(content)
+    plain = content_of(whole)
+    np.testing.assert_array_equal(plain.pixels("HR")[..., 0], whole.hr)  # 8 bits as they are
+    assert "Black to white" not in small_print(plain)
+
+
+def test_colours_of_a_difference() -> None:
+    values = np.array([[-2.0, -1.0, 0.0, 1.0, 2.0, 5.0, np.nan]])
+    pixels = Diverging(2.0).pixels(values)[0]
+    for at, stop in zip((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 4), strict=True):
+        assert tuple(pixels[at]) == DIVERGING[stop]
+    assert tuple(pixels[6]) == (128, 128, 128)
+    assert pixels[0][2] > pixels[0][0]  # blue below zero
+    assert pixels[4][0] > pixels[4][2]  # orange above
+
+
+def test_the_limit_of_a_difference_holds_all_that_is_shown() -> None:
+    difference = np.zeros((20, 20))
+    difference[3, 3], difference[15, 15] = -0.21, 7.0
+    assert Diverging.of(difference, [Crop(0, 0, 10)]).limit == 0.25
+    assert Diverging.of(difference, [Crop(0, 0, 10), Crop(10, 10, 10)]).limit == 8
+    assert Diverging.of(difference, [Crop(0, 5, 5)]).limit == 1  # nothing at all
+
+
+@given(st.floats(1e-12, 1e12))
+def test_round_limits(value: float) -> None:
+    limit = round_up(value)
+    assert value * (1 - 1e-8) <= limit <= value * 1.51
+    assert float(f"{limit:.2g}") == pytest.approx(limit)
+
+
+def test_colour_differences_are_shown_as_luma() -> None:
+    content = content_of(scene())
+    weights = np.array([0.299, 0.587, 0.114])
+    expected = content.comparison.difference @ weights
+    np.testing.assert_allclose(content.images["difference"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "length", "label"),
+    [(51.2, 10, "10 µm"), (6.7, 2, "2 µm"), (1.0, 0.2, "200 nm"), (5000, 1000, "1 mm")],
+)
+def test_lengths_of_scale_bars(width: float, length: float, label: str) -> None:
+    assert round_length(width) == (pytest.approx(length), label)
+
+
+# where things stand
+
+
+@settings(max_examples=300)
+@given(
+    aspect=st.floats(0.05, 20),
+    panels=st.integers(1, 6),
+    sides=st.lists(st.integers(1, 200), min_size=1, max_size=3),
+    kind=st.sampled_from(["auto", "above", "columns"]),
+    width=st.floats(3, 12),
+    dpi=st.integers(72, 600),
+)
+def test_edges_line_up(
+    aspect: float, panels: int, sides: list[int], kind: Any, width: float, dpi: int
+) -> None:
+    sizes = Sizes(aspect, tuple(sides), (0.25,) * (panels - 1) + (0.3,), 0.27, 0.2)
+    layout = arrange(sizes, kind, width, dpi)
+    assert layout.width / layout.dpi == pytest.approx(width, abs=(6 + 3 * aspect) / layout.dpi)
+    cells = [box for row in layout.crops for box in row]
+    assert len(cells) == panels * len(sides)
+    assert {(box.width, box.height) for box in cells} == {(cells[0].width, cells[0].width)}
+    # every pixel of the first crop is a square of whole pixels, or the crop is far too large
+    assert cells[0].width % sides[0] == 0 or sides[0] > 1.9 * cells[0].width
+    assert dpi * 0.95 <= layout.dpi <= dpi * 2.1
+    everything = [*cells, *layout.captions, *layout.wholes]
+    everything += [layout.whole_caption] if layout.whole_caption else []
+    for box in everything:
+        assert box.left >= 0
+        assert box.top >= 0
+        assert box.right <= layout.width
+        assert box.bottom <= layout.note.top
+    frame = round(layout.dpi / 72)  # a whole image may end where the frames beside it do
+    for i, a in enumerate(everything):
+        for b in everything[i + 1 :]:
+            across = min(a.right, b.right) - max(a.left, b.left)
+            down = min(a.bottom, b.bottom) - max(a.top, b.top)
+            assert across <= 0 or down <= frame
+    whole = layout.wholes[0]
+    if min(whole.width, whole.height) > 50 and layout.whole_caption:
+        assert whole.width / whole.height == pytest.approx(aspect, rel=0.03)
+
+
+def shape_of(layout: Layout) -> tuple[str, int, int]:
+    """Where the whole stands, rows and columns of crops."""
+    cells = [box for row in layout.crops for box in row]
+    rows, columns = len({b.top for b in cells}), len({b.left for b in cells})
+    if len(layout.wholes) > 1:
+        return "columns", rows, columns
+    return ("left" if layout.wholes[0].right <= cells[0].left else "above"), rows, columns
+
+
+@pytest.mark.parametrize(
+    ("aspect", "panels", "crops", "expected"),
+    [
+        (1.5, 6, 1, ("left", 2, 3)),
+        (0.7, 6, 1, ("left", 2, 3)),
+        (1.0, 4, 1, ("left", 1, 4)),
+        (12.0, 6, 1, ("above", 1, 6)),
+        (0.1, 6, 1, ("left", 2, 3)),
+        (1.5, 6, 2, ("left", 2, 6)),
+        (8.0, 6, 2, ("above", 2, 6)),
+    ],
+)
+def test_the_arrangement_follows_the_image(
+    aspect: float, panels: int, crops: int, expected: tuple[str, int, int]
+) -> None:
+    sizes = Sizes(aspect, (64,) * crops, (0.28,) * panels, 0.28, 0.2)
+    assert shape_of(arrange(sizes, "auto", 7.16, 300)) == expected
+    assert shape_of(arrange(sizes, "columns", 7.16, 300)) == ("columns", crops, panels)
+
+
+def test_the_whole_ends_where_the_crops_do() -> None:
+    layout = arrange(Sizes(1.5, (64,), (0.28,) * 6, 0.28, 0.2), "left", 7.16, 300)
+    frame = round(layout.dpi / 72)
+    whole, first, last = layout.wholes[0], layout.crops[0][0], layout.crops[0][5]
+    assert (whole.top, whole.bottom) == (first.top - frame, last.bottom + frame)
+    assert layout.whole_caption.top == layout.captions[5].top
+
+
+def test_no_room(tmp_path: Path) -> None:
+    look = FigureOptions(width=1.5, arrangement="left", crops=(Crop(0, 0, 20),) * 4)
+    with pytest.raises(OptionError, match=r"room for 6 panels in a figure 1.5 inches wide"):
+        save_figure(tmp_path / "f.png", scene(), look)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_image_too_narrow_for_words(tmp_path: Path) -> None:
+    save_figure(tmp_path / "f.svg", scene(800, 8, name="a needle"), FigureOptions(dpi=72))
+    text = (tmp_path / "f.svg").read_text("utf-8")
+    assert ">a needle, HR, 8 × 800 pixels. Upscaled ×2." in text  # noqa: RUF001
+    assert ">a needle<" not in text
+
+
+@pytest.mark.parametrize("arrangement", ["auto", "left", "above", "columns"])
+@pytest.mark.parametrize(
+    ("width", "count", "reference"),
+    [(7.16, 1, True), (7.16, 2, True), (3.5, 1, True), (5.0, 1, False), (3.5, 3, False)],
+)
+def test_no_text_lies_over_another(
+    arrangement: Any, width: float, count: int, reference: bool
+) -> None:
+    crops = tuple(Crop(10 * i, 20 * i, 40) for i in range(count))
+    look = FigureOptions(arrangement=arrangement, width=width, crops=crops)
+    whole = scene(reference=reference, name="a rather long name of an image, as files have them")
+    with figure_canvas.settings():
+        figure = draw_figure(content_of(whole, look))
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.axes[0].texts]
+    assert {"baseline", "bicubic"} <= {text for text, _ in boxes}
+    if width >= 5:
+        cut_short = [text for text, _ in boxes if "…" in text and not text.startswith("a rather")]
+        assert cut_short == []
+    for i, (text, a) in enumerate(boxes):
+        assert a.x0 >= 0, text
+        assert a.x1 <= figure.bbox.width, text
+        assert a.y0 >= 0, text
+        for other, b in boxes[i + 1 :]:
+            across = min(a.x1, b.x1) - max(a.x0, b.x0)
+            down = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 0 or down <= 0.15 * a.height, (text, other)
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.25, 8, 50, 250, 2000, 15000])
+@pytest.mark.parametrize("width", [4.6, 5.2, 5.6, 6.0, 6.4, 7.16])
+def test_the_unit_of_a_difference_is_all_there(width: float, limit: float) -> None:
+    """Beside the limits, a little smaller, or below them."""
+    whole = scene(100, 150)
+    difference = np.full(whole.shape, limit, np.float32)
+    content = content_of(replace(whole, difference=difference), FigureOptions(width=width))
+    figure = draw_figure(content)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert {"grey levels", f"+{limit:g}"} <= set(shown)
+    assert not any("…" in text for text in shown)
+
+
+def test_text_that_is_cut_and_broken() -> None:
+    font = Font()
+    assert font.fitted("short", 100) == "short"
+    cut_text = font.fitted("a name that is far too long", 50)
+    assert "…" in cut_text
+    assert font.width(cut_text) <= 50
+    assert cut_text.startswith("a n")
+    assert cut_text.endswith("ng")
+    lines = font.lines("one two three four five six seven eight nine ten", 60)
+    assert " ".join(lines) == "one two three four five six seven eight nine ten"
+    assert len(lines) > 3
+    assert all(font.width(line) <= 60 for line in lines)
+
+
+# pixels
+
+
+def test_every_pixel_of_a_crop_is_a_square(tmp_path: Path) -> None:
+    crop = Crop(16, 24, 32)
+    content = content_of(scene(), FigureOptions(crops=(crop,)))
+    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
+    assert pixels.shape == (layout.height, layout.width, 3)
+    times = layout.crops[0][0].width // 32
+    assert times >= 5
+    for name, box in zip(content.images, layout.crops[0], strict=True):
+        expected = content.pixels(name, crop).repeat(times, 0).repeat(times, 1)
+        np.testing.assert_array_equal(cut(pixels, box), expected)
+        middle = box.top + box.height // 2
+        assert tuple(pixels[middle, box.left - 2]) == FRAME
+    edges = cut(pixels, layout.crops[0][0])[::times, ::times].astype(int)
+    assert (np.diff(edges, axis=0)[::2] == 0).all()  # LR pixels are two HR pixels high
+
+
+def test_two_crops_have_their_own_colours(tmp_path: Path) -> None:
+    crops = (Crop(0, 0, 32), Crop(60, 90, 32))
+    content = content_of(scene(), FigureOptions(crops=crops))
+    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
+    whole = layout.wholes[0]
+    for crop, row, colour in zip(crops, layout.crops, COLOURS, strict=False):
+        rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        np.testing.assert_array_equal(
+            cut(pixels, row[4])[:: row[4].width // 32, :: row[4].width // 32],
+            content.pixels("HR", crop),
+        )
+        middle = row[0].top + row[0].height // 2
+        assert tuple(pixels[middle, row[0].left - 2]) == rgb
+        # and the mark lies around that place of the whole image
+        down, across = whole.height / 96, whole.width / 128
+        where = np.argwhere((cut(pixels, whole) == rgb).all(-1))
+        (top, left), (bottom, right) = where.min(0), where.max(0)
+        edge = 0.05 * layout.dpi
+        assert top == pytest.approx(crop.top * down, abs=edge)
+        assert left == pytest.approx(crop.left * across, abs=edge)
+        assert bottom == pytest.approx((crop.top + 32) * down, abs=edge)
+        assert right == pytest.approx((crop.left + 32) * across, abs=edge)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (16, 512), (512, 16), (24, 24), (4, 6)])
+def test_the_whole_image_is_recognised(tmp_path: Path, height: int, width: int) -> None:
+    """Every figure holds the whole image, its colours where they belong."""
+    content = content_of(scene(height, width))
+    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
+    whole = cut(pixels, layout.wholes[0]).astype(float)
+    small = Image.fromarray(content.pixels(None)).resize((4, 4), Image.Resampling.BOX)
+    shown = Image.fromarray(whole.astype(np.uint8)).resize((4, 4), Image.Resampling.BOX)
+    difference = np.abs(np.asarray(small, float) - np.asarray(shown, float))
+    assert np.median(difference) < 6  # the marks cover some of it
+
+
+def test_a_scale_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
+    """128 pixels of 0.4 micrometres: a bar of 10 out of 51.2."""
+    content = content_of(scene(pixel_size=0.4), FigureOptions(crops=(Crop(0, 0, 32),)))
+    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
+    box = layout.wholes[0]
+    row = pixels[box.bottom - round(2.5 / 72 * layout.dpi), box.left : box.right]
+    white = np.flatnonzero((row == 255).all(-1))
+    assert len(white) == pytest.approx(box.width * 10 / 51.2, abs=2)
+    assert np.ptp(white) == len(white) - 1
+    without = png(content_of(scene(), FigureOptions(crops=(Crop(0, 0, 32),))), tmp_path)
+    assert (
+        not (without[box.bottom - round(2.5 / 72 * layout.dpi), box.left : box.right] == 255)
+        .all(-1)
+        .any()
+    )
+
+
+# files
+
+
+def svg_images(text: str) -> list[np.ndarray]:
+    found = re.findall(r'href="data:image/png;base64,\s*([^"]+)"', text)
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    return [np.asarray(image.convert("RGB")) for image in images]
+
+
+def test_svg_holds_text_and_the_pixels_themselves(tmp_path: Path) -> None:
+    crop = Crop(16, 24, 32)
+    content = save_figure(tmp_path / "f.svg", scene(), FigureOptions(crops=(crop,)))
+    text = (tmp_path / "f.svg").read_text("utf-8")
+    images = svg_images(text)
+    np.testing.assert_array_equal(images[0], scene().hr)  # not resized
+    for name, image in zip(content.images, images[1:7], strict=True):
+        times = image.shape[0] // 32
+        assert times >= 5
+        expected = content.pixels(name, crop)
+        np.testing.assert_array_equal(image, expected.repeat(times, 0).repeat(times, 1))
+    numbers = [n.text for c in captions(content) for n in c.numbers]
+    for word in ("LR (nearest)", "bicubic", "baseline", "delta", "grey levels", *numbers):
+        assert f">{word}</text>" in text, word
+    best = next(n.text for c in captions(content) for n in c.numbers if n.mark == "best")
+    assert re.search(rf'style="[^"]*(bold|700)[^"]*"[^>]*>{re.escape(best)}</text>', text)
+
+
+def test_pdf_embeds_truetype_and_no_interpolation(tmp_path: Path) -> None:
+    save_figure(tmp_path / "f.pdf", scene(), FigureOptions(crops=(Crop(16, 24, 32),)))
+    content = (tmp_path / "f.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/CIDFontType2" in content or b"/TrueType" in content
+    assert b"/Type3" not in content
+    assert b"/Interpolate true" not in content
+    assert b"/FontFile2" in content
+    sizes = re.findall(rb"/Width (\d+)", content)
+    assert b"128" in sizes  # the whole image with its own pixels
+    assert sum(int(size) % 32 == 0 and int(size) > 128 for size in sizes) >= 6
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("refined", [True, False])
+def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str, refined: bool) -> None:
+    for name in ("a", "b"):
+        save_figure(tmp_path / f"{name}.{kind}", scene(refined=refined))
+    written = (tmp_path / f"a.{kind}").read_bytes()
+    assert written == (tmp_path / f"b.{kind}").read_bytes()
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    assert written.startswith(starts[kind])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"a.{kind}", f"b.{kind}"]
+
+
+def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
+    save_figure(tmp_path / "a.png", scene())
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "figure.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        save_figure(tmp_path / "b.png", scene())
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_names_that_are_neither_mathematics_nor_of_the_font(tmp_path: Path) -> None:
+    whole = replace(scene(), name="$\\frac{1}{2} 細胞 <a&b>", notes=("costs $5 or $6",))
+    for kind in ("png", "pdf", "svg"):
+        save_figure(tmp_path / f"f.{kind}", whole)
+    text = (tmp_path / "f.svg").read_text("utf-8")
+    assert "$\\frac{1}{2} 細胞 &lt;a&amp;b&gt;" in text
+
+
+def test_labels_and_panels_in_the_order_asked_for(tmp_path: Path) -> None:
+    look = FigureOptions(
+        panels=("HR", "delta", "LR"), labels={"delta": "ours"}, small_print=False, font_size=6
+    )
+    content = save_figure(tmp_path / "f.svg", scene(), look)
+    assert list(content.images) == ["HR", "delta", "LR"]
+    text = (tmp_path / "f.svg").read_text("utf-8")
+    places = [text.index(f">{name}</text>") for name in ("HR", "ours", "LR (nearest)")]
+    assert places == sorted(places)
+    assert "PSNR (dB)" not in text
+    assert ">delta<" not in text
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"panels": ("HR", "best")}, "expected panels among LR, .*'best'"),
+        ({"panels": ()}, "expected panels, each once"),
+        ({"panels": ("HR", "HR")}, "expected panels, each once, got 'HR,HR'"),
+        ({"labels": {"ours": "x"}}, "expected panels among LR, .*'ours'"),
+        ({"arrangement": "right"}, "expected an arrangement of auto, left, above, columns"),
+        ({"contrast": "more"}, "expected contrast one of auto, dtype"),
+        ({"width": 0.5}, "expected width from 1 to 40, got 0.5"),
+        ({"dpi": 10000}, "expected dpi from 30 to 2400, got 10000"),
+        ({"font_size": float("nan")}, "expected font size from 3 to 40, got nan"),
+    ],
+)
+def test_looks_that_do_not_exist(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        FigureOptions(**option)
+
+
+def test_a_font_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="expected a font of this machine, got 'No Such Font'"):
+        save_figure(tmp_path / "f.png", scene(), FigureOptions(font="No Such Font"))
+
+
+def test_a_figure_of_too_many_pixels(tmp_path: Path) -> None:
+    look = FigureOptions(width=40, dpi=2400)
+    with pytest.raises(OptionError, match="expected a figure of at most 134217728 pixels"):
+        save_figure(tmp_path / "f.png", scene(), look)
+    save_figure(tmp_path / "f.pdf", scene(8, 8), look)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    (tmp_path / "f.png").write_bytes(b"old")
+    with pytest.raises(OptionError, match=r"f\.png exists: pass --overwrite"):
+        save_figure(tmp_path / "f.png", scene())
+    assert (tmp_path / "f.png").read_bytes() == b"old"
+    save_figure(tmp_path / "f.png", scene(), overwrite=True)
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in tmp_path.iterdir()] == ["f.png"]
+
+
+@pytest.mark.parametrize("name", ["file/f.png", "x" * 300 + ".png", "f.xyz", "f"])
+def test_a_figure_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(FileFormatError, match="can't be written"):
+        save_figure(tmp_path / name, scene())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to make any file of this process larger."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_a_figure_on_a_disk_that_takes_no_more(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"f.{kind}"
+    path.write_bytes(b"old")
+    with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):
+        save_figure(path, scene(), overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+def test_interrupted_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_figure(tmp_path / "f.png", scene())
+    assert list(tmp_path.iterdir()) == []
+
+
+# kinds of images
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.uint32, np.float32])
+@pytest.mark.parametrize("colour", [True, False])
+def test_kinds_of_pixels(tmp_path: Path, dtype: Any, colour: bool) -> None:
+    rng = np.random.default_rng(1)
+    shape = (24, 32, 3) if colour else (24, 32)
+    hr = rng.random(shape)
+    top = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else 1
+    hr = hr > 0.5 if dtype is bool else (hr * top).astype(dtype)
+    content = save_figure(tmp_path / "f.png", Comparison(hr[::2, ::2], 2, hr, hr, hr))
+    assert content.images["bicubic"].dtype == np.dtype(dtype)
+    assert content.scores["baseline"].psnr == math.inf
+    assert np.isfinite(content.scores["bicubic"].psnr)
+    assert content.pixels("HR").std() > 10
+
+
+def test_published_images(
+    tmp_path: Path, data: Path, models: dict[int, Any], official: Path
+) -> None:
+    """Butterfly x4 with the official weights: figures of the tables, to two digits."""
+    folder = data / "benchmark" / "Set5"
+    lr = nc.read_image(folder / "LR_bicubic" / "X4" / "butterflyx4.png").pixels
+    hr = nc.read_image(folder / "HR" / "butterfly.png").pixels
+    result = nc.upscale(lr, models[4], axes="YXS")
+    content = save_figure(tmp_path / "f.png", Comparison(lr, 4, result.baseline, hr=hr))
+    numbers = {c.name: [n.text for n in c.numbers] for c in captions(content)}
+    assert numbers["bicubic"] == ["22.10", "0.7375"]
+    assert numbers["baseline"] == ["28.91", "0.9273"]
+    of = {c.name: c.numbers[0].mark for c in captions(content) if c.numbers}
+    assert (of["baseline"], of["bicubic"]) == ("best", "second")
+
+
+def test_figures_from_a_thread(tmp_path: Path) -> None:
+    """No global state: nothing of pyplot, in any thread."""
+    import sys
+
+    before = "matplotlib.pyplot" in sys.modules
+    thread = threading.Thread(target=save_figure, args=(tmp_path / "f.png", scene()))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+    assert ("matplotlib.pyplot" in sys.modules) == before
