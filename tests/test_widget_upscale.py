@@ -251,7 +251,7 @@ def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened, nothi
 def test_ready_refiners_are_offered_by_what_they_are_for(opened, qtbot) -> None:
     viewer, widget = opened(photo(32, 32), name="photo")
     widget.form.scale.value = 2
-    titles = {title: name for title, name in widget.form._refiners(None)}
+    titles = dict(widget.form._refiners(None))
     name = titles["Fluorescence at low light, 25 to 100 photons where it is brightest"]
     assert name == "fluorescence_low_light_official_x2"
     widget.form.refiner.value = name
