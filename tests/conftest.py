@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,23 @@ def models(official_folder: Path) -> dict[int, SRModel]:
         scale: load_model(scale, official_folder / f"CFSR_x{scale}.pth", refiner=None, device="cpu")
         for scale in (2, 3, 4)
     }
+
+
+@pytest.fixture
+def stalls() -> Iterator[list[float]]:
+    """Seconds between turns of the event loop while the test runs."""
+    from qtpy.QtCore import QTimer  # most tests do without Qt
+
+    gaps, last = [], [time.perf_counter()]
+
+    def tick() -> None:
+        now = time.perf_counter()
+        gaps.append(now - last[0])
+        last[0] = now
+
+    timer = QTimer()
+    timer.setInterval(5)
+    timer.timeout.connect(tick)
+    timer.start()
+    yield gaps
+    timer.stop()

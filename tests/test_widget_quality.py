@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import dask.array as da
 import numpy as np
@@ -16,13 +16,13 @@ import pytest
 from napari.layers import Image
 from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
-from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfsr import psnr, ssim
 from napari_cfsr.core.degradation import imresize
 from napari_cfsr.core.metrics import ssim_map
-from napari_cfsr.widgets import quality_plot
+from napari_cfsr.widgets.drawn_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.quality import QualityWidget
 from napari_cfsr.widgets.quality_form import REGIONS, SLICES
 from napari_cfsr.widgets.upscale import UpscaleWidget
@@ -524,7 +524,7 @@ def test_a_stack_slice_by_slice(opened, qtbot, monkeypatch) -> None:
     made = layer_of(viewer, "better error map")
     assert made.data.shape == (1, 60, 50)
     np.testing.assert_allclose(world_of(made, (0, 3, 4)), (2, 3, 4), atol=1e-6)
-    assert not [t for t in threading.enumerate() if t.name == quality_plot.THREAD]
+    assert not [t for t in threading.enumerate() if t.name == PLOT_THREAD]
 
 
 def test_multiscale_layers_are_compared_at_full_resolution(opened, qtbot) -> None:
@@ -564,24 +564,6 @@ def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
         assert widget.controls.start_button.isEnabled()
 
 
-@pytest.fixture
-def stalls() -> Iterator[list[float]]:
-    """Seconds between turns of the event loop while the test runs."""
-    gaps, last = [], [time.perf_counter()]
-
-    def tick() -> None:
-        now = time.perf_counter()
-        gaps.append(now - last[0])
-        last[0] = now
-
-    timer = QTimer()
-    timer.setInterval(5)
-    timer.timeout.connect(tick)
-    timer.start()
-    yield gaps
-    timer.stop()
-
-
 def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) -> None:
     viewer, widget = opened(True, **two((4096, 4096)))
     widget.form.reference.value = layer_of(viewer, "hr")
@@ -613,7 +595,7 @@ def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) 
 
 def leftovers() -> list[object]:
     """Threads and workers of ours that still live."""
-    threads = [t for t in threading.enumerate() if t.name == quality_plot.THREAD]
+    threads = [t for t in threading.enumerate() if t.name == PLOT_THREAD]
     return [*threads, *GeneratorWorker._worker_set]
 
 

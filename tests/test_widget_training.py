@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
-from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import psnr
@@ -26,9 +26,9 @@ from napari_cfsr.core.degradation import degrade, imresize
 from napari_cfsr.core.remote_training import THREAD
 from napari_cfsr.core.training_config import TrainConfig
 from napari_cfsr.core.weights import OFFICIAL_SHA256, data_folder
+from napari_cfsr.widgets.drawn_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.training import TrainWidget
 from napari_cfsr.widgets.training_fields import PRESET, SOURCES, TOOLTIPS
-from napari_cfsr.widgets.training_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.training_plot import TrainingPlot
 from napari_cfsr.widgets.upscale import UpscaleWidget
 
@@ -404,24 +404,6 @@ def test_deleting_the_layers_in_mid_training_does_no_harm(opened, fake, qtbot) -
     wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."
     assert "Choose one or more" in widget.controls.reason.text()
-
-
-@pytest.fixture
-def stalls() -> Iterator[list[float]]:
-    """Seconds between turns of the event loop while the test runs."""
-    gaps, last = [], [time.perf_counter()]
-
-    def tick() -> None:
-        now = time.perf_counter()
-        gaps.append(now - last[0])
-        last[0] = now
-
-    timer = QTimer()
-    timer.setInterval(5)
-    timer.timeout.connect(tick)
-    timer.start()
-    yield gaps
-    timer.stop()
 
 
 def test_the_event_loop_never_waits(opened, cells, qtbot, stalls) -> None:

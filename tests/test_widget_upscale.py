@@ -20,7 +20,6 @@ import torch
 from napari.layers import Image
 from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, psnr, upscale
@@ -410,24 +409,6 @@ def test_a_killed_model_process_is_said_and_the_form_works_again(opened, qtbot) 
     widget.form.layer.value = "small"
     press(qtbot, widget)
     assert len(viewer.layers) == 3
-
-
-@pytest.fixture
-def stalls() -> Iterator[list[float]]:
-    """Seconds between turns of the event loop while the test runs."""
-    gaps, last = [], [time.perf_counter()]
-
-    def tick() -> None:
-        now = time.perf_counter()
-        gaps.append(now - last[0])
-        last[0] = now
-
-    timer = QTimer()
-    timer.setInterval(5)
-    timer.timeout.connect(tick)
-    timer.start()
-    yield gaps
-    timer.stop()
 
 
 def test_the_event_loop_never_waits(opened, qtbot, stalls) -> None:

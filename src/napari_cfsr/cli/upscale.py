@@ -18,7 +18,8 @@ from napari_cfsr.cli.common import (
     say,
     tile_bar,
 )
-from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
+from napari_cfsr.cli.inputs import input_files
+from napari_cfsr.errors import CFSRError, OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.files import ImageFile
@@ -75,7 +76,7 @@ def _halo(text: str) -> int | str:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
-    files, faults = _input_files(options.inputs)
+    files, faults = input_files(options.inputs)
     if not files:
         return 2
     single = len(files) == 1 and files[0] in options.inputs
@@ -109,37 +110,6 @@ def _check_refiner(wanted: Sequence[str], model: SRModel) -> None:
                 f"expected a refiner for --{name}, but {info.backbone} x{info.scale} has none "
                 f"loaded: choose one with --refiner or leave --{name} out"
             )
-
-
-def _input_files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
-    """Files to upscale, each once, and how many inputs there is nothing of."""
-    files: dict[Path, Path] = {}
-    faults = 0
-    for path in inputs:
-        try:
-            found = image_files(path)
-            if not found:
-                raise FileFormatError(f"{path}: expected images in this folder, got none")
-            for file in found:
-                files.setdefault(file.resolve(), file)
-        except CFSRError as error:
-            say(str(error))
-            faults += 1
-        except (OSError, RuntimeError) as error:  # no such name can be, or links in a circle
-            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            say(f"{path}: can't be read ({reason})")
-            faults += 1
-    return list(files.values()), faults
-
-
-def image_files(path: Path) -> list[Path]:
-    """The file itself, or the images in a folder, in order of name, without results."""
-    from napari_cfsr.core.files import RESULT, SUFFIXES
-
-    if not path.is_dir():
-        return [path]
-    images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
 
 
 def _parts(path: Path) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.cli.common import say
-from napari_cfsr.cli.upscale import image_files
+from napari_cfsr.cli.inputs import image_files, input_files
 from napari_cfsr.errors import CFSRError, FileFormatError, ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def sources_of(options: argparse.Namespace) -> tuple[list[Source], int]:
         raise OptionError("expected image files, or --data DIR --dataset NAME")
     if options.images is not None:
         raise OptionError("--images has no meaning without --dataset: leave it out")
-    files, faults = _files(options.inputs)
+    files, faults = input_files(options.inputs, lambda path: OURS.search(path.stem) is not None)
     if options.hr:
         return [Source(path.stem, path, is_hr=True) for path in files], faults
     found = []
@@ -108,27 +107,6 @@ def sources_of(options: argparse.Namespace) -> tuple[list[Source], int]:
             say(str(error))
             faults += 1
     return found, faults
-
-
-def _files(inputs: Sequence[Path]) -> tuple[list[Path], int]:
-    """Files, each once, folders opened; figures of ours are left out."""
-    files: dict[Path, Path] = {}
-    faults = 0
-    for path in inputs:
-        try:
-            found = [p for p in image_files(path) if p == path or not OURS.search(p.stem)]
-            if not found:
-                raise FileFormatError(f"{path}: expected images in this folder, got none")
-            for file in found:
-                files.setdefault(file.resolve(), file)
-        except FileFormatError as error:
-            say(str(error))
-            faults += 1
-        except (OSError, RuntimeError) as error:  # no such name can be, or links in a circle
-            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            say(f"{path}: can't be read ({reason})")
-            faults += 1
-    return list(files.values()), faults
 
 
 def _reference(path: Path, reference: Path | None, single: bool, scale: int) -> Path | None:

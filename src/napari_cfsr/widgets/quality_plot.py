@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize
 
 from napari_cfsr.core.quality_table import QualityTable, short_names
-
-THREAD = "napari-cfsr quality plot"
-TICK = 50  # milliseconds between two looks at whether a drawing is ready
-SIZE = QSize(240, 280)
-
+from napari_cfsr.widgets.drawn_plot import SIZE, Canvas, DrawnPlot
 
 Float64 = NDArray[np.float64]
 
@@ -61,11 +53,8 @@ def places_of(slice_names: tuple[str, ...]) -> tuple[str, Float64]:
     return "slice", np.arange(len(slice_names), dtype=float)
 
 
-class SlicePlot(QWidget):
-    """Draws when something has changed and it can be seen.
-
-    matplotlib takes seconds to load and tens of milliseconds to draw: in a thread, while the
-    window's thread only copies the picture.
+class SlicePlot(DrawnPlot):
+    """Shows the table of a stack.
 
     Parameters
     ----------
@@ -74,31 +63,12 @@ class SlicePlot(QWidget):
     """
 
     def __init__(self, theme: str) -> None:
-        super().__init__()
-        self.drawn = 0  # pictures shown
-        self._theme = theme
+        super().__init__(theme, _canvas)
         self._table: QualityTable | None = None
         self._emphasis: int | None = None
-        self._changed = False
-        self._thread: threading.Thread | None = None
-        self._picture: NDArray[np.uint8] | str | None = None
-        self._canvas: Any = None
-        self._label = QLabel()
-        self._label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._label.setWordWrap(True)
-        self._label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._label)
-        self._timer = QTimer(self)
-        self._timer.setInterval(TICK)
-        self._timer.timeout.connect(self._on_time)
         self.setToolTip("PSNR and SSIM of each slice; the line of the selected layer is thicker.")
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return SIZE
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         return SIZE
 
     def show_table(self, table: QualityTable | None) -> None:
@@ -112,37 +82,8 @@ class SlicePlot(QWidget):
             self._emphasis = row
             self._change()
 
-    def set_theme(self, theme: str) -> None:
-        """Draw in the colours of another theme."""
-        self._theme = theme
-        self._change()
-
-    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        super().showEvent(event)
-        self._change()
-
-    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        super().resizeEvent(event)
-        self._change()
-
-    def _change(self) -> None:
-        self._changed = self._table is not None
-        if self._changed and not self._timer.isActive():
-            self._timer.start()
-
-    def _on_time(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._show()
-        if self._changed and self.isVisible():
-            self._changed = False
-            arguments = (self._drawing(),)
-            self._thread = threading.Thread(
-                target=self._draw, args=arguments, daemon=True, name=THREAD
-            )
-            self._thread.start()
-        else:
-            self._timer.stop()
+    def _has_content(self) -> bool:
+        return self._table is not None
 
     def _drawing(self) -> SliceDrawing:
         table = self._table
@@ -157,28 +98,10 @@ class SlicePlot(QWidget):
             for name, row in zip(names, rows, strict=True)
         )
         axis, places = places_of(table.slice_names if table is not None else ())
-        size = self._label.width(), self._label.height()
-        ratio = self.devicePixelRatioF()
-        return SliceDrawing(curves, places, axis, self._emphasis, self._theme, size, ratio)
+        return SliceDrawing(curves, places, axis, self._emphasis, self._theme, *self._place())
 
-    def _show(self) -> None:
-        picture, self._picture = self._picture, None
-        if isinstance(picture, str):
-            self._label.setText(f"There is no plot: {picture}")
-        elif picture is not None:
-            height, width = picture.shape[:2]
-            kind = QImage.Format.Format_RGBA8888
-            image = QImage(picture.tobytes(), width, height, 4 * width, kind)
-            image.setDevicePixelRatio(self.devicePixelRatioF())
-            self._label.setPixmap(QPixmap.fromImage(image))
-            self.drawn += 1
 
-    def _draw(self, drawing: SliceDrawing) -> None:
-        try:
-            if self._canvas is None:
-                from napari_cfsr.widgets.quality_canvas import SliceCurves
+def _canvas() -> Canvas:
+    from napari_cfsr.widgets.quality_canvas import SliceCurves
 
-                self._canvas = SliceCurves()
-            self._picture = self._canvas.draw(drawing)
-        except Exception as error:  # whatever it is, the table is there without a plot
-            self._picture = f"{type(error).__name__}: {error}"
+    return SliceCurves()

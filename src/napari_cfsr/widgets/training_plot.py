@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_cfsr.core.trained import TrainProgress
+from napari_cfsr.widgets.drawn_plot import Canvas, DrawnPlot
 
-THREAD = "napari-cfsr plot"
 TICK = 100  # milliseconds between two looks at whether there is something to do
 REDRAW = 0.5  # seconds between two drawings at least
 EMPTY = "The curves of a training appear here."
@@ -78,11 +72,8 @@ class Drawing:
     ratio: float
 
 
-class TrainingPlot(QWidget):
-    """Shows what it is told, drawn twice a second at most, and only while it can be seen.
-
-    matplotlib draws in a thread: it takes seconds to load, and tens of milliseconds for a drawing,
-    or far more on a busy machine. The window's thread only copies the picture.
+class TrainingPlot(DrawnPlot):
+    """Shows what it is told, drawn twice a second at most.
 
     Parameters
     ----------
@@ -91,32 +82,17 @@ class TrainingPlot(QWidget):
     """
 
     def __init__(self, theme: str) -> None:
-        super().__init__()
+        super().__init__(theme, _canvas, EMPTY, TICK, REDRAW)
         self.curves: dict[str, Curve] = {}
-        self.drawn = 0  # pictures shown
-        self._theme = theme
-        self._changed = self._over = False
-        self._painter = _Painter()
-        self._label = QLabel(EMPTY)
-        self._label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._label.setWordWrap(True)
-        self._label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._label)
-        self._timer = QTimer(self)
-        self._timer.setInterval(TICK)
-        self._timer.timeout.connect(self._on_time)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(240, 280)
+        self._over = False
 
     def begin(self) -> None:
-        """A training begins."""
+        """A training begins: load matplotlib while the training process starts as well."""
         self.curves.clear()
         self._over = False
-        self._label.setText(EMPTY)
-        self._painter.load()
+        self._clear()
+        curve = Curve([1, 2], [1.0, 0.1], [2], [0.1])
+        self._painter.load(Drawing({"input": curve}, ("input", 2, 0.1), "dark", (300, 300), 1.0))
 
     def add(self, progress: TrainProgress) -> None:
         """Take note of a step."""
@@ -148,98 +124,18 @@ class TrainingPlot(QWidget):
         gain, step, placement = max(found, key=lambda f: f[0])
         return placement, step, gain
 
-    def set_theme(self, theme: str) -> None:
-        """Draw in the colours of another theme."""
-        self._theme = theme
-        self._change()
+    def _has_content(self) -> bool:
+        return bool(self.curves)
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        super().showEvent(event)
-        self._change()
+    def _expects_more(self) -> bool:
+        return not self._over
 
-    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        super().resizeEvent(event)
-        self._change()
-
-    def _change(self) -> None:
-        """There is something new to draw, unless nothing was trained yet."""
-        if self.curves or not self._over:
-            self._changed = True
-        if self.curves and not self._timer.isActive():
-            self._timer.start()
-
-    def _on_time(self) -> None:
-        if self._painter.busy:
-            return
-        self._show(self._painter.take())
-        if self._changed and self.isVisible() and self._painter.rested:
-            self._changed = False
-            curves = {name: curve.copy() for name, curve in self.curves.items()}
-            size = self._label.width(), self._label.height()
-            ratio = self.devicePixelRatioF()
-            self._painter.start(Drawing(curves, self.best(), self._theme, size, ratio))
-        elif self._over and not (self._changed and self.isVisible()):
-            self._timer.stop()
-
-    def _show(self, picture: NDArray[np.uint8] | str | None) -> None:
-        if isinstance(picture, str):
-            self._label.setText(f"There is no plot: {picture}")
-        elif picture is not None:
-            height, width = picture.shape[:2]
-            kind = QImage.Format.Format_RGBA8888
-            image = QImage(picture.tobytes(), width, height, 4 * width, kind)
-            image.setDevicePixelRatio(self.devicePixelRatioF())
-            self._label.setPixmap(QPixmap.fromImage(image))
-            self.drawn += 1
+    def _drawing(self) -> Drawing:
+        curves = {name: curve.copy() for name, curve in self.curves.items()}
+        return Drawing(curves, self.best(), self._theme, *self._place())
 
 
-class _Painter:
-    """Draws one picture after the other, each in a thread."""
+def _canvas() -> Canvas:
+    from napari_cfsr.widgets.training_canvas import Curves
 
-    def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._loaded = False
-        self._picture: NDArray[np.uint8] | str | None = None
-        self._curves: Any = None
-        self._began = -REDRAW
-
-    @property
-    def busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    @property
-    def rested(self) -> bool:
-        return time.perf_counter() - self._began >= REDRAW
-
-    def load(self) -> None:
-        """Load what the first drawing needs, while the training process starts as well."""
-        if not self._loaded:
-            self._loaded = True
-            curve = Curve([1, 2], [1.0, 0.1], [2], [0.1])
-            drawing = Drawing({"input": curve}, ("input", 2, 0.1), "dark", (300, 300), 1.0)
-            self._run(drawing, show=False)
-
-    def start(self, drawing: Drawing) -> None:
-        self._began = time.perf_counter()
-        self._run(drawing, show=True)
-
-    def _run(self, drawing: Drawing, show: bool) -> None:
-        arguments = (drawing, show)
-        self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True, name=THREAD)
-        self._thread.start()
-
-    def take(self) -> NDArray[np.uint8] | str | None:
-        """The picture that was drawn last, or why there is none; None if it was taken already."""
-        picture, self._picture = self._picture, None
-        return picture
-
-    def _draw(self, drawing: Drawing, show: bool) -> None:
-        try:
-            if self._curves is None:
-                from napari_cfsr.widgets.training_canvas import Curves
-
-                self._curves = Curves()
-            picture = self._curves.draw(drawing)
-            self._picture = picture if show else None
-        except Exception as error:  # whatever it is, the training goes on without a plot
-            self._picture = f"{type(error).__name__}: {error}"
+    return Curves()
