@@ -302,7 +302,8 @@ def test_inference_with_official_weights_opens_napari(run: Run, official, models
     world = (
         f"{{layer.name: [list(layer.data_to_world(p)) for p in {ends}] for layer in viewer.layers}}"
     )
-    wanted = {**WANTED, "world": world, "closed": "viewer.close()"}
+    # its window stays: when it was closed, the kernel ended before it had answered
+    wanted = {**WANTED, "world": world}
     found, _ = run(INFERENCE, wanted)
     check_inference(found, models[4])
     assert found["outputs"] == ["baseline", "delta"]
