@@ -139,7 +139,8 @@ def _text(fault: Fault) -> str:
 
 
 def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
-    from napari_cfsr.core.benchmark_tables import markdown, write_text
+    from napari_cfsr.core.benchmark_tables import markdown
+    from napari_cfsr.core.whole_file import write_whole
 
     made: dict[str, Callable[[], str]] = {
         "json": lambda: json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n",
@@ -148,5 +149,5 @@ def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
     for kind, text in made.items():
         path = getattr(options, kind)
         if path is not None:
-            write_text(path, text(), options.overwrite)
+            write_whole(path, text().encode(), options.overwrite)
             print(f"written to {path}")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
 
 from napari_cfsr.core.benchmark_report import REFERENCE, BenchmarkReport, ImageScores, Scores
-from napari_cfsr.errors import FileFormatError, OptionError
 
 Pick = Callable[[Scores], tuple[float, float]]
 
@@ -162,27 +159,3 @@ def _escaped(text: str) -> str:
     for sign in "\\|*_`<":
         text = text.replace(sign, f"\\{sign}")
     return text
-
-
-def write_text(path: Path, text: str, overwrite: bool = False) -> None:
-    """Write a file, all of it or nothing.
-
-    Raises
-    ------
-    OptionError
-        It exists and `overwrite` is false.
-    FileFormatError
-        It can't be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if path.exists() and not overwrite:
-            raise OptionError(f"{path} exists: pass --overwrite to replace it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"{path}: can't be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

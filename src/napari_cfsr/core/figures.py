@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,8 @@ from napari_cfsr.core.comparison import Comparison
 from napari_cfsr.core.figure_content import Content, content_of
 from napari_cfsr.core.figure_crops import Crop
 from napari_cfsr.core.figure_options import FigureOptions
-from napari_cfsr.errors import FileFormatError, OptionError
+from napari_cfsr.core.whole_file import write_whole
+from napari_cfsr.errors import FileFormatError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,19 +84,7 @@ def save_figure(
     kind = check_format(path)
     if isinstance(comparison, Comparison):
         comparison = content_of(comparison, options)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        if path.exists() and not overwrite:
-            raise OptionError(f"{path} exists: pass --overwrite to replace it")
-        encoded = _encoded(kind, comparison)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded)
-        partial.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"{path}: can't be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    write_whole(path, _encoded(kind, comparison), overwrite)
     return comparison
 
 

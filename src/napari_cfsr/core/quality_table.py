@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_cfsr.core.quality import Figures, QualityOptions
+from napari_cfsr.core.whole_file import write_whole
 from napari_cfsr.errors import FileFormatError
 
 Column = Literal["psnr", "ssim", "psnr_gain", "ssim_gain"]
@@ -250,13 +250,5 @@ def write_csv(path: Path, text: str, overwrite: bool) -> Path:
     """
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    except OSError as error:
-        raise FileFormatError(f"{path} can't be written ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    write_whole(path, text.encode(), overwrite=True, make_folders=False)
     return path
