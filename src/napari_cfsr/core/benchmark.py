@@ -6,6 +6,8 @@ it is measured and the next one is read, in two threads: together these take lit
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -33,6 +35,7 @@ from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, Opti
 Float32 = NDArray[np.float32]
 
 MODELS = ("bicubic", "baseline", "delta")
+PRIORITY = 10  # of the threads beside the model: 0 is normal, 19 is least
 FAULTS = (ImageError, FileFormatError, MemoryError)  # of one image; the others go on
 
 
@@ -181,6 +184,12 @@ def iter_evaluate(
     return evaluation.report()
 
 
+def _give_way() -> None:
+    """Let this thread take only what the model leaves idle: the model should not wait for it."""
+    if sys.platform == "linux":  # elsewhere, threads have no such number
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+
+
 @dataclass
 class _Evaluation:
     options: EvaluateOptions
@@ -205,7 +214,7 @@ class _Evaluation:
         yield EvaluateProgress(0, self.total)
         for number, fault in enumerate(self.faults, 1):
             yield EvaluateProgress(number, self.total, fault=fault)
-        with ThreadPoolExecutor(2, "evaluate") as pool:
+        with ThreadPoolExecutor(2, "evaluate", _give_way) as pool:
             try:
                 yield from self._pipeline(pool)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -106,6 +107,11 @@ def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Of Python, and of those packages that are installed."""
+    return dict(_versions(packages))
+
+
+@cache
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in packages:
         try:
