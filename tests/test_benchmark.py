@@ -74,7 +74,13 @@ def run(root: Path, *datasets: str, model: Any = None, **options: Any) -> Benchm
 
 def close(a: Scores, b: Scores) -> None:
     for name in FIGURES:
-        assert getattr(a, name) == pytest.approx(getattr(b, name), abs=1e-6), name
+        close_to = 1e-6 if name.startswith("ssim") else digits(getattr(b, name))
+        assert getattr(a, name) == pytest.approx(getattr(b, name), abs=close_to), name
+
+
+def digits(psnr: float) -> float:
+    """What float32 leaves of a PSNR, dB."""
+    return 1e-5 if psnr < 55 else 1e-4
 
 
 # figures
@@ -178,10 +184,10 @@ def test_channel_and_shave(tmp_path: Path, channel: Any) -> None:
     report = run(tmp_path, "mine", models=("bicubic",), channel=channel, shave=5)
     enlarged = imresize(reduced(hr, 2) / np.float32(255), 2).clip(0, 1)
     scores = report.images[0].scores["bicubic"]
-    assert scores.psnr == pytest.approx(psnr(enlarged, hr / 255, 5, channel), abs=1e-6)
+    assert scores.psnr == pytest.approx(psnr(enlarged, hr / 255, 5, channel), abs=1e-4)
     assert scores.ssim == pytest.approx(ssim(enlarged, hr / 255, 5, channel), abs=1e-6)
     rounded = np.rint(enlarged * 255).astype(np.uint8)
-    assert scores.psnr_uint8 == pytest.approx(psnr(rounded, hr, 5, channel, 255), abs=1e-6)
+    assert scores.psnr_uint8 == pytest.approx(psnr(rounded, hr, 5, channel, 255), abs=1e-4)
     assert report.shave == 5
     assert run(tmp_path, "mine").shave == 2
 
