@@ -39,8 +39,12 @@ does not show. Noise is amplified and blur stays; for those, train a refiner.
 
 ## Data
 
-{images} photos from {sources} sources, LR made with MATLAB's bicubic. Licences: {licences}. The
-best checkpoint was picked on Kodak24 (unrestricted).
+{images} photos, LR made with MATLAB's bicubic. The best checkpoint was picked on Kodak24
+(unrestricted).
+
+| source | licence | photos |
+|---|---|---|
+{sources}
 
 ## Recipe
 
@@ -105,7 +109,7 @@ def page(data: Path, scale: int, path: Path) -> str:
     config = card["config"]
     with (data / "train" / "photos.csv").open(encoding="utf-8") as file:
         photos = list(csv.DictReader(file))
-    licences = Counter(photo["licence"] for photo in photos)
+    sources = sorted(Counter((photo["source"], photo["licence"]) for photo in photos).items())
     sets = [data / "benchmark" / name for name in ("Set5", "Set14", "B100")]
     folders = [f for f in sets if (f / f"LR_bicubic/X{scale}").is_dir()]
     rows = [measure(folder, scale) for folder in [*folders, data / "validation" / "Kodak24"]]
@@ -115,8 +119,7 @@ def page(data: Path, scale: int, path: Path) -> str:
         parameters=9 * 48 * 3 * scale**2 + 3 * scale**2 + 286_128,
         sha=sha256_of(path),
         images=card["images"],
-        sources=len({photo["source"] for photo in photos}),
-        licences="; ".join(f"{name} ({n})" for name, n in licences.most_common()),
+        sources="\n".join(f"| {source} | {licence} | {n} |" for (source, licence), n in sources),
         hours=card["hours"],
         steps=card["step"],
         hardware=card["hardware"],
