@@ -1,6 +1,6 @@
 """Train the refiners that ship for common cases, and write the page that says what they gain.
 
-    python benchmarks/train_ready_refiners.py DATA [--cases ...] [--backbones official bundled]
+    python benchmarks/train_ready_refiners.py DATA [--cases ...] [--scales ...] [--backbones ...]
 
 DATA holds `train/photos`, `microscopy/nuclei_dsb2018` (CC0) and `microscopy/cellprofiler` (BSD):
 what ships is trained on nothing else. Each refiner goes to `src/napari_cfsr/bundled/refiners` if it
@@ -121,8 +121,7 @@ microscope or camera does better than any of these: [training](training.md).
 """
 BOTTOM = """
 Where there is no noise, there is nothing to denoise, and bicubic is the rival. Figures of the
-refiner for clean images, which is `auto` with the official x4 weights, stand in
-[measurements](measurements.md).
+refiners for clean images, which are what `auto` takes, stand in [measurements](measurements.md).
 
 `python benchmarks/train_ready_refiners.py DATA` trains them and writes this page: a minute or two
 each on two CPU cores. Trained on {sources}. Licence: MIT, as the package.
@@ -157,6 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--scales", nargs="+", type=int, choices=(2, 4), default=[2, 4])
     parser.add_argument("--backbones", nargs="+", default=["official", "bundled"])
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -164,7 +164,7 @@ def main() -> None:
         case = CASES[name]
         read = fluorescence if case.images == "fluorescence" else photos
         images = list(read(arguments.data))
-        for scale in case.scales:
+        for scale in sorted({*case.scales} & {*arguments.scales}):
             for backbone in arguments.backbones:
                 trained = train(case, scale, backbone, images)
                 full = f"{name}_{backbone}_x{scale}"

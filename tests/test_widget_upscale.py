@@ -260,6 +260,8 @@ def test_ready_refiners_are_offered_by_what_they_are_for(opened, qtbot) -> None:
     assert record["refiner"] == "bundled fluorescence_low_light_official_x2.safetensors"
     widget.form.backbone.value = "bundled"  # the same for another backbone
     assert name not in widget.form.refiner.choices
+    widget.form.scale.value = 4
+    assert "fluorescence_low_light_bundled_x4" in widget.form.refiner.choices
 
 
 def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
