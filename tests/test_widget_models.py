@@ -81,7 +81,9 @@ def test_refiners_are_listed_with_their_cards(opened) -> None:
 def test_bundled_refiners_can_only_be_exported(opened) -> None:
     widget = opened()
     select(widget, "clean_official_x4")
-    assert "clean_official_x4 (bundled)" in [row[0] for row in shown(widget)]
+    names = [row[0] for row in shown(widget)]
+    assert "clean_official_x4 (bundled)" in names
+    assert names == sorted(names, key=lambda name: not name.endswith(" (bundled)"))  # these first
     assert not widget.name.isEnabled()
     assert not widget.rename_button.isEnabled()
     assert not widget.delete_button.isEnabled()

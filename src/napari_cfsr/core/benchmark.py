@@ -6,6 +6,7 @@ it is measured and the next one is read, in two threads: together these take lit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -186,8 +187,9 @@ def iter_evaluate(
 
 def _give_way() -> None:
     """Let this thread take only what the model leaves idle: the model should not wait for it."""
-    if sys.platform == "linux":  # elsewhere, threads have no such number
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+    if sys.platform == "linux":  # elsewhere, the number of a thread is none for this call
+        with contextlib.suppress(PermissionError):  # in a sandbox; then it only takes longer
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
 
 
 @dataclass
