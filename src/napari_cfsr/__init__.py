@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from napari_cfsr.core.degradation import degrade
     from napari_cfsr.core.files import read_image
     from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
+    from napari_cfsr.core.lazy import upscale_dask
     from napari_cfsr.core.metrics import error_map, psnr, ssim, ssim_map
     from napari_cfsr.core.model import SRModel, load_model
+    from napari_cfsr.core.open_image import open_image
     from napari_cfsr.core.trained import TrainedRefiner
     from napari_cfsr.core.training import iter_train, train_refiner
     from napari_cfsr.core.training_config import TrainConfig
+    from napari_cfsr.core.zarr_run import iter_upscale_to_zarr, upscale_to_zarr
 
 _WHERE = {
     "SRModel": "core.model",
@@ -30,13 +33,17 @@ _WHERE = {
     "error_map": "core.metrics",
     "iter_train": "core.training",
     "iter_upscale": "core.inference",
+    "iter_upscale_to_zarr": "core.zarr_run",
     "load_model": "core.model",
+    "open_image": "core.open_image",
     "psnr": "core.metrics",
     "read_image": "core.files",
     "ssim": "core.metrics",
     "ssim_map": "core.metrics",
     "train_refiner": "core.training",
     "upscale": "core.inference",
+    "upscale_dask": "core.lazy",
+    "upscale_to_zarr": "core.zarr_run",
 }
 
 __all__ = [
@@ -49,13 +56,17 @@ __all__ = [
     "error_map",
     "iter_train",
     "iter_upscale",
+    "iter_upscale_to_zarr",
     "load_model",
+    "open_image",
     "psnr",
     "read_image",
     "ssim",
     "ssim_map",
     "train_refiner",
     "upscale",
+    "upscale_dask",
+    "upscale_to_zarr",
 ]
 
 

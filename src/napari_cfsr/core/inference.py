@@ -164,7 +164,7 @@ def iter_upscale(
         axes=run.part,
         info=model.info,
         options=replace(run.options, tile=run.tile),
-        mapping=run.mapping,
+        mapping=run.mappings,
         seconds=time.perf_counter() - started,
         notes=model.info.notes + tuple(run.notes),
     )

@@ -6,7 +6,7 @@ out, values are clipped to what the dtype holds, and for the dtype range also to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,7 +136,27 @@ def resolve_mapping(
     OptionError
         The mode does not exist, or its limits are not increasing and finite.
     """
-    dtype = np.dtype(array.dtype)
+    known = known_mapping(array.dtype, axes, mode)
+    if known is not None:
+        return known
+    blocks = _blocks(array, axes, region or (slice(0, axes.height), slice(0, axes.width)), check)
+    ranges = _percentiles(blocks, axes) if mode == "percentile" else _extremes(blocks, axes)
+    return mapping_of_ranges(ranges, array.dtype, mode)
+
+
+def known_mapping(
+    dtype: np.dtype[Any], axes: Axes, mode: Mode | Limits
+) -> tuple[IntensityMapping, ...] | None:
+    """The mapping where it does not depend on the pixels, else None; raises as `resolve_mapping`.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the image.
+    axes : Axes
+    mode : {"auto", "dtype", "data", "percentile"} or (low, high)
+    """
+    dtype = np.dtype(dtype)
     check_dtype(dtype)
     if isinstance(mode, str):
         if mode not in MODES:
@@ -151,13 +171,16 @@ def resolve_mapping(
     plain = dtype.kind == "b" or dtype == np.uint8 or (dtype.kind in "iu" and axes.samples >= 3)
     if mode == "dtype" or (mode == "auto" and plain) or axes.is_empty:
         return (IntensityMapping(*dtype_range(dtype), dtype.name, clip=True),) * axes.channels
-    blocks = _blocks(array, axes, region or (slice(0, axes.height), slice(0, axes.width)), check)
-    if mode == "percentile":
-        ranges = _percentiles(blocks, axes)
-    else:
-        ranges = _extremes(blocks, axes)
-        if mode == "auto" and dtype.kind == "f" and all(lo >= 0 and hi <= 1 for lo, hi in ranges):
-            return (IntensityMapping(0.0, 1.0, dtype.name, clip=True),) * axes.channels
+    return None
+
+
+def mapping_of_ranges(
+    ranges: Sequence[Limits], dtype: np.dtype[Any], mode: Mode | Limits
+) -> tuple[IntensityMapping, ...]:
+    """The mapping for the range that was measured of each channel."""
+    dtype = np.dtype(dtype)
+    if mode == "auto" and dtype.kind == "f" and all(lo >= 0 and hi <= 1 for lo, hi in ranges):
+        return (IntensityMapping(0.0, 1.0, dtype.name, clip=True),) * len(ranges)
     return tuple(IntensityMapping(*_widened(lo, hi, dtype), dtype.name) for lo, hi in ranges)
 
 
@@ -203,15 +226,22 @@ def _extremes(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
 
 def _percentiles(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
     """Percentiles of each channel, of an even sample where there are very many values."""
-    values = axes.plane_count // axes.channels * axes.height * axes.width
-    step = max(1, int(np.ceil((values / MOST_SAMPLED) ** 0.5)))
+    step = sampling_step(axes)
     samples: list[list[NDArray[Any]]] = [[] for _ in range(axes.channels)]
     for channel, block in blocks:
         sample = block[:, ::step, ::step]
         samples[channel].append(sample[np.isfinite(sample)].ravel())
-    result = []
-    for parts in samples:
-        together = np.concatenate(parts).astype(np.float64)
-        low, high = np.percentile(together, PERCENTILES) if together.size else (np.nan, np.nan)
-        result.append((float(low), float(high)))
-    return result
+    return [percentile_range(parts) for parts in samples]
+
+
+def sampling_step(axes: Axes) -> int:
+    """Every how many rows and columns of a block are looked at for percentiles."""
+    values = axes.plane_count // axes.channels * axes.height * axes.width
+    return max(1, int(np.ceil((values / MOST_SAMPLED) ** 0.5)))
+
+
+def percentile_range(parts: Sequence[NDArray[Any]]) -> Limits:
+    """The percentiles of all that was sampled of a channel; NaN if that is nothing."""
+    together = np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+    low, high = np.percentile(together, PERCENTILES) if together.size else (np.nan, np.nan)
+    return float(low), float(high)

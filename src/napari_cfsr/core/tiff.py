@@ -8,7 +8,7 @@ took the image, when and with what, byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,13 @@ class TiffContent:
     notes: tuple[str, ...]
 
 
-def read_tiff(path: Path) -> TiffContent:
-    """Read the first image of a TIFF; raises `FileFormatError` where it is not gray or RGB."""
+def read_tiff(
+    path: Path, pixels_of: Callable[[Any], Any] = lambda series: series.asarray()
+) -> TiffContent:
+    """Read the first image of a TIFF; raises `FileFormatError` where it is not gray or RGB.
+
+    `pixels_of` takes the series of pages that is read, of tifffile, and gives its pixels.
+    """
     notes = []
     with tifffile.TiffFile(path) as tif:
         series = tif.series[0]
@@ -99,7 +104,7 @@ def read_tiff(path: Path) -> TiffContent:
         _check_colours(path, page)
         if len(tif.series) > 1:
             notes.append(f"only the first of {len(tif.series)} images in the file was read")
-        pixels, axes = series.asarray(), _different(str(series.axes))
+        pixels, axes = pixels_of(series), _different(str(series.axes))
         about = _about(page)
         about |= _kind(tif, notes)
         about["texts"] = _texts(tif, about["kind"])

@@ -14,7 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_cfsr.core.axes import ArrayLike, Axes, Plane, parse_axes
-from napari_cfsr.core.intensity import Limits, Region, resolve_mapping
+from napari_cfsr.core.intensity import IntensityMapping, Limits, Region, resolve_mapping
 from napari_cfsr.core.model import (
     BACK_PROJECTION_FIELD,
     SMALLEST_TILE,
@@ -38,6 +38,90 @@ from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
+Kind = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an output
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was asked of a run, checked, with every default filled in but the tile.
+
+    Attributes
+    ----------
+    axes : Axes
+        Of the image.
+    region : (slice, slice)
+        Rows and columns to upscale.
+    halo : int
+        LR pixels around a tile, those for back-projection included.
+    how : Prediction
+    options : UpscaleOptions
+        With outputs, and the halo without those.
+    """
+
+    axes: Axes
+    region: Region
+    halo: int
+    how: Prediction
+    options: UpscaleOptions
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.options.outputs or ()
+
+
+def settle(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> Settled:
+    """Check what is asked of a model for an image; reads no pixels.
+
+    Raises
+    ------
+    ImageError, OptionError
+        As `upscale`.
+    """
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise ImageError(f"expected an array, got {type(image).__name__}")
+    axes = parse_axes(options.axes, tuple(image.shape), options.rgb)
+    check_back_projection(options.back_projection, info.scale)
+    outputs = _check_outputs(options.outputs, info)
+    halo = info.exact_halo if options.halo == "exact" else options.halo
+    halo = DEFAULT_HALO if halo is None else halo
+    if options.tile is not None and options.tile < 1:
+        raise OptionError(f"expected tile >= 1, got {options.tile}")
+    if halo < 0:
+        raise OptionError(f"expected halo >= 0, got {halo}")
+    predicted = ("baseline", "delta") if "difference" in outputs else outputs
+    return Settled(
+        axes,
+        _check_region(options.region, axes),
+        # the pixels that back-projection spreads from are themselves to be true
+        halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
+        Prediction(tuple(predicted), options.ensemble, options.back_projection),
+        replace(options, outputs=outputs, halo=halo),
+    )
+
+
+def cropped(axes: Axes, region: Region) -> Axes:
+    """The same axes for some rows and columns."""
+    sizes = {"Y": region[0], "X": region[1]}
+    shape = tuple(
+        sizes[name].stop - sizes[name].start if name in sizes else n
+        for name, n in zip(axes.names, axes.shape, strict=True)
+    )
+    return Axes(axes.names, shape)
+
+
+def output_kinds(
+    part: Axes, dtype: np.dtype[Any], scale: int, outputs: tuple[str, ...]
+) -> dict[str, Kind]:
+    """Shape and dtype of each output: those of the image, a difference float32 without alpha."""
+    shape = part.scaled(scale)
+    native = np.dtype(dtype).newbyteorder("=")
+    kinds: dict[str, Kind] = dict.fromkeys(outputs, (shape, native))
+    if "difference" in outputs:
+        if part.has_alpha:
+            s = part.names.index("S")
+            shape = tuple(n - 1 if i == s else n for i, n in enumerate(shape))
+        kinds["difference"] = (shape, np.dtype(np.float32))
+    return kinds
 
 
 @dataclass
@@ -49,42 +133,25 @@ class TileRun:
     options: UpscaleOptions
     check: Check
     notes: list[str] = field(default_factory=list)
+    mapping: tuple[IntensityMapping, ...] | None = None  # found from the image where not given
+    grid: list[Tile] | None = None  # tiles of each plane; cut where not given
 
     def __post_init__(self) -> None:
-        options, info = self.options, self.model.info
-        if not hasattr(self.image, "shape") or not hasattr(self.image, "dtype"):
-            raise ImageError(f"expected an array, got {type(self.image).__name__}")
-        self.axes = parse_axes(options.axes, tuple(self.image.shape), options.rgb)
-        check_back_projection(options.back_projection, info.scale)
-        outputs = _check_outputs(options.outputs, info)
-        halo = info.exact_halo if options.halo == "exact" else options.halo
-        halo = DEFAULT_HALO if halo is None else halo
-        if options.tile is not None and options.tile < 1:
-            raise OptionError(f"expected tile >= 1, got {options.tile}")
-        if halo < 0:
-            raise OptionError(f"expected halo >= 0, got {halo}")
-        # the pixels that back-projection spreads from are themselves to be true
-        self.halo = halo + (BACK_PROJECTION_FIELD if options.back_projection else 0)
-        self.fixed_tile = options.tile
-        self.set_tile(options.tile)
-        self.options = replace(options, outputs=outputs, tile=self.tile, halo=halo)
-        predicted = ("baseline", "delta") if "difference" in outputs else outputs
-        self.how = Prediction(tuple(predicted), options.ensemble, options.back_projection)
-        self.region = _check_region(options.region, self.axes)
-        self.mapping = resolve_mapping(
-            self.image, self.axes, options.intensity, self.check, self.region
+        settled = settle(self.image, self.model.info, self.options)
+        self.axes, self.region, self.halo = settled.axes, settled.region, settled.halo
+        self.how = settled.how
+        self.fixed_tile = self.options.tile
+        self.set_tile(self.options.tile)
+        self.options = replace(settled.options, tile=self.tile)
+        self.mappings = self.mapping or resolve_mapping(
+            self.image, self.axes, self.options.intensity, self.check, self.region
         )
-        self.arrays = self.allocate(outputs)
+        self.arrays = self.allocate(settled.outputs)
 
     @property
     def part(self) -> Axes:
         """Axes of what is upscaled."""
-        sizes = {"Y": self.region[0], "X": self.region[1]}
-        shape = tuple(
-            sizes[name].stop - sizes[name].start if name in sizes else n
-            for name, n in zip(self.axes.names, self.axes.shape, strict=True)
-        )
-        return Axes(self.axes.names, shape)
+        return cropped(self.axes, self.region)
 
     def set_tile(self, tile: int | None) -> None:
         """Choose tile and batch: as many small images at a time as one large tile has pixels."""
@@ -95,13 +162,7 @@ class TileRun:
 
     def allocate(self, outputs: tuple[str, ...]) -> dict[str, Array]:
         """Arrays for the outputs, if they fit."""
-        shape = self.part.scaled(self.model.info.scale)
-        dtype = np.dtype(self.image.dtype).newbyteorder("=")
-        kinds = {name: (shape, np.float32 if name == "difference" else dtype) for name in outputs}
-        if "difference" in outputs and self.axes.has_alpha:
-            s = self.axes.names.index("S")
-            no_alpha = tuple(n - 1 if i == s else n for i, n in enumerate(shape))
-            kinds["difference"] = (no_alpha, np.float32)
+        kinds = output_kinds(self.part, self.image.dtype, self.model.info.scale, outputs)
         needed = sum(int(np.prod(s, dtype=float)) * np.dtype(d).itemsize for s, d in kinds.values())
         free = psutil.virtual_memory().available
         if needed > free:
@@ -123,7 +184,8 @@ class TileRun:
         total, started = part.plane_count * part.height * part.width, time.perf_counter()
         if part.is_empty:
             return
-        jobs = deque((plane, tile) for plane in axes.planes() for tile in self.cut(self.region))
+        tiles = self.cut(self.region) if self.grid is None else self.grid
+        jobs = deque((plane, tile) for plane in axes.planes() for tile in tiles)
         left = total
         yield UpscaleProgress(0, total, 0.0)
         while jobs:
@@ -199,7 +261,7 @@ class TileRun:
         for plane, tile in batch:
             where = around(tile, axes.height, axes.width)
             region = axes.read(self.image, plane, *where)
-            mapping = self.mapping[axes.channel_of(plane)]
+            mapping = self.mappings[axes.channel_of(plane)]
             pixels.append(prepare(region, where, tile, mapping, axes.has_alpha))
         units = np.stack([p.unit for p in pixels])
         predicted = self.model.predict(units, self.how, self.check)
@@ -210,7 +272,7 @@ class TileRun:
     def write(self, plane: Plane, tile: Tile, own: TilePixels, parts: dict[str, Float32]) -> None:
         """Put one tile into each output, in the dtype of the output."""
         scale, axes = self.model.info.scale, self.axes
-        mapping = self.mapping[axes.channel_of(plane)]
+        mapping = self.mappings[axes.channel_of(plane)]
         where = scaled(_relative(tile.write, self.region), scale)
         for name in ("baseline", "delta"):
             if name not in self.arrays:

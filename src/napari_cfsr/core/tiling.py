@@ -83,13 +83,13 @@ def tile_grid(
         raise OptionError(f"expected tile >= 1 and halo >= 0, got tile={tile}, halo={halo}")
     ys, xs = within or (slice(0, height), slice(0, width))
     return [
-        _tile(y, x, height, width, halo)
-        for y in _cuts(ys.start, ys.stop, tile)
-        for x in _cuts(xs.start, xs.stop, tile)
+        tile_at(y, x, height, width, halo)
+        for y in cuts(ys.start, ys.stop, tile)
+        for x in cuts(xs.start, xs.stop, tile)
     ]
 
 
-def _cuts(start: int, stop: int, tile: int) -> list[slice]:
+def cuts(start: int, stop: int, tile: int) -> list[slice]:
     """Cut [start, stop) into the fewest parts, alike in length, ending at multiples of ALIGN."""
     length = stop - start
     if length <= 0:
@@ -101,7 +101,8 @@ def _cuts(start: int, stop: int, tile: int) -> list[slice]:
     return [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
 
 
-def _tile(y: slice, x: slice, height: int, width: int, halo: int) -> Tile:
+def tile_at(y: slice, x: slice, height: int, width: int, halo: int) -> Tile:
+    """The tile that writes these rows and columns of a plane of `height` and `width`."""
     read = (
         slice(max(y.start - halo, 0), min(y.stop + halo, height)),
         slice(max(x.start - halo, 0), min(x.stop + halo, width)),
