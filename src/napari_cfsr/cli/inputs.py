@@ -8,6 +8,8 @@ from pathlib import Path
 from napari_cfsr.cli.common import say
 from napari_cfsr.errors import CFSRError, FileFormatError
 
+STORE_FILES = ("zarr.json", ".zattrs", ".zgroup")
+
 
 def input_files(
     inputs: Sequence[Path], ours: Callable[[Path], bool] = lambda _: False
@@ -40,11 +42,25 @@ def input_files(
     return list(files.values()), faults
 
 
+def is_store(path: Path) -> bool:
+    """Whether there is a zarr store, whatever is in it."""
+    return path.is_dir() and any((path / name).is_file() for name in STORE_FILES)
+
+
 def image_files(path: Path) -> list[Path]:
-    """The file itself, or the images in a folder, in order of name, without results."""
+    """The file or store itself, or the images in a folder, in order of name, without results."""
     from napari_cfsr.core.files import RESULT, SUFFIXES
 
-    if not path.is_dir():
+    if not path.is_dir() or is_store(path):
         return [path]
-    images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
+    images = sorted(
+        p for p in path.iterdir() if is_store(p) or (p.suffix.lower() in SUFFIXES and p.is_file())
+    )
+    images = [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
+    return [p for p in images if not (is_store(p) and _is_ours(p))]
+
+
+def _is_ours(store: Path) -> bool:
+    from napari_cfsr.core.zarr_store import our_mark
+
+    return our_mark(store) is not None

@@ -19,6 +19,7 @@ from napari_cfsr.cli.common import (
     tile_bar,
 )
 from napari_cfsr.cli.inputs import input_files
+from napari_cfsr.cli.upscale_store import store_target, take_output, upscale_to_store
 from napari_cfsr.errors import CFSRError, OptionError
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         type=Path,
-        help="image files, or folders of them (what this program wrote before is left out)",
+        help="image files, OME-Zarr stores, or folders of them (what this program wrote before is "
+        "left out); IN OUT.zarr: one input and the store to write",
     )
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="a folder, or a file for a single input and output; beside each input by default",
+        help="a folder, or a file or OME-Zarr store for a single input; beside each by default",
     )
     add_model_options(command)
     command.add_argument("--baseline", action="store_true", help="write the backbone's output")
@@ -76,6 +78,7 @@ def _halo(text: str) -> int | str:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
+    take_output(options)
     files, faults = input_files(options.inputs)
     if not files:
         return 2
@@ -88,9 +91,14 @@ def run_upscale(options: argparse.Namespace) -> int:
     taken: dict[Path, str] = {path.resolve(): "is an input itself" for path in files}
     for path in files:
         try:
-            targets = output_paths(path, options.output, outputs, model.scale, single)
-            check_targets(targets, taken, options.overwrite)
-            record = _upscale_file(path, model, targets, intensity, options)
+            where = path, options.output, outputs, model.scale, single
+            store = store_target(*where)
+            targets = output_paths(*where) if store is None else {"": store}
+            check_targets(targets, taken, options.overwrite or store is not None)
+            if store is None:
+                record = _upscale_file(path, model, targets, intensity, options)
+            else:
+                record = upscale_to_store(path, store, outputs, model, intensity, options)
         except CFSRError as error:
             text = str(error)
             say(text if str(path) in text else f"{path}: {text}")

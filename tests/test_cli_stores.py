@@ -1,0 +1,150 @@
+"""`napari-cfsr upscale` with OME-Zarr stores: values of the API, resumed, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_cfsr as nc
+from napari_cfsr.cli import main
+from napari_cfsr.core import zarr_run
+from napari_cfsr.core.blocks import plan_blocks
+from napari_cfsr.core.pixel_space import PixelSpace
+from napari_cfsr.core.zarr_store import store_status
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`upscale` at x2 with the weights that ship; exit status, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        common = ("--scale", 2, "--backbone", "bundled", "--device", "cpu", "--baseline")
+        status = main([str(a) for a in ("upscale", *arguments, *common)])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 255, shape, dtype=np.uint8)
+
+
+def expected(image: np.ndarray, axes: str) -> Any:
+    model = nc.load_model(2, "bundled", refiner=None, device="cpu")
+    return nc.upscale(image, model, axes=axes, rgb=False, outputs=("baseline",)).baseline
+
+
+def stack(path: Path) -> np.ndarray:
+    image = pixels(2, 20, 30)
+    tifffile.imwrite(path, image, metadata={"axes": "ZYX"}, imagej=True)
+    return image
+
+
+def test_a_file_to_a_store_and_back(run: Run, tmp_path: Path) -> None:
+    image = stack(tmp_path / "in.tif")
+    status, out, err = run("in.tif", "out.zarr")
+    assert (status, err) == (0, "")
+    assert "in.tif -> out.zarr: x2 with bundled" in out
+    written = nc.open_image("out.zarr")
+    assert written.axes == "ZYX"
+    assert np.array_equal(np.asarray(written.pixels[...]), expected(image, "ZYX"))
+
+    once_more = np.asarray(written.pixels[...])
+    status, _, err = run("out.zarr", "--output", "twice.ome.tif")
+    assert (status, err) == (0, "napari-cfsr: out.zarr: Writing twice.ome.tif\n")
+    assert np.array_equal(tifffile.imread("twice.ome.tif"), expected(once_more, "ZYX"))
+
+    status, out, err = run("out.zarr", "--json")  # beside it
+    assert (status, err) == (0, "")
+    assert json.loads(out)["outputs"] == {"baseline": "out_x2_baseline.zarr"}
+    assert store_status(Path("out_x2_baseline.zarr")) == "complete"
+
+
+def test_nothing_is_overwritten_unless_asked(run: Run, tmp_path: Path) -> None:
+    stack(tmp_path / "in.tif")
+    assert run("in.tif", "out.zarr")[0] == 0
+    before = sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*"))
+    status, _, err = run("in.tif", "out.zarr")
+    assert status == 2
+    assert "out.zarr exists: pass --overwrite to replace it" in err
+    assert sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*")) == before
+    assert run("in.tif", "out.zarr", "--overwrite")[0] == 0
+
+
+def test_a_store_of_someone_else_is_an_input(run: Run, tmp_path: Path) -> None:
+    import zarr
+
+    stack(tmp_path / "in.tif")
+    array = zarr.create_array("theirs.zarr", shape=(4, 4), dtype="u1")
+    array[...] = 7
+    status, _, err = run("in.tif", "theirs.zarr", "--overwrite")
+    assert status == 2
+    assert "theirs.zarr" in err
+    assert (zarr.open_array("theirs.zarr", mode="r")[...] == 7).all()
+    assert Path("in_x2_baseline.tif").is_file()
+
+
+def test_an_interrupted_run_is_gone_on_with(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = pixels(3, 40, 70)
+    tifffile.imwrite("in.tif", image, metadata={"axes": "ZYX"}, imagej=True)
+    monkeypatch.setattr(
+        zarr_run, "plan_blocks", lambda *a, **k: plan_blocks(*a, **{**k, "side": 64, "fill": False})
+    )
+    enter, entered = zarr_run.GrowingStore.enter, []
+
+    def interrupted(self: Any, unit: Any) -> None:
+        enter(self, unit)
+        entered.append(unit)
+        if len(entered) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(zarr_run.GrowingStore, "enter", interrupted)
+    status, _, err = run("in.tif", "out.zarr", "--tile", 32)
+    assert status == 2
+    assert "interrupted" in err
+    assert store_status(Path("out.zarr")) == "partial"
+    status, out, err = run("in.tif", "out.zarr", "--tile", 32)
+    assert (status, err) == (0, "")
+    assert "blocks were there" in out
+    assert run("in.tif", "whole.zarr", "--tile", 32)[0] == 0
+    written, whole = (np.asarray(nc.open_image(f"{n}.zarr").pixels[...]) for n in ("out", "whole"))
+    assert np.array_equal(written, whole)
+    assert np.abs(written - expected(image, "ZYX").astype(float)).max() <= 1
+
+
+def test_a_folder_with_stores(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    image = stack(folder / "a.tif")
+    assert run(folder / "a.tif", "--output", folder / "b.zarr")[0] == 0  # ours: is left out
+    theirs = folder / "c.zarr"
+    shutil.copytree(folder / "b.zarr", theirs)
+    attributes = json.loads((theirs / "zarr.json").read_text())
+    del attributes["attributes"]["napari_cfsr"]
+    (theirs / "zarr.json").write_text(json.dumps(attributes))
+    (folder / "broken.zarr").mkdir()
+    (folder / "broken.zarr" / "zarr.json").write_text("{")
+    status, out, err = run(folder, "--output", "results")
+    assert status == 2
+    assert "broken.zarr" in err
+    assert len(err.splitlines()) == 1
+    names = {p.name for p in Path("results").iterdir()}
+    assert names == {"a_x2_baseline.tif", "c_x2_baseline.zarr"}
+    assert np.array_equal(tifffile.imread("results/a_x2_baseline.tif"), expected(image, "ZYX"))
+    found = nc.open_image("results/c_x2_baseline.zarr")
+    assert isinstance(found.space, PixelSpace)
+    assert found.pixels.shape == (2, 80, 120)
+    assert len(out.splitlines()) == 2
