@@ -302,7 +302,7 @@ def test_the_record_says_where_it_comes_from(tmp_path) -> None:
     record = zarr.open_group(tmp_path / "a.zarr").attrs["napari_cfsr"]["record"]
     assert (record["input"], record["scale"], record["tile"]) == ("cells.tif", 2, 256)
     assert [m["high"] for m in record["intensity"]] == [float(p.max()) for p in pixels]
-    assert "nc.upscale(image, model, axes='CYX'" in record["python"]
+    assert "nc.upscale_to_zarr(image, model, 'OUT.zarr', axes='CYX'" in record["python"]
     json.dumps(record, allow_nan=False)
 
 

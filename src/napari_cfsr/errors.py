@@ -20,6 +20,10 @@ class OptionError(CFSRError, ValueError):
     """An option has a value that does not exist or does not fit the others."""
 
 
+class StoreExistsError(OptionError):
+    """There is a store already, finished or begun with another request; it was not touched."""
+
+
 class WeightsError(CFSRError):
     """Weights can't be found, fetched or used."""
 

@@ -111,12 +111,21 @@ def _letter(label: str) -> str:
 def level_zero(layer: Image) -> Any:
     """The full-resolution data of a layer; lazy unless it is in memory or a memory map."""
     data = layer.data[0] if layer.multiscale else layer.data
+    data = getattr(data, "__wrapped__", data)  # napari hands plugins proxies, which dask upsets
     if isinstance(data, np.ndarray | da.Array):
         return data
     inner = getattr(data, "data", None)  # xarray
     if isinstance(inner, np.ndarray | da.Array):
         return inner
     return da.asarray(data)
+
+
+def layer_to_world(source: ImageInput) -> Affine:
+    """Data to world of an input, as of the layer that it was read from."""
+    own = Affine(
+        scale=source.scale, translate=source.translate, rotate=source.rotate, shear=source.shear
+    )
+    return Affine(affine_matrix=source.affine @ np.asarray(own.affine_matrix))
 
 
 def data_to_world(layer: Layer) -> Affine:
@@ -260,19 +269,28 @@ def result_layers(
         title = f"{source.name} x{scale} {name}"
         layers.append((_spec(array, title, source.look, source.rgb, spatial), name))
     if difference is not None:
-        most = max(abs(limits[0]), abs(limits[1])) or 1.0
-        look = {name: source.look[name] for name in LOOK}
-        look |= {
-            "colormap": DIFFERENCE_COLORMAP,
-            "contrast_limits": (-most, most),
-            "gamma": 1.0,
-            "visible": False,
-        }
+        look = difference_look(source, limits)
         title = f"{source.name} x{scale} difference"
         layers.append((_spec(difference, title, look, False, spatial), "difference"))
     for layer, output in layers:
         layer.arguments.update(placement, metadata={"napari_cfsr": {**record, "output": output}})
     return [layer for layer, _ in layers]
+
+
+def difference_look(source: ImageInput, limits: tuple[float, float]) -> dict[str, Any]:
+    """How a difference with these extremes is shown: hidden at first, the same to both sides."""
+    return {name: source.look[name] for name in LOOK} | signed_look(limits)
+
+
+def signed_look(limits: tuple[float, float]) -> dict[str, Any]:
+    """How signed values with these extremes are shown."""
+    most = max(abs(limits[0]), abs(limits[1])) or 1.0
+    return {
+        "colormap": DIFFERENCE_COLORMAP,
+        "contrast_limits": (-most, most),
+        "gamma": 1.0,
+        "visible": False,
+    }
 
 
 def _spec(

@@ -23,6 +23,7 @@ from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, extremes, shown_difference
 from napari_cfsr.quality_run import QualityStep
+from napari_cfsr.store_run import StoreRequest, upscale_to_store
 from napari_cfsr.training_input import TrainJob, training_data
 
 Result = TypeVar("Result")
@@ -100,6 +101,11 @@ def upscale_worker(
 ) -> GeneratorWorker:
     """Worker that yields `Step`; returns `UpscaleOutcome`, `Failure`, or None when cancelled."""
     return _worker("an upscaling", _upscale(request, model, token))
+
+
+def store_worker(request: StoreRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
+    """Worker that yields `StoreStep`; returns `StoreOutcome`, `Failure`, or None when cancelled."""
+    return _worker("an upscaling to disk", upscale_to_store(request, model, token.check))
 
 
 def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:

@@ -21,7 +21,15 @@ from napari_cfsr.core.intensity import IntensityMapping, Region, known_mapping, 
 from napari_cfsr.core.model import Check, Model
 from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.pixels import REACH
-from napari_cfsr.core.tile_run import Kind, Settled, TileRun, cropped, output_kinds, settle
+from napari_cfsr.core.tile_run import (
+    Kind,
+    Settled,
+    TileRun,
+    cropped,
+    kinds_bytes,
+    output_kinds,
+    settle,
+)
 from napari_cfsr.core.tiling import Tile, cuts, tile_at
 
 Array = NDArray[Any]
@@ -79,7 +87,7 @@ class BlockPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of all outputs, uncompressed."""
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.kinds.values())
+        return kinds_bytes(self.kinds)
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -20,18 +20,20 @@ def load_call(arguments: dict[str, Any]) -> str:
     return f"model = nc.load_model({inside})"
 
 
-def upscale_call(options: UpscaleOptions) -> str:
-    """Python source of the `upscale` call with these options; defaults are left out."""
+def upscale_call(options: UpscaleOptions, store: str = "") -> str:
+    """Python source of the `upscale` call with these options; defaults are left out.
+
+    With the path of a store, of the `upscale_to_zarr` call.
+    """
     default = UpscaleOptions()
     given = {k: v for k, v in vars(options).items() if v != getattr(default, k)}
-    return (
-        "result = nc.upscale("
-        + ", ".join(["image", "model", *(f"{k}={v!r}" for k, v in given.items())])
-        + ")"
-    )
+    function = "upscale_to_zarr" if store else "upscale"
+    positional = ["image", "model", *([repr(store)] if store else [])]
+    inside = ", ".join([*positional, *(f"{k}={v!r}" for k, v in given.items())])
+    return f"result = nc.{function}({inside})"
 
 
-def python_call(image: str, load: dict[str, Any], options: UpscaleOptions) -> str:
+def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store: str = "") -> str:
     """Python source that makes the result.
 
     Parameters
@@ -42,6 +44,8 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions) -> st
         Arguments of `load_model`.
     options : UpscaleOptions
         Options of `upscale`.
+    store : str
+        Path of the store that the result goes to; in memory if empty.
     """
     return "\n".join(
         [
@@ -49,7 +53,7 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions) -> st
             "",
             f"image = {image}",
             load_call(load),
-            upscale_call(options),
+            upscale_call(options, store),
             "",
         ]
     )
@@ -67,7 +71,7 @@ def load_arguments(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]:
+def provenance(result: UpscaleResult, source: str, image: str, store: str = "") -> dict[str, Any]:
     """Record of a run, of plain values only.
 
     Parameters
@@ -77,6 +81,8 @@ def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]
         Name of the input layer or file.
     image : str
         Expression for the image in the Python call.
+    store : str
+        Path of the store that the result went to, if it did.
     """
     options, info = result.options, result.info
     return {
@@ -101,7 +107,7 @@ def provenance(result: UpscaleResult, source: str, image: str) -> dict[str, Any]
         "versions": versions(),
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),
-        "python": python_call(image, load_arguments(info), options),
+        "python": python_call(image, load_arguments(info), options, store),
     }
 
 

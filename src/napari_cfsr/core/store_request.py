@@ -16,7 +16,7 @@ from napari_cfsr.core.blocks import BlockPlan
 from napari_cfsr.core.model import ModelInfo
 from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.pixel_space import PixelSpace
-from napari_cfsr.errors import OptionError
+from napari_cfsr.errors import StoreExistsError
 
 PROBE = 32  # pixels; windows of this side tell one image from another
 FORMAT = 1  # of what a store says of itself while it grows
@@ -60,13 +60,13 @@ def check_same(path: Path, mark: Mapping[str, Any], now: Mapping[str, Any]) -> N
     """
     advice = "repeat the call that began it to go on, or pass overwrite=True to begin anew"
     if mark.get("format") != FORMAT:
-        raise OptionError(f"{path} was begun with another version of napari-cfsr: {advice}")
+        raise StoreExistsError(f"{path} was begun with another version of napari-cfsr: {advice}")
     before, asked = (_flat(request) for request in (mark.get("request", {}), now))
     for name in asked:
         old, new = before.get(name), asked[name]
         if old != new:
             what = f"another {name}" if name in HASHES else f"{name} = {old}, now it is {new}"
-            raise OptionError(f"{path} was begun with {what}: {advice}")
+            raise StoreExistsError(f"{path} was begun with {what}: {advice}")
 
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:

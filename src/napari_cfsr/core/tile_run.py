@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,6 +125,11 @@ def output_kinds(
     return kinds
 
 
+def kinds_bytes(kinds: Mapping[str, Kind]) -> int:
+    """Bytes of all outputs together."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values())
+
+
 @dataclass
 class TileRun:
     """State of one run: the tiles still to do, and the arrays they go into."""
@@ -163,19 +169,19 @@ class TileRun:
     def allocate(self, outputs: tuple[str, ...]) -> dict[str, Array]:
         """Arrays for the outputs, if they fit."""
         kinds = output_kinds(self.part, self.image.dtype, self.model.info.scale, outputs)
-        needed = sum(int(np.prod(s, dtype=float)) * np.dtype(d).itemsize for s, d in kinds.values())
+        needed = kinds_bytes(kinds)
         free = psutil.virtual_memory().available
         if needed > free:
             raise OutOfMemoryError(
                 f"the result needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: upscale "
-                "a region, fewer slices or fewer outputs"
+                "a region, fewer slices or fewer outputs, or to OME-Zarr on disk"
             )
         try:
             return {name: np.empty(s, d) for name, (s, d) in kinds.items()}
         except MemoryError as error:  # of a container, say, which psutil does not see
             raise OutOfMemoryError(
                 f"the result needs {needed / 1e9:.1f} GB, which this system does not give: upscale "
-                "a region, fewer slices or fewer outputs"
+                "a region, fewer slices or fewer outputs, or to OME-Zarr on disk"
             ) from error
 
     def tiles(self) -> Generator[UpscaleProgress, None, None]:

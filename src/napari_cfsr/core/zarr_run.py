@@ -36,7 +36,7 @@ from napari_cfsr.core.zarr_store import (
     store_status,
     writing,
 )
-from napari_cfsr.errors import OptionError
+from napari_cfsr.errors import OptionError, StoreExistsError
 
 Array = NDArray[Any]
 
@@ -188,6 +188,8 @@ class StoreRun:
     asked: UpscaleOptions
     check: Check
     source: str
+    # told of each block that was written, with its outputs
+    watch: Callable[[Unit, Mapping[str, Array]], None] | None = None
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
@@ -225,7 +227,7 @@ class StoreRun:
             if here in (there, *there.parents):
                 raise OptionError(f"expected another store than the image's own, got {self.path}")
         if status in ("complete", "other") and not overwrite:
-            raise OptionError(f"{self.path} exists: pass overwrite=True to replace it")
+            raise StoreExistsError(f"{self.path} exists: pass overwrite=True to replace it")
         return status
 
     def _begin(
@@ -288,6 +290,8 @@ class StoreRun:
                 with writing(self.path, self._kept()):
                     self.store.write_block(unit, outputs)
                     self.store.enter(unit)
+                if self.watch is not None:
+                    self.watch(unit, outputs)
                 del outputs
                 self.pixels_done += self.plan.pixels(self.layout.block(unit))
                 yield self.progress()
@@ -326,7 +330,7 @@ class StoreRun:
     def finish(self) -> StoreResult:
         """Make it an image, and say what was done."""
         done = self.result()
-        record = provenance(done.result, self.source, "image")
+        record = provenance(done.result, self.source, "image", "OUT.zarr")
         del record["seconds"]  # of this run only, where there were several
         with writing(self.path, self._kept()):
             self.store.finish(record)

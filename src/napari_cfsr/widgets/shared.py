@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QScrollArea, QW
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
+from napari_cfsr.store_run import StoreStep
 from napari_cfsr.workers import CancelToken, Failure, Step, call_worker, fetch_worker
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class RunWidget(QWidget):
             self._token.cancel()
             self.controls.show_step("Cancelling")
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, step: Step | StoreStep) -> None:
         self.controls.show_step(step.text, step.fraction, step.seconds_left)
 
     def _end(self, text: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterator
+from pathlib import Path
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
@@ -15,8 +18,9 @@ from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_region, current_slices, visible_region
+from napari_cfsr.store_run import StoreOutcome, StoreRequest, StoreStep
 from napari_cfsr.widgets.backbone_choice import FROM_FILE
-from napari_cfsr.widgets.run_controls import RunControls, duration
+from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import (
     BREATH,
@@ -26,17 +30,21 @@ from napari_cfsr.widgets.shared import (
     canvas_box,
     displayed_axes,
 )
+from napari_cfsr.widgets.store_layers import StoreLayers
 from napari_cfsr.widgets.upscale_form import (
     REGIONS,
     SLICES,
     FormValues,
     UpscaleForm,
 )
+from napari_cfsr.widgets.upscale_report import stored, summary
 from napari_cfsr.workers import (
     CancelToken,
     Failure,
+    Step,
     UpscaleOutcome,
     UpscaleRequest,
+    store_worker,
     upscale_worker,
 )
 
@@ -60,6 +68,8 @@ class UpscaleWidget(RunWidget):
         self._chosen: dict[str, Layer] = {}  # layers that the form names, by field
         self._pending: list[LayerSpec] = []
         self._adding = False
+        self._growing = StoreLayers(napari_viewer, self)
+        self._store: Path | None = None  # that the run under way writes
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
         self.copy_button = QPushButton("Copy as Python")
@@ -91,6 +101,7 @@ class UpscaleWidget(RunWidget):
         advanced.toggled.connect(scroll.updateGeometry)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll, 1)
+        layout.addWidget(self.form.output_choice.note)
         layout.addWidget(self.fetch_button)
         layout.addWidget(self.controls)
         layout.addWidget(self.copy_button)
@@ -140,7 +151,9 @@ class UpscaleWidget(RunWidget):
         self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
         self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
         self.fetch_button.setEnabled(not self.controls.running)
-        self.controls.block(self._reason(values))
+        reason = self._reason(values)
+        self.controls.block(reason)
+        self.form.output_choice.show("" if reason else self._where(values))
         self.copy_button.setEnabled(bool(values.layer))
 
     def _reason(self, values: FormValues) -> str:
@@ -156,6 +169,18 @@ class UpscaleWidget(RunWidget):
         if values.region == REGIONS[2] and not values.box_layer:
             return "Add a shapes or labels layer to select a box."
         return ""
+
+    def _where(self, values: FormValues) -> str:
+        """What is to be said of where the result goes."""
+        try:
+            return self._target(values, self._read(values))[1]
+        except CFSRError:
+            return ""  # is said when Start is pressed
+
+    def _target(self, values: FormValues, source: ImageInput) -> tuple[Path | None, str]:
+        """The store that the result goes to, None for memory, and what to say of it."""
+        layer = self._viewer.layers[values.layer]
+        return self.form.output_choice.store(layer, source, values.outputs, values.scale)
 
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
@@ -180,15 +205,27 @@ class UpscaleWidget(RunWidget):
         values = self.form.values()
         try:
             source = self._read(values)
+            store, _ = self._target(values, source)
         except CFSRError as error:
             self.controls.end(str(error))
             return
         write_settings(SETTINGS, self.form.remembered())
-        request = UpscaleRequest(source, values.load_arguments(), values.options(source))
+        asked = source, values.load_arguments(), values.options(source)
         token = CancelToken()
-        worker = upscale_worker(request, self._model, token)
-        worker.returned.connect(self._on_result)
+        if store is None:
+            worker = upscale_worker(UpscaleRequest(*asked), self._model, token)
+            worker.returned.connect(self._on_result)
+        else:
+            worker = store_worker(StoreRequest(*asked, store), self._model, token)
+            worker.returned.connect(self._on_stored)
         self._run(worker, token)
+
+    def _on_step(self, step: Step | StoreStep) -> None:
+        super()._on_step(step)
+        if isinstance(step, StoreStep) and step.begun is not None:
+            self._store = step.begun.path
+            with self._adds():
+                self._growing.begin(step.begun)
 
     def _read(self, values: FormValues) -> ImageInput:
         """Snapshot of the chosen region of the chosen layer."""
@@ -217,16 +254,51 @@ class UpscaleWidget(RunWidget):
         self._end(summary(outcome))
         QTimer.singleShot(BREATH, self._add_next)
 
+    def _on_stored(self, outcome: StoreOutcome | Failure | None) -> None:
+        if outcome is None or isinstance(outcome, Failure):
+            self._growing.discard()
+            if outcome is None:
+                self._on_cancelled()
+            else:
+                self._end(outcome.message)
+            return
+        image, done = outcome.begun.request.image, outcome.done
+        load = load_arguments(done.result.info)
+        self._last_python = python_call(image.expression, load, done.result.options, str(done.path))
+        with self._adds():
+            self._growing.finish(outcome)
+        self._store = None
+        self._end(stored(outcome))
+
+    def _on_cancelled(self) -> None:
+        store, self._store = self._store, None
+        if store is None:
+            super()._on_cancelled()
+        else:
+            self._growing.discard()
+            self._end(f"Cancelled. {store} keeps what was done: the same settings go on with it.")
+
+    def _on_error(self, error: BaseException) -> None:
+        self._store = None
+        self._growing.discard()
+        super()._on_error(error)
+
+    @contextlib.contextmanager
+    def _adds(self) -> Iterator[None]:
+        """Layers that are added meanwhile are results, not the next thing to upscale."""
+        self._adding = True
+        try:
+            yield
+        finally:
+            self._adding = False
+
     def _add_next(self) -> None:
         """Add the next layer, and the one after it when the event loop has had its turn."""
         if not self._pending:
             return
         spec = self._pending.pop(0)
-        self._adding = True  # a result is not the next thing to upscale
-        try:
+        with self._adds():
             self._viewer.add_image(spec.data, **spec.arguments)
-        finally:
-            self._adding = False
         QTimer.singleShot(BREATH, self._add_next)
 
     # beside a run
@@ -244,25 +316,9 @@ class UpscaleWidget(RunWidget):
         values = self.form.values()
         try:
             source = self._read(values)
+            store, _ = self._target(values, source)
         except CFSRError as error:
             self.controls.end(str(error))
             return ""
         load = {k: v for k, v in values.load_arguments().items() if k != "download"}
-        return python_call(source.expression, load, values.options(source))
-
-
-def summary(outcome: UpscaleOutcome) -> str:
-    """What ran, in one line or two."""
-    result, info = outcome.result, outcome.result.info
-    parts = [
-        f"x{info.scale} in {duration(result.seconds)}",
-        info.backbone,
-        f"refiner {info.refiner}" if info.refiner else "no refiner for this backbone",
-        f"{info.engine} on {info.device}, {info.precision}",
-    ]
-    if outcome.difference is not None:
-        low, high = outcome.limits
-        unit = "units of the data" if result.mapping[0].dtype.startswith("float") else "grey levels"
-        of_luma = " of luma" if "S" in result.axes.names else ""
-        parts.append(f"difference{of_luma} {low:+.3g} to {high:+.3g} {unit}")
-    return "; ".join([*parts, *result.notes]) + "."
+        return python_call(source.expression, load, values.options(source), str(store or ""))

@@ -16,6 +16,8 @@ from napari_cfsr.core.weights import Kind
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
+from napari_cfsr.widgets.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
+from napari_cfsr.widgets.output_choice import OutputChoice
 from napari_cfsr.widgets.shared import narrow
 
 REGIONS = ("whole layer", "current view", "box of a shape or label")
@@ -44,6 +46,7 @@ TOOLTIPS = {
     "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
     "is for images that were reduced bicubically from larger ones.",
     "device": "Where the network runs. auto: the GPU if there is one.",
+    **OUTPUT_TOOLTIPS,
     "tile": "Side of a tile in input pixels; 0 chooses it from the free memory.",
     "halo": "Input pixels read around each tile. 32: at most 0.01 grey levels from the whole "
     "image; 64 (72 with a refiner): exact.",
@@ -137,6 +140,9 @@ class UpscaleForm:
         self.slices = ComboBox(choices=SLICES)
         self.quality = ComboBox(choices=self._qualities)
         self.device = ComboBox(choices=DEVICES)
+        self.output_choice = OutputChoice()
+        self.output_to = self.output_choice.output_to
+        self.folder = self.output_choice.folder
         self.tile = SpinBox(value=0, min=0, max=4096, step=64)
         self.halo = SpinBox(value=DEFAULT_HALO, min=0, max=128, step=8)
         self.precision = ComboBox(choices=PRECISIONS)
@@ -153,7 +159,7 @@ class UpscaleForm:
             widgets=[
                 self.layer, self.scale, self.backbone, self.backbone_file, self.refiner,
                 self.refiner_file, outputs, self.region, self.box_layer, self.slices, self.quality,
-                self.device,
+                self.device, self.output_to, self.folder,
             ]
         )  # fmt: skip
         self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
@@ -202,6 +208,7 @@ class UpscaleForm:
             self.backbone_file.visible = self.backbone_choice.from_file
             self.refiner_file.visible = self.refiner.value == FROM_FILE
             self.box_layer.visible = self.region.value == REGIONS[2]
+            self.folder.visible = self.output_choice.may_be_disk
             for box in (self.delta, self.difference):
                 box.enabled = self.has_refiner
         finally:
@@ -244,7 +251,7 @@ class UpscaleForm:
 
     REMEMBERED = (
         "scale", "backbone", "refiner", "baseline", "delta", "difference", "slices", "quality",
-        "device", "tile", "halo", "precision", "intensity",
+        "device", "output_to", "tile", "halo", "precision", "intensity",
     )  # fmt: skip
 
     def remembered(self) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Layers of a store in the viewer: they grow with it, and stay when it is done."""
+
+from __future__ import annotations
+
+import napari
+from napari.layers import Layer
+from qtpy.QtCore import QObject, QTimer
+
+from napari_cfsr.core.provenance import provenance
+from napari_cfsr.store_run import StoreBegun, StoreOutcome
+from napari_cfsr.widgets.shared import add_layer
+
+REFRESH = 1000  # milliseconds between two looks at what has come
+GROWING = " (growing)"  # ends the names of layers that are not complete
+
+
+class StoreLayers(QObject):
+    """The layers of one run into a store.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    parent : QObject
+        When it goes, nothing is refreshed any more.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layers: dict[str, Layer] = {}
+        self._begun: StoreBegun | None = None
+        self._seen = 0
+        self._timer = QTimer(self)
+        self._timer.setInterval(REFRESH)
+        self._timer.timeout.connect(self.refresh)
+
+    def begin(self, begun: StoreBegun) -> None:
+        """Add the layers of a store that is there."""
+        from napari_cfsr.store_layers import growing_layers  # zarr takes its time
+
+        self._begun, self._seen = begun, begun.growth.count
+        specs = growing_layers(begun.request.image, begun.growth, begun.outputs, begun.scale)
+        for name, spec in specs.items():
+            spec.arguments["name"] += GROWING
+            self._layers[name] = add_layer(self._viewer, spec)
+        self._timer.start()
+
+    def refresh(self) -> None:
+        """Show what has come since the last time."""
+        if self._begun is None or self._begun.growth.count == self._seen:
+            return
+        self._seen = self._begun.growth.count
+        for layer in self._there().values():
+            layer.refresh(extent=False)
+
+    def finish(self, outcome: StoreOutcome) -> None:
+        """All is written: the layers are complete."""
+        from napari_cfsr.store_layers import difference_layer
+
+        begun, image = outcome.begun, outcome.begun.request.image
+        there = self._there()
+        self._end()
+        if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
+            spec = difference_layer(image, begun.growth, begun.scale)
+            there["difference"] = add_layer(self._viewer, spec)
+        path = str(outcome.done.path)
+        record = provenance(outcome.done.result, image.name, image.expression, path)
+        for name, layer in there.items():
+            layer.name = layer.name.replace(GROWING, "")
+            layer.metadata = {"napari_cfsr": {**record, "output": name, "store": path}}
+            layer.refresh(extent=False)
+
+    def discard(self) -> None:
+        """Remove the layers of a run that was ended: half a result is not to be taken for one."""
+        there = self._there()
+        self._end()
+        for layer in there.values():
+            self._viewer.layers.remove(layer)
+
+    def _there(self) -> dict[str, Layer]:
+        """The layers that nobody has removed."""
+        return {name: x for name, x in self._layers.items() if x in self._viewer.layers}
+
+    def _end(self) -> None:
+        self._timer.stop()
+        self._layers, self._begun = {}, None
