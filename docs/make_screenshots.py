@@ -4,8 +4,8 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, running, training or quality; without, all are made. Needs a display (Xvfb will do)
-and the official weights. Writes to `docs/images`.
+fluorescence, running, disk, training or quality; without, all are made. Needs a display (Xvfb will
+do) and the official weights. Writes to `docs/images`.
 """
 
 from __future__ import annotations
@@ -117,6 +117,30 @@ def running() -> None:
     widget.controls.start_button.click()
     wait(lambda: widget.controls.progress.value() > 100)
     save(viewer, "widget-running")
+    widget.controls.cancel_button.click()
+    wait(lambda: not widget.controls.running)
+    viewer.close()
+
+
+def disk() -> None:
+    """Tissue upscaled to disk, seen while the store grows."""
+    viewer, widget = open_viewer()
+    viewer.open_sample("napari-cfsr", "histology")
+    layer = viewer.layers[0]
+    tiles = np.tile(layer.data, (5, 5, 1))
+    viewer.layers.clear()
+    viewer.add_image(tiles, name="tissue")
+    widget.form.scale.value = 4
+    widget.form.output_to.value = "OME-Zarr on disk"
+    widget.form.folder.line_edit.value = os.environ["NAPARI_CFSR_HOME"]
+    for output in ("delta", "difference"):
+        getattr(widget.form, output).value = False
+    widget.controls.start_button.click()
+    wait(lambda: widget.controls.progress.maximum() == 1000)
+    wait(lambda: widget.controls.progress.value() > 400, 600)
+    pause(2)
+    viewer.reset_view()
+    save(viewer, "disk-growing")
     widget.controls.cancel_button.click()
     wait(lambda: not widget.controls.running)
     viewer.close()
@@ -255,7 +279,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
         for shots, arguments in (
-            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()),
+            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()),
             (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -10,14 +11,16 @@ import psutil
 import pytest
 from napari.layers import Image
 from numpy.testing import assert_allclose, assert_array_equal
+from qtpy.QtWidgets import QApplication
 
-from napari_cfsr import open_image
+from napari_cfsr import open_image, upscale_to_zarr
 from napari_cfsr.core import zarr_store
 from napari_cfsr.core.zarr_store import store_status
 from napari_cfsr.widgets.output_choice import WHERE
 from napari_cfsr.widgets.store_layers import GROWING
 from napari_cfsr.widgets.upscale import UpscaleWidget
 
+from .fakes import BoxModel
 from .test_widget_upscale import make_refiner, photo
 
 Opened = tuple["object", UpscaleWidget]
@@ -185,6 +188,25 @@ def test_cancelled_it_goes_on_where_it_stopped(opened, qtbot, tmp_path, small_bl
     assert_array_equal(np.asarray(layer.data[0]), expected)
 
 
+def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks) -> None:
+    viewer, widget = opened(photo(100, 600) // 2 + 100, name="photo", show=True)
+    widget.form.tile.value = 64
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
+    layer = viewer.layers[-1]
+    viewer.reset_view()
+    camera = viewer.scene.camera.center, viewer.scene.camera.zoom
+    growth, parts = layer.data[0]._source._growth, []
+    while not growth.complete:
+        qtbot.wait(100)
+        parts.append(float((np.asarray(layer._slice.image.raw) > 0).mean()))
+    assert any(0.1 < part < 0.9 for part in parts)
+    qtbot.waitUntil(lambda: not widget.controls.running)
+    assert np.asarray(layer._slice.image.raw).min() > 0
+    assert layer.thumbnail[..., :3].max() > 90
+    assert (viewer.scene.camera.center, viewer.scene.camera.zoom) == camera
+
+
 def test_a_full_disk_is_said_and_the_form_works_again(
     opened, qtbot, tmp_path, small_blocks, monkeypatch
 ) -> None:
@@ -262,8 +284,6 @@ def test_a_store_that_is_not_complete_is_not_opened(tmp_path, make_napari_viewer
     from napari_cfsr.errors import FileFormatError
     from napari_cfsr.reader import get_reader
 
-    from .fakes import BoxModel
-
     path = tmp_path / "half.zarr"
     steps = iter_upscale_to_zarr(photo(40, 60), BoxModel(2), path, UpscaleOptions(tile=32))
     next(steps)
@@ -313,3 +333,37 @@ def test_the_event_loop_never_waits_while_a_store_grows(
         qtbot.waitUntil(lambda: not widget.controls.running)
     assert min(worst) < 0.1
     assert len(viewer.layers) == 1 + len(worst)
+
+
+def test_a_pyramid_of_65536_pixels_can_be_panned(tmp_path, make_napari_viewer, qtbot) -> None:
+    image = np.tile(photo(64, 1024), (2, 16, 1))
+    upscale_to_zarr(image, BoxModel(4), tmp_path / "wide.zarr", "YXC", tile=512)
+    viewer = make_napari_viewer(show=True)
+    (layer,) = viewer.open(tmp_path / "wide.zarr", plugin="napari-cfsr")
+    assert layer.data[0].shape == (512, 65536, 3)
+    assert len(layer.data) == 7
+    qtbot.wait(500)
+    level = layer.data[0]._source
+    read = []
+
+    class Counted:
+        shape, dtype = level.shape, level.dtype
+
+        def __getitem__(self, where: tuple[slice, ...]) -> np.ndarray:
+            part = np.asarray(level[where])
+            read.append(part.nbytes)
+            return part
+
+    layer.data[0]._source = Counted()
+    times = []
+    for x in np.linspace(600, 15000, 20):
+        viewer.scene.camera.zoom = 4
+        viewer.scene.camera.center = (0, 64, float(x))
+        began = time.perf_counter()
+        viewer.window._qt_viewer.canvas.on_draw(None)
+        QApplication.processEvents()
+        times.append(time.perf_counter() - began)
+        assert layer.data_level == 0
+    assert len(read) >= 20
+    assert max(read) < 8e6  # of 100 MB: what is seen, and no more
+    assert np.median(times) < 0.1

@@ -51,7 +51,7 @@ class StoreLayers(QObject):
             return
         self._seen = self._begun.growth.count
         for layer in self._there().values():
-            layer.refresh(extent=False)
+            _show_again(layer)
 
     def finish(self, outcome: StoreOutcome) -> None:
         """All is written: the layers are complete."""
@@ -68,7 +68,7 @@ class StoreLayers(QObject):
         for name, layer in there.items():
             layer.name = layer.name.replace(GROWING, "")
             layer.metadata = {"napari_cfsr": {**record, "output": name, "store": path}}
-            layer.refresh(extent=False)
+            _show_again(layer)
 
     def discard(self) -> None:
         """Remove the layers of a run that was ended: half a result is not to be taken for one."""
@@ -84,3 +84,11 @@ class StoreLayers(QObject):
     def _end(self) -> None:
         self._timer.stop()
         self._layers, self._begun = {}, None
+
+
+def _show_again(layer: Layer) -> None:
+    """Let napari read the pixels anew: it keeps those of the level that the thumbnail is made of.
+
+    It forgets them when it gets data, also the same data; a refresh alone would not do.
+    """
+    layer.data = list(layer.data) if layer.multiscale else layer.data
