@@ -10,13 +10,14 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_cfsr.core.options import duration
 from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_region, current_slices, visible_region
 from napari_cfsr.widgets.backbone_choice import FROM_FILE
-from napari_cfsr.widgets.run_controls import RunControls, duration
+from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import (
     BREATH,
