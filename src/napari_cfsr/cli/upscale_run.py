@@ -53,11 +53,14 @@ def _show(
     steps: Generator[BatchStep, None, Any], records: list[BatchRecord], options: argparse.Namespace
 ) -> None:
     """Run to the end; `records` is kept up with it."""
+    from napari_cfsr.core.batch import NOT_FINISHED, BatchRecord
     from napari_cfsr.core.options import duration
 
     with ExitStack() as bars:
         progress = None
         for step in steps:
+            if step.state == "running":
+                records[step.index] = BatchRecord(step.path, message=NOT_FINISHED)
             if step.progress is not None:
                 if progress is None:
                     n = f"{step.index + 1}/{len(records)} " if len(records) > 1 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from napari_cfsr.errors import CancelledError, CFSRError, OptionError
 State = Literal["waiting", "running", "done", "skipped", "failed"]
 
 THERE = "already there"
+NOT_FINISHED = "not finished"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +128,7 @@ class _Run:
         self.replace: dict[int, bool] = {}  # whether what is there may be replaced
         self.ledgers: dict[Path, Ledger] = {}
         self.clock = BatchClock()
+        self.said: set[str] = set()
 
     def steps(self, load: Callable[[], Model]) -> Generator[BatchStep, None, None]:
         items = self.plan.items
@@ -190,7 +193,7 @@ class _Run:
             yield BatchStep(i, path, "running", 0.0, self.clock.seconds_left())
             record = yield from self._file(i, path, targets, model)
         except CancelledError:
-            self.records[i] = BatchRecord(path, message="not finished")
+            self.records[i] = BatchRecord(path, message=NOT_FINISHED)
             raise
         except CFSRError as error:
             self.clock.end(worked=False)
@@ -216,17 +219,26 @@ class _Run:
                     break
                 if not begun and ledger is not None and identity is not None:
                     begun = True
-                    ledger.begin(identity, targets.paths, self.plan.request)
+                    enter = partial(ledger.begin, identity, targets.paths, self.plan.request)
+                    yield from self._enter(i, path, enter)
                 left = self.clock.seconds_left(step)
                 yield BatchStep(i, path, "running", step.fraction, left, step.note, step)
         finally:
             steps.close()
         if begun and ledger is not None:
-            try:
-                ledger.finish(path, targets.paths)
-            except CFSRError as error:  # what was upscaled is there all the same
-                yield BatchStep(i, path, "running", 1.0, None, str(error))
+            yield from self._enter(i, path, partial(ledger.finish, path, targets.paths))
         return record
+
+    def _enter(
+        self, i: int, path: Path, enter: Callable[[], None]
+    ) -> Generator[BatchStep, None, None]:
+        """Write to a ledger; where that can't be, it is said once, and the file goes on."""
+        try:
+            enter()
+        except CFSRError as error:
+            if str(error) not in self.said:
+                self.said.add(str(error))
+                yield BatchStep(i, path, "running", text=str(error))
 
     def _done(self, i: int, record: FileRecord) -> BatchStep:
         self.records[i] = BatchRecord(
