@@ -12,7 +12,7 @@ from typing import Any, Literal
 from napari_cfsr.core.batch_clock import BatchClock
 from napari_cfsr.core.batch_ledger import Ledger, input_identity, trace
 from napari_cfsr.core.batch_plan import BatchPlan
-from napari_cfsr.core.file_run import FileRecord, iter_upscale_file
+from napari_cfsr.core.file_run import BlockRun, FileRecord, iter_upscale_file
 from napari_cfsr.core.file_targets import STORE, Targets, check_targets
 from napari_cfsr.core.model import Check, Model
 from napari_cfsr.core.options import UpscaleProgress
@@ -86,7 +86,10 @@ class BatchStep:
 
 
 def iter_batch(
-    plan: BatchPlan, load: Callable[[], Model], check: Check = lambda: None
+    plan: BatchPlan,
+    load: Callable[[], Model],
+    check: Check = lambda: None,
+    blocks: BlockRun | None = None,
 ) -> Generator[BatchStep, None, list[BatchRecord]]:
     """Run a batch step by step. A fault in one file does not stop the others.
 
@@ -102,6 +105,8 @@ def iter_batch(
     check : callable
         Called several times a second. `CancelledError` from it ends the batch, and what became of
         it is returned all the same; finished results stay. Anything else it raises is passed on.
+    blocks : callable, optional
+        As for `iter_upscale_file`.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def iter_batch(
     CFSRError
         The model can't be loaded, or is not the one that the plan was made for.
     """
-    run = _Run(plan, check)
+    run = _Run(plan, check, blocks)
     with suppress(CancelledError):
         yield from run.steps(load)
     return run.records
@@ -122,8 +127,8 @@ def iter_batch(
 class _Run:
     """State of one run of a batch."""
 
-    def __init__(self, plan: BatchPlan, check: Check) -> None:
-        self.plan, self.check = plan, check
+    def __init__(self, plan: BatchPlan, check: Check, blocks: BlockRun | None) -> None:
+        self.plan, self.check, self.blocks = plan, check, blocks
         self.records = [BatchRecord(item.path) for item in plan.items]
         self.replace: dict[int, bool] = {}  # whether what is there may be replaced
         self.ledgers: dict[Path, Ledger] = {}
@@ -208,7 +213,7 @@ class _Run:
         ledger = None if self.plan.single else self._ledger(targets)
         identity = input_identity(path, self.check) if ledger is not None else None
         options, overwrite = self.plan.options, self.replace[i]
-        steps = iter_upscale_file(path, targets, model, options, overwrite, self.check)
+        steps = iter_upscale_file(path, targets, model, options, overwrite, self.check, self.blocks)
         begun = False
         try:
             while True:

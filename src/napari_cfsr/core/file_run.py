@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from napari_cfsr.core.axes import parse_axes
 from napari_cfsr.core.big_tiff import iter_upscale_to_tiff
 from napari_cfsr.core.file_targets import STORE, Targets
 from napari_cfsr.core.files import ImageFile, check_format, read_image, write_image
-from napari_cfsr.core.inference import UpscaleResult, iter_upscale
+from napari_cfsr.core.inference import iter_upscale
 from napari_cfsr.core.lazy_image import LazyImage
 from napari_cfsr.core.model import Check, Model
 from napari_cfsr.core.open_image import open_image
@@ -23,6 +23,11 @@ from napari_cfsr.core.provenance import describe, provenance
 from napari_cfsr.core.zarr_run import StoreProgress, StoreResult, iter_upscale_to_zarr
 from napari_cfsr.core.zarr_store import store_status
 from napari_cfsr.errors import OptionError
+
+BlockRun = Callable[  # the signature of `run_blocks`
+    [LazyImage, Model, Path, UpscaleOptions, bool, Check, str],
+    Generator[StoreProgress, None, StoreResult],
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,7 @@ def iter_upscale_file(
     options: UpscaleOptions,
     overwrite: bool = False,
     check: Check = lambda: None,
+    blocks: BlockRun | None = None,
 ) -> Generator[UpscaleProgress, None, FileRecord]:
     """Upscale a file step by step and write the results, each of them whole or not at all.
 
@@ -87,6 +93,8 @@ def iter_upscale_file(
         Whether results that exist may be replaced.
     check : callable
         Called several times a second; an exception from it ends the run.
+    blocks : callable, optional
+        Runs what goes block by block; `run_blocks` by default.
 
     Returns
     -------
@@ -101,8 +109,14 @@ def iter_upscale_file(
     ImageError, OutOfMemoryError
         As `upscale`.
     """
-    run = _in_memory if targets.store is None else _by_blocks
-    return (yield from run(path, targets, model, options, overwrite, check))
+    if targets.store is None:
+        return (yield from _in_memory(path, targets, model, options, overwrite, check))
+    image = open_image(path)
+    axes, rgb = _axes(options, image.axes)
+    asked = replace(options, axes=axes, rgb=rgb)
+    run = blocks or run_blocks
+    done = yield from run(image, model, targets.store, asked, overwrite, check, str(path))
+    return _record(path, targets.store, image, done)
 
 
 def _in_memory(
@@ -149,44 +163,48 @@ def _check_formats(image: ImageFile, letters: str, targets: Targets, rgb: bool |
         check_format(target, axes.names, dtype, samples)
 
 
-def _by_blocks(
-    path: Path,
-    targets: Targets,
-    model: Model,
-    options: UpscaleOptions,
-    overwrite: bool,
-    check: Check,
-) -> Generator[UpscaleProgress, None, FileRecord]:
-    image = open_image(path)
-    axes, rgb = _axes(options, image.axes)
-    asked = replace(options, axes=axes, rgb=rgb)
-    assert targets.store is not None  # else it would have gone the other way
-    done = yield from _blocks(image, model, targets.store, asked, overwrite, check)
+def _record(path: Path, target: Path, image: LazyImage, done: StoreResult) -> FileRecord:
+    """Of a run block by block."""
+    result = done.result
     resumed = (f"{done.resumed} of {done.blocks} blocks were there",) if done.resumed else ()
-    result: UpscaleResult = done.result
     return FileRecord(
         path,
         done.images,
         (describe(result), *resumed, *image.notes),
         result.seconds,
         provenance(result, str(path), f"nc.open_image({str(path)!r}).pixels"),
-        str(targets.store),
+        str(target),
     )
 
 
-def _blocks(
+def run_blocks(
     image: LazyImage,
     model: Model,
     target: Path,
-    asked: UpscaleOptions,
+    options: UpscaleOptions,
     overwrite: bool,
     check: Check,
+    source: str,
 ) -> Generator[StoreProgress, None, StoreResult]:
-    """The run into a store, or by way of one into a TIFF."""
+    """Upscale into a store, or by way of one into a TIFF, in this process.
+
+    Parameters
+    ----------
+    image : LazyImage
+    model : Model
+    target : Path
+        `.zarr`, or the name of a TIFF.
+    options : UpscaleOptions
+        `outputs` are named.
+    overwrite, check
+        As for `iter_upscale_file`.
+    source : str
+        What the image is called in the record that the store keeps.
+    """
     about: dict[str, Any] = {
         "space": image.space,
         "omero": image.omero,
-        "source": str(image.path),
+        "source": source,
         "overwrite": overwrite,
     }
     is_store = target.suffix.lower() == STORE
@@ -194,6 +212,8 @@ def _blocks(
     if there and not overwrite:
         raise OptionError(f"{target} exists: pass --overwrite to replace it")
     if is_store:
-        return (yield from iter_upscale_to_zarr(image.pixels, model, target, asked, check, **about))
-    paths = {(asked.outputs or ("baseline",))[0]: target}
-    return (yield from iter_upscale_to_tiff(image.pixels, model, paths, asked, check, **about))
+        return (
+            yield from iter_upscale_to_zarr(image.pixels, model, target, options, check, **about)
+        )
+    paths = {(options.outputs or ("baseline",))[0]: target}
+    return (yield from iter_upscale_to_tiff(image.pixels, model, paths, options, check, **about))
