@@ -22,12 +22,14 @@ from safetensors.torch import save_file
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main
-from napari_cfsr.core import files, inference, weights
+from napari_cfsr.core import file_run, files, weights
+from napari_cfsr.core.batch_ledger import LEDGER
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.core.refinenet import RefineNet
 
 H, W = 9, 14
+SUMMARY = re.compile(r"napari-cfsr: \d+ upscaled.* in \d+\.\d s\n\Z")
 Run = Callable[..., tuple[int, str, str]]
 posix_only = pytest.mark.skipif(
     sys.platform == "win32", reason="needs symbolic links or names that Windows does not allow"
@@ -48,6 +50,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         except SystemExit as exit_:
             status = int(exit_.code or 0)
         out, err = capsys.readouterr()
+        err = SUMMARY.sub("", err)  # of several files, whether or not all went well
         assert "Traceback" not in err
         assert status in (0, 2)
         assert (status == 2) == bool(err), err  # and if all went well, not a word
@@ -87,7 +90,8 @@ def picture(path: Path, *shape: int, dtype: Any = np.uint8, seed: int = 0) -> np
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    """What is in a folder, but for what a batch remembers."""
+    return sorted(p.name for p in folder.iterdir() if p.name != LEDGER)
 
 
 # upscale
@@ -202,12 +206,12 @@ def test_a_folder_is_not_upscaled_twice(official: Path, tmp_path: Path, run: Run
     picture(tmp_path / "in" / "a.png")
     arguments = ("upscale", tmp_path / "in", "--scale", 2)
     assert run(*arguments)[0] == 0
+    paths = tmp_path / "in" / "a.png", tmp_path / "in" / "a_x2_baseline.png"
+    assert run(*arguments) == (0, f"{paths[0]} -> {paths[1]}: already there\n", "")
+    (tmp_path / "in" / LEDGER).unlink()  # so that nothing says where it comes from
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
-    assert err == (
-        f"napari-cfsr: {tmp_path / 'in' / 'a.png'}: {tmp_path / 'in' / 'a_x2_baseline.png'} "
-        "exists: pass --overwrite to replace it\n"
-    )
+    assert err == f"napari-cfsr: {paths[0]}: {paths[1]} exists: pass --overwrite to replace it\n"
     assert run(*arguments, "--overwrite")[0] == 0
     assert names(tmp_path / "in") == ["a.png", "a_x2_baseline.png"]
     assert run("upscale", tmp_path / "in" / "a_x2_baseline.png", "--scale", 2)[0] == 0
@@ -345,7 +349,8 @@ def test_two_inputs_of_one_name_do_not_replace_each_other(
     arguments = ("--scale", 2, "-o", tmp_path / "out", "--overwrite")
     status, _, err = run("upscale", *inputs, *arguments)
     assert status == 2
-    assert f"a_x2_baseline.png was written from {inputs[0]} just now" in err
+    assert err.startswith(f"napari-cfsr: {inputs[1]}: ")
+    assert f"a_x2_baseline.png is where the result of {inputs[0]} goes: choose another" in err
     expected = nc.upscale(pixels, nc.load_model(2), axes="YXC").baseline
     written = files.read_image(tmp_path / "out" / "a_x2_baseline.png").pixels
     np.testing.assert_array_equal(written, expected)
@@ -359,7 +364,7 @@ def test_what_the_format_cannot_hold_is_told_before_the_work(
 
     picture(tmp_path / "a.png", H, W, 4)
     picture(tmp_path / "b.tif", 3, H, W, dtype=np.uint16)
-    monkeypatch.setattr(inference, "upscale", never)
+    monkeypatch.setattr(file_run, "iter_upscale", never)
     for arguments, reason in [
         ((tmp_path / "a.png", "-o", tmp_path / "x.jpg"), "JPEG holds 8-bit gray or RGB only"),
         ((tmp_path / "b.tif", "-o", tmp_path / "x.png"), "expected a single image, got axes QYX"),
@@ -637,7 +642,7 @@ def test_an_interruption_says_what_is_left(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "upscale", interrupted)
+    monkeypatch.setattr(file_run, "iter_upscale", interrupted)
     status, _, err = run("upscale", tmp_path / "a.png", "--scale", 2)
     assert status == 2
     assert "interrupted; files that were finished are complete" in err
@@ -972,7 +977,9 @@ def test_a_process_of_its_own(official: Path, tmp_path: Path) -> None:
     done = launch("upscale", tmp_path / "b.png", tmp_path / "a.png", "--scale", 2, "--device",
                   "cpu", "--json", capture_output=True)  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == f"napari-cfsr: {tmp_path / 'b.png'}: not an image, or damaged\n"
+    fault = f"napari-cfsr: {tmp_path / 'b.png'}: not an image, or damaged\n"
+    assert SUMMARY.sub("", done.stderr) == fault
+    assert "napari-cfsr: 1 upscaled, 1 failed in " in done.stderr
     record = json.loads(done.stdout)
     expected = nc.upscale(pixels, nc.load_model(2, refiner=None, device="cpu"), axes="YXC").baseline
     written = files.read_image(record["outputs"]["baseline"]).pixels

@@ -6,15 +6,14 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core import weights
-from napari_cfsr.errors import FileFormatError, OptionError
+from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.inference import UpscaleResult
     from napari_cfsr.core.model import SRModel
+    from napari_cfsr.core.model_files import ModelFiles
     from napari_cfsr.core.options import UpscaleProgress
 
 PROGRAM = "napari-cfsr"
@@ -69,59 +68,52 @@ def download_bar() -> Iterator[weights.Progress]:
 
 
 def load(options: argparse.Namespace) -> SRModel:
-    from napari_cfsr.core.engines import keep_freed_memory
-    from napari_cfsr.core.model import load_model
+    return open_found(find(options), options)
 
-    keep_freed_memory()
+
+def find(options: argparse.Namespace) -> ModelFiles:
+    """The weights of the model that is asked for."""
+    from napari_cfsr.core.model_files import find_model
+
     with download_bar() as progress:
-        return load_model(
+        return find_model(
             scale=options.scale,
             backbone=options.backbone,
             refiner=None if options.refiner == "none" else options.refiner,
-            device=options.device,
-            precision=options.precision,
             progress=progress,
         )
 
 
-def describe(result: UpscaleResult) -> str:
-    """What ran, in one line."""
-    info = result.info
-    refiner = f"refiner {info.refiner}" if info.refiner else "no refiner"
-    parts = [
-        f"x{info.scale} with {info.backbone}, {refiner}",
-        f"{info.engine} on {info.device}, {info.precision}",
-        f"{result.seconds:.1f} s",
-        *result.notes,
-    ]
-    return "; ".join(parts)
+def open_found(files: ModelFiles, options: argparse.Namespace) -> SRModel:
+    """The model that is made of those weights."""
+    from napari_cfsr.core.engines import keep_freed_memory
+    from napari_cfsr.core.model import open_model
+
+    keep_freed_memory()
+    return open_model(files, options.device, options.precision)
 
 
 @contextlib.contextmanager
-def tile_bar(name: str) -> Iterator[Any]:
-    """A progress bar over pixels, with time left; notes are printed above it."""
+def tile_bar(name: str, before: str = "") -> Iterator[Any]:
+    """A progress bar over pixels, with time left; notes are printed above it.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    before : str
+        What stands before the name in the bar.
+    """
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit="px", unit_scale=True, disable=None, leave=False) as bar:
+    desc = before + name
+    with tqdm(desc=desc, unit="px", unit_scale=True, disable=None, leave=False) as bar:
 
-        def progress(step: UpscaleProgress) -> None:
+        def progress(step: UpscaleProgress, more: str = "") -> None:
             bar.total = step.total
+            bar.set_postfix_str(more, refresh=False)
             bar.update(step.done - bar.n)
             if step.note:
                 say(f"{name}: {step.note}")
 
         yield progress
-
-
-def check_targets(targets: dict[str, Path], taken: dict[Path, str], overwrite: bool) -> None:
-    """Raise an error where a file can't be written, before any time is spent."""
-    for target in targets.values():
-        try:
-            why, exists = taken.get(target.resolve()), target.exists()
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            raise FileFormatError(f"{target}: can't be written ({reason})") from error
-        if why is not None:
-            raise OptionError(f"{target} {why}: choose another --output")
-        if exists and not overwrite:
-            raise OptionError(f"{target} exists: pass --overwrite to replace it")

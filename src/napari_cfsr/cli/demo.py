@@ -7,8 +7,6 @@ from pathlib import Path
 
 from napari_cfsr.cli.common import (
     add_model_options,
-    check_targets,
-    describe,
     download_bar,
     load,
     tile_bar,
@@ -46,15 +44,17 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def _demo_files(options: argparse.Namespace) -> int:
     from napari_cfsr.core.figures import Comparison, Crop, FigureOptions, save_figure
+    from napari_cfsr.core.file_targets import check_targets
     from napari_cfsr.core.files import ImageFile, write_image
     from napari_cfsr.core.inference import upscale
+    from napari_cfsr.core.provenance import describe
     from napari_cfsr.sample_data import photo
 
     scale = options.scale
     hr, lr = (data for data, *_ in photo(scale))
     folder = options.output
     names = [folder / f"cat_{name}.png" for name in ("LR", "HR", "baseline", "delta", "comparison")]
-    check_targets({path.stem: path for path in names}, {}, options.overwrite)
+    check_targets(names, {}, options.overwrite)
     model = load(options)
     with tile_bar("cat") as progress:
         result = upscale(lr, model, axes="YXS", progress=progress)

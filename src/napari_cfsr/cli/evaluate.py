@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cfsr.cli.common import add_model_options, check_targets, load, say
+from napari_cfsr.cli.common import add_model_options, load, say
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
@@ -103,13 +103,14 @@ def _options(options: argparse.Namespace) -> EvaluateOptions:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raise an error where a result can't be written, before any time is spent."""
+    from napari_cfsr.core.file_targets import check_targets
     from napari_cfsr.core.refiner_saving import check_writable
 
     targets = {kind: getattr(options, kind) for kind in ("json", "markdown")}
     targets = {kind: path for kind, path in targets.items() if path is not None}
     if len(targets) == 2 and options.json.resolve() == options.markdown.resolve():
         raise OptionError(f"expected different files for --json and --markdown, got {options.json}")
-    check_targets(targets, {}, options.overwrite)
+    check_targets(targets.values(), {}, options.overwrite)
     for path in targets.values():
         check_writable(path)
 

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_cfsr.cli.common import (
-    add_model_options,
-    check_targets,
-    describe,
-    intensity_named,
-    load,
-    say,
-    tile_bar,
-)
-from napari_cfsr.cli.inputs import input_files
-from napari_cfsr.cli.upscale_store import store_target, take_output, upscale_to_store
-from napari_cfsr.errors import CFSRError, OptionError
+from napari_cfsr.cli.common import add_model_options, find, intensity_named, open_found, say
+from napari_cfsr.cli.upscale_run import run_plan, save_summary
+from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.files import ImageFile
-    from napari_cfsr.core.model import SRModel
+    from napari_cfsr.core.batch_plan import BatchPlan
+    from napari_cfsr.core.model_files import ModelFiles
+    from napari_cfsr.core.options import UpscaleOptions
 
 
 def add_upscale(command: argparse.ArgumentParser) -> None:
@@ -36,7 +26,8 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help="image files, OME-Zarr stores, or folders of them (what this program wrote before is "
-        "left out); IN OUT.zarr: one input and the store to write",
+        "left out); of several, those whose results are there already are skipped; IN OUT.zarr: "
+        "one input and the store to write",
     )
     command.add_argument(
         "-o",
@@ -62,8 +53,16 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--tile", type=int, help="side of a tile, input pixels")
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
-    command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace files that exist; nothing is skipped"
+    )
     command.add_argument("--json", action="store_true", help="print a record of each file")
+    command.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE",
+        help="write what became of each input to a .csv or .json file",
+    )
 
 
 def _halo(text: str) -> int | str:
@@ -78,133 +77,81 @@ def _halo(text: str) -> int | str:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
-    take_output(options)
-    files, faults = input_files(options.inputs)
-    if not files:
+    from napari_cfsr.core.batch import BatchRecord
+    from napari_cfsr.core.batch_plan import plan_batch
+    from napari_cfsr.core.file_targets import find_inputs
+
+    _take_output(options)
+    _check_summary(options)
+    found, faults = find_inputs(options.inputs)
+    if not found:
+        for fault in faults:
+            say(fault.text)
+        save_summary([BatchRecord(f.path, "failed", message=f.text) for f in faults], options)
         return 2
-    single = len(files) == 1 and files[0] in options.inputs
-    intensity = intensity_named(options.intensity)
-    model = load(options)
-    wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
-    _check_refiner(wanted, model)
-    outputs = tuple(wanted or [model.info.outputs[-1]])
-    taken: dict[Path, str] = {path.resolve(): "is an input itself" for path in files}
-    for path in files:
-        try:
-            where = path, options.output, outputs, model.scale, single
-            store = store_target(*where)
-            targets = output_paths(*where) if store is None else {"": store}
-            check_targets(targets, taken, options.overwrite or store is not None)
-            if store is None:
-                record = _upscale_file(path, model, targets, intensity, options)
-            else:
-                record = upscale_to_store(path, store, outputs, model, intensity, options)
-        except CFSRError as error:
-            text = str(error)
-            say(text if str(path) in text else f"{path}: {text}")
-            faults += 1
-        else:
-            taken |= {t.resolve(): f"was written from {path} just now" for t in targets.values()}
-            print(json.dumps(record) if options.json else record["summary"])
-    return 2 if faults else 0
+    asked = _asked(options)
+    files = find(options)
+    _check_refiner(asked.outputs or (), files)
+    plan = plan_batch(
+        options.inputs, options.output, files, asked, options.precision, options.overwrite
+    )
+    _check_summary(options, plan)
+    return run_plan(plan, lambda: open_found(files, options), options)
 
 
-def _check_refiner(wanted: Sequence[str], model: SRModel) -> None:
+def _take_output(options: argparse.Namespace) -> None:
+    """`IN OUT.zarr`: the second of two is what to write, unless it is a store of someone else's."""
+    if options.output is not None or len(options.inputs) != 2:
+        return
+    last: Path = options.inputs[1]
+    if last.suffix.lower() != ".zarr":
+        return
+    from napari_cfsr.core.zarr_store import store_status
+
+    if store_status(last) != "other":
+        options.output = options.inputs.pop()
+
+
+def _asked(options: argparse.Namespace) -> UpscaleOptions:
+    from napari_cfsr.core.options import OUTPUTS, UpscaleOptions
+
+    return UpscaleOptions(
+        axes=options.axes.upper() if options.axes else None,
+        outputs=tuple(name for name in OUTPUTS if getattr(options, name)) or None,
+        ensemble=options.ensemble,
+        back_projection=options.back_projection,
+        tile=options.tile,
+        halo=options.halo,
+        intensity=intensity_named(options.intensity),
+    )
+
+
+def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
     """Raise an error where an output is wanted that only a refiner can make."""
-    info = model.info
     for name in wanted:
-        if name != "baseline" and "delta" not in info.outputs:
+        if name != "baseline" and "delta" not in files.outputs:
             raise OptionError(
-                f"expected a refiner for --{name}, but {info.backbone} x{info.scale} has none "
-                f"loaded: choose one with --refiner or leave --{name} out"
+                f"expected a refiner for --{name}, but {files.backbone.name} x{files.scale} has "
+                f"none loaded: choose one with --refiner or leave --{name} out"
             )
 
 
-def _parts(path: Path) -> tuple[str, str]:
-    """Name and suffix; that of OME-TIFF has two dots."""
-    ome = re.search(r"\.ome\.tiff?$", path.name, re.IGNORECASE)
-    return (path.name[: ome.start()], ome[0]) if ome else (path.stem, path.suffix)
+def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -> None:
+    """Raise an error where the summary can't be written, before any time is spent."""
+    from napari_cfsr.core.batch_summary import check_summary
 
-
-def output_paths(
-    path: Path, output: Path | None, outputs: Sequence[str], scale: int, single: bool
-) -> dict[str, Path]:
-    """Where each output of a file goes."""
-    from napari_cfsr.core.files import SUFFIXES, TIFF_SUFFIXES
-
-    if output is not None and output.suffix.lower() in SUFFIXES and not output.is_dir():
-        if not single or len(outputs) != 1:
-            raise OptionError(
-                f"expected a folder for several files or outputs, got --output {output}"
-            )
-        return {outputs[0]: output}
-    folder = output or path.parent
-    name, suffix = _parts(path)
-    of_floats = suffix if path.suffix.lower() in TIFF_SUFFIXES else ".tif"
-    return {
-        kind: folder / f"{name}_x{scale}_{kind}{of_floats if kind == 'difference' else suffix}"
-        for kind in outputs
-    }
-
-
-def _upscale_file(
-    path: Path,
-    model: SRModel,
-    targets: dict[str, Path],
-    intensity: Any,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """Upscale one file and write what was asked for; a record of it."""
-    from dataclasses import replace
-
-    from napari_cfsr.core.files import read_image, write_image
-    from napari_cfsr.core.inference import upscale
-    from napari_cfsr.core.provenance import provenance
-
-    image = read_image(path)
-    if options.axes:
-        image = replace(image, axes=options.axes.upper())
-    rgb = None if options.axes else False
-    _check_formats(image, targets, rgb)
-    with tile_bar(path.name) as progress:
-        result = upscale(
-            image.pixels,
-            model,
-            axes=image.axes,
-            rgb=rgb,
-            outputs=tuple(targets),
-            ensemble=options.ensemble,
-            back_projection=options.back_projection,
-            tile=options.tile,
-            halo=options.halo,
-            intensity=intensity,
-            progress=progress,
+    path: Path | None = options.summary
+    if path is None:
+        return
+    check_summary(path)
+    taken = {p.resolve(): "is an input itself" for p in options.inputs if p.is_file()}
+    for item in plan.items if plan is not None else ():
+        for target in item.targets.paths if item.targets is not None else ():
+            taken[target.resolve()] = f"is where the result of {item.path} goes"
+    if path.exists() and not options.overwrite:
+        raise OptionError(
+            f"{path} exists: name another file for --summary or remove this one (--overwrite "
+            "would replace it, and upscale everything anew)"
         )
-    image = replace(image, axes=result.axes.names)
-    notes = list(image.notes)
-    for name, target in targets.items():
-        notes += write_image(target, result.arrays()[name], image, model.scale, options.overwrite)
-    summary = f"{path} -> {', '.join(str(t) for t in targets.values())}: {describe(result)}"
-    record = provenance(result, str(path), _expression(path))
-    return {
-        "summary": "; ".join([summary, *dict.fromkeys(notes)]),
-        "outputs": {name: str(target) for name, target in targets.items()},
-        **record,
-    }
-
-
-def _check_formats(image: ImageFile, targets: dict[str, Path], rgb: bool | None) -> None:
-    """Raise an error where a format can't hold the result, before any time is spent."""
-    from napari_cfsr.core.axes import parse_axes
-    from napari_cfsr.core.files import check_format
-
-    axes = parse_axes(image.axes, image.pixels.shape, rgb)
-    for name, target in targets.items():
-        is_difference = name == "difference"
-        dtype = "float32" if is_difference else image.pixels.dtype.name
-        samples = axes.samples - (is_difference and axes.has_alpha)
-        check_format(target, axes.names, dtype, samples)
-
-
-def _expression(path: Path) -> str:
-    return f"nc.read_image({str(path)!r}).pixels"
+    if path.resolve() in taken:
+        raise OptionError(f"{path} {taken[path.resolve()]}: name another file for --summary")

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.cli.common import (
-    check_targets,
-    describe,
     intensity_named,
     load,
     say,
@@ -36,6 +34,8 @@ def add_visualize(command: argparse.ArgumentParser) -> None:
 
 def run_visualize(options: argparse.Namespace) -> int:
     """Draw each image; a fault in one does not stop the others."""
+    from napari_cfsr.core.file_targets import check_targets
+
     look, intensity = figure_options(options), intensity_named(options.intensity)
     kind = _format(options)
     sources, faults = sources_of(options)
@@ -49,7 +49,7 @@ def run_visualize(options: argparse.Namespace) -> int:
     for source in sources:
         try:
             target = _target(source, options, kind, len(sources) == 1)
-            check_targets({"figure": target}, taken, options.overwrite)
+            check_targets([target], taken, options.overwrite)
             record = _draw(source, model, look, intensity, target, options)
         except CFSRError as error:
             text = str(error)
@@ -163,6 +163,7 @@ def _record(
 ) -> dict[str, Any]:
     """What the figure shows, and one line that says it."""
     from napari_cfsr.core.figure_looks import psnr_text, ssim_text
+    from napari_cfsr.core.provenance import describe
 
     scores = content.scores
     numbers = ", ".join(f"{k} {psnr_text(s)}/{ssim_text(s)}" for k, s in scores.items())

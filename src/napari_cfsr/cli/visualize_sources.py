@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.cli.common import say
-from napari_cfsr.cli.inputs import image_files, input_files
+from napari_cfsr.cli.inputs import input_files
 from napari_cfsr.errors import CFSRError, FileFormatError, ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def _reference(path: Path, reference: Path | None, single: bool, scale: int) -> 
             )
         return reference
     names = {path.stem, path.stem.removesuffix(f"x{scale}")}
+    from napari_cfsr.core.file_targets import image_files
+
     found = [p for p in image_files(reference) if p.stem in names]
     if len(found) != 1:
         wanted = " or ".join(sorted(names))

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.degradation import back_project
+from napari_cfsr.core.model_files import ModelFiles, find_model
 from napari_cfsr.core.tiling import ALIGN
-from napari_cfsr.core.weights import Progress, WeightsFile, find_backbone
+from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -275,45 +276,37 @@ def load_model(
     DeviceError
         The device is not to be had.
     """
-    from napari_cfsr.core.refiner_search import backbone_of_refiner, find_refiner
+    files = find_model(scale, backbone, refiner, download=download, progress=progress)
+    return open_model(files, device, precision)
 
-    file, notes = None, list[str]()
-    if backbone == "auto" and refiner not in ("auto", "none", None):
-        file = backbone_of_refiner(scale, refiner)
-    if file is None:
-        file, notes = find_backbone(scale, backbone, download, progress)
 
+def open_model(
+    files: ModelFiles, device: str = "auto", precision: Precision = "float32"
+) -> SRModel:
+    """Load what `find_model` found; parameters and errors as for `load_model`."""
     from napari_cfsr.core.checkpoints import load_backbone, load_refiner
     from napari_cfsr.core.engines import TorchEngine, choose_device
 
-    network = load_backbone(file, scale)
-    refiner_file = find_refiner(file, refiner)
+    network = load_backbone(files.backbone, files.scale)
     refine_net, placement = None, None
-    if refiner_file is not None:
-        refine_net, card = load_refiner(refiner_file, file)
+    if files.refiner is not None:
+        refine_net, card = load_refiner(files.refiner, files.backbone)
         placement = card.placement
     engine = TorchEngine(
         network, refine_net, placement or "output", choose_device(device), precision
     )
-    return SRModel(
-        engine, _describe(scale, file, refiner_file, placement, engine, precision, notes)
-    )
+    return SRModel(engine, _describe(files, placement, engine, precision))
 
 
 def _describe(
-    scale: int,
-    backbone: WeightsFile,
-    refiner: WeightsFile | None,
-    placement: str | None,
-    engine: Engine,
-    precision: str,
-    notes: list[str],
+    files: ModelFiles, placement: str | None, engine: Engine, precision: str
 ) -> ModelInfo:
+    refiner = files.refiner
     return ModelInfo(
-        scale=scale,
-        backbone=backbone.name,
-        backbone_sha256=backbone.sha256,
-        backbone_path=str(backbone.path),
+        scale=files.scale,
+        backbone=files.backbone.name,
+        backbone_sha256=files.backbone.sha256,
+        backbone_path=str(files.backbone.path),
         refiner=refiner.name if refiner else None,
         refiner_sha256=refiner.sha256 if refiner else None,
         refiner_path=str(refiner.path) if refiner else None,
@@ -321,5 +314,5 @@ def _describe(
         engine=engine.name,
         device=engine.device,
         precision=precision,
-        notes=tuple(notes),
+        notes=files.notes,
     )

@@ -59,3 +59,15 @@ class UpscaleProgress:
     def seconds_left(self) -> float | None:
         """An estimate; None before the first tile is done."""
         return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -111,6 +111,19 @@ def provenance(result: UpscaleResult, source: str, image: str, store: str = "") 
     }
 
 
+def describe(result: UpscaleResult) -> str:
+    """What ran, in one line."""
+    info = result.info
+    refiner = f"refiner {info.refiner}" if info.refiner else "no refiner"
+    parts = [
+        f"x{info.scale} with {info.backbone}, {refiner}",
+        f"{info.engine} on {info.device}, {info.precision}",
+        f"{result.seconds:.1f} s",
+        *result.notes,
+    ]
+    return "; ".join(parts)
+
+
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Of Python, and of those packages that are installed."""
     return dict(_versions(packages))

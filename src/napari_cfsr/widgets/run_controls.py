@@ -13,19 +13,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cfsr.core.options import duration
+
 STEPS = 1000  # resolution of the progress bar
-
-
-def duration(seconds: float) -> str:
-    """A duration as a person says it: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
-    whole = round(seconds)
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def paragraph() -> QLabel:

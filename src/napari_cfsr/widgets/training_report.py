@@ -18,10 +18,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cfsr.core.options import duration
 from napari_cfsr.core.refiner_files import is_taken
 from napari_cfsr.core.trained import Checkpoint, Report, TrainedRefiner
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.widgets.run_controls import duration, paragraph
+from napari_cfsr.widgets.run_controls import paragraph
 
 Outcome = TrainedRefiner | Checkpoint
 
