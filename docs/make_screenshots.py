@@ -4,7 +4,7 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, running, disk, training or quality; without, all are made. Needs a display (Xvfb will
+fluorescence, running, disk, batch, training or quality; without, all are made. Needs a display (Xvfb will
 do) and the official weights. Writes to `docs/images`.
 """
 
@@ -146,6 +146,31 @@ def disk() -> None:
     viewer.close()
 
 
+def batch() -> None:
+    """A folder of tissue images, one of them broken, nearly done."""
+    from PIL import Image
+
+    viewer, widget = open_viewer("Batch")
+    viewer.open_sample("napari-cfsr", "histology")
+    tissue = viewer.layers[0].data
+    viewer.layers.clear()
+    folder = Path(os.environ["NAPARI_CFSR_HOME"]) / "slides"
+    folder.mkdir()
+    for i in range(7):
+        Image.fromarray(np.roll(tissue, 60 * i, 0)[:200, :250]).save(folder / f"tissue {i + 1}.png")
+    broken = folder / "tissue 4.png"
+    broken.write_bytes(broken.read_bytes()[:900])
+    widget.form.images.value = folder
+    widget.controls.start_button.click()
+    wait(lambda: widget.table.over >= 5, 300)
+    widget.table.cellDoubleClicked.emit(0, 0)
+    viewer.reset_view()
+    widget.table.scrollToTop()
+    save(viewer, "batch-running")
+    wait(lambda: not widget.controls.running)
+    viewer.close()
+
+
 def training(folder: Path) -> None:
     """The Train widget: fresh, estimating, under way, with its result; then the refiners."""
     from napari_cfsr import read_image
@@ -279,7 +304,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
         for shots, arguments in (
-            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()),
+            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()), (batch, ()),
             (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:

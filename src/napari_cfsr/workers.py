@@ -13,6 +13,7 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 
+from napari_cfsr.batch_run import BatchRequest, run_batch
 from napari_cfsr.core.inference import UpscaleResult, iter_upscale
 from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.remote import RemoteModel
@@ -106,6 +107,11 @@ def upscale_worker(
 def store_worker(request: StoreRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
     """Worker that yields `StoreStep`; returns `StoreOutcome`, `Failure`, or None when cancelled."""
     return _worker("an upscaling to disk", upscale_to_store(request, model, token.check))
+
+
+def batch_worker(request: BatchRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
+    """Worker that yields `BatchNews`; returns `BatchOutcome`, `Failure`, or None when cancelled."""
+    return _worker("a batch", run_batch(request, model, token.check))
 
 
 def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:

@@ -13,14 +13,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_cfsr.core.options import duration
 from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_region, current_slices, visible_region
 from napari_cfsr.store_run import StoreOutcome, StoreRequest, StoreStep
-from napari_cfsr.widgets.backbone_choice import FROM_FILE
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import (
@@ -163,10 +161,8 @@ class UpscaleWidget(RunWidget):
             return "Open an image first: there is no image layer to upscale."
         if reason := self.form.backbone_choice.reason():
             return reason
-        if self.form.refiner.value == FROM_FILE and not self.form.has_refiner:
-            return "Choose a refiner file."
-        if not values.outputs:
-            return "Choose at least one output."
+        if reason := self.form.refiner_choice.reason():
+            return reason
         if values.region == REGIONS[2] and not values.box_layer:
             return "Add a shapes or labels layer to select a box."
         return ""

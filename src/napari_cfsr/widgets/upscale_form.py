@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, SpinBox, Widget
+from magicgui.widgets import ComboBox, Container, SpinBox, Widget
 
-from napari_cfsr.core.checkpoints import RefinerCard
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
-from napari_cfsr.core.refiner_search import refiner_cards
-from napari_cfsr.core.weights import Kind
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
 from napari_cfsr.widgets.output_choice import OutputChoice
+from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
+from napari_cfsr.widgets.refiner_choice import RefinerChoice
 from napari_cfsr.widgets.shared import narrow
 
 REGIONS = ("whole layer", "current view", "box of a shape or label")
@@ -34,12 +32,7 @@ INTENSITIES = ("auto", "dtype", "data", "percentile", "contrast limits")
 TOOLTIPS = {
     "layer": "The image layer to upscale. It is not changed: the results are new layers.",
     **BACKBONE_TOOLTIPS,
-    "refiner": "The small network that corrects the backbone for your images. auto: the one that "
-    "belongs to the backbone, if there is one.",
-    "refiner_file": "A refiner (.safetensors) that was trained on this backbone.",
-    "baseline": "Output of the backbone.",
-    "delta": "Output corrected by the refiner.",
-    "difference": "delta - baseline, signed; blue is negative, orange is positive.",
+    **REFINER_TOOLTIPS,
     "region": "What part of the layer to upscale. The result lies exactly over it.",
     "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
     "slices": "All of a stack, or only where the sliders stand now; Y and X stay whole.",
@@ -130,11 +123,12 @@ class UpscaleForm:
         self.scale = self.backbone_choice.scale
         self.backbone = self.backbone_choice.backbone
         self.backbone_file = self.backbone_choice.backbone_file
-        self.refiner = ComboBox(choices=self._refiners)
-        self.refiner_file = FileEdit(mode="r", filter="*.safetensors")
-        self.baseline = CheckBox(text="baseline", value=True)
-        self.delta = CheckBox(text="delta", value=True)
-        self.difference = CheckBox(text="difference", value=True)
+        self.refiner_choice = RefinerChoice(self.backbone_choice)
+        self.refiner = self.refiner_choice.refiner
+        self.refiner_file = self.refiner_choice.refiner_file
+        self.baseline = self.refiner_choice.baseline
+        self.delta = self.refiner_choice.delta
+        self.difference = self.refiner_choice.difference
         self.region = ComboBox(choices=REGIONS)
         self.box_layer = ComboBox(choices=lambda _: list(boxes()))
         self.slices = ComboBox(choices=SLICES)
@@ -147,23 +141,16 @@ class UpscaleForm:
         self.halo = SpinBox(value=DEFAULT_HALO, min=0, max=128, step=8)
         self.precision = ComboBox(choices=PRECISIONS)
         self.intensity = ComboBox(choices=INTENSITIES)
-        outputs = Container(
-            widgets=[self.baseline, self.delta, self.difference],
-            layout="horizontal",
-            labels=False,
-            label="outputs",
-        )
-        outputs.margins = (0, 0, 0, 0)
-        outputs.native.layout().setSpacing(4)
         self.main = Container(
             widgets=[
                 self.layer, self.scale, self.backbone, self.backbone_file, self.refiner,
-                self.refiner_file, outputs, self.region, self.box_layer, self.slices, self.quality,
+                self.refiner_file, self.refiner_choice.outputs, self.region, self.box_layer,
+                self.slices, self.quality,
                 self.device, self.output_to, self.folder,
             ]
         )  # fmt: skip
         self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
-        for combo in (self.layer, self.refiner, self.box_layer, self.quality):
+        for combo in (self.layer, self.box_layer, self.quality):
             narrow(combo.native)
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)
@@ -173,26 +160,13 @@ class UpscaleForm:
             widget.changed.connect(self._on_change)
         self.update()
 
-    def _refiners(self, _: Any) -> list[tuple[str, str]]:
-        named = [(_title(path, kind, card), path.stem) for path, kind, card in self._cards()]
-        return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
-
     def _qualities(self, _: Any) -> list[str]:
         return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
-
-    def _cards(self) -> list[tuple[Path, Kind, RefinerCard]]:
-        """Refiners of the chosen backbone and scale; none while the backbone is not known."""
-        wanted = self.scale.value, self.backbone_choice.sha256()
-        return [c for c in refiner_cards() if (c[2].scale, c[2].backbone_sha256) == wanted]
 
     @property
     def has_refiner(self) -> bool:
         """Whether the choice of refiner stands for one that is there."""
-        if self.refiner.value == "auto":
-            return any(k == "bundled" and c.extra.get("default") for _, k, c in self._cards())
-        if self.refiner.value == FROM_FILE:
-            return bool(self.refiner_file.value and self.refiner_file.value.is_file())
-        return bool(self.refiner.value != "none")
+        return self.refiner_choice.there
 
     def _on_change(self) -> None:
         if not self._updating:
@@ -203,14 +177,12 @@ class UpscaleForm:
         """Make everything that depends on something else fit."""
         self._updating = True
         try:
-            for combo in (self.layer, self.backbone, self.refiner, self.box_layer, self.quality):
+            for combo in (self.layer, self.backbone, self.box_layer, self.quality):
                 combo.reset_choices()
+            self.refiner_choice.update()
             self.backbone_file.visible = self.backbone_choice.from_file
-            self.refiner_file.visible = self.refiner.value == FROM_FILE
             self.box_layer.visible = self.region.value == REGIONS[2]
             self.folder.visible = self.output_choice.may_be_disk
-            for box in (self.delta, self.difference):
-                box.enabled = self.has_refiner
         finally:
             self._updating = False
 
@@ -224,20 +196,12 @@ class UpscaleForm:
 
     def values(self) -> FormValues:
         """What is chosen now."""
-        refiner = self.refiner.value
-        if refiner == FROM_FILE:
-            refiner = str(self.refiner_file.value)
-        wanted = {
-            "baseline": self.baseline.value,
-            "delta": self.delta.value and self.has_refiner,
-            "difference": self.difference.value and self.has_refiner,
-        }
         return FormValues(
             layer=self.layer.value or "",
             scale=self.scale.value,
             backbone=self.backbone_choice.value,
-            refiner=None if refiner == "none" else refiner,
-            outputs=tuple(name for name, yes in wanted.items() if yes),
+            refiner=self.refiner_choice.value,
+            outputs=self.refiner_choice.wanted,
             region=self.region.value,
             box_layer=self.box_layer.value or "",
             slices=self.slices.value,
@@ -276,10 +240,3 @@ class UpscaleForm:
                 self._updating = True
         self._updating = False
         self.update()
-
-
-def _title(path: Path, kind: Kind, card: RefinerCard) -> str:
-    """What a refiner that ships is for; the name of the user's own, and what they are for."""
-    if kind == "bundled" and card.description:
-        return card.description
-    return f"{path.stem}: {card.description}".rstrip(": ")

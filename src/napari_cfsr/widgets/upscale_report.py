@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from napari_cfsr.core.inference import UpscaleResult
+from napari_cfsr.core.options import duration
 from napari_cfsr.store_run import StoreOutcome
-from napari_cfsr.widgets.run_controls import duration
 from napari_cfsr.workers import UpscaleOutcome
 
 
