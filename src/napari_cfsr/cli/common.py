@@ -68,7 +68,8 @@ def download_bar() -> Iterator[weights.Progress]:
         yield progress
 
 
-def load(options: argparse.Namespace) -> SRModel:
+def load(options: argparse.Namespace, device: str | None = None) -> SRModel:
+    """The model that the options name, on another device than theirs if one is given."""
     from napari_cfsr.core.engines import keep_freed_memory
     from napari_cfsr.core.model import load_model
 
@@ -78,7 +79,7 @@ def load(options: argparse.Namespace) -> SRModel:
             scale=options.scale,
             backbone=options.backbone,
             refiner=None if options.refiner == "none" else options.refiner,
-            device=options.device,
+            device=device or options.device,
             precision=options.precision,
             progress=progress,
         )

@@ -19,7 +19,8 @@ from napari_cfsr.cli.common import (
     tile_bar,
 )
 from napari_cfsr.cli.inputs import input_files
-from napari_cfsr.cli.upscale_store import store_target, take_output, upscale_to_store
+from napari_cfsr.cli.upscale_cluster import add_cluster_options, cluster_client
+from napari_cfsr.cli.upscale_store import STORE, store_target, take_output, upscale_to_store
 from napari_cfsr.errors import CFSRError, OptionError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
     command.add_argument("--overwrite", action="store_true", help="replace files that exist")
     command.add_argument("--json", action="store_true", help="print a record of each file")
+    add_cluster_options(command)
 
 
 def _halo(text: str) -> int | str:
@@ -82,9 +84,15 @@ def run_upscale(options: argparse.Namespace) -> int:
     files, faults = input_files(options.inputs)
     if not files:
         return 2
+    with cluster_client(options) as client:
+        return _upscale_all(files, faults, client, options)
+
+
+def _upscale_all(files: list[Path], faults: int, client: Any, options: argparse.Namespace) -> int:
     single = len(files) == 1 and files[0] in options.inputs
     intensity = intensity_named(options.intensity)
-    model = load(options)
+    # the devices of a cluster are those of its workers
+    model = load(options, None if client is None else "cpu")
     wanted = [name for name in ("baseline", "delta", "difference") if getattr(options, name)]
     _check_refiner(wanted, model)
     outputs = tuple(wanted or [model.info.outputs[-1]])
@@ -95,10 +103,12 @@ def run_upscale(options: argparse.Namespace) -> int:
             store = store_target(*where)
             targets = output_paths(*where) if store is None else {"": store}
             check_targets(targets, taken, options.overwrite or store is not None)
+            if client is not None and (store is None or store.suffix.lower() != STORE):
+                raise OptionError(f"expected OUT{STORE} for a cluster, got {targets.popitem()[1]}")
             if store is None:
                 record = _upscale_file(path, model, targets, intensity, options)
             else:
-                record = upscale_to_store(path, store, outputs, model, intensity, options)
+                record = upscale_to_store(path, store, outputs, model, intensity, options, client)
         except CFSRError as error:
             text = str(error)
             say(text if str(path) in text else f"{path}: {text}")

@@ -12,7 +12,9 @@ from napari_cfsr.cli.inputs import is_store
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
+    from napari_cfsr.core.lazy_image import LazyImage
     from napari_cfsr.core.model import SRModel
+    from napari_cfsr.core.options import UpscaleOptions
     from napari_cfsr.core.zarr_run import StoreProgress, StoreResult
 
 STORE = ".zarr"
@@ -60,8 +62,12 @@ def upscale_to_store(
     model: SRModel,
     intensity: Any,
     options: argparse.Namespace,
+    client: Any = None,
 ) -> dict[str, Any]:
-    """Upscale one image, going on where an earlier run was interrupted; a record of it."""
+    """Upscale one image, going on where an earlier run was interrupted; a record of it.
+
+    With the client of a cluster, its workers do it.
+    """
     from napari_cfsr.core.open_image import open_image
     from napari_cfsr.core.options import UpscaleOptions
     from napari_cfsr.core.provenance import provenance
@@ -78,8 +84,11 @@ def upscale_to_store(
         intensity=intensity,
     )
     known = {"space": image.space, "omero": image.omero, "source": str(path)}
-    with tile_bar(path.name) as progress:
+    if client is None:
         steps = _steps(image.pixels, model, target, asked, options.overwrite, known)
+    else:
+        steps = _cluster_steps(image, model, target, asked, client, str(path), options)
+    with tile_bar(path.name) as progress:
         while True:
             try:
                 progress(next(steps))
@@ -98,11 +107,9 @@ def _steps(
 ) -> Generator[StoreProgress, None, StoreResult]:
     """The run into a store, or by way of one into a TIFF."""
     from napari_cfsr.core.zarr_run import iter_upscale_to_zarr
-    from napari_cfsr.core.zarr_store import store_status
 
     if target.suffix.lower() == STORE:
-        if store_status(target) in ("complete", "other") and not overwrite:
-            raise OptionError(f"{target} exists: pass --overwrite to replace it")
+        _check_store(target, overwrite)
         return iter_upscale_to_zarr(pixels, model, target, asked, overwrite=overwrite, **known)
     from napari_cfsr.core.big_tiff import iter_upscale_to_tiff
 
@@ -110,3 +117,35 @@ def _steps(
         raise OptionError(f"{target} exists: pass --overwrite to replace it")
     paths = {asked.outputs[0]: target}
     return iter_upscale_to_tiff(pixels, model, paths, asked, overwrite=overwrite, **known)
+
+
+def _cluster_steps(
+    image: LazyImage,
+    model: SRModel,
+    target: Path,
+    asked: UpscaleOptions,
+    client: Any,
+    source: str,
+    options: argparse.Namespace,
+) -> Generator[StoreProgress, None, StoreResult]:
+    """The run into a store on a cluster."""
+    from napari_cfsr.core.cluster import iter_upscale_on_cluster
+
+    _check_store(target, options.overwrite)
+    return iter_upscale_on_cluster(
+        image,
+        model,
+        target,
+        client,
+        asked,
+        device=options.device,
+        source=source,
+        overwrite=options.overwrite,
+    )
+
+
+def _check_store(target: Path, overwrite: bool) -> None:
+    from napari_cfsr.core.zarr_store import store_status
+
+    if store_status(target) in ("complete", "other") and not overwrite:
+        raise OptionError(f"{target} exists: pass --overwrite to replace it")

@@ -1,0 +1,37 @@
+"""`napari-cfsr upscale --dask | --workers`: the client of a cluster, or of workers of our own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+def add_cluster_options(command: argparse.ArgumentParser) -> None:
+    """How to spread a run into a store over processes or machines."""
+    group = command.add_argument_group(
+        "clusters",
+        "for OUT.zarr, with pip install 'napari-cfsr[cluster]'; image and OUT.zarr have to lie "
+        "where all workers see them under the same path",
+    )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--dask", metavar="ADDRESS", help="tcp://HOST:PORT of a dask scheduler, or its JSON file"
+    )
+    which.add_argument(
+        "--workers", type=int, metavar="N", help="start N worker processes on this machine"
+    )
+
+
+@contextlib.contextmanager
+def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
+    """The client of the cluster that is asked for; None if none is."""
+    if options.dask is None and options.workers is None:
+        yield None
+        return
+    from napari_cfsr.core.cluster_desk import connect, local_workers
+
+    asked = connect(options.dask) if options.dask is not None else local_workers(options.workers)
+    with asked as client:
+        yield client
