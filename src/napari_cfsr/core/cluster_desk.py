@@ -91,7 +91,8 @@ def local_workers(count: int) -> Iterator[Any]:
         n_workers=count,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # its port; None would be 8787, with a warning if in use
+        scheduler_kwargs={"dashboard": False},
         memory_limit=0,  # blocks are bounded, and a worker that is paused would wait for ever
         env=env,
         silence_logs="CRITICAL",  # of a worker that died: another does its tasks
