@@ -23,7 +23,7 @@ from napari_cfsr.cli import main
 from napari_cfsr.core import cluster_desk, weights
 from napari_cfsr.core.cluster import ReadyQueue, iter_upscale_on_cluster
 from napari_cfsr.core.cluster_desk import connect, local_workers
-from napari_cfsr.core.cluster_model import slot_among
+from napari_cfsr.core.cluster_model import _device, slot_among
 from napari_cfsr.core.model import SRModel
 from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.weights_by_hash import find_by_hash, hashed_file, keep_by_hash
@@ -31,7 +31,7 @@ from napari_cfsr.core.zarr_layout import Unit
 from napari_cfsr.core.zarr_store import JOURNAL, store_status
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
 
-pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]")
+KilledWorker = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]").KilledWorker
 
 SOURCE = Path(napari_cfsr.__file__).parents[1]
 SHAPE = (3, 40, 600)  # 45 blocks of one tile, and 24 of a pyramid's second level
@@ -245,6 +245,21 @@ def test_workers_of_another_version_end_the_run(
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
 
 
+def test_a_task_that_fails_again_and_again_ends_the_run(
+    client, model, image, tmp_path, monkeypatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("odd\nthing")
+
+    monkeypatch.setattr(cluster_desk, "run_unit", fail)
+    with pytest.raises(
+        ClusterError, match=r"^block \(0, \d, \d+\) of level 0 failed \(RuntimeError: odd\)"
+    ):
+        list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
+    died = cluster_desk._failed(KilledWorker("task", None, 3), Unit(0, (1, 2)))
+    assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
+
+
 def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkeypatch) -> None:
     monkeypatch.chdir(image.parent)
     assert cluster_desk.CONNECT_SECONDS <= 9
@@ -256,8 +271,10 @@ def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkey
         assert (out, err.count("\n")) == ("", 1)
         return err
 
-    for address in ("tcp://127.0.0.1:1", "127.0.0.1:1", "no-such-host:8786", "foo://1", ""):
-        assert "expected a dask scheduler at" in fault("out.zarr", "--dask", address)
+    for address in ("tcp://127.0.0.1:1", "127.0.0.1:1", "no-such-host:8786", "foo://a:1"):
+        assert f"expected a dask scheduler at {address}, " in fault("out.zarr", "--dask", address)
+    for address in ("", "tcp://127.0.0.1", "8786"):
+        assert "a dask scheduler as tcp://HOST:PORT, got" in fault("out.zarr", "--dask", address)
     assert "there is no such file" in fault("out.zarr", "--dask", "none.json")
     assert "expected at least one worker, got 0" in fault("out.zarr", "--workers=0")
     monkeypatch.setitem(sys.modules, "distributed", None)
@@ -291,6 +308,18 @@ def test_workers_of_a_host_count_by_their_names() -> None:
     names = {"tcp://a:1": "w-10", "tcp://a:2": "w-2", "tcp://a:3": "w-0", "tcp://b:4": "w-1"}
     workers = {a: {"host": a[6:7], "name": name} for a, name in names.items()}
     assert [slot_among(a, workers) for a in names] == [2, 1, 0, 0]
+
+
+def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
+    workers = list(client.nthreads())
+    taken = [client.submit(_device, "auto", 4, workers=[w], pure=False).result() for w in workers]
+    assert sorted(taken) == ["cuda:0", "cuda:1"]
+    assert _device("auto", 1) == _device("cuda", 1) == "cuda:0"  # without a cluster to ask
+    assert [_device("auto", 0), _device("cpu", 2), _device("cuda:1", 2)] == [
+        "auto",
+        "cpu",
+        "cuda:1",
+    ]
 
 
 def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> None:

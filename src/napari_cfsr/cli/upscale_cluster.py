@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +31,12 @@ def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
     if options.dask is None and options.workers is None:
         yield None
         return
-    from napari_cfsr.core.cluster_desk import connect, local_workers
+    from napari_cfsr.core.cluster_desk import connect, local_workers, need_distributed
 
+    need_distributed()  # it sets the levels of its logs when it is imported
+    # what libraries log is for developers; what the user should know comes as an error or a note
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     asked = connect(options.dask) if options.dask is not None else local_workers(options.workers)
     with asked as client:
         yield client

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,12 +20,15 @@ from napari_cfsr.core.weights_by_hash import HashedFile
 from napari_cfsr.core.zarr_layout import Unit
 from napari_cfsr.errors import CFSRError, ClusterError, OptionError, WeightsError
 
+ADDRESS = re.compile(r"(\w+://)?[^/\s]+:\d+(/.*)?")
 CONNECT_SECONDS = 8.0
 COUNT_SECONDS = 2.0  # between two looks at how many workers there are
 NEWS_SECONDS = 10.0  # without a worker, before that is said
 LEAST_TASKS = 4  # that wait while there is no worker, so that adaptive clusters see a need
 MOST_ASKED = 3  # times that a worker may be sent the same weights
 RETRIES = 2  # of a task that failed for a reason that this package does not know
+# of workers of our own: Ctrl-C goes to all processes of a terminal, and the client ends them
+IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def need_distributed() -> Any:
@@ -57,14 +61,16 @@ def connect(address: str) -> Iterator[Any]:
     file = address.endswith(".json")
     if file and not Path(address).is_file():
         raise ClusterError(f"expected a scheduler's file, got {address}: there is no such file")
+    if not file and not ADDRESS.fullmatch(address):
+        raise ClusterError(f"expected a dask scheduler as tcp://HOST:PORT, got {address!r}")
     where = {"scheduler_file": address} if file else {"address": address}
     try:
         client = distributed.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ClusterError(
-            f"expected a dask scheduler at {address}, got no answer ({reason}): give its address "
-            "as tcp://HOST:PORT"
+            f"expected a dask scheduler at {address}, got no answer ({reason}): is it running, and "
+            "is that its address?"
         ) from error
     with client:
         yield client
@@ -95,6 +101,7 @@ def local_workers(count: int) -> Iterator[Any]:
         scheduler_kwargs={"dashboard": False},
         memory_limit=0,  # blocks are bounded, and a worker that is paused would wait for ever
         env=env,
+        preload=[IGNORE_INTERRUPT],
         silence_logs="CRITICAL",  # of a worker that died: another does its tasks
     )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
