@@ -4,8 +4,8 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, running, disk, batch, training or quality; without, all are made. Needs a display (Xvfb will
-do) and the official weights. Writes to `docs/images`.
+fluorescence, running, disk, batch, training or quality; without, all are made. Needs a display
+(Xvfb will do) and the official weights. Writes to `docs/images`.
 """
 
 from __future__ import annotations
@@ -304,7 +304,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
         for shots, arguments in (
-            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()), (batch, ()),
+            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()),
+            (batch, ()),
             (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:

@@ -8,7 +8,7 @@ import sys
 
 import napari_cfsr
 
-HEAVY = ("torch", "qtpy", "PyQt6", "PySide6", "napari", "scipy", "dask", "skimage")
+HEAVY = ("torch", "qtpy", "PyQt6", "PySide6", "napari", "scipy", "dask", "distributed", "skimage")
 
 
 def loaded_after(code: str) -> dict[str, float]:
@@ -37,6 +37,12 @@ def test_the_widget_module_brings_no_torch() -> None:
     assert "torch" not in loaded
 
 
+def test_clusters_bring_distributed_only_when_one_is_asked_for() -> None:
+    loaded = loaded_after("import napari_cfsr.core.cluster")
+    assert "distributed" not in loaded
+    assert "torch" not in loaded  # the scheduler imports it too
+
+
 def test_help_of_the_command_line_brings_neither_torch_nor_napari() -> None:
     loaded = loaded_after(
         "import contextlib, io, napari_cfsr.cli\n"
@@ -45,6 +51,7 @@ def test_help_of_the_command_line_brings_neither_torch_nor_napari() -> None:
     )
     assert "torch" not in loaded
     assert "napari" not in loaded
+    assert "distributed" not in loaded
 
 
 def test_every_public_name_is_there() -> None:

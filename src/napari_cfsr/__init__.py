@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cfsr._version import __version__
+    from napari_cfsr.core.cluster import iter_upscale_on_cluster
     from napari_cfsr.core.degradation import degrade
     from napari_cfsr.core.files import read_image
     from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
@@ -33,6 +34,7 @@ _WHERE = {
     "error_map": "core.metrics",
     "iter_train": "core.training",
     "iter_upscale": "core.inference",
+    "iter_upscale_on_cluster": "core.cluster",
     "iter_upscale_to_zarr": "core.zarr_run",
     "load_model": "core.model",
     "open_image": "core.open_image",
@@ -56,6 +58,7 @@ __all__ = [
     "error_map",
     "iter_train",
     "iter_upscale",
+    "iter_upscale_on_cluster",
     "iter_upscale_to_zarr",
     "load_model",
     "open_image",

@@ -82,6 +82,10 @@ class ModelProcessError(CFSRError):
     """The process that runs the network ended without an answer."""
 
 
+class ClusterError(CFSRError):
+    """A cluster can't be reached, was lost, or does not fit; what was written is kept."""
+
+
 class UnexpectedError(CFSRError):
     """A fault of the program; the cause holds what happened."""
 

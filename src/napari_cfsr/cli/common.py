@@ -84,13 +84,15 @@ def find(options: argparse.Namespace) -> ModelFiles:
         )
 
 
-def open_found(files: ModelFiles, options: argparse.Namespace) -> SRModel:
-    """The model that is made of those weights."""
+def open_found(
+    files: ModelFiles, options: argparse.Namespace, device: str | None = None
+) -> SRModel:
+    """The model that is made of those weights, on another device than theirs if one is given."""
     from napari_cfsr.core.engines import keep_freed_memory
     from napari_cfsr.core.model import open_model
 
     keep_freed_memory()
-    return open_model(files, options.device, options.precision)
+    return open_model(files, device or options.device, options.precision)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfsr.cli.common import add_model_options, find, intensity_named, open_found, say
+from napari_cfsr.cli.upscale_cluster import (
+    add_cluster_options,
+    check_cluster,
+    cluster_blocks,
+    cluster_client,
+)
 from napari_cfsr.cli.upscale_run import run_plan, save_summary
 from napari_cfsr.errors import OptionError
 
@@ -57,6 +63,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="replace files that exist; nothing is skipped"
     )
     command.add_argument("--json", action="store_true", help="print a record of each file")
+    add_cluster_options(command)
     command.add_argument(
         "--summary",
         type=Path,
@@ -96,7 +103,13 @@ def run_upscale(options: argparse.Namespace) -> int:
         options.inputs, options.output, files, asked, options.precision, options.overwrite
     )
     _check_summary(options, plan)
-    return run_plan(plan, lambda: open_found(files, options), options)
+    check_cluster(plan, options)
+    with cluster_client(options) as client:
+        if client is None:
+            return run_plan(plan, lambda: open_found(files, options), options)
+        # the devices of a cluster are those of its workers
+        blocks = cluster_blocks(client, options.device)
+        return run_plan(plan, lambda: open_found(files, options, "cpu"), options, blocks)
 
 
 def _take_output(options: argparse.Namespace) -> None:

@@ -14,11 +14,20 @@ from napari_cfsr.cli.common import say, tile_bar
 if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchRecord, BatchStep
     from napari_cfsr.core.batch_plan import BatchPlan
+    from napari_cfsr.core.file_run import BlockRun
     from napari_cfsr.core.model import Model
 
 
-def run_plan(plan: BatchPlan, load: Callable[[], Model], options: argparse.Namespace) -> int:
-    """Run all that is planned and say what became of it; the exit status."""
+def run_plan(
+    plan: BatchPlan,
+    load: Callable[[], Model],
+    options: argparse.Namespace,
+    blocks: BlockRun | None = None,
+) -> int:
+    """Run all that is planned and say what became of it; the exit status.
+
+    `blocks` runs what goes into stores, where that is not to be this process.
+    """
     from napari_cfsr.core.batch import BatchRecord, iter_batch
     from napari_cfsr.core.batch_summary import summary_line
 
@@ -30,7 +39,7 @@ def run_plan(plan: BatchPlan, load: Callable[[], Model], options: argparse.Names
             say(summary_line(records, time.perf_counter() - started))
 
     try:
-        with closing(iter_batch(plan, load)) as steps:
+        with closing(iter_batch(plan, load, blocks=blocks)) as steps:
             _show(steps, records, options)
     except KeyboardInterrupt:
         sum_up()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,7 +189,7 @@ class StoreRun:
     check: Check
     source: str
     # told of each block that was written, with its outputs
-    watch: Callable[[Unit, Mapping[str, Array]], None] | None = None
+    watch: Callable[[Unit, Mapping[str, Array]], None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
@@ -278,9 +278,7 @@ class StoreRun:
 
     def units(self) -> Generator[StoreProgress, None, None]:
         """Write what is not there yet."""
-        self.pixels_done = self.earlier
-        self.began = time.perf_counter()
-        yield self.progress()
+        yield self.start()
         for unit in self.todo:
             self.check()
             if unit in self.store.done:
@@ -289,16 +287,28 @@ class StoreRun:
                 outputs = yield from self._outputs(unit)
                 with writing(self.path, self._kept()):
                     self.store.write_block(unit, outputs)
-                    self.store.enter(unit)
                 if self.watch is not None:
                     self.watch(unit, outputs)
                 del outputs
-                self.pixels_done += self.plan.pixels(self.layout.block(unit))
-                yield self.progress()
             else:
                 with writing(self.path, self._kept()):
                     self.store.write_level(unit)
-                    self.store.enter(unit)
+            self.enter(unit)
+            if unit.level == 0:
+                yield self.progress()
+
+    def start(self) -> StoreProgress:
+        """Begin to count."""
+        self.pixels_done = self.earlier
+        self.began = time.perf_counter()
+        return self.progress()
+
+    def enter(self, unit: Unit) -> None:
+        """Say in the journal that a unit is written, and count it."""
+        with writing(self.path, self._kept()):
+            self.store.enter(unit)
+        if unit.level == 0:
+            self.pixels_done += self.plan.pixels(self.layout.block(unit))
 
     def _outputs(self, unit: Unit) -> Generator[StoreProgress, None, dict[str, Array]]:
         """Upscale the block that a unit of level 0 is."""

@@ -134,14 +134,14 @@ class GrowingStore:
         several = {"outputs": list(self.kinds)}
         own = several if len(self.kinds) > 1 else self._mark(*self.kinds)
         self._group(self.path, {**mark, **own})
-        self._open()
+        self.open()
 
     def resume(self) -> None:
         """Go on with a store that was begun: find out what is done."""
         for leftover in self.path.rglob(f"*{UNFINISHED}"):
             leftover.unlink()
-        self._open()
-        self.done = {unit for unit in self._journal() if self._is_there(unit)}
+        self.open()
+        self.done = {unit for unit in self._journal() if self.is_there(unit)}
         # anew, since the last line may have been torn
         fresh = self.path / f"{JOURNAL}{UNFINISHED}"
         fresh.write_text("".join(_line(unit) for unit in sorted(self.done)), "ascii")
@@ -155,7 +155,7 @@ class GrowingStore:
         attributes = {KEY: {**mark, "complete": False, "format": FORMAT}}
         zarr.create_group(LocalStore(path), zarr_format=3, attributes=attributes)
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Open all arrays; make those that are not there yet."""
         for name, group in self.groups.items():
             if group != self.path and our_mark(group) is None:
@@ -194,7 +194,7 @@ class GrowingStore:
                     level, *index = (int(word) for word in line.split())
                     yield Unit(level, tuple(index))
 
-    def _is_there(self, unit: Unit) -> bool:
+    def is_there(self, unit: Unit) -> bool:
         """Whether the files of a unit are there: after a power cut they need not be."""
         where = (str(unit.level), "c", *(str(i) for i in unit.index))
         files = [group.joinpath(*where) for group in self.groups.values()]

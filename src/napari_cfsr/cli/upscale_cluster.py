@@ -1,0 +1,89 @@
+"""`napari-cfsr upscale --dask | --workers`: the client of a cluster, or of workers of our own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_cfsr.core.batch_plan import BatchPlan
+    from napari_cfsr.core.file_run import BlockRun
+    from napari_cfsr.core.lazy_image import LazyImage
+    from napari_cfsr.core.model import Check, Model
+    from napari_cfsr.core.options import UpscaleOptions
+    from napari_cfsr.core.zarr_run import StoreProgress, StoreResult
+
+
+def add_cluster_options(command: argparse.ArgumentParser) -> None:
+    """How to spread a run into a store over processes or machines."""
+    group = command.add_argument_group(
+        "clusters",
+        "for OUT.zarr, with pip install 'napari-cfsr[cluster]'; image and OUT.zarr have to lie "
+        "where all workers see them under the same path",
+    )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--dask", metavar="ADDRESS", help="tcp://HOST:PORT of a dask scheduler, or its JSON file"
+    )
+    which.add_argument(
+        "--workers", type=int, metavar="N", help="start N worker processes on this machine"
+    )
+
+
+@contextlib.contextmanager
+def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
+    """The client of the cluster that is asked for; None if none is."""
+    if options.dask is None and options.workers is None:
+        yield None
+        return
+    from napari_cfsr.core.cluster_desk import connect, local_workers, need_distributed
+
+    need_distributed()  # it sets the levels of its logs when it is imported
+    # what libraries log is for developers; what the user should know comes as an error or a note
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    asked = connect(options.dask) if options.dask is not None else local_workers(options.workers)
+    with asked as client:
+        yield client
+
+
+def check_cluster(plan: BatchPlan, options: argparse.Namespace) -> None:
+    """Raise an error where a cluster is asked for results that are no stores."""
+    if options.dask is None and options.workers is None:
+        return
+    for item in plan.items:
+        for target in item.targets.paths if item.targets is not None else ():
+            if target.suffix.lower() != ".zarr":
+                raise OptionError(f"expected OUT.zarr for a cluster, got {target}")
+
+
+def cluster_blocks(client: Any, device: str) -> BlockRun:
+    """What runs the blocks of a store on the workers of a cluster."""
+
+    def run(
+        image: LazyImage,
+        model: Model,
+        target: Path,
+        options: UpscaleOptions,
+        overwrite: bool,
+        check: Check,
+        source: str,
+    ) -> Generator[StoreProgress, None, StoreResult]:
+        from napari_cfsr.core.cluster import iter_upscale_on_cluster
+
+        about: dict[str, Any] = {"device": device, "source": source, "overwrite": overwrite}
+        return (
+            yield from iter_upscale_on_cluster(
+                image, model, target, client, options, check, **about
+            )
+        )
+
+    return run
