@@ -30,7 +30,7 @@ from napari_cfsr.core.model_files import ModelFiles, find_model
 from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.weights import WeightsFile
 from napari_cfsr.core.zarr_run import StoreProgress
-from napari_cfsr.core.zarr_store import store_status
+from napari_cfsr.core.zarr_store import JOURNAL, store_status
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.fakes import BoxModel
 
@@ -260,8 +260,14 @@ def test_killed_between_two_files(batch: Batch) -> None:
     assert content(batch.out)["a_x2_baseline.png"] == before["a_x2_baseline.png"]
 
 
-def test_killed_before_a_result_is_entered(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_before_a_result_is_entered(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
     pictures(batch.inputs[0])
+    if overwrite:
+        assert batch.states() == "ddd"
+    old = content(batch.out)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -269,11 +275,12 @@ def test_killed_before_a_result_is_entered(batch: Batch, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            batch()
-    before = content(batch.out)
-    assert list(before) == ["a_x2_baseline.png"]
-    assert batch.states() == "sdd"
-    assert content(batch.out)["a_x2_baseline.png"] == before["a_x2_baseline.png"]
+            batch(overwrite)
+    new = content(batch.out)
+    made = {name for name in new if new[name] != old.get(name)}
+    assert made == {"a_x2_baseline.png"}
+    assert batch.states() == ("sss" if overwrite else "sdd")
+    assert content(batch.out)["a_x2_baseline.png"] == new["a_x2_baseline.png"]
 
 
 def test_killed_between_two_results_of_a_file(
@@ -325,6 +332,27 @@ def test_killed_while_replacing_leaves_the_old_result(
     assert (batch.out / "a_x2_baseline.png").read_bytes() == b"precious"
 
 
+def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_cfsr.core import file_run
+
+    pictures(batch.inputs[0])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_run, "write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch()
+    target = batch.out / "a_x2_baseline.png"
+    target.write_bytes(b"precious")
+    os.utime(target, ns=(10**18, 10**18))  # copied with its time
+    assert batch.states() == "fdd"
+    assert target.read_bytes() == b"precious"
+
+
 def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
     pictures(batch.inputs[0])
     calls = []
@@ -354,8 +382,12 @@ def test_an_input_that_changes_while_it_is_read(
         picture(batch.inputs[0] / "a.png", 77)
         return predict(*arguments)
 
-    monkeypatch.setattr(batch.model, "predict", changed)
-    assert batch.states() == "ddd"
+    before = (batch.inputs[0] / "a.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.model, "predict", changed)
+        assert batch.states() == "ddd"
+    assert batch.states() == "fss"
+    (batch.inputs[0] / "a.png").write_bytes(before)
     assert batch.states() == "fss"
 
 
@@ -549,6 +581,8 @@ def test_an_interrupted_store_is_gone_on_with(
         patch.setattr(batch.model, "predict", cancelled)
         assert batch.states() == "w"
     assert store_status(target) == "partial"
+    with (target / JOURNAL).open("a") as journal:  # it has grown since it was begun
+        journal.write("0 0")
     assert batch.states(tile=16) == "f"
     assert "was begun with tile = None, now it is 16" in batch.steps[-1].text
     assert batch.states() == "d"

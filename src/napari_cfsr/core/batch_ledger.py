@@ -46,6 +46,7 @@ class Ledger:
         self._entries: dict[str, dict[str, Any]] = {}
         self._own: set[str] = set()  # entries that were made here
         self._requests: dict[str, Mapping[str, Any]] = {}
+        self._texts: dict[str, str] = {}  # of entries as they are written: thousands take long
         self._seen: Trace | None = None
         self._read()
 
@@ -66,6 +67,7 @@ class Ledger:
             return
         own = {name: self._entries[name] for name in self._own}
         self._entries = {**content["outputs"], **own}
+        self._texts.clear()
         self._requests = {**content["requests"], **self._requests}
 
     def made(
@@ -106,6 +108,7 @@ class Ledger:
         self._requests[key] = request
         for target in targets:
             self._own.add(target.name)
+            self._texts.pop(target.name, None)
             self._entries[target.name] = {
                 "input": dict(identity),
                 "request": key,
@@ -122,19 +125,21 @@ class Ledger:
             entry = self._entries[target.name]
             unchanged = all(entry["input"].get(k) == v for k, v in now.items())
             entry["output" if unchanged else "before"] = trace(target)
+            self._texts.pop(target.name, None)
         self._write()
 
     def _write(self) -> None:
         """Write it, with what another run in this folder entered meanwhile."""
         if not self.fault and trace(self.path) != self._seen:
             self._read()
+        for name, entry in self._entries.items():
+            if name not in self._texts:
+                self._texts[name] = f"{json.dumps(name)}: {json.dumps(entry)}"
         used = {entry["request"] for entry in self._entries.values()}
-        content = {
-            "format": FORMAT,
-            "requests": {k: v for k, v in self._requests.items() if k in used},
-            "outputs": self._entries,
-        }
-        write_whole(self.path, (json.dumps(content) + "\n").encode(), overwrite=True)
+        requests = json.dumps({k: v for k, v in self._requests.items() if k in used})
+        outputs = ",\n".join(self._texts[name] for name in self._entries)
+        text = f'{{"format": {FORMAT}, "requests": {requests}, "outputs": {{\n{outputs}\n}}}}\n'
+        write_whole(self.path, text.encode(), overwrite=True)
         self._seen, self.fault = trace(self.path), ""
 
 
