@@ -250,7 +250,7 @@ def test_scale_without_bundled_weights_is_disabled_with_the_reason(opened, nothi
 def test_ready_refiners_are_offered_by_what_they_are_for(opened, qtbot) -> None:
     viewer, widget = opened(photo(32, 32), name="photo")
     widget.form.scale.value = 2
-    titles = dict(widget.form._refiners(None))
+    titles = dict(widget.form.refiner_choice._names(None))
     name = titles["Fluorescence at low light, 25 to 100 photons where it is brightest"]
     assert name == "fluorescence_low_light_official_x2"
     widget.form.refiner.value = name
@@ -271,7 +271,7 @@ def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     assert not widget.form.delta.enabled
     assert not widget.form.difference.enabled
     widget.form.scale.value = 3
-    assert any("three: for tests" in str(c) for c in widget.form._refiners(None))
+    assert any("three: for tests" in str(c) for c in widget.form.refiner_choice._names(None))
     widget.form.refiner.value = "three"
     assert widget.form.delta.enabled
     widget.form.scale.value = 4  # the refiner belongs to another backbone
