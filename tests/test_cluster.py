@@ -337,3 +337,11 @@ def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> 
     bundled = weights.bundled_path(2)
     assert bundled is not None
     assert find_by_hash(hashed_file(bundled, weights.sha256_of(bundled))) == bundled
+
+
+def test_the_environment_of_this_process_stays_what_it_was() -> None:
+    before = dict(os.environ)
+    with local_workers(1):
+        pass
+    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    assert after == {k: v for k, v in before.items() if k != "PYTEST_CURRENT_TEST"}

@@ -178,7 +178,9 @@ def test_settings_are_kept(opened, qtbot, folder) -> None:
     widget.form.quality.value = "self-ensemble (8 times slower)"
     press(qtbot, widget)
     viewer.window.remove_dock_widget(widget)
+    model = widget._model
     widget.deleteLater()
+    qtbot.waitUntil(lambda: model.pid is None)
     _, again = viewer.window.add_plugin_dock_widget("napari-cfsr", "Batch")
     assert again.form.scale.value == 2
     assert again.form.quality.value == "self-ensemble (8 times slower)"

@@ -93,6 +93,16 @@ def local_workers(count: int) -> Iterator[Any]:
     threads = str(max(1, CPU_COUNT // count))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     env = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    before = dict(os.environ)
+    try:
+        yield from _started(distributed, count, env)
+    finally:  # starting a worker puts its variables, one thread among them, into this process's
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _started(distributed: Any, count: int, env: dict[str, str]) -> Iterator[Any]:
     cluster = distributed.LocalCluster(
         n_workers=count,
         threads_per_worker=1,
