@@ -61,7 +61,7 @@ class StoreLayers(QObject):
         there = self._there()
         self._end()
         if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
-            spec = difference_layer(image, begun.growth, begun.scale)
+            spec = difference_layer(image, begun.growth, begun.scale, outcome.limits)
             there["difference"] = add_layer(self._viewer, spec)
         path = str(outcome.done.path)
         record = provenance(outcome.done.result, image.name, image.expression, path)
