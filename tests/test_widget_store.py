@@ -21,7 +21,7 @@ from napari_cfsr.widgets.store_layers import GROWING
 from napari_cfsr.widgets.upscale import UpscaleWidget
 
 from .fakes import BoxModel
-from .test_widget_upscale import make_refiner, photo
+from .test_widget_upscale import leftovers, make_refiner, photo
 
 Opened = tuple["object", UpscaleWidget]
 
@@ -205,6 +205,28 @@ def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks) -> None:
     assert np.asarray(layer._slice.image.raw).min() > 0
     assert layer.thumbnail[..., :3].max() > 90
     assert (viewer.scene.camera.center, viewer.scene.camera.zoom) == camera
+
+
+@pytest.mark.parametrize("closed", ["dock", "window", "viewer"])
+def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
+    opened, qtbot, tmp_path, small_blocks, closed
+) -> None:
+    viewer, widget = opened(photo(200, 600), name="photo")
+    widget.form.tile.value = 64
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
+    if closed == "dock":
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    elif closed == "window":
+        viewer.window.close()
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
+    qtbot.wait(100)
+    if closed == "dock":
+        assert [layer.name for layer in viewer.layers] == ["photo"]
+    assert store_status(tmp_path / "photo_x4.zarr") == "partial"
 
 
 def test_a_full_disk_is_said_and_the_form_works_again(

@@ -68,6 +68,7 @@ class UpscaleWidget(RunWidget):
         self._pending: list[LayerSpec] = []
         self._adding = False
         self._growing = StoreLayers(napari_viewer, self)
+        self._ending.close.append(self._growing.leaver())
         self._store: Path | None = None  # that the run under way writes
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
