@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable
 
+import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from napari_cfsr.core.zarr_store import store_status
 from napari_cfsr.widgets.output_choice import WHERE
 from napari_cfsr.widgets.store_layers import GROWING
 from napari_cfsr.widgets.upscale import UpscaleWidget
+from napari_cfsr.widgets.upscale_form import REGIONS
 
 from .fakes import BoxModel
 from .test_widget_upscale import leftovers, make_refiner, photo
@@ -138,6 +140,31 @@ def test_disk_is_chosen_where_memory_is_short_and_the_reason_is_shown(
     assert note.text() == ""
     press(qtbot, widget)
     assert isinstance(results(viewer)[1].data, np.ndarray)
+
+
+def test_labels_on_disk_are_not_read_to_fill_in_the_form(opened, qtbot) -> None:
+    _, widget = opened(photo(40, 50), name="photo")
+    read = []
+
+    def block(values: np.ndarray) -> np.ndarray:
+        read.append(values.shape)
+        return values
+
+    lazy = da.ones((40, 50), dtype=np.int32, chunks=20)
+    lazy = lazy.map_blocks(block, dtype=np.int32, meta=np.zeros((0, 0), np.int32))
+    viewer = widget._viewer
+    viewer.add_labels(lazy, name="lazy")
+    viewer.add_labels(np.ones((40, 50), np.int32), name="quick")
+    widget.form.region.value = REGIONS[2]
+    widget.form.box_layer.value = "quick"
+    note = widget.form.output_choice.note
+    assert note.text().startswith("96 kB (uncompressed) to ")
+    read.clear()
+    widget.form.box_layer.value = "lazy"
+    widget.form.scale.value = 2
+    assert (note.text(), read) == ("", [])
+    assert "written to" in press(qtbot, widget)
+    assert len(read) == 6
 
 
 def test_the_store_lies_beside_the_file_of_the_layer(opened, qtbot, tmp_path) -> None:
