@@ -560,10 +560,14 @@ def test_an_image_is_not_written_over_itself(tmp_path) -> None:
     pixels = values(np.dtype("uint8"), (30, 30), 0)
     path = tmp_path / "a.zarr"
     upscale_to_zarr(pixels, BoxModel(2), path)
-    own = open_image(path)
-    with pytest.raises(OptionError, match="another store than the image's own"):
-        upscale_to_zarr(own.pixels, BoxModel(2), path, overwrite=True)
-    assert open_image(path).pixels.shape == (60, 60)
+    own = open_image(path).pixels
+    before = np.asarray(own)
+    lazy = da.from_zarr(str(path / "0"))
+    held = da.from_array(own, chunks=10, inline_array=True)
+    for image in (own, lazy, lazy[2:] + 1, da.asarray(own), held, held.rechunk(7)):
+        with pytest.raises(OptionError, match="another store than the image's own"):
+            upscale_to_zarr(image, BoxModel(2), path, overwrite=True)
+        assert_array_equal(np.asarray(open_image(path).pixels), before)
 
 
 def test_faults_are_told_before_anything_is_written(tmp_path) -> None:

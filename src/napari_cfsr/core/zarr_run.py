@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr import Array as ZarrArray
-from zarr.storage import LocalStore
 
 from napari_cfsr.core.axes import ArrayLike
 from napari_cfsr.core.blocks import BlockPlan, plan_blocks, run_block
@@ -34,6 +32,7 @@ from napari_cfsr.core.zarr_store import (
     our_mark,
     remove_store,
     store_status,
+    stores_read,
     writing,
 )
 from napari_cfsr.errors import OptionError, StoreExistsError
@@ -222,8 +221,8 @@ class StoreRun:
     def _status(self, overwrite: bool) -> str:
         """What is at the path, if it may be written to: `partial` is what to go on with."""
         status = store_status(self.path)
-        if isinstance(self.image, ZarrArray) and isinstance(self.image.store, LocalStore):
-            here, there = self.path.resolve(), self.image.store.root.resolve()
+        here = self.path.resolve()
+        for there in (root.resolve() for root in stores_read(self.image)):
             if here in (there, *there.parents):
                 raise OptionError(f"expected another store than the image's own, got {self.path}")
         if status in ("complete", "other") and not overwrite:
