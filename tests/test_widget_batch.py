@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, upscale
 from napari_cfsr.batch_run import list_inputs
+from napari_cfsr.core.batch import BatchRecord, BatchStep
 from napari_cfsr.widgets.batch import BatchWidget
+from napari_cfsr.widgets.batch_table import BatchTable
 
 from .test_widget_upscale import leftovers, make_refiner, photo
 
@@ -237,3 +240,22 @@ def test_the_window_does_not_wait_for_a_folder(opened, qtbot, folder, monkeypatc
     qtbot.waitUntil(lambda: widget.controls.start_button.isEnabled())
     qtbot.waitUntil(lambda: not leftovers())
     assert [name for name, _ in rows(widget)] == ["cell 1.png", "cell 2.png", "cell 3.png"]
+
+
+def test_a_table_of_thousands_of_images_is_shown_at_once(qtbot) -> None:
+    table = BatchTable()
+    qtbot.addWidget(table)
+    table.show()
+    paths = [Path(f"/images/{i}.png") for i in range(3000)]
+    table.show_paths(paths)
+    qtbot.wait(50)
+    began = time.perf_counter()
+    table.show_records([BatchRecord(path, "waiting", message="not finished") for path in paths])
+    assert time.perf_counter() - began < 1  # it took 20 s
+    assert table.item(2999, 1).text() == "waiting"
+    steps = [BatchStep(i, path, "running", 0.5, text="on") for i, path in enumerate(paths[:100])]
+    began = time.perf_counter()
+    for step in steps:
+        table.show_step(step)
+        QApplication.processEvents()
+    assert time.perf_counter() - began < 1
