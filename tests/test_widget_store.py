@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import open_image, upscale_to_zarr
 from napari_cfsr.core import zarr_store
+from napari_cfsr.core.file_targets import find_targets
 from napari_cfsr.core.zarr_store import store_status
 from napari_cfsr.widgets.output_choice import WHERE
 from napari_cfsr.widgets.store_layers import GROWING
@@ -177,6 +178,19 @@ def test_the_store_lies_beside_the_file_of_the_layer(opened, qtbot, tmp_path) ->
     viewer.open(tmp_path / "images" / "cells.png", plugin="napari")
     press(qtbot, widget)
     assert store_status(tmp_path / "images" / "cells_x4.zarr") == "complete"
+
+
+def test_an_image_of_a_store_is_not_written_into_that_store(opened, qtbot, tmp_path) -> None:
+    upscale_to_zarr(photo(20, 30), BoxModel(2, refiner=True), tmp_path / "two.zarr", "YXC")
+    viewer, widget = opened(photo(40, 40))
+    widget.form.folder.line_edit.value = ""
+    viewer.open(tmp_path / "two.zarr" / "delta", plugin="napari-cfsr")
+    press(qtbot, widget)
+    assert store_status(tmp_path / "delta delta_x4.zarr") == "complete"
+    names = {path.name for path in (tmp_path / "two.zarr").iterdir()}
+    assert names == {"zarr.json", "baseline", "delta", "difference"}
+    targets = find_targets(tmp_path / "two.zarr" / "delta", None, ("baseline",), 4, single=True)
+    assert targets.paths == (tmp_path / "delta_x4_baseline.zarr",)
 
 
 def test_a_store_that_is_there_is_not_touched(opened, qtbot, tmp_path) -> None:
