@@ -560,10 +560,38 @@ def test_an_image_is_not_written_over_itself(tmp_path) -> None:
     pixels = values(np.dtype("uint8"), (30, 30), 0)
     path = tmp_path / "a.zarr"
     upscale_to_zarr(pixels, BoxModel(2), path)
-    own = open_image(path)
-    with pytest.raises(OptionError, match="another store than the image's own"):
-        upscale_to_zarr(own.pixels, BoxModel(2), path, overwrite=True)
-    assert open_image(path).pixels.shape == (60, 60)
+    own = open_image(path).pixels
+    before = np.asarray(own)
+    lazy = da.from_zarr(str(path / "0"))
+    held = da.from_array(own, chunks=10, inline_array=True)
+    for image in (own, lazy, lazy[2:] + 1, da.asarray(own), held, held.rechunk(7)):
+        with pytest.raises(OptionError, match="another store than the image's own"):
+            upscale_to_zarr(image, BoxModel(2), path, overwrite=True)
+        assert_array_equal(np.asarray(open_image(path).pixels), before)
+
+
+@pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
+def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, meanwhile) -> None:
+    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    image, path = values(np.dtype("uint8"), (128, 128), 0), tmp_path / "a.zarr"
+    options = UpscaleOptions("YX", tile=64, halo=4)
+    late = iter_upscale_to_zarr(image, BoxModel(2), path, options)
+    for _ in range(2):
+        next(late)
+    if meanwhile == "replaced":
+        other = iter_upscale_to_zarr(image[::-1], BoxModel(2), path, options, overwrite=True)
+        while next(other).fraction < 0.7:
+            pass
+    else:
+        shutil.rmtree(path)
+    with pytest.raises(FileFormatError, match="removed, replaced or finished by another run"):
+        list(late)
+    if meanwhile == "removed":
+        assert not path.exists()
+        return
+    list(other)
+    written = np.asarray(open_image(path).pixels)
+    assert_array_equal(written, upscale(image[::-1], BoxModel(2), "YX", tile=64, halo=4).baseline)
 
 
 def test_faults_are_told_before_anything_is_written(tmp_path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,14 @@ import psutil
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, upscale
+from napari_cfsr.batch_run import list_inputs
+from napari_cfsr.core.batch import BatchRecord, BatchStep
 from napari_cfsr.widgets.batch import BatchWidget
+from napari_cfsr.widgets.batch_table import BatchTable
 
 from .test_widget_upscale import leftovers, make_refiner, photo
 
@@ -33,7 +40,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def opened(make_napari_viewer, official) -> Callable[..., Opened]:
+def opened(make_napari_viewer, official, qtbot) -> Callable[..., Opened]:
     def open_with(folder: Path | None = None, results: Path | None = None) -> Opened:
         viewer = make_napari_viewer()
         _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Batch")
@@ -41,6 +48,7 @@ def opened(make_napari_viewer, official) -> Callable[..., Opened]:
         widget.form.refiner.value = "none"
         if folder is not None:
             widget.form.images.value = folder
+            qtbot.waitUntil(lambda: not widget._looking)
         if results is not None:
             widget.form.results.line_edit.value = str(results)
         return viewer, widget
@@ -145,19 +153,19 @@ def test_the_summary_is_saved_as_csv_and_json(opened, qtbot, folder, tmp_path) -
     assert "expected a summary ending in .csv or .json" in widget.controls.status.text()
 
 
-def test_why_nothing_can_start_is_said(opened, folder, tmp_path) -> None:
+def test_why_nothing_can_start_is_said(opened, qtbot, folder, tmp_path) -> None:
     _, widget = opened()
     assert widget.controls.reason.text() == "Choose a folder with images."
     (tmp_path / "empty").mkdir()
     widget.form.images.value = tmp_path / "empty"
-    assert "expected images in this folder, got none" in widget.controls.reason.text()
+    qtbot.waitUntil(lambda: "images in this folder, got none" in widget.controls.reason.text())
     assert not widget.controls.start_button.isEnabled()
     widget.form.images.line_edit.value = str(tmp_path / "nowhere")
     widget.form.images.changed.emit(tmp_path / "nowhere")
     assert widget.controls.reason.text() == f"There is no folder {tmp_path / 'nowhere'}."
     assert not widget.controls.start_button.isEnabled()
     widget.form.images.value = folder
-    assert widget.controls.start_button.isEnabled()
+    qtbot.waitUntil(lambda: widget.controls.start_button.isEnabled())
     widget.form.baseline.value = False
     assert widget.controls.start_button.isEnabled()  # the only output there is
     assert widget.form.baseline.value
@@ -198,3 +206,56 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot, tmp_
     viewer.close()
     qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["large.png"]
+
+
+def test_a_folder_that_was_empty_is_looked_at_again(opened, qtbot, tmp_path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    _, widget = opened(folder)
+    assert not widget.controls.start_button.isEnabled()
+    assert "expected images in this folder" in widget.controls.reason.text()
+    Image.fromarray(photo(40, 50)).save(folder / "late.png")
+    QApplication.sendEvent(widget, QEvent(QEvent.Type.WindowActivate))  # back from the file manager
+    qtbot.waitUntil(lambda: rows(widget) == [("late.png", "")])
+    assert press(qtbot, widget).startswith("1 upscaled in ")
+
+
+def test_the_window_does_not_wait_for_a_folder(opened, qtbot, folder, monkeypatch) -> None:
+    go_on = threading.Event()
+
+    def slow(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
+        assert go_on.wait(10)
+        return list_inputs(inputs)
+
+    _, widget = opened()
+    monkeypatch.setattr("napari_cfsr.widgets.batch.list_inputs", slow)
+    (other := folder.parent / "other").mkdir()
+    widget.form.images.value = folder
+    assert widget.controls.reason.text() == f"Looking into {folder}"
+    assert not widget.controls.start_button.isEnabled()
+    widget.form.images.value = other
+    assert rows(widget) == []
+    widget.form.images.value = folder
+    go_on.set()
+    qtbot.waitUntil(lambda: widget.controls.start_button.isEnabled())
+    qtbot.waitUntil(lambda: not leftovers())
+    assert [name for name, _ in rows(widget)] == ["cell 1.png", "cell 2.png", "cell 3.png"]
+
+
+def test_a_table_of_thousands_of_images_is_shown_at_once(qtbot) -> None:
+    table = BatchTable()
+    qtbot.addWidget(table)
+    table.show()
+    paths = [Path(f"/images/{i}.png") for i in range(3000)]
+    table.show_paths(paths)
+    qtbot.wait(50)
+    began = time.perf_counter()
+    table.show_records([BatchRecord(path, "waiting", message="not finished") for path in paths])
+    assert time.perf_counter() - began < 1  # it took 20 s
+    assert table.item(2999, 1).text() == "waiting"
+    steps = [BatchStep(i, path, "running", 0.5, text="on") for i, path in enumerate(paths[:100])]
+    began = time.perf_counter()
+    for step in steps:
+        table.show_step(step)
+        QApplication.processEvents()
+    assert time.perf_counter() - began < 1

@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable
 
+import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -15,13 +16,15 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import open_image, upscale_to_zarr
 from napari_cfsr.core import zarr_store
+from napari_cfsr.core.file_targets import find_targets
 from napari_cfsr.core.zarr_store import store_status
 from napari_cfsr.widgets.output_choice import WHERE
 from napari_cfsr.widgets.store_layers import GROWING
 from napari_cfsr.widgets.upscale import UpscaleWidget
+from napari_cfsr.widgets.upscale_form import REGIONS
 
 from .fakes import BoxModel
-from .test_widget_upscale import make_refiner, photo
+from .test_widget_upscale import leftovers, make_refiner, photo
 
 Opened = tuple["object", UpscaleWidget]
 
@@ -140,6 +143,31 @@ def test_disk_is_chosen_where_memory_is_short_and_the_reason_is_shown(
     assert isinstance(results(viewer)[1].data, np.ndarray)
 
 
+def test_labels_on_disk_are_not_read_to_fill_in_the_form(opened, qtbot) -> None:
+    _, widget = opened(photo(40, 50), name="photo")
+    read = []
+
+    def block(values: np.ndarray) -> np.ndarray:
+        read.append(values.shape)
+        return values
+
+    lazy = da.ones((40, 50), dtype=np.int32, chunks=20)
+    lazy = lazy.map_blocks(block, dtype=np.int32, meta=np.zeros((0, 0), np.int32))
+    viewer = widget._viewer
+    viewer.add_labels(lazy, name="lazy")
+    viewer.add_labels(np.ones((40, 50), np.int32), name="quick")
+    widget.form.region.value = REGIONS[2]
+    widget.form.box_layer.value = "quick"
+    note = widget.form.output_choice.note
+    assert note.text().startswith("96 kB (uncompressed) to ")
+    read.clear()
+    widget.form.box_layer.value = "lazy"
+    widget.form.scale.value = 2
+    assert (note.text(), read) == ("", [])
+    assert "written to" in press(qtbot, widget)
+    assert len(read) == 6
+
+
 def test_the_store_lies_beside_the_file_of_the_layer(opened, qtbot, tmp_path) -> None:
     from PIL import Image as Pillow
 
@@ -150,6 +178,19 @@ def test_the_store_lies_beside_the_file_of_the_layer(opened, qtbot, tmp_path) ->
     viewer.open(tmp_path / "images" / "cells.png", plugin="napari")
     press(qtbot, widget)
     assert store_status(tmp_path / "images" / "cells_x4.zarr") == "complete"
+
+
+def test_an_image_of_a_store_is_not_written_into_that_store(opened, qtbot, tmp_path) -> None:
+    upscale_to_zarr(photo(20, 30), BoxModel(2, refiner=True), tmp_path / "two.zarr", "YXC")
+    viewer, widget = opened(photo(40, 40))
+    widget.form.folder.line_edit.value = ""
+    viewer.open(tmp_path / "two.zarr" / "delta", plugin="napari-cfsr")
+    press(qtbot, widget)
+    assert store_status(tmp_path / "delta delta_x4.zarr") == "complete"
+    names = {path.name for path in (tmp_path / "two.zarr").iterdir()}
+    assert names == {"zarr.json", "baseline", "delta", "difference"}
+    targets = find_targets(tmp_path / "two.zarr" / "delta", None, ("baseline",), 4, single=True)
+    assert targets.paths == (tmp_path / "delta_x4_baseline.zarr",)
 
 
 def test_a_store_that_is_there_is_not_touched(opened, qtbot, tmp_path) -> None:
@@ -205,6 +246,28 @@ def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks) -> None:
     assert np.asarray(layer._slice.image.raw).min() > 0
     assert layer.thumbnail[..., :3].max() > 90
     assert (viewer.scene.camera.center, viewer.scene.camera.zoom) == camera
+
+
+@pytest.mark.parametrize("closed", ["dock", "window", "viewer"])
+def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
+    opened, qtbot, tmp_path, small_blocks, closed
+) -> None:
+    viewer, widget = opened(photo(200, 600), name="photo")
+    widget.form.tile.value = 64
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
+    if closed == "dock":
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    elif closed == "window":
+        viewer.window.close()
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
+    qtbot.wait(100)
+    if closed == "dock":
+        assert [layer.name for layer in viewer.layers] == ["photo"]
+    assert store_status(tmp_path / "photo_x4.zarr") == "partial"
 
 
 def test_a_full_disk_is_said_and_the_form_works_again(

@@ -16,7 +16,7 @@ from napari_cfsr.core.pixel_space import pixel_space
 from napari_cfsr.core.zarr_growth import Growth
 from napari_cfsr.core.zarr_layout import Unit
 from napari_cfsr.core.zarr_run import StoreRun
-from napari_cfsr.core.zarr_view import LevelView
+from napari_cfsr.core.zarr_view import LevelView, level_range
 from napari_cfsr.errors import CancelledError
 
 from .fakes import BoxModel
@@ -70,6 +70,29 @@ def test_an_index_beyond_the_end_is_an_error() -> None:
     for key in (3, (0, -5), (0, 0, 0)):
         with pytest.raises(IndexError, match="expected"):
             view[key]
+
+
+@pytest.mark.parametrize(("axes", "order"), [("TYX", (0, 1, 2)), ("YXT", (2, 0, 1))])
+def test_the_range_of_a_stack_is_found_without_reading_all_of_it(axes, order, monkeypatch) -> None:
+    stored = np.zeros((50, 8, 16), np.float32)  # planes first, as in a store
+    stored[0, 0, 0], stored[0, 0, 1], stored[-1, 7, 15] = np.nan, -2, 3
+    read = []
+
+    class Counted:
+        shape, dtype = stored.shape, stored.dtype
+
+        def __getitem__(self, where):
+            read.append(stored[where].shape)
+            return stored[where]
+
+    view = LevelView(Counted(), order)
+    assert level_range(view, axes) == (-2, 3)
+    assert len(read) == 50
+    monkeypatch.setattr("napari_cfsr.core.zarr_view.RANGE_PIXELS", 4 * 8 * 16)
+    read.clear()
+    assert level_range(view, axes) == (-2, 3)
+    assert read == [(1, 8, 16)] * 4
+    assert level_range(LevelView(np.full((2, 3), np.nan), (0, 1)), "YX") == (0, 0)
 
 
 # growing

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 LayerTuple = tuple[Any, dict[str, Any], str]
 Reader = Callable[[Any], list[LayerTuple]]
 
@@ -57,8 +55,8 @@ def read_store(path: str) -> list[LayerTuple]:
 def _layer(path: Path, stem: str) -> LayerTuple:
     from napari_cfsr.core.ome_zarr import open_ome_zarr
     from napari_cfsr.core.zarr_store import our_mark
-    from napari_cfsr.core.zarr_view import viewed
-    from napari_cfsr.layers import extremes, signed_look
+    from napari_cfsr.core.zarr_view import level_range, viewed
+    from napari_cfsr.layers import signed_look
 
     image = open_ome_zarr(path)
     mark = our_mark(path) or {}
@@ -78,5 +76,5 @@ def _layer(path: Path, stem: str) -> LayerTuple:
     if "record" in mark:
         arguments["metadata"] = {"napari_cfsr": {**mark["record"], "output": output}}
     if output == "difference":
-        arguments |= signed_look(extremes(np.asarray(levels[-1])))
+        arguments |= signed_look(level_range(levels[-1], axes))
     return (levels if len(levels) > 1 else levels[0], arguments, "image")

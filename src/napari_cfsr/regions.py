@@ -15,6 +15,8 @@ from napari_cfsr.layers import Region, data_to_world, layer_axes, layer_shape, l
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+QUICK_PIXELS = 2**24  # labels that are looked through while somebody fills in a form
+
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]  # low and high corner of a box
 
 
@@ -89,6 +91,14 @@ def box_region(layer: Image, selection: Layer) -> Region:
         for i in range(layer.ndim)
     ]
     return _clipped(layer, bounds, f"the box in '{selection.name}'")
+
+
+def box_is_quick(selection: Layer) -> bool:
+    """Whether the box of a layer is found at once: no large stack of labels has to be read."""
+    if not isinstance(selection, Labels):
+        return True
+    data = level_zero(selection)
+    return isinstance(data, np.ndarray) and data.size <= QUICK_PIXELS
 
 
 def _shape_bounds(layer: Shapes) -> Bounds:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from napari_cfsr.core.zarr_growth import Growth
 from napari_cfsr.core.zarr_view import LevelView
 from napari_cfsr.layers import (
     ImageInput,
     LayerSpec,
     difference_look,
-    extremes,
     output_placement,
 )
 
@@ -33,10 +30,11 @@ def growing_layers(
     }
 
 
-def difference_layer(source: ImageInput, growth: Growth, scale: int) -> LayerSpec:
-    """The layer of the difference of a finished store; its range is that of the smallest level."""
+def difference_layer(
+    source: ImageInput, growth: Growth, scale: int, limits: tuple[float, float]
+) -> LayerSpec:
+    """The layer of the difference of a finished store, whose range is `limits`."""
     levels = views(growth, "difference", luma=source.rgb)
-    limits = extremes(np.asarray(levels[-1]))
     shown = replace(source, look=difference_look(source, limits), axes=source.axes.replace("S", ""))
     return _spec(shown, levels, f"{source.name} x{scale} difference", scale)
 

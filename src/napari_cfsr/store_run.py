@@ -77,10 +77,19 @@ class StoreStep:
 
 @dataclass(frozen=True, eq=False)
 class StoreOutcome:
-    """A finished store."""
+    """A finished store.
+
+    Attributes
+    ----------
+    begun : StoreBegun
+    done : StoreResult
+    limits : (float, float)
+        The range of the difference, at the smallest level; zeros if there is none.
+    """
 
     begun: StoreBegun
     done: StoreResult
+    limits: tuple[float, float]
 
 
 def store_path(folder: Path, name: str, scale: int) -> Path:
@@ -148,7 +157,17 @@ def upscale_to_store(
         growth.finish()
     finally:
         model.rest()
-    return StoreOutcome(begun, done)
+    return StoreOutcome(begun, done, _difference_range(request.image, growth))
+
+
+def _difference_range(image: ImageInput, growth: Growth) -> tuple[float, float]:
+    """The range in which a difference is shown; found here, so that the window need not wait."""
+    from napari_cfsr.core.zarr_view import LevelView, level_range
+
+    if "difference" not in growth.store.kinds:
+        return 0.0, 0.0
+    smallest = LevelView(growth.levels("difference")[-1], growth.layout.order, luma=image.rgb)
+    return level_range(smallest, image.axes.replace("S", ""))
 
 
 def _step(progress: StoreProgress, path: Path) -> StoreStep:

@@ -90,6 +90,13 @@ def is_store(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in STORE_FILES)
 
 
+def outside_stores(folder: Path) -> Path:
+    """The folder, or the first one above that is no part of a zarr store."""
+    while is_store(folder) and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
 def image_files(path: Path) -> list[Path]:
     """The file or store itself, or the images in a folder, in order of name, without results."""
     if not path.is_dir() or is_store(path):
@@ -154,7 +161,7 @@ def _store(
     if not is_store(path):
         return None
     kind = f"_{outputs[0]}" if len(outputs) == 1 else ""  # several are groups of one store
-    return (output or path.parent) / f"{path.stem}_x{scale}{kind}{STORE}"
+    return (output or outside_stores(path.parent)) / f"{path.stem}_x{scale}{kind}{STORE}"
 
 
 def _files(

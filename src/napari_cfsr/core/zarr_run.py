@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr import Array as ZarrArray
-from zarr.storage import LocalStore
 
 from napari_cfsr.core.axes import ArrayLike
 from napari_cfsr.core.blocks import BlockPlan, plan_blocks, run_block
@@ -34,9 +32,10 @@ from napari_cfsr.core.zarr_store import (
     our_mark,
     remove_store,
     store_status,
+    stores_read,
     writing,
 )
-from napari_cfsr.errors import OptionError, StoreExistsError
+from napari_cfsr.errors import FileFormatError, OptionError, StoreExistsError
 
 Array = NDArray[Any]
 
@@ -217,13 +216,14 @@ class StoreRun:
                 if status != "absent":
                     remove_store(self.path)
                 self._begin(plan, mapping, request)
+        self.mark = our_mark(self.path)
         self.earlier = self._pixels_done()
 
     def _status(self, overwrite: bool) -> str:
         """What is at the path, if it may be written to: `partial` is what to go on with."""
         status = store_status(self.path)
-        if isinstance(self.image, ZarrArray) and isinstance(self.image.store, LocalStore):
-            here, there = self.path.resolve(), self.image.store.root.resolve()
+        here = self.path.resolve()
+        for there in (root.resolve() for root in stores_read(self.image)):
             if here in (there, *there.parents):
                 raise OptionError(f"expected another store than the image's own, got {self.path}")
         if status in ("complete", "other") and not overwrite:
@@ -285,17 +285,27 @@ class StoreRun:
                 continue
             if unit.level == 0:
                 outputs = yield from self._outputs(unit)
+                self._check_store()
                 with writing(self.path, self._kept()):
                     self.store.write_block(unit, outputs)
                 if self.watch is not None:
                     self.watch(unit, outputs)
                 del outputs
             else:
+                self._check_store()
                 with writing(self.path, self._kept()):
                     self.store.write_level(unit)
             self.enter(unit)
             if unit.level == 0:
                 yield self.progress()
+
+    def _check_store(self) -> None:
+        """Raise an error unless the store is still that of this run."""
+        if our_mark(self.path) != self.mark:
+            raise FileFormatError(
+                f"{self.path}: expected the store that this run began, it was removed, replaced "
+                "or finished by another run: repeat the call, with no other run into this store"
+            )
 
     def start(self) -> StoreProgress:
         """Begin to count."""
@@ -339,6 +349,7 @@ class StoreRun:
 
     def finish(self) -> StoreResult:
         """Make it an image, and say what was done."""
+        self._check_store()
         done = self.result()
         record = provenance(done.result, self.source, "image", "OUT.zarr")
         del record["seconds"]  # of this run only, where there were several

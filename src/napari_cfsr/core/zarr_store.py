@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from dask.base import is_dask_collection
 from numpy.typing import NDArray
+from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
 from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore
@@ -67,6 +69,20 @@ def our_mark(path: Path) -> Mapping[str, Any] | None:
         return None
     mark = group.attrs.get(KEY)
     return mark if isinstance(mark, Mapping) else None
+
+
+def stores_read(image: Any) -> list[Path]:
+    """The stores on disk that the pixels of a zarr array, or of a dask array of them, are in."""
+    found = [image]
+    if is_dask_collection(image):
+        for layer in image.__dask_graph__().layers.values():
+            # dask keeps what it reads from by itself, or beside what it does with it
+            found += list(layer.values()) if len(layer) == 1 else []
+            found += [held for held, _ in getattr(layer, "indices", ())]
+    stores = [array.store for array in found if isinstance(array, ZarrArray)]
+    # those of the network have a path, too, but no absolute one
+    paths = [Path(str(getattr(s, "root", "") or getattr(s, "path", ""))) for s in stores]
+    return [path for path in paths if path.is_absolute()]
 
 
 def half_written(path: Path) -> str:

@@ -13,6 +13,7 @@ from napari_cfsr.core.lazy_image import LazyImage
 
 Array = NDArray[Any]
 LUMA = (0.299, 0.587, 0.114)  # BT.601
+RANGE_PIXELS = 2**23  # that a range is found from, at most, unless one plane has more
 
 
 class Stored(Protocol):
@@ -116,3 +117,35 @@ def viewed(image: LazyImage, luma: bool = False) -> tuple[list[LevelView], str]:
     order = [axes.index(name) for name in image.axes]
     levels = [LevelView(level, order, luma) for level in image.levels]
     return levels, axes.replace("S", "") if luma else axes
+
+
+def level_range(level: LevelView, axes: str) -> tuple[float, float]:
+    """Least and greatest finite value of a level: of all planes, or of some spread over it.
+
+    A stack has as many planes at its smallest level as at its largest: it may not fit into memory.
+
+    Parameters
+    ----------
+    level : LevelView
+    axes : str
+        A letter for each of its axes.
+
+    Returns
+    -------
+    (float, float)
+        Zeros if there is no finite value.
+    """
+    looped = [i for i, name in enumerate(axes) if name not in "SYX"]
+    counts = [level.shape[i] for i in looped]
+    number = math.prod(counts)
+    chosen = min(number, max(1, RANGE_PIXELS * number // max(level.size, 1)))
+    low, high = np.inf, -np.inf
+    for n in np.linspace(0, number - 1, chosen).round().astype(int).tolist():
+        where: list[Any] = [slice(None)] * level.ndim
+        for i, at in zip(looped, np.unravel_index(n, counts) if counts else (), strict=True):
+            where[i] = int(at)
+        plane = level[tuple(where)]
+        finite = plane[np.isfinite(plane)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFileDialog, QPushButton, QSplitter, QVBoxLayout, QWidget
 
 from napari_cfsr.batch_run import BatchNews, BatchOutcome, list_inputs
@@ -17,7 +18,7 @@ from napari_cfsr.widgets.batch_table import BatchTable
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import BeforeChoice, FormArea, RunWidget
-from napari_cfsr.workers import CancelToken, Failure, batch_worker
+from napari_cfsr.workers import CancelToken, Failure, batch_worker, call_worker
 
 if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchStep
@@ -35,11 +36,13 @@ class BatchWidget(RunWidget):
         The viewer the widget belongs to.
     """
 
+    _fault = ""  # of the folder that is named; events come before the widget is made
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
         super().__init__(napari_viewer, RunControls("Upscale all"), model.close)
         self._model = model
-        self._fault = ""  # of the folder that is named
+        self._looking = False  # into that folder
         self._listed: Path | None = None
         self._outcome: BatchOutcome | None = None
         self.form = BatchForm(self._on_form)
@@ -79,13 +82,38 @@ class BatchWidget(RunWidget):
         self._refresh()
 
     def _list(self) -> None:
-        """Show what is in the folder."""
+        """Look into the folder, beside the window: it may be large, or far away."""
         self._listed, self._outcome = self.form.folder, None
-        found: list[Path] = []
         self._fault = ""
-        if self._listed is not None:
-            found, self._fault = list_inputs((self._listed,))
+        self.table.show_paths(())
+        self._looking = self._listed is not None
+        if self._listed is None:
+            return
+        worker = call_worker("a look", partial(_look, self._listed), CancelToken())
+        worker.returned.connect(self._on_listed)
+        worker.errored.connect(self._on_unlisted)
+        worker.start()
+
+    def _on_listed(self, listed: Failure | tuple[Path, list[Path], str] | None) -> None:
+        """Show what is in the folder, unless another was chosen meanwhile."""
+        if not isinstance(listed, tuple) or listed[0] != self._listed or self.controls.running:
+            return
+        self._looking = False
+        _, found, self._fault = listed
         self.table.show_paths(found)
+        self._refresh()
+
+    def _on_unlisted(self, error: BaseException) -> None:
+        self._looking, self._fault = False, f"Unexpected fault: {error!r}"
+        self._refresh()
+
+    def event(self, event: QEvent) -> bool:
+        """A folder in which there was nothing may have been filled by another program."""
+        kinds = (QEvent.Type.WindowActivate, QEvent.Type.Enter, QEvent.Type.Show)
+        if event.type() in kinds and self._fault and not self.controls.running:
+            self._list()
+            self._refresh()
+        return bool(super().event(event))
 
     def _refresh(self) -> None:
         """Enable what can be done; say why where it can't."""
@@ -100,6 +128,8 @@ class BatchWidget(RunWidget):
             return "Choose a folder with images."
         if not self.form.folder.is_dir():
             return f"There is no folder {self.form.folder}."
+        if self._looking:
+            return f"Looking into {self.form.folder}"
         if self._fault:
             return self._fault
         return self.form.backbone_choice.reason() or self.form.refiner_choice.reason()
@@ -180,3 +210,8 @@ class BatchWidget(RunWidget):
         for path in paths:
             store = any((parent / "zarr.json").is_file() for parent in (path, path.parent))
             self._viewer.open(path, plugin="napari-cfsr" if store else "napari")
+
+
+def _look(folder: Path) -> tuple[Path, list[Path], str]:
+    """What there is to upscale in a folder, and what is wrong with it."""
+    return (folder, *list_inputs((folder,)))

@@ -38,6 +38,7 @@ class BatchTable(QTableWidget):
         header.setStretchLastSection(True)
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setResizeContentsPrecision(0)  # from the rows in view: all would take seconds
         self.setColumnWidth(0, 140)
         self.setMinimumHeight(90)
         self.cellDoubleClicked.connect(self._on_double_click)
@@ -64,8 +65,14 @@ class BatchTable(QTableWidget):
 
     def show_records(self, records: Sequence[BatchRecord]) -> None:
         """Show what became of all."""
+        model = self.model()
+        model.blockSignals(True)  # else all is drawn and measured anew for each of thousands
         for row, record in enumerate(records):
             self._show_record(row, record)
+        model.blockSignals(False)
+        for column in (1, 2):
+            self.resizeColumnToContents(column)
+        self.viewport().update()
 
     def _show_record(self, row: int, record: BatchRecord) -> None:
         self._outputs[row] = tuple(record.outputs.values())

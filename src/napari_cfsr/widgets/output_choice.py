@@ -8,6 +8,7 @@ import numpy as np
 from magicgui.widgets import ComboBox, FileEdit
 from napari.layers import Image
 
+from napari_cfsr.core.file_targets import outside_stores
 from napari_cfsr.core.output_size import result_bytes, size, why_not_in_memory
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.store_run import store_path
@@ -66,7 +67,7 @@ class OutputChoice:
             return Path(text).expanduser()
         file = layer.source.path
         if file and Path(file).exists():
-            return Path(file).resolve().parent
+            return outside_stores(Path(file).resolve().parent)
         return Path.home()
 
     def show(self, text: str) -> None:

@@ -73,7 +73,7 @@ class Ending:
     """
 
     def __init__(self, *close: Callable[[], object]) -> None:
-        self._close = close
+        self.close = list(close)
         self.token: CancelToken | None = None
         self.connections: list[tuple[Any, Callable[..., None]]] = []
 
@@ -92,7 +92,7 @@ class Ending:
     def __call__(self, *_: object) -> None:
         if self.token is not None:
             self.token.cancel()
-        for close in self._close:
+        for close in self.close:
             close()
         for event, callback in self.connections:
             event.disconnect(callback)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import napari
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer
@@ -61,7 +63,7 @@ class StoreLayers(QObject):
         there = self._there()
         self._end()
         if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
-            spec = difference_layer(image, begun.growth, begun.scale)
+            spec = difference_layer(image, begun.growth, begun.scale, outcome.limits)
             there["difference"] = add_layer(self._viewer, spec)
         path = str(outcome.done.path)
         record = provenance(outcome.done.result, image.name, image.expression, path)
@@ -77,13 +79,27 @@ class StoreLayers(QObject):
         for layer in there.values():
             self._viewer.layers.remove(layer)
 
+    def leaver(self) -> Callable[[], None]:
+        """What does the same when this object is gone, and with it who would call `discard`."""
+        viewer, layers = self._viewer, self._layers
+
+        def remove() -> None:
+            for layer in list(layers.values()):
+                if layer in viewer.layers:
+                    viewer.layers.remove(layer)
+            layers.clear()
+
+        # later: the widget that is going still listens to what becomes of layers
+        return lambda: QTimer.singleShot(0, remove)
+
     def _there(self) -> dict[str, Layer]:
         """The layers that nobody has removed."""
         return {name: x for name, x in self._layers.items() if x in self._viewer.layers}
 
     def _end(self) -> None:
         self._timer.stop()
-        self._layers, self._begun = {}, None
+        self._layers.clear()
+        self._begun = None
 
 
 def _show_again(layer: Layer) -> None:

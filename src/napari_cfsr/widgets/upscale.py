@@ -17,7 +17,7 @@ from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
-from napari_cfsr.regions import box_region, current_slices, visible_region
+from napari_cfsr.regions import box_is_quick, box_region, current_slices, visible_region
 from napari_cfsr.store_run import StoreOutcome, StoreRequest, StoreStep
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
@@ -68,6 +68,7 @@ class UpscaleWidget(RunWidget):
         self._pending: list[LayerSpec] = []
         self._adding = False
         self._growing = StoreLayers(napari_viewer, self)
+        self._ending.close.append(self._growing.leaver())
         self._store: Path | None = None  # that the run under way writes
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
@@ -168,7 +169,10 @@ class UpscaleWidget(RunWidget):
         return ""
 
     def _where(self, values: FormValues) -> str:
-        """What is to be said of where the result goes."""
+        """What is to be said of where the result goes, if that can be known at once."""
+        box = self._viewer.layers[values.box_layer] if values.region == REGIONS[2] else None
+        if box is not None and not box_is_quick(box):
+            return ""
         try:
             return self._target(values, self._read(values))[1]
         except CFSRError:
