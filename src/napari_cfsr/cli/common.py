@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core import weights
+from napari_cfsr.core.engines import ENGINES
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--refiner", default="auto", help="auto, none, a name, or a file")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     command.add_argument("--precision", choices=("float32", "fast"), default="float32")
+    command.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what runs the network; auto: OpenVINO on CPUs by Intel and AMD, else PyTorch",
+    )
 
 
 def intensity_named(text: str) -> Any:
@@ -92,7 +99,7 @@ def open_found(
     from napari_cfsr.core.model import open_model
 
     keep_freed_memory()
-    return open_model(files, device or options.device, options.precision)
+    return open_model(files, device or options.device, options.precision, options.engine)
 
 
 @contextlib.contextmanager

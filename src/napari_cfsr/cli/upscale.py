@@ -108,7 +108,7 @@ def run_upscale(options: argparse.Namespace) -> int:
         if client is None:
             return run_plan(plan, lambda: open_found(files, options), options)
         # the devices of a cluster are those of its workers
-        blocks = cluster_blocks(client, options.device)
+        blocks = cluster_blocks(client, options.device, options.engine)
         return run_plan(plan, lambda: open_found(files, options, "cpu"), options, blocks)
 
 

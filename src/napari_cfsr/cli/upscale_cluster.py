@@ -65,7 +65,7 @@ def check_cluster(plan: BatchPlan, options: argparse.Namespace) -> None:
                 raise OptionError(f"expected OUT.zarr for a cluster, got {target}")
 
 
-def cluster_blocks(client: Any, device: str) -> BlockRun:
+def cluster_blocks(client: Any, device: str, engine: str) -> BlockRun:
     """What runs the blocks of a store on the workers of a cluster."""
 
     def run(
@@ -79,7 +79,9 @@ def cluster_blocks(client: Any, device: str) -> BlockRun:
     ) -> Generator[StoreProgress, None, StoreResult]:
         from napari_cfsr.core.cluster import iter_upscale_on_cluster
 
-        about: dict[str, Any] = {"device": device, "source": source, "overwrite": overwrite}
+        about: dict[str, Any] = {
+            "device": device, "engine": engine, "source": source, "overwrite": overwrite
+        }  # fmt: skip
         return (
             yield from iter_upscale_on_cluster(
                 image, model, target, client, options, check, **about

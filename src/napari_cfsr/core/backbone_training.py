@@ -29,9 +29,10 @@ from napari_cfsr.core.backbone_files import TrainingState, save_backbone
 from napari_cfsr.core.backbone_start import fresh, started_from
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.cpu_gradients import Gradients
-from napari_cfsr.core.engines import choose_device, domain_errors
+from napari_cfsr.core.engines import choose_device
 from napari_cfsr.core.metrics import psnr
 from napari_cfsr.core.patches import PatchPool
+from napari_cfsr.core.torch_engine import domain_errors
 from napari_cfsr.errors import DivergedError, OptionError
 
 Named = tuple[str, Pair]

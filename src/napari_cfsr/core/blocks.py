@@ -30,7 +30,7 @@ from napari_cfsr.core.tile_run import (
     output_kinds,
     settle,
 )
-from napari_cfsr.core.tiling import Tile, cuts, tile_at
+from napari_cfsr.core.tiling import Tile, cuts, reads, tiles_of
 
 Array = NDArray[Any]
 Index = tuple[int, ...]  # of a block: one number for each dimension of the image
@@ -117,11 +117,19 @@ class BlockPlan:
 
     def tiles(self, index: Index) -> list[Tile]:
         """The tiles of each plane of a block."""
-        ys, xs = self.planar(index)
-        rows = [slice(*y) for y in self.rows if ys.start <= y[0] < ys.stop]
-        columns = [slice(*x) for x in self.columns if xs.start <= x[0] < xs.stop]
-        size = (self.axes.height, self.axes.width)
-        return [tile_at(y, x, *size, self.settled.halo) for y in rows for x in columns]
+        return tiles_of(*self._reads(index))
+
+    def _reads(self, index: Index) -> list[list[tuple[slice, slice]]]:
+        """Rows and columns that the tiles of a block read and write."""
+        halo, sizes = self.settled.halo, (self.axes.height, self.axes.width)
+        every = (
+            reads([slice(*part) for part in parts], size, halo)
+            for parts, size in zip((self.rows, self.columns), sizes, strict=True)
+        )
+        return [
+            [(read, part) for read, part in axis if inside.start <= part.start < inside.stop]
+            for axis, inside in zip(every, self.planar(index), strict=True)
+        ]
 
     def planar(self, index: Index) -> Region:
         """Rows and columns of the image that a block upscales."""
@@ -134,11 +142,11 @@ class BlockPlan:
 
     def read(self, index: Index) -> Slices:
         """What a block needs of the image: with halo, and what missing pixels are filled from."""
-        around = self.settled.halo + REACH
         where = list(self.within(index))
         sizes = (self.axes.height, self.axes.width)
-        for i, s, n in zip(self.axes.spatial, self.planar(index), sizes, strict=True):
-            where[i] = slice(max(s.start - around, 0), min(s.stop + around, n))
+        for i, axis, n in zip(self.axes.spatial, self._reads(index), sizes, strict=True):
+            start, stop = axis[0][0].start, axis[-1][0].stop
+            where[i] = slice(max(start - REACH, 0), min(stop + REACH, n))
         return tuple(where)
 
     def pixels(self, index: Index) -> int:

@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, subtracted before and added after
+from napari_cfsr.core.folding import MEAN
+
+RGB_MEAN = MEAN  # of DIV2K, subtracted before and added after
 RECEPTIVE_FIELD = 63  # LR pixels to each side
 
 EDGE_FILTERS = torch.tensor(

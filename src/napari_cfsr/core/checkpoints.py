@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cfsr.core import engine_cache
+from napari_cfsr.core.engine_cache import Arrays
 from napari_cfsr.core.weights import WeightsFile, file_named
 from napari_cfsr.errors import (
     ArchitectureError,
@@ -190,6 +192,20 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
     return network
 
 
+def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
+    """Weights by name of a CFSR in merged form; torch is needed for it once on a machine.
+
+    Raises what `load_backbone` raises.
+    """
+
+    def make() -> Arrays:
+        state = load_backbone(file, scale).state_dict()
+        return {name: value.numpy() for name, value in state.items()}
+
+    kept = {"weights": file.sha256, "form": f"CFSR merged 1, x{scale}"}
+    return engine_cache.arrays(kept, make)
+
+
 def open_backbone(path: Path) -> CFSR:
     """A CFSR of any scale, else as `load_backbone`."""
     from napari_cfsr.core.cfsr import CFSR, CFSRConfig, config_of
@@ -348,14 +364,30 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
     ArchitectureError
         It is not a RefineNet.
     """
+    _check_match(file, read_refiner_card(file.path), backbone)
+    return open_refiner(file.path)
+
+
+def refiner_arrays(file: WeightsFile, backbone: WeightsFile) -> tuple[Arrays, RefinerCard]:
+    """Weights by name; torch is needed for it once on a machine. Else as `load_refiner`."""
     card = read_refiner_card(file.path)
+    _check_match(file, card, backbone)
+
+    def make() -> Arrays:
+        state = open_refiner(file.path)[0].state_dict()
+        return {name: value.numpy() for name, value in state.items()}
+
+    return engine_cache.arrays({"weights": file.sha256, "form": "RefineNet 1"}, make), card
+
+
+def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) -> None:
+    """Raise `RefinerMismatchError` unless a refiner was trained on a backbone."""
     if card.backbone_sha256 != backbone.sha256:
         wanted = card.extra.get("backbone", "")
         raise RefinerMismatchError(
             f"{file.path} was trained on another backbone: it wants {wanted} x{card.scale} with "
             f"SHA-256 {card.backbone_sha256}, got {backbone.name} with {backbone.sha256}"
         )
-    return open_refiner(file.path)
 
 
 def open_refiner(path: Path) -> tuple[RefineNet, RefinerCard]:

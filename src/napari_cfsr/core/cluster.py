@@ -42,6 +42,7 @@ def iter_upscale_on_cluster(
     check: Check = lambda: None,
     *,
     device: str = "auto",
+    engine: str = "auto",
     source: str | None = None,
     overwrite: bool = False,
 ) -> Generator[StoreProgress, None, StoreResult]:
@@ -68,6 +69,8 @@ def iter_upscale_on_cluster(
     device : str
         Of the workers, as for `load_model`. With `"auto"` and `"cuda"`, the workers of a machine
         share its GPUs out among them.
+    engine : str
+        Of the workers, as for `load_model`.
     source : str, optional
         What the image is called in the record that the store keeps; its path by default.
     overwrite : bool
@@ -92,7 +95,7 @@ def iter_upscale_on_cluster(
         options = replace(options, axes=image.axes, rgb=False)
     source = str(image.path) if source is None else source
     run = ClusterRun(
-        image.pixels, model, Path(path), options, check, source, client, image.path, device
+        image.pixels, model, Path(path), options, check, source, client, image.path, device, engine
     )
     run.prepare(image.space, image.omero, overwrite)
     yield from run.units()
@@ -107,13 +110,14 @@ class ClusterRun(StoreRun):
     ----------
     client : distributed.Client
     image_path : Path
-    device : str
-        As it was asked for.
+    device, engine : str
+        As they were asked for.
     """
 
     client: Any
     image_path: Path
     device: str
+    engine: str
     ran_on: set[str] = field(default_factory=set)  # devices of the workers
 
     def units(self) -> Generator[StoreProgress, None, None]:
@@ -167,7 +171,9 @@ class ClusterRun(StoreRun):
         """What workers have to know."""
         info, files = self.model.info, list(self.weights())
         refiner = files[1] if len(files) > 1 else None
-        recipe = ModelRecipe(info.scale, files[0], refiner, self.device, info.precision)
+        recipe = ModelRecipe(
+            info.scale, files[0], refiner, self.device, info.precision, self.engine
+        )
         return Job(
             str(self.image_path.absolute()),
             str(self.path.absolute()),

@@ -30,6 +30,8 @@ class ModelRecipe:
     device : str
         As for `load_model`; `auto` and `cuda` share the GPUs of a machine out among its workers.
     precision : {"float32", "fast"}
+    engine : str
+        As for `load_model`.
     """
 
     scale: int
@@ -37,6 +39,7 @@ class ModelRecipe:
     refiner: HashedFile | None
     device: str
     precision: str
+    engine: str = "auto"
 
     @property
     def files(self) -> tuple[HashedFile, ...]:
@@ -105,7 +108,8 @@ def _load(recipe: ModelRecipe) -> SRModel:
 
     keep_freed_memory()
     # a nanny says OMP_NUM_THREADS=1 unless told otherwise, however many threads a worker may use
-    torch.set_num_threads(max(torch.get_num_threads(), _dask_threads()))
+    threads = max(torch.get_num_threads(), _dask_threads())
+    torch.set_num_threads(threads)
     precision: Any = recipe.precision
     return load_model(
         recipe.scale,
@@ -113,6 +117,8 @@ def _load(recipe: ModelRecipe) -> SRModel:
         found[recipe.refiner.sha256] if recipe.refiner is not None else None,
         _device(recipe.device, torch.cuda.device_count()),
         precision,
+        engine=recipe.engine,
+        threads=threads,
     )
 
 

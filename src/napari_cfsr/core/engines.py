@@ -1,38 +1,31 @@
-"""How a network is run: on which device, in which precision, with how much memory.
+"""How a network is run: by which engine, on which device, with how much memory.
 
-An engine takes and gives numpy arrays, so that whoever calls it needs no torch.
+An engine takes and gives numpy arrays, so that whoever calls it needs no torch. Choosing one needs
+none either, unless there may be a GPU: importing torch takes longer than upscaling a small image.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import platform
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, Protocol
 
 import numpy as np
-import psutil
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from napari_cfsr.core.cfsr import CFSR, on_each_block
-from napari_cfsr.core.refinenet import RECEPTIVE_FIELD, Placement, RefineNet
-from napari_cfsr.errors import DeviceError, OptionError, OutOfMemoryError
+from napari_cfsr.errors import DeviceError, OptionError
 
 Float32 = NDArray[np.float32]
 Check = Callable[[], None]  # called often during a run; raises to stop it
 Precision = Literal["float32", "fast"]
+Crop = tuple[slice, slice]  # rows and columns, LR pixels
 
-OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CUDA and MPS
-    "can't allocate memory",
-    "not enough memory",
-    "could not create a primitive",
-    "could not create a memory",
-    "out of memory",
-    "Invalid buffer size",
-)
+ENGINES = ("auto", "torch", "openvino", "torch-compile")
+NO_BFLOAT16 = "fast precision is float32 here: this processor has no bfloat16"
 BAND = 2**18  # pixels of a band that the refiner runs on at a time: its 32 channels stay in cache
 
 
@@ -41,9 +34,15 @@ class Engine(Protocol):
 
     name: str
     device: str
+    notes: tuple[str, ...]
 
-    def run(self, batch: Float32, outputs: tuple[str, ...], check: Check) -> dict[str, Float32]:
-        """RGB [N,3,h,w] in [0,1] to `outputs`, each [N,3,h*scale,w*scale], not clipped.
+    def run(
+        self, batch: Float32, outputs: tuple[str, ...], check: Check, crop: Crop | None = None
+    ) -> dict[str, Float32]:
+        """RGB or gray [N,3 or 1,h,w] in [0,1] to `outputs` of as many channels, not clipped.
+
+        Each is [N,3 or 1,h*scale,w*scale]; only the part of it that belongs to `crop`, if given.
+        Gray is run as three equal channels and averaged.
 
         Raises `OutOfMemoryError`, `DeviceError`, and whatever `check` raises.
         """
@@ -58,6 +57,12 @@ class Engine(Protocol):
         ...
 
 
+def check_precision(precision: str) -> None:
+    """Raise `OptionError` unless it is one."""
+    if precision not in ("float32", "fast"):
+        raise OptionError(f'expected precision "float32" or "fast", got {precision!r}')
+
+
 def choose_device(device: str) -> str:
     """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"` to a torch device that is there.
 
@@ -68,13 +73,17 @@ def choose_device(device: str) -> str:
     OptionError
         It does not exist.
     """
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu"
+    kind = device.split(":")[0]
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise OptionError(f'expected device "auto", "cpu", "cuda" or "mps", got {device!r}')
+    import torch
+
     cuda = torch.cuda.is_available()
     mps = torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if cuda else "mps" if mps else "cpu"
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise OptionError(f'expected device "auto", "cpu", "cuda" or "mps", got {device!r}')
     there = {"cpu": True, "cuda": cuda, "mps": mps}[kind]
     if kind == "cuda" and there and ":" in device:
         there = device.split(":")[1] in map(str, range(torch.cuda.device_count()))
@@ -84,6 +93,60 @@ def choose_device(device: str) -> str:
             f'({torch.__version__}): choose "auto" or "cpu"'
         )
     return device
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth asking torch for a GPU: there is a driver, or torch is made for AMD's."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    try:
+        torch_version = version("torch")
+    except PackageNotFoundError:
+        return True  # installed in some way of its own: let torch say
+    if "rocm" in torch_version:
+        return True
+    if torch_version.endswith("+cpu"):
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def choose_engine(engine: str, device: str) -> str:
+    """`"auto"` and the other names of `ENGINES` to one that runs on a device.
+
+    `"auto"` is OpenVINO on the CPUs that it was measured on (x86-64), where it is installed; torch
+    elsewhere. It is a rule and not a measurement, so that a machine always gives the same bits.
+
+    Raises
+    ------
+    DeviceError
+        OpenVINO is not installed, or the device is not one of its.
+    OptionError
+        There is no such engine.
+    """
+    if engine not in ENGINES:
+        names = ", ".join(f'"{name}"' for name in ENGINES)
+        raise OptionError(f"expected engine {names}, got {engine!r}")
+    if engine in ("torch", "torch-compile"):
+        return engine
+    if engine == "auto":
+        fits = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
+        return "openvino" if fits and has_openvino() else "torch"
+    if device != "cpu":
+        raise DeviceError(f'engine "openvino" runs on the CPU, got device {device!r}')
+    if not has_openvino():
+        raise DeviceError(
+            'engine "openvino" is not installed: "pip install openvino", or choose "auto"'
+        )
+    return engine
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def keep_freed_memory() -> None:
@@ -103,130 +166,43 @@ def keep_freed_memory() -> None:
         mallopt(m_top_pad, 2**26)
 
 
-@contextmanager
-def domain_errors(device: str) -> Iterator[None]:
-    """Torch raises RuntimeErrors for lack of memory and for faults of the device; name them."""
-    try:
-        yield
-    except MemoryError as error:
-        raise OutOfMemoryError(f"out of memory on {device}") from error
-    except RuntimeError as error:
-        text = str(error)
-        oom = isinstance(error, torch.OutOfMemoryError) or any(s in text for s in OUT_OF_MEMORY)
-        if oom:
-            raise OutOfMemoryError(f"out of memory on {device}: {text.splitlines()[0]}") from error
-        raise DeviceError(f"the network failed on {device}: {text}") from error
-
-
-class TorchEngine:
-    """Runs the networks with torch, channels last.
+def refiner_bands(
+    crop: Crop, shape: tuple[int, ...], scale: int, field: int
+) -> list[tuple[slice, slice, slice]]:
+    """Bands of rows that the refiner runs on: its 32 channels at output resolution are large.
 
     Parameters
     ----------
-    backbone : CFSR
-        In evaluation mode.
-    refiner : RefineNet or None
-    placement : {"output", "input"}
-        Where the refiner runs.
-    device : str
-        A torch device.
-    precision : {"float32", "fast"}
-        `fast` computes the convolutions in bfloat16 on the CPU and in float16 elsewhere; LayerNorm
-        stays in float32, since its squares overflow float16.
+    crop : (slice, slice)
+        Part of the input that is kept, LR pixels.
+    shape : tuple of int
+        [..., height, width] of the image that the refiner runs on, output pixels.
+    scale : int
+    field : int
+        Pixels that the refiner sees to each side.
+
+    Returns
+    -------
+    list of (slice, slice, slice)
+        Rows to read, output pixels; rows of what comes out that are kept; rows of the kept part
+        that they are. Columns to read are those of `crop`, and `field` more where there are any.
     """
+    top, bottom = crop[0].start * scale, crop[0].stop * scale
+    width = (crop[1].stop - crop[1].start) * scale
+    rows = max(16, BAND // max(width, 1))
+    bands = []
+    for start in range(top, bottom, rows):
+        stop = min(start + rows, bottom)
+        read = slice(max(start - field, 0), min(stop + field, shape[-2]))
+        keep = slice(start - read.start, stop - read.start)
+        bands.append((read, keep, slice(start - top, stop - top)))
+    return bands
 
-    name = "torch"
 
-    def __init__(
-        self,
-        backbone: CFSR,
-        refiner: RefineNet | None,
-        placement: Placement,
-        device: str = "cpu",
-        precision: Precision = "float32",
-    ) -> None:
-        if precision not in ("float32", "fast"):
-            raise OptionError(f'expected precision "float32" or "fast", got {precision!r}')
-        self._backbone, self._refiner, self._placement = backbone, refiner, placement
-        self._precision = precision
-        self._check: Check = lambda: None
-        on_each_block(backbone, lambda: self._check())
-        self._move(device)
-
-    def _move(self, device: str) -> None:
-        self.device = device
-        with domain_errors(device):
-            for network in (self._backbone, self._refiner):
-                if network is not None:
-                    # the keyword form of `to` has no overload for both arguments
-                    network.to(device)
-                    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def to_cpu(self) -> bool:
-        if self.device == "cpu":
-            return False
-        self._move("cpu")
-        return True
-
-    def free_memory(self) -> int:
-        if self.device.startswith("cuda"):
-            return int(torch.cuda.mem_get_info(self.device)[0])
-        return int(psutil.virtual_memory().available)
-
-    def run(self, batch: Float32, outputs: tuple[str, ...], check: Check) -> dict[str, Float32]:
-        self._check = check
-        with (
-            domain_errors(self.device),
-            torch.inference_mode(),
-            self._autocast(),
-            self._true_float32(),
-        ):
-            # a copy: torch takes no negative strides, not even along an axis of length 1
-            x = torch.from_numpy(batch.copy()).to(self.device)
-            x = x.contiguous(memory_format=torch.channels_last)
-            result = self._forward(x, outputs)
-            return {k: v.float().contiguous().cpu().numpy() for k, v in result.items()}
-
-    def _forward(self, x: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
-        result: dict[str, Tensor] = {}
-        at_input = self._placement == "input"
-        if "baseline" in outputs or not at_input:
-            result["baseline"] = self._backbone(x)
-        if "delta" in outputs and self._refiner is not None:
-            if at_input:
-                result["delta"] = self._backbone(self._refiner(x))
-            else:
-                result["delta"] = self._refine(result["baseline"])
-        return {name: result[name] for name in outputs}
-
-    def _refine(self, image: Tensor) -> Tensor:
-        """The refiner in bands of rows: its 32 channels at output resolution are large."""
-        assert self._refiner is not None
-        height, width = image.shape[2:]
-        rows = max(16, BAND // max(width, 1))
-        result = torch.empty_like(image)
-        for start in range(0, height, rows):
-            self._check()
-            stop = min(start + rows, height)
-            top, bottom = max(start - RECEPTIVE_FIELD, 0), min(stop + RECEPTIVE_FIELD, height)
-            band = self._refiner(image[:, :, top:bottom])
-            result[:, :, start:stop] = band[:, :, start - top : stop - top]
-        return result
-
-    def _true_float32(self) -> AbstractContextManager[None]:
-        """Keep CUDA from computing float32 convolutions with ten bits (TF32), its default."""
-        if self._precision != "float32" or not self.device.startswith("cuda"):
-            return nullcontext()
-        cudnn = torch.backends.cudnn
-        flags: AbstractContextManager[None] = cudnn.flags(
-            enabled=cudnn.enabled,
-            benchmark=cudnn.benchmark,
-            deterministic=cudnn.deterministic,
-            allow_tf32=False,
-        )
-        return flags
-
-    def _autocast(self) -> Any:
-        kind = self.device.split(":")[0]
-        dtype = torch.bfloat16 if kind == "cpu" else torch.float16
-        return torch.autocast(kind, dtype=dtype, enabled=self._precision == "fast")
+def refiner_columns(
+    crop: Crop, shape: tuple[int, ...], scale: int, field: int
+) -> tuple[slice, slice]:
+    """Columns that the refiner reads for `crop`, output pixels, and which of them are kept."""
+    left, right = crop[1].start * scale, crop[1].stop * scale
+    read = slice(max(left - field, 0), min(right + field, shape[-1]))
+    return read, slice(left - read.start, right - read.start)

@@ -193,7 +193,8 @@ class _Source:
             return uuid.uuid4().hex
         info, plan = self.model.info, self.plan
         weights = (info.backbone_sha256, info.refiner_sha256, info.placement, info.precision)
-        return str(tokenize(self.image.name, info.device, weights, repr(plan), repr(self.mapping)))
+        runs_on = (info.engine, info.device)
+        return str(tokenize(self.image.name, runs_on, weights, repr(plan), repr(self.mapping)))
 
     def chunks(self, output: str) -> tuple[tuple[int, ...], ...]:
         """Sizes of the blocks of an output along each dimension."""

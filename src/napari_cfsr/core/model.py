@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.degradation import back_project
 from napari_cfsr.core.model_files import ModelFiles, find_model
-from napari_cfsr.core.tiling import ALIGN
+from napari_cfsr.core.tiling import ALIGN, scaled
 from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import ImageError, OptionError
 
@@ -27,8 +27,10 @@ REFINER_FIELD = 3  # pixels to each side, of the image the refiner runs on
 BACK_PROJECTION_FIELD = 8  # LR pixels: 4 of the reduction, 2 of the enlargement, rounded up
 
 # What one LR pixel needs while the network runs, refiner included: measured with benchmarks/
-BYTES_PER_PIXEL = 6_000
-LARGEST_TILE = {"cpu": 256, "gpu": 512}  # LR pixels; on a CPU the cache and a prompt cancel decide
+BYTES_PER_PIXEL = {"openvino": 3_000, "torch": 6_000}
+# LR pixels: larger ones have less halo but wait longer for memory; with torch on a CPU, cancelling
+# has to wait for a block of the network to end
+LARGEST_TILE = {"openvino": 512, "cpu": 256, "gpu": 512}
 SMALLEST_TILE = 32
 MEMORY_SHARE = 0.5  # of what is free
 
@@ -45,11 +47,14 @@ class Prediction:
         Average over the eight flips and rotations.
     back_projection : bool
         One back-projection step; for input that is a bicubic reduction, at x4.
+    crop : (slice, slice) or None
+        The rows and columns, LR pixels, of which the result is wanted; all if None.
     """
 
     outputs: tuple[str, ...] = ("baseline",)
     ensemble: bool = False
     back_projection: bool = False
+    crop: tuple[slice, slice] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,15 @@ class ModelInfo:
             field += REFINER_FIELD
         return -(-field // 8) * 8
 
+    @property
+    def _bytes_per_pixel(self) -> int:
+        return BYTES_PER_PIXEL.get(self.engine, BYTES_PER_PIXEL["torch"])
+
     def largest_tile(self, free: int, halo: int) -> int:
         """Greatest side of a tile, halo left out, that fits in `free` bytes; LR pixels."""
-        side = int((free * MEMORY_SHARE / BYTES_PER_PIXEL) ** 0.5) - 2 * halo
-        most = LARGEST_TILE["cpu" if self.device == "cpu" else "gpu"]
+        side = int((free * MEMORY_SHARE / self._bytes_per_pixel) ** 0.5) - 2 * halo
+        runs_on = self.engine if self.engine == "openvino" else self.device
+        most = LARGEST_TILE.get(runs_on, LARGEST_TILE["gpu"])
         return max(SMALLEST_TILE, min(side, most) // ALIGN * ALIGN)
 
 
@@ -186,14 +196,16 @@ class SRModel:
         if missing:
             raise OptionError(f"expected outputs among {self.info.outputs}, got {missing[0]!r}")
         check_back_projection(how.back_projection, self.scale)
-        gray = batch.shape[1] == 1
-        rgb = np.repeat(batch, 3, axis=1) if gray else batch
+        batch = batch.astype(np.float32, copy=False)
+        if not how.ensemble and not how.back_projection:
+            return self._engine.run(batch, how.outputs, check, how.crop)
         run = self._ensemble if how.ensemble else self._engine.run
-        result = run(rgb.astype(np.float32, copy=False), how.outputs, check)
-        if gray:
-            result = {k: v.mean(1, keepdims=True) for k, v in result.items()}
+        result = run(batch, how.outputs, check)
         if how.back_projection:
             result = {k: back_project(v, batch, self.scale) for k, v in result.items()}
+        if how.crop is not None:
+            part = scaled(how.crop, self.scale)
+            result = {k: v[:, :, *part] for k, v in result.items()}
         return result
 
     def _ensemble(
@@ -240,6 +252,8 @@ def load_model(
     device: str = "auto",
     precision: Precision = "float32",
     *,
+    engine: str = "auto",
+    threads: int | None = None,
     download: bool = True,
     progress: Progress | None = None,
 ) -> SRModel:
@@ -258,7 +272,11 @@ def load_model(
     device : str
         `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
     precision : {"float32", "fast"}
-        `"fast"`: bfloat16 on the CPU, float16 elsewhere.
+        `"fast"`: bfloat16 on CPUs that have it, float16 on GPUs; float32 elsewhere.
+    engine : {"auto", "torch", "openvino", "torch-compile"}
+        What runs the network; see `napari_cfsr.core.engines.choose_engine`.
+    threads : int, optional
+        Of the CPU, for OpenVINO; by default one for each core. Torch has a setting of its own.
     download : bool
         Whether the official weights may be fetched if they are not on this machine.
     progress : callable, optional
@@ -277,25 +295,60 @@ def load_model(
         The device is not to be had.
     """
     files = find_model(scale, backbone, refiner, download=download, progress=progress)
-    return open_model(files, device, precision)
+    return open_model(files, device, precision, engine, threads)
 
 
 def open_model(
-    files: ModelFiles, device: str = "auto", precision: Precision = "float32"
+    files: ModelFiles,
+    device: str = "auto",
+    precision: Precision = "float32",
+    engine: str = "auto",
+    threads: int | None = None,
 ) -> SRModel:
     """Load what `find_model` found; parameters and errors as for `load_model`."""
+    from napari_cfsr.core.engines import choose_device, choose_engine
+
+    device = choose_device(device)
+    name = choose_engine(engine, device)
+    if name == "openvino":
+        made, placement = _openvino(files, precision, threads)
+    else:
+        made, placement = _torch(files, device, precision, compiled=name == "torch-compile")
+    return SRModel(made, _describe(files, placement, made, precision))
+
+
+def _openvino(
+    files: ModelFiles, precision: Precision, threads: int | None
+) -> tuple[Engine, str | None]:
+    """An engine, and where the refiner runs."""
+    from napari_cfsr.core.checkpoints import backbone_arrays, refiner_arrays
+    from napari_cfsr.core.openvino_engine import OpenVINOEngine, Weights
+
+    backbone = Weights(files.backbone.sha256, backbone_arrays(files.backbone, files.scale))
+    refiner, placement = None, None
+    if files.refiner is not None:
+        arrays, card = refiner_arrays(files.refiner, files.backbone)
+        refiner, placement = Weights(files.refiner.sha256, arrays), card.placement
+    engine = OpenVINOEngine(
+        files.scale, backbone, refiner, placement or "output", precision, threads
+    )
+    return engine, placement
+
+
+def _torch(
+    files: ModelFiles, device: str, precision: Precision, compiled: bool
+) -> tuple[Engine, str | None]:
+    """An engine, and where the refiner runs."""
     from napari_cfsr.core.checkpoints import load_backbone, load_refiner
-    from napari_cfsr.core.engines import TorchEngine, choose_device
+    from napari_cfsr.core.torch_engine import TorchEngine
 
     network = load_backbone(files.backbone, files.scale)
-    refine_net, placement = None, None
+    refiner, placement = None, None
     if files.refiner is not None:
-        refine_net, card = load_refiner(files.refiner, files.backbone)
+        refiner, card = load_refiner(files.refiner, files.backbone)
         placement = card.placement
-    engine = TorchEngine(
-        network, refine_net, placement or "output", choose_device(device), precision
-    )
-    return SRModel(engine, _describe(files, placement, engine, precision))
+    engine = TorchEngine(network, refiner, placement or "output", device, precision, compiled)
+    return engine, placement
 
 
 def _describe(
@@ -314,5 +367,5 @@ def _describe(
         engine=engine.name,
         device=engine.device,
         precision=precision,
-        notes=files.notes,
+        notes=files.notes + engine.notes,
     )

@@ -11,7 +11,7 @@ from napari_cfsr.core.inference import UpscaleResult
 from napari_cfsr.core.model import ModelInfo
 from napari_cfsr.core.options import UpscaleOptions
 
-PACKAGES = ("napari-cfsr", "torch", "numpy", "napari")
+PACKAGES = ("napari-cfsr", "torch", "openvino", "numpy", "napari")
 
 
 def load_call(arguments: dict[str, Any]) -> str:
@@ -68,6 +68,7 @@ def load_arguments(info: ModelInfo) -> dict[str, Any]:
         "refiner": info.refiner_path,
         "device": info.device,
         "precision": info.precision,
+        "engine": info.engine,
     }
 
 

@@ -6,7 +6,8 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,6 +131,47 @@ def kinds_bytes(kinds: Mapping[str, Kind]) -> int:
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values())
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Tiles that run at once, and their pixels."""
+
+    tiles: list[tuple[Plane, Tile]]
+    pixels: list[TilePixels]
+
+
+class _Stopped(Exception):  # noqa: N818 - nobody is told
+    """The run has ended, and what runs in the background is to end too."""
+
+
+class _Background:
+    """One call at a time in another thread; at the end, what still runs is stopped."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "napari-cfsr tiles")
+        self._call: Future[Any] | None = None
+        self._ended = False
+
+    def start(self, function: Callable[..., Any], batch: _Batch) -> None:
+        self._call = self._pool.submit(function, batch, self._check)
+
+    def result(self) -> Any:
+        """What the call returned; raises what it raised."""
+        assert self._call is not None
+        call, self._call = self._call, None
+        return call.result()
+
+    def _check(self) -> None:
+        if self._ended:
+            raise _Stopped
+
+    def __enter__(self) -> _Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._pool.shutdown()
+
+
 @dataclass
 class TileRun:
     """State of one run: the tiles still to do, and the arrays they go into."""
@@ -185,7 +227,10 @@ class TileRun:
             ) from error
 
     def tiles(self) -> Generator[UpscaleProgress, None, None]:
-        """Run all tiles; less memory than hoped for makes them smaller."""
+        """Run all tiles; less memory than hoped for makes them smaller.
+
+        While the network runs on one batch, the one before is written and the next one read.
+        """
         axes, part = self.axes, self.part
         total, started = part.plane_count * part.height * part.width, time.perf_counter()
         if part.is_empty:
@@ -194,30 +239,42 @@ class TileRun:
         jobs = deque((plane, tile) for plane in axes.planes() for tile in tiles)
         left = total
         yield UpscaleProgress(0, total, 0.0)
-        while jobs:
-            self.check()
-            batch = self.take_batch(jobs)
-            note = ""
-            try:
-                self.do(batch)
-            except (OutOfMemoryError, MemoryError) as error:
-                note = self.use_less_memory(jobs, batch, error)
-                self.notes.append(note)
-                left = sum(tile.pixels for _, tile in jobs)
-            else:
-                left -= sum(tile.pixels for _, tile in batch)
-            yield UpscaleProgress(total - left, total, time.perf_counter() - started, note)
+        with _Background() as background:
+            running: _Batch | None = None
+            while jobs or running is not None:
+                self.check()
+                following = self.prepare(self.take_batch(jobs)) if jobs else None
+                done, predicted, note = running, dict[str, Float32](), ""
+                if running is not None:
+                    try:
+                        predicted = background.result()
+                    except (OutOfMemoryError, MemoryError) as error:
+                        if following is not None:
+                            jobs.extendleft(reversed(following.tiles))
+                        note = self.use_less_memory(jobs, running.tiles, error)
+                        self.notes.append(note)
+                        left = sum(tile.pixels for _, tile in jobs)
+                        following = done = None
+                if following is not None:
+                    background.start(self.predict, following)
+                running = following
+                if done is not None:
+                    self.write(done, predicted)
+                    left -= sum(tile.pixels for _, tile in done.tiles)
+                if done is not None or note:
+                    seconds = time.perf_counter() - started
+                    yield UpscaleProgress(total - left, total, seconds, note)
 
     def cut(self, within: Region) -> list[Tile]:
         """Tiles of the present size that write a part of a plane."""
         return tile_grid(self.axes.height, self.axes.width, self.tile, self.halo, within=within)
 
     def take_batch(self, jobs: deque[tuple[Plane, Tile]]) -> list[tuple[Plane, Tile]]:
-        """The next tiles of one shape that fit together in memory."""
+        """The next tiles of one shape and crop that fit together in memory."""
         batch = [jobs.popleft()]
-        shape = batch[0][1].read_shape
-        most = self.batch_pixels // (shape[0] * shape[1])
-        while jobs and len(batch) < most and jobs[0][1].read_shape == shape:
+        first = batch[0][1]
+        most = self.batch_pixels // math.prod(first.read_shape)
+        while jobs and len(batch) < most and jobs[0][1].alike(first):
             batch.append(jobs.popleft())
         return batch
 
@@ -260,23 +317,36 @@ class TileRun:
         )
         return [(plane, large[top, left]) for plane, top, left in needed]
 
-    def do(self, batch: list[tuple[Plane, Tile]]) -> None:
-        """Read, predict and write one batch."""
+    def prepare(self, tiles: list[tuple[Plane, Tile]]) -> _Batch:
+        """Read the pixels of tiles and make them ready for the network."""
         axes = self.axes
         pixels = []
-        for plane, tile in batch:
+        for plane, tile in tiles:
             where = around(tile, axes.height, axes.width)
             region = axes.read(self.image, plane, *where)
             mapping = self.mappings[axes.channel_of(plane)]
             pixels.append(prepare(region, where, tile, mapping, axes.has_alpha))
-        units = np.stack([p.unit for p in pixels])
-        predicted = self.model.predict(units, self.how, self.check)
-        for i, ((plane, tile), own) in enumerate(zip(batch, pixels, strict=True)):
-            crop = (slice(None), *scaled(tile.crop, self.model.info.scale))
-            self.write(plane, tile, own, {k: v[i][crop] for k, v in predicted.items()})
+        return _Batch(tiles, pixels)
 
-    def write(self, plane: Plane, tile: Tile, own: TilePixels, parts: dict[str, Float32]) -> None:
-        """Put one tile into each output, in the dtype of the output."""
+    def predict(self, batch: _Batch, check: Check) -> dict[str, Float32]:
+        """Run the network."""
+
+        def both() -> None:
+            check()
+            self.check()
+
+        units = np.stack([pixels.unit for pixels in batch.pixels])
+        how = replace(self.how, crop=batch.tiles[0][1].crop)
+        return self.model.predict(units, how, both)
+
+    def write(self, batch: _Batch, predicted: dict[str, Float32]) -> None:
+        """Put tiles into each output, in the dtype of the output."""
+        for i, ((plane, tile), own) in enumerate(zip(batch.tiles, batch.pixels, strict=True)):
+            self.write_tile(plane, tile, own, {k: v[i] for k, v in predicted.items()})
+
+    def write_tile(
+        self, plane: Plane, tile: Tile, own: TilePixels, parts: dict[str, Float32]
+    ) -> None:
         scale, axes = self.model.info.scale, self.axes
         mapping = self.mappings[axes.channel_of(plane)]
         where = scaled(_relative(tile.write, self.region), scale)

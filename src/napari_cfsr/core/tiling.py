@@ -2,6 +2,8 @@
 
 A tile is read with a halo around it, so that what is kept has seen its surroundings. The halo ends
 at the border of the image: the network pads with zeros there, and did so when it was trained.
+All tiles of a plane read parts of one size, those at its border more of its inside: what runs the
+network prepares for each size it meets.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ class Tile:
     @property
     def read_shape(self) -> tuple[int, int]:
         return _length(self.read[0]), _length(self.read[1])
+
+    def alike(self, other: Tile) -> bool:
+        """Whether as much is read, and the same part of it kept."""
+        return (self.read_shape, self.crop) == (other.read_shape, other.crop)
 
     @property
     def pixels(self) -> int:
@@ -70,7 +76,7 @@ def tile_grid(
     tile : int
         Greatest side of what a tile writes, LR pixels.
     halo : int
-        Pixels read around it, less at the border of the plane.
+        Pixels read around it, at least; less at the border of the plane.
     within : (slice, slice), optional
         Cut only this part of the plane.
 
@@ -82,11 +88,9 @@ def tile_grid(
     if tile < 1 or halo < 0:
         raise OptionError(f"expected tile >= 1 and halo >= 0, got tile={tile}, halo={halo}")
     ys, xs = within or (slice(0, height), slice(0, width))
-    return [
-        tile_at(y, x, height, width, halo)
-        for y in cuts(ys.start, ys.stop, tile)
-        for x in cuts(xs.start, xs.stop, tile)
-    ]
+    rows = reads(cuts(ys.start, ys.stop, tile), height, halo)
+    columns = reads(cuts(xs.start, xs.stop, tile), width, halo)
+    return tiles_of(rows, columns)
 
 
 def cuts(start: int, stop: int, tile: int) -> list[slice]:
@@ -101,14 +105,40 @@ def cuts(start: int, stop: int, tile: int) -> list[slice]:
     return [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
 
 
-def tile_at(y: slice, x: slice, height: int, width: int, halo: int) -> Tile:
-    """The tile that writes these rows and columns of a plane of `height` and `width`."""
-    read = (
-        slice(max(y.start - halo, 0), min(y.stop + halo, height)),
-        slice(max(x.start - halo, 0), min(x.stop + halo, width)),
-    )
-    crop = (
-        slice(y.start - read[0].start, y.stop - read[0].start),
-        slice(x.start - read[1].start, x.stop - read[1].start),
-    )
-    return Tile(read, crop, (y, x))
+def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice]]:
+    """What to read for each of the parts that an axis is cut into; as much for each.
+
+    Parameters
+    ----------
+    parts : list of slice
+        What is written, in order.
+    length : int
+        Of the axis.
+    halo : int
+        Read to both sides of a part, at least; less at the ends of the axis. Nothing is read beyond
+        the halo of all parts together.
+
+    Returns
+    -------
+    list of (slice, slice)
+        What is read, and the part that is written.
+    """
+    if not parts:
+        return []
+    low, high = max(parts[0].start - halo, 0), min(parts[-1].stop + halo, length)
+    side = min(max(p.stop - p.start for p in parts) + 2 * halo, high - low)
+    starts = (max(min(p.start - halo, high - side), low) for p in parts)
+    return [(slice(start, start + side), p) for start, p in zip(starts, parts, strict=True)]
+
+
+def tiles_of(rows: list[tuple[slice, slice]], columns: list[tuple[slice, slice]]) -> list[Tile]:
+    """The tiles of all those rows and columns, as by `reads`; row by row."""
+    return [
+        Tile((read_y, read_x), (_within(y, read_y), _within(x, read_x)), (y, x))
+        for read_y, y in rows
+        for read_x, x in columns
+    ]
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.cfsr import on_each_block
 from napari_cfsr.core.checkpoints import RefinerCard, load_backbone
-from napari_cfsr.core.engines import choose_device, domain_errors
+from napari_cfsr.core.engines import choose_device
 from napari_cfsr.core.model import Check, SRModel
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.refining import REFINING, Bench, Phase, Refining
 from napari_cfsr.core.report import Measurement, is_gain, verdict
+from napari_cfsr.core.torch_engine import domain_errors
 from napari_cfsr.core.trained import (
     Checkpoint,
     Preview,
