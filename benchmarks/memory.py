@@ -1,6 +1,7 @@
 """Peak memory of upscaling a large image on the CPU.
 
-    python benchmarks/memory.py [--side 2048] [--scale 4] [--outputs baseline,delta,difference]
+    python benchmarks/memory.py [--side 2048] [--scale 4] [--engine auto]
+        [--outputs baseline,delta,difference]
 
 Prints the peak resident memory of the process, what input and outputs take of it, and the rest.
 Linux and macOS.
@@ -17,7 +18,7 @@ import time
 import numpy as np
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engines import keep_freed_memory
+from napari_cfsr.core.engines import ENGINES, keep_freed_memory
 
 
 def peak_bytes() -> int:
@@ -31,10 +32,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--outputs", help="by default all that the model can give")
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
     options = parser.parse_args()
     keep_freed_memory()
     image = np.random.default_rng(0).integers(0, 255, (options.side, options.side, 3), np.uint8)
-    model = load_model(options.scale, device="cpu")
+    model = load_model(options.scale, device="cpu", engine=options.engine)
     outputs = tuple(options.outputs.split(",")) if options.outputs else None
     began = time.perf_counter()
     result = upscale(image, model, axes="YXC", outputs=outputs)
