@@ -11,8 +11,8 @@ tutorials, the official weights. Writes to `docs/images`.
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -286,16 +286,21 @@ def tutorial(steps: Callable) -> None:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    wanted = sys.argv[3:]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fluorescence", type=Path, metavar="FLUORESCENCE")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    wanted = arguments.names
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
-        for shots, arguments in (
-            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()),
+        for shots, inputs in (
+            (photo, ()), (fluorescence, (arguments.fluorescence,)), (running, ()), (disk, ()),
             (batch, ()),
-            (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
+            (training, (arguments.folder,)), (quality, (arguments.folder,)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:
-                shots(*arguments)
+                shots(*inputs)
     for steps in (tutorial_steps.microscopy, tutorial_steps.photos):
         if not wanted or steps.__name__ in wanted:
             tutorial(steps)

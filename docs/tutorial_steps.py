@@ -56,9 +56,9 @@ def microscopy(viewer) -> Iterator[str]:
     yield "microscopy-4-estimated"
 
     widget.controls.start_button.click()
-    wait(lambda: widget.controls.progress.value() > 500, 300)
+    wait(lambda: widget.controls.progress.value() > 500, 600)
     yield "microscopy-5-training"
-    wait(lambda: not widget.controls.running, 300)
+    wait(lambda: not widget.controls.running, 600)
     pause(1)
     yield "microscopy-6-result"
 
