@@ -4,7 +4,7 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, running, disk, batch, training, quality, or microscopy or photos for a
+fluorescence, low_light, running, disk, batch, training, quality, or microscopy or photos for a
 tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
 tutorials, the official weights. Writes to `docs/images`.
 """
@@ -84,6 +84,27 @@ def fluorescence(path: Path) -> None:
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
     save(viewer, "fluorescence-layers")
+    viewer.close()
+
+
+def low_light() -> None:
+    """The picture of the README: a dim image, baseline, delta and difference beside each other."""
+    viewer, widget = open_viewer()
+    viewer.open_sample("napari-cfsr", "low_light")
+    for name in ("nuclei sharp", "nuclei truth"):
+        viewer.layers.remove(name)
+    widget.form.scale.value = 2
+    widget.form.refiner.value = next(
+        x for x in widget.form.refiner.choices if "fluorescence_low_light" in str(x)
+    )
+    upscaled(widget)
+    for layer in viewer.layers:
+        layer.visible = True
+    viewer.canvas.grid.enabled = True
+    viewer.canvas.grid.shape = (1, 4)
+    viewer.reset_view()
+    viewer.scene.camera.zoom *= 1.7
+    save(viewer, "low-light-layers")
     viewer.close()
 
 
@@ -295,8 +316,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
         for shots, inputs in (
-            (photo, ()), (fluorescence, (arguments.fluorescence,)), (running, ()), (disk, ()),
-            (batch, ()),
+            (photo, ()), (fluorescence, (arguments.fluorescence,)), (low_light, ()), (running, ()),
+            (disk, ()), (batch, ()),
             (training, (arguments.folder,)), (quality, (arguments.folder,)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:

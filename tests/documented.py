@@ -19,9 +19,9 @@ PAGES = sorted(
     if page.name != "changelog.md"  # what older versions were told
 )  # fmt: skip
 PROGRAMS = (
-    "bash", "cd", "conda", "dask", "git", "lint-imports", "LIBGL_ALWAYS_SOFTWARE=1", "mkdocs", "mypy",
-    "napari", "napari-cfsr", "npe2", "pip", "pre-commit", "pytest", "python", "python3", "ruff", "source",
-    "sudo", "towncrier", "tox", "xvfb-run",
+    "bash", "cd", "conda", "dask", "git", "lint-imports", "LIBGL_ALWAYS_SOFTWARE=1", "mkdocs",
+    "mypy", "napari", "napari-cfsr", "npe2", "pip", "pre-commit", "pytest", "python", "python3",
+    "ruff", "source", "sudo", "towncrier", "tox", "xvfb-run",
 )  # fmt: skip
 FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 SHELLS = ("sh", "bash", "console", "powershell")
@@ -112,7 +112,7 @@ def make_files(folder: Path) -> None:
     for i in range(8):
         write(f"images/{i}.tif", nuclei(128, 192, 64 * i))
         write(f"nuclei/{i}.tif", nuclei(128, 192, 64 * i))
-        write(f"photos/{i}.png", photo(256, 256)[::1, :: 1 if i % 2 else -1])
+        write(f"photos/{i}.png", photo(256, 256)[:, :: 1 if i % 2 else -1])
         write(f"Kodak24/{i}.png", photo(96, 96))
         clean = nuclei(128, 192, 64 * i) / np.float32(4095)
         lr = degrade(clean, 2, photons=50, read_noise=0.01, seed=i)

@@ -76,7 +76,8 @@ def test_the_citation_is_complete_and_agrees_with_the_package() -> None:
 
 def test_the_hub_finds_what_it_shows() -> None:
     assert "Framework :: napari" in PROJECT["classifiers"]
-    assert {"Homepage", "Documentation", "Changelog", "Issues", "Citation"} <= PROJECT["urls"].keys()
+    expected = {"Homepage", "Documentation", "Changelog", "Issues", "Citation"}
+    assert expected <= PROJECT["urls"].keys()
     assert "napari" in PROJECT["keywords"]
 
 

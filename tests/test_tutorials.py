@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QLabel, QMainWindow, QTabBar
 
 from napari_cfsr import psnr
 from napari_cfsr.core.refiner_search import refiner_cards
 
-from .documented import ROOT
+from .documented import PAGES, ROOT
 
 DOCS = ROOT / "docs"
 PICTURES = DOCS / "images" / "tutorials"
@@ -43,7 +44,14 @@ def follow(
         monkeypatch.chdir(tmp_path)
         viewer = make_napari_viewer(show=True)
         viewer.window.resize(1366, 768)
-        return viewer, {picture: texts() for picture in getattr(steps, name)(viewer)}
+        seen: dict[str, set[str]] = {"meanwhile": set()}
+        timer = QTimer()  # buttons change their texts between two pictures
+        timer.timeout.connect(lambda: seen["meanwhile"].update(texts()))
+        timer.start(200)
+        for picture in getattr(steps, name)(viewer):
+            seen[picture] = texts()
+        timer.stop()
+        return viewer, seen
 
     return follow
 
@@ -67,22 +75,32 @@ def check_page(name: str, seen: dict[str, set[str]]) -> None:
     """The page shows these pictures in this order, and names what was in the window."""
     page = (DOCS / "tutorials" / f"{name}.md").read_text("utf-8")
     shown = re.findall(r"\(\.\./images/tutorials/([\w-]+)\.png\)", page)
-    assert shown == list(seen)
     everything = set().union(*seen.values())
+    assert ["meanwhile", *shown] == list(seen)
     bold = {" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", page)}
     assert bold - everything == set()
-    for path in re.findall(r"(?<!\*)\*((?:File|Plugins) > [^*]+)\*", page):
-        for entry in " ".join(path.split()).split(" > "):
-            assert any(text.startswith(entry) for text in everything), path
     for picture in shown:
         with Image.open(PICTURES / f"{picture}.png") as image:
             assert image.size == (1366, 768)
         assert (PICTURES / f"{picture}.png").stat().st_size <= 300_000
 
 
+def check_menus(entries: set[str]) -> None:
+    """Every way through the menus that a page names is there."""
+    found = 0
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for path in re.findall(r"(?<!\*)\*((?:File|Layers|Plugins) > [^*]+)\*", text):
+            for entry in " ".join(path.split()).split(" > "):
+                assert any(text.startswith(entry) for text in entries), (page.name, path)
+            found += 1
+    assert found > 10
+
+
 def test_microscopy(follow) -> None:
     viewer, seen = follow("microscopy")
     check_page("microscopy", seen)
+    check_menus(seen["microscopy-1-sample"])
     layers = {layer.name: layer for layer in viewer.layers}
     assert list(layers)[-3:] == [
         "nuclei camera x2 baseline", "nuclei camera x2 delta", "nuclei camera x2 delta [1]",
