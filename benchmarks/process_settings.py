@@ -7,6 +7,7 @@ Each figure comes from a process of its own. Needs the official x4 weights.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -57,6 +58,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print("| side | as it comes, us per pixel | large blocks kept |\n|---|---|---|")
     for side in (128, 256, 384, 576):
         per_pixel = [median(side, keep) / side**2 * 1e6 for keep in (False, True)]

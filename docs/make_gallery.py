@@ -10,12 +10,12 @@ only those figures are made and the page is left alone. Writes to `docs/images/g
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import shlex
-import sys
 import tempfile
 import textwrap
 from dataclasses import dataclass
@@ -229,7 +229,11 @@ images to train on.
 
 
 def main() -> None:
-    data, names = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    data, names = arguments.data.resolve(), arguments.names
     IMAGES.mkdir(parents=True, exist_ok=True)
     trained: dict[str, str] = {}
     sections = []

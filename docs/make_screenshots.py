@@ -4,64 +4,43 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, running, disk, batch, training or quality; without, all are made. Needs a display
-(Xvfb will do) and the official weights. Writes to `docs/images`.
+fluorescence, low_light, running, disk, batch, training, quality, or microscopy or photos for a
+tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
+tutorials, the official weights. Writes to `docs/images`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tutorial_steps
+from screenshot_tools import SIZE, instead, pause, photograph, press, upscaled, wait
 
-IMAGES = Path(__file__).parent / "images"
-SIZE = (1366, 768)  # a small laptop
-
-
-def wait(until: Callable[[], bool], timeout: float = 120.0) -> None:
-    """Run the event loop until something holds."""
-    from qtpy.QtWidgets import QApplication
-
-    began = time.perf_counter()
-    while not until():
-        QApplication.instance().processEvents()
-        time.sleep(0.001)
-        if time.perf_counter() - began > timeout:
-            raise TimeoutError
-
-
-def pause(seconds: float) -> None:
-    began = time.perf_counter()
-    wait(lambda: time.perf_counter() - began > seconds)
+IMAGES = Path(__file__).resolve().parent / "images"
 
 
 def save(viewer, name: str) -> None:
-    """The whole window, as it is."""
-    pause(1)
-    viewer.window.screenshot(str(IMAGES / f"{name}.png"), canvas_only=False, flash=False)
+    photograph(viewer, IMAGES / f"{name}.png")
 
 
-def open_viewer(name: str = "Upscale"):
-    """A window of the size of a small laptop's screen, with a widget."""
+def napari_viewer():
     import napari
 
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
+    return viewer
+
+
+def open_viewer(name: str = "Upscale"):
+    """A window of the size of a small laptop's screen, with a widget."""
+    viewer = napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
     return viewer, widget
-
-
-def upscaled(widget, layer: str, scale: int) -> None:
-    """Press Upscale and wait for the layers."""
-    widget.form.layer.value, widget.form.scale.value = layer, scale
-    widget.controls.start_button.click()
-    wait(lambda: not widget.controls.running and not widget._pending)
-    pause(0.5)
 
 
 def photo() -> None:
@@ -70,7 +49,8 @@ def photo() -> None:
     viewer.open_sample("napari-cfsr", "photo")
     viewer.reset_view()
     save(viewer, "photo-before")
-    upscaled(widget, "cat LR", 4)
+    widget.form.layer.value = "cat LR"
+    upscaled(widget)
     viewer.canvas.overlays.scale_bar.visible = True
     save(viewer, "photo-after")
     widget.advanced.expand(animate=False)
@@ -95,7 +75,8 @@ def fluorescence(path: Path) -> None:
         contrast_limits=(int(image.min()), int(np.percentile(image, 99.9))),
     )  # fmt: skip
     viewer.canvas.overlays.scale_bar.visible = True
-    upscaled(widget, "nuclei", 4)
+    widget.form.layer.value = "nuclei"
+    upscaled(widget)
     viewer.reset_view()
     save(viewer, "fluorescence-after")
     for layer in viewer.layers:
@@ -103,6 +84,27 @@ def fluorescence(path: Path) -> None:
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
     save(viewer, "fluorescence-layers")
+    viewer.close()
+
+
+def low_light() -> None:
+    """The picture of the README: a dim image, baseline, delta and difference beside each other."""
+    viewer, widget = open_viewer()
+    viewer.open_sample("napari-cfsr", "low_light")
+    for name in ("nuclei sharp", "nuclei truth"):
+        viewer.layers.remove(name)
+    widget.form.scale.value = 2
+    widget.form.refiner.value = next(
+        x for x in widget.form.refiner.choices if "fluorescence_low_light" in str(x)
+    )
+    upscaled(widget)
+    for layer in viewer.layers:
+        layer.visible = True
+    viewer.canvas.grid.enabled = True
+    viewer.canvas.grid.shape = (1, 4)
+    viewer.reset_view()
+    viewer.scene.camera.zoom *= 1.7
+    save(viewer, "low-light-layers")
     viewer.close()
 
 
@@ -233,7 +235,8 @@ def quality(folder: Path) -> None:
     viewer, upscale = open_viewer()
     viewer.open_sample("napari-cfsr", "photo")
     viewer.reset_view()
-    upscaled(upscale, "cat LR", 4)
+    upscale.form.layer.value = "cat LR"
+    upscaled(upscale)
     widget = instead(viewer, upscale, "Quality")
     viewer.reset_view()
     save(viewer, "quality-setup")
@@ -273,7 +276,8 @@ def quality_of_stack(folder: Path) -> None:
     upscale.form.scale.value = 2
     fitting = [x for x in upscale.form.refiner.choices if "fluorescence" in str(x)]
     upscale.form.refiner.value = fitting[0] if fitting else "auto"
-    upscaled(upscale, "cells LR", 2)
+    upscale.form.layer.value = "cells LR"
+    upscaled(upscale)
     widget = instead(viewer, upscale, "Quality")
     viewer.reset_view()
     press(widget, widget.controls.start_button)
@@ -283,33 +287,44 @@ def quality_of_stack(folder: Path) -> None:
     viewer.close()
 
 
-def instead(viewer, widget, name: str):
-    """Close a widget and open another."""
-    viewer.window.remove_dock_widget(widget)
-    _, other = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
-    pause(0.5)
-    return other
-
-
-def press(widget, button) -> None:
-    """Press a button and wait for what it starts."""
-    button.click()
-    wait(lambda: not widget.controls.running)
-    pause(0.5)
+def tutorial(steps: Callable) -> None:
+    """The pictures of a tutorial, with what ships, as for a reader who has just installed it."""
+    before, here = dict(os.environ), Path.cwd()
+    os.environ.pop("NAPARI_CFSR_WEIGHTS", None)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NAPARI_CFSR_HOME"] = str(Path(folder) / "home")
+        pictures = Path(folder) / "Pictures"  # where the tutorial's files are made
+        pictures.mkdir()
+        os.chdir(pictures)
+        viewer = napari_viewer()
+        for name in steps(viewer):
+            save(viewer, f"tutorials/{name}")
+        viewer.close()
+        os.chdir(here)
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    wanted = sys.argv[3:]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fluorescence", type=Path, metavar="FLUORESCENCE")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    wanted = arguments.names
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_CFSR_HOME"] = home
-        for shots, arguments in (
-            (photo, ()), (fluorescence, (Path(sys.argv[1]),)), (running, ()), (disk, ()),
-            (batch, ()),
-            (training, (Path(sys.argv[2]),)), (quality, (Path(sys.argv[2]),)),
+        for shots, inputs in (
+            (photo, ()), (fluorescence, (arguments.fluorescence,)), (low_light, ()), (running, ()),
+            (disk, ()), (batch, ()),
+            (training, (arguments.folder,)), (quality, (arguments.folder,)),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:
-                shots(*arguments)
+                shots(*inputs)
+    for steps in (tutorial_steps.microscopy, tutorial_steps.photos):
+        if not wanted or steps.__name__ in wanted:
+            tutorial(steps)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -13,8 +14,9 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as our programs do
 
 from napari_cfsr.core import weights
-from napari_cfsr.core.engines import keep_freed_memory
-from napari_cfsr.core.model import SRModel, load_model
+
+if TYPE_CHECKING:  # .ci/run runs tests that need no torch where it is not to be had
+    from napari_cfsr.core.model import SRModel
 
 settings.register_profile("default", deadline=None)  # a busy machine is no fault
 settings.load_profile("default")
@@ -72,6 +74,9 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def models(official_folder: Path) -> dict[int, SRModel]:
     """Official backbones without refiner, by scale."""
+    from napari_cfsr.core.engines import keep_freed_memory
+    from napari_cfsr.core.model import load_model
+
     keep_freed_memory()
     return {
         scale: load_model(scale, official_folder / f"CFSR_x{scale}.pth", refiner=None, device="cpu")

@@ -577,3 +577,14 @@ def test_samples_open_with_the_reduced_image_exactly_over_the_original(
         lr.extent.world + np.array([[-step / 2] * 2, [step / 2] * 2]),
         hr.extent.world + np.array([[-0.5] * 2, [0.5] * 2]),
     )
+
+
+def test_the_sample_to_train_on_has_the_camera_exactly_over_the_truth(make_napari_viewer) -> None:
+    viewer = make_napari_viewer()
+    sharp, truth, camera = viewer.open_sample("napari-cfsr", "low_light")
+    edges = np.array([[-1, -1], [1, 1]])  # extents lie at the centres of the outermost pixels
+    np.testing.assert_allclose(camera.extent.world + edges, truth.extent.world + edges / 2)
+    assert sharp.extent.world[1][1] + 1 == truth.extent.world[0][1]  # side by side
+    assert {layer.dtype for layer in (sharp, truth, camera)} == {np.dtype("uint16")}
+    assert truth.data.max() == 4095
+    assert not truth.visible

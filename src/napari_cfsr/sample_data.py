@@ -1,4 +1,4 @@
-"""Sample images for napari's menu: each with a reduced version that lies exactly under it.
+"""Sample images for napari's menu: each with a reduced version that lies exactly over or under it.
 
 The images ship with scikit-image, all CC0 or without known restrictions.
 """
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.degradation import imresize
+from napari_cfsr.core.degradation import degrade, imresize
 
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
+
+SHARP_COLUMNS = 320  # of 512
 
 
 def reduced_pair(image: NDArray[np.uint8], scale: int, name: str) -> list[LayerData]:
@@ -56,3 +58,31 @@ def cell() -> list[LayerData]:
     from skimage import data
 
     return reduced_pair(data.cell(), 3, "cell")
+
+
+def low_light() -> list[LayerData]:
+    """Nuclei of the stained tissue as a dim camera would see them, to train a refiner on.
+
+    The stain of the nuclei is one gray channel of 12 bits in 16. Left, a sharp image to train on;
+    right, what a camera with pixels twice as large makes of 50 photons; and the truth there.
+    """
+    from skimage import color, data
+
+    stain = color.rgb2hed(data.immunohistochemistry())[..., 0]
+    low, high = np.percentile(stain, (1, 99.9))
+    tissue = np.clip((stain - low) / (high - low), 0, 1)
+    truth = tissue[:, SHARP_COLUMNS:]
+    camera = degrade(truth, 2, photons=50, read_noise=0.01, seed=1)
+    look = {"colormap": "cyan", "contrast_limits": (0, 4095)}
+    place = {"translate": (0, SHARP_COLUMNS)}
+    over = {"scale": (2, 2), "translate": (0.5, SHARP_COLUMNS + 0.5)}
+    return [
+        (_twelve_bits(tissue[:, :SHARP_COLUMNS]), {"name": "nuclei sharp", **look}, "image"),
+        (_twelve_bits(truth), {"name": "nuclei truth", "visible": False, **place, **look}, "image"),
+        (_twelve_bits(camera), {"name": "nuclei camera", **over, **look}, "image"),
+    ]
+
+
+def _twelve_bits(image: NDArray[Any]) -> NDArray[np.uint16]:
+    """From [0,1]."""
+    return np.rint(np.clip(image, 0, 1) * 4095).astype(np.uint16)

@@ -48,7 +48,7 @@ def psnr(
         Images of the same shape, in the units of `data_range`.
     shave : int
         Border pixels left out at each side; by convention the scale factor.
-    channel : {"Y", "RGB", "gray"}
+    channel : {"RGB", "Y", "gray"}
         `Y`: BT.601 luma of RGB, the convention of the super-resolution literature. `RGB` and
         `gray`: all values alike.
     data_range : float
@@ -99,7 +99,7 @@ def ssim(
         Images of the same shape, in the units of `data_range`.
     shave : int
         Border pixels left out at each side; by convention the scale factor.
-    channel : {"Y", "RGB", "gray"}
+    channel : {"RGB", "Y", "gray"}
         `Y`: BT.601 luma of RGB, the convention of the super-resolution literature. `RGB`: mean of
         the channels, or the image itself if it has none. `gray`: the image has no channels.
     data_range : float

@@ -261,8 +261,8 @@ def load_model(
 
     Parameters
     ----------
-    scale : {2, 3, 4}
-        Scale factor.
+    scale : int
+        Scale factor: 2, 3 or 4.
     backbone : str or path
         `"auto"` (the one that a refiner given by name or file was trained on; else official if on
         this machine or to be had, else bundled), `"official"`, `"bundled"`, the name of an
