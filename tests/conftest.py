@@ -84,6 +84,15 @@ def models(official_folder: Path) -> dict[int, SRModel]:
     }
 
 
+@pytest.fixture(scope="session")
+def torch_model(official_folder: Path) -> SRModel:
+    """The official x2 without refiner, run by torch."""
+    from napari_cfsr.core.model import load_model
+
+    path = official_folder / "CFSR_x2.pth"
+    return load_model(2, path, refiner=None, device="cpu", engine="torch")
+
+
 @pytest.fixture
 def stalls() -> Iterator[list[float]]:
     """Seconds between turns of the event loop while the test runs."""

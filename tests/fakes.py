@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from napari_cfsr.core.model import ModelInfo, Prediction
+from napari_cfsr.core.tiling import scaled
 from napari_cfsr.errors import OutOfMemoryError
 
 FIELD = 2  # LR pixels a pixel depends on, to each side
@@ -62,7 +63,10 @@ class BoxModel:
         )
         base = smooth.repeat(self._scale, 2).repeat(self._scale, 3).astype(np.float32)
         result = {"baseline": base, "delta": base + np.float32(0.25)}
-        return {name: result[name] for name in how.outputs}
+        crop = slice(None), slice(None)
+        if how.crop is not None:
+            crop = scaled(how.crop, self._scale)
+        return {name: result[name][:, :, *crop] for name in how.outputs}
 
     def free_memory(self) -> int:
         return self.memory

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.checkpoints import open_backbone
 from napari_cfsr.core.model import BACKBONE_FIELD, REFINER_FIELD, Prediction, SRModel
 from napari_cfsr.core.refinenet import RefineNet
 
@@ -102,8 +103,8 @@ def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, m
     np.testing.assert_allclose(got, expected, atol=5e-6)
 
 
-def test_gradient_reaches_exactly_as_far_as_the_stated_field(models: dict[int, SRModel]) -> None:
-    network = models[2]._engine._backbone
+def test_gradient_reaches_exactly_as_far_as_the_stated_field(official: Path) -> None:
+    network = open_backbone(official / "CFSR_x2.pth")
     image = torch.rand(1, 3, 160, 160, requires_grad=True)
     out = network(image)
     out[0, :, 160, 160].sum().backward()  # LR pixel 80
@@ -141,4 +142,5 @@ def test_gray_is_the_mean_of_three_equal_channels(models: dict[int, SRModel]) ->
     gray = models[3].predict(image, Prediction())["baseline"]
     rgb = models[3].predict(np.repeat(image, 3, 1), Prediction())["baseline"]
     assert gray.shape == (1, 1, 60, 72)
-    np.testing.assert_allclose(gray, rgb.mean(1, keepdims=True), atol=1e-6)
+    # the mean is taken of the last weights, not of the channels
+    np.testing.assert_allclose(gray, rgb.mean(1, keepdims=True), atol=5e-6)

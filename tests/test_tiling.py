@@ -36,9 +36,24 @@ def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
 def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> None:
     for t in tile_grid(height, width, tile, halo):
         for read, write, length in zip(t.read, t.write, (height, width), strict=True):
-            assert read.start == max(write.start - halo, 0)
-            assert read.stop == min(write.stop + halo, length)
+            assert 0 <= read.start <= max(write.start - halo, 0)
+            assert length >= read.stop >= min(write.stop + halo, length)
             assert write.stop - write.start <= tile
+            assert read.stop - read.start <= tile + 2 * halo
+
+
+@given(lengths, lengths, tiles, halos)
+def test_all_tiles_read_as_much(height, width, tile, halo) -> None:
+    assert len({t.read_shape for t in tile_grid(height, width, tile, halo)}) <= 1
+
+
+@given(lengths, tiles, halos, st.data())
+def test_nothing_is_read_beyond_the_halo_of_a_part(length, tile, halo, data) -> None:
+    start = data.draw(st.integers(0, length - 1))
+    stop = data.draw(st.integers(start + 1, length))
+    for t in tile_grid(length, 1, tile, halo, within=(slice(start, stop), slice(0, 1))):
+        assert t.read[0].start >= max(start - halo, 0)
+        assert t.read[0].stop <= min(stop + halo, length)
 
 
 @given(st.integers(1, 3000), st.integers(16, 600))

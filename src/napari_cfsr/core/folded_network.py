@@ -94,13 +94,21 @@ class FoldedCFSR(nn.Module):
     norm_offset: Tensor
 
     def forward(self, x: Tensor, gray: bool = False) -> Tensor:
-        # what is added up stays in float32, also where convolutions give half precision
-        x = self.first(x - self.mean).float()  # [N,48,h,w]
+        # with half precision, what is added up and the ends of the network stay in float32: that
+        # costs little time and keeps most of what would be lost
+        x = self._float32(self.first, x - self.mean)  # [N,48,h,w]
         y = x
         for blocks, end in zip(self.blocks, self.ends, strict=True):
             for block in blocks.children():
                 self.check()
                 y = block(y)
             y = y + end(y)
-        x = x + self.after(_normalised(y) * self.norm_scale + self.norm_offset)
-        return F.pixel_shuffle((self.upsample_gray if gray else self.upsample)(x), self.scale)
+        n = _normalised(y) * self.norm_scale + self.norm_offset
+        x = x + self._float32(self.after, n)
+        upsample = self.upsample_gray if gray else self.upsample
+        return F.pixel_shuffle(self._float32(upsample, x), self.scale)
+
+    def _float32(self, layer: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = layer(x.float())
+            return y

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import psutil
 
 from napari_cfsr.core import engine_cache
@@ -30,6 +29,7 @@ from napari_cfsr.core.engines import (
 )
 from napari_cfsr.core.folding import Conv, fold
 from napari_cfsr.core.openvino_graph import VERSION, backbone_graph, refiner_graph
+from napari_cfsr.core.quiet_openvino import openvino as ov
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation

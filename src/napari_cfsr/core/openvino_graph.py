@@ -14,17 +14,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as op
 
 from napari_cfsr.core.folding import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, FoldedStage
+from napari_cfsr.core.quiet_openvino import openvino as ov
+from napari_cfsr.core.quiet_openvino import opset13 as op
 
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
 
 VERSION = 1  # of the graphs: what was compiled from another one is not used
-FAINT = 2.0**-13  # its square, times that of the mean, vanishes beside the variance
+FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
 CHANNELS = 1  # the axis
 
 
