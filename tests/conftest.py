@@ -34,9 +34,9 @@ def _need(path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cache, data and settings of this test only; no weights are found from outside."""
-    folder = tmp_path / "home"
+    folder = tmp_path_factory.mktemp("of_the_test") / "home"
     monkeypatch.setenv(weights.HOME_VARIABLE, str(folder))
     monkeypatch.delenv(weights.WEIGHTS_VARIABLE, raising=False)
     # a download that a test does not serve itself fails at once

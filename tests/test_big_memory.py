@@ -27,6 +27,7 @@ from napari_cfsr.core.engines import keep_freed_memory
 
 class Quick(BoxModel):
     def predict(self, batch, how, check=None):
+        batch = batch[:, :, *how.crop]
         large = batch.repeat(self.info.scale, 2).repeat(self.info.scale, 3)
         return {{name: large for name in how.outputs}}
 

@@ -26,9 +26,11 @@ from napari_cfsr.core import file_run, files, weights
 from napari_cfsr.core.batch_ledger import LEDGER
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.engines import choose_engine
 from napari_cfsr.core.refinenet import RefineNet
 
 H, W = 9, 14
+ENGINE = choose_engine("auto", "cpu")
 SUMMARY = re.compile(r"napari-cfsr: \d+ upscaled.* in \d+\.\d s\n\Z")
 Run = Callable[..., tuple[int, str, str]]
 posix_only = pytest.mark.skipif(
@@ -107,7 +109,7 @@ def test_one_file_beside_its_input(official: Path, tmp_path: Path, run: Run) -> 
         np.testing.assert_array_equal(np.asarray(written), result.baseline)
     assert len(out.splitlines()) == 1
     assert out.startswith(f"{tmp_path / 'in' / 'a.png'} -> {tmp_path / 'in' / 'a_x2_baseline.png'}")
-    assert "x2 with official CFSR_x2.pth, no refiner; torch on cpu, float32;" in out
+    assert f"x2 with official CFSR_x2.pth, no refiner; {ENGINE} on cpu, float32;" in out
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -555,7 +557,7 @@ def test_the_record_makes_the_same_result(
         assert record["backbone_sha256"] == weights.OFFICIAL_SHA256[2]
         assert record["refiner_sha256"] == weights.sha256_of(refiner)
         assert (record["scale"], record["tile"], record["ensemble"]) == (2, 8, True)
-        assert (record["precision"], record["engine"]) == ("float32", "torch")
+        assert (record["precision"], record["engine"]) == ("float32", ENGINE)
         assert record["intensity"][0] | {"dtype": ""} == {
             "low": 10.0, "high": 60000.0, "dtype": "", "clip": False,
         }  # fmt: skip
