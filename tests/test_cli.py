@@ -154,7 +154,7 @@ def test_an_imported_refiner_by_name(
     assert status == 0
     assert "refiner imported mine.safetensors" in out
     assert run("upscale", tmp_path / "a.png", "--scale", 2, "--refiner", "none")[0] == 0
-    assert names(tmp_path)[:4] == ["a.png", "a_x2_baseline.png", "a_x2_delta.png", "home"]
+    assert names(tmp_path)[:3] == ["a.png", "a_x2_baseline.png", "a_x2_delta.png"]
 
 
 def test_a_refiner_of_another_backbone_names_both(

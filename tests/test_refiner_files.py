@@ -431,7 +431,7 @@ def test_saved_in_the_temporary_folder_at_last(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     with pytest.raises(SavedElsewhereError) as caught:
-        save_or_elsewhere(trained(), tmp_path / "home" / "a.safetensors")
+        save_or_elsewhere(trained(), home / "a.safetensors")
     assert tmp_path / "temporary" in caught.value.path.parents
     assert caught.value.path.name == "a.safetensors"
     assert read_refiner_card(caught.value.path) == CARD
