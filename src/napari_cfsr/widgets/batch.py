@@ -15,6 +15,7 @@ from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch_form import BatchForm
 from napari_cfsr.widgets.batch_table import BatchTable
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import BeforeChoice, FormArea, RunWidget
@@ -57,7 +58,9 @@ class BatchWidget(RunWidget):
         self.summary_button.clicked.connect(self._save)
         self.table.opened.connect(self._open)
         self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        self.form.restore(read_settings(SETTINGS))
+        wanted = preferred("scale", "backbone", "device", "precision")
+        self.form.restore(read_settings(SETTINGS) | wanted)
+        self._follow_weights()
         self._refresh()
 
     def _arrange(self) -> None:

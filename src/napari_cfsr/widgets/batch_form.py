@@ -122,6 +122,7 @@ class BatchForm:
             "device": self.device.value,
             "precision": self.precision.value,
             "download": False,
+            "weights_folder": self.backbone_choice.folder,
         }
         options = UpscaleOptions(
             outputs=self.refiner_choice.wanted, ensemble=ensemble, back_projection=back_projection

@@ -15,6 +15,7 @@ from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.store_run import StoreStep
+from napari_cfsr.widgets.preferences import folder_changed
 from napari_cfsr.workers import CancelToken, Failure, Step, call_worker, fetch_worker
 
 if TYPE_CHECKING:
@@ -135,6 +136,17 @@ class RunWidget(QWidget):
 
     def _refresh(self) -> None:
         raise NotImplementedError
+
+    def _follow_weights(self) -> None:
+        """Another weights folder in Preferences counts at once."""
+        event = folder_changed()
+        if event is not None:
+            self._ending.connect(event, self._on_weights)
+
+    def _on_weights(self) -> None:
+        if not self.controls.running:
+            self.form.update()
+            self._refresh()
 
     def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
         self._token = self._ending.token = token

@@ -20,6 +20,7 @@ from napari_cfsr.core.trained import TrainedRefiner, TrainProgress
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import read_layer
 from napari_cfsr.training_input import TrainInput, TrainJob
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import FormArea, offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training_aids import TrainAids
@@ -60,7 +61,8 @@ class TrainWidget(TrainAids):
         self._timer.timeout.connect(self._show_progress)
         self._arrange()
         self._connect()
-        self.form.restore(read_settings(SETTINGS))
+        self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
+        self._follow_weights()
         self._on_layers()
         self._choose_first()
 

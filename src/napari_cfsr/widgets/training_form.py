@@ -206,6 +206,7 @@ class TrainForm(TrainFields):
                 "backbone": self.backbone_choice.value,
                 "device": self.device.value,
                 "download": False,
+                "weights_folder": self.backbone_choice.folder,
             },
             name=self.name.value,
             previews=self.previews.value,

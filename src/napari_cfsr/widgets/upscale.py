@@ -19,6 +19,7 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_is_quick, box_region, current_slices, visible_region
 from napari_cfsr.store_run import StoreOutcome, StoreRequest, StoreStep
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import (
@@ -79,7 +80,9 @@ class UpscaleWidget(RunWidget):
         self.copy_button.clicked.connect(self._copy)
         # refiners may have come or gone meanwhile, by whatever program
         self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        self.form.restore(read_settings(SETTINGS))
+        wanted = preferred("scale", "backbone", "device", "precision")
+        self.form.restore(read_settings(SETTINGS) | wanted)
+        self._follow_weights()
         layers = napari_viewer.layers
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             self._ending.connect(event, self._on_layers)

@@ -57,6 +57,7 @@ class FormValues:
     layer: str
     scale: int
     backbone: str
+    weights_folder: str | None
     refiner: str | None
     outputs: tuple[str, ...]
     region: str
@@ -78,6 +79,7 @@ class FormValues:
             "device": self.device,
             "precision": self.precision,
             "download": False,
+            **({"weights_folder": self.weights_folder} if self.weights_folder else {}),
         }
 
     def options(self, image: ImageInput) -> UpscaleOptions:
@@ -200,6 +202,7 @@ class UpscaleForm:
             layer=self.layer.value or "",
             scale=self.scale.value,
             backbone=self.backbone_choice.value,
+            weights_folder=self.backbone_choice.folder,
             refiner=self.refiner_choice.value,
             outputs=self.refiner_choice.wanted,
             region=self.region.value,
