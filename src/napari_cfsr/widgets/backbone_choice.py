@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from magicgui.widgets import ComboBox, FileEdit
+from magicgui.widgets import ComboBox
 
 from napari_cfsr.core.weights import (
     OFFICIAL_NOTICE,
@@ -18,7 +18,7 @@ from napari_cfsr.core.weights import (
     sha256_of,
 )
 from napari_cfsr.widgets.preferences import folder_fault, weights_folder
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import narrow, path_edit
 
 FROM_FILE = "file..."
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -28,6 +28,7 @@ TOOLTIPS = {
     "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
     "machine, else this plugin's own, which ship with it.",
     "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
+    "device": "Where the network runs. auto: the GPU if there is one.",
 }
 
 
@@ -52,7 +53,7 @@ class BackboneChoice:
     def __init__(self, scale: int) -> None:
         self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=scale)
         self.backbone = ComboBox(choices=self._names)
-        self.backbone_file = FileEdit(mode="r", filter="*.pth *.pt *.safetensors")
+        self.backbone_file = path_edit("r", "*.pth *.pt *.safetensors")
         narrow(self.backbone.native)
 
     def _names(self, _: Any) -> list[str]:

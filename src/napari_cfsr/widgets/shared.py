@@ -7,14 +7,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import napari
+from magicgui.widgets import FileEdit
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QScrollArea, QWidget
+from superqt import QCollapsible
 
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.store_run import StoreStep
+from napari_cfsr.widgets.accessible import explain
 from napari_cfsr.widgets.preferences import folder_changed
 from napari_cfsr.workers import CancelToken, Failure, Step, call_worker, fetch_worker
 
@@ -36,6 +40,11 @@ class FormArea(QScrollArea):
         self.setFrameShape(QScrollArea.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.updateGeometry()  # rows that were hidden may be wider
+        return bool(super().eventFilter(watched, event))
+
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         bar = self.verticalScrollBar().sizeHint().width()
         return QSize(self.widget().minimumSizeHint().width() + bar, 120)
@@ -44,10 +53,45 @@ class FormArea(QScrollArea):
         return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
 
 
+class Section(QCollapsible):
+    """A part of a form that is folded at first.
+
+    Its arrow has the colour of its text, and what is folded is out of the keyboard's reach, too.
+
+    Parameters
+    ----------
+    title : str
+    content : QWidget
+    """
+
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.setContent(content)
+        self.collapse(animate=False)
+        self._title, self._button = title, self.toggleButton()
+        self._button.setAccessibleName(title)
+        self.toggled.connect(self._show_arrow)
+        self._show_arrow(False)
+
+    def setToolTip(self, text: str) -> None:  # noqa: N802 - Qt's name
+        self._button.setToolTip(text)
+
+    def _show_arrow(self, open_: bool) -> None:
+        self._button.setText(f"{'▾' if open_ else '▸'} {self._title}")
+        self.content().setVisible(open_)
+
+
 def narrow(combo: QComboBox, letters: int = 12) -> None:
     """Keep a long name in a list of choices from widening the dock."""
     combo.setMinimumContentsLength(letters)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+
+
+def path_edit(mode: str, kinds: str = "") -> FileEdit:
+    """A field for a file or a folder whose button leaves room for the path."""
+    edit = FileEdit(mode=mode, filter=kinds or None)
+    edit.choose_btn.text = "Choose..."
+    return edit
 
 
 class BeforeChoice(QObject):
@@ -129,7 +173,7 @@ class RunWidget(QWidget):
         self.controls = controls
         self.controls.cancelled.connect(self._cancel)
         self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
-        self.fetch_button.setToolTip(OFFICIAL_NOTICE)
+        explain(self.fetch_button, OFFICIAL_NOTICE)
         self.fetch_button.clicked.connect(self._fetch)
         self._ending = Ending(*close)
         self._ending.watch(self)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, SpinBox, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, SpinBox, Widget
 
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.layers import ImageInput
+from napari_cfsr.widgets.accessible import explain, name_control
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
@@ -18,7 +19,9 @@ from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import RefinerChoice
 from napari_cfsr.widgets.shared import narrow
 
-REGIONS = ("whole layer", "current view", "box of a shape or label")
+BOX = "box of a shape or label"
+NO_BOX = "Add a shapes or labels layer to select a box."
+REGIONS = ("whole layer", "current view", BOX)
 SLICES = ("all slices", "current slice")
 QUALITIES = {
     "standard": (False, False),
@@ -38,7 +41,6 @@ TOOLTIPS = {
     "slices": "All of a stack, or only where the sliders stand now; Y and X stay whole.",
     "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
     "is for images that were reduced bicubically from larger ones.",
-    "device": "Where the network runs. auto: the GPU if there is one.",
     **OUTPUT_TOOLTIPS,
     "tile": "Side of a tile in input pixels; 0 chooses it from the free memory.",
     "halo": "Input pixels read around each tile. 32: at most 0.01 grey levels from the whole "
@@ -157,8 +159,10 @@ class UpscaleForm:
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)
             widget.name = name
-            widget.tooltip = tooltip
             widget.label = name.replace("_", " ").replace("box layer", "box in")
+            explain(widget, tooltip)
+            if not isinstance(widget, CheckBox):  # which reads its text
+                name_control(widget, widget.label)
             widget.changed.connect(self._on_change)
         self.update()
 
