@@ -15,7 +15,7 @@ from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoi
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import RefinerChoice
-from napari_cfsr.widgets.shared import narrow, path_edit
+from napari_cfsr.widgets.shared import AlignedLabels, narrow, path_edit
 from napari_cfsr.widgets.upscale_form import PRECISIONS, QUALITIES
 from napari_cfsr.widgets.upscale_form import TOOLTIPS as UPSCALE_TOOLTIPS
 
@@ -72,6 +72,7 @@ class BatchForm:
                 self.device, self.precision, self.overwrite,
             ]
         )  # fmt: skip
+        self._aligned = AlignedLabels(self.main)
         narrow(self.quality.native)
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)

@@ -20,9 +20,9 @@ from napari_cfsr.core.quality_table import (
 )
 
 HEADINGS = {"psnr": "PSNR\ndB", "ssim": "SSIM", "psnr_gain": "gain\ndB", "ssim_gain": "gain\nSSIM"}
-LEAST_NAME = 60  # pixels for the names of the layers
-LEAST_WIDTH = 344  # of all: every column fits, also those of single slices
-AROUND = 6  # pixels beside a number
+LEAST_NAME = 56  # pixels for the names of the layers
+LEAST_WIDTH = 352  # of all: every column fits, also those of single slices
+AROUND = 8  # pixels beside a number
 ARROW = 16  # for the arrow that tells the order
 ROW = 24  # pixels, of a line
 MOST_ROWS = 10  # that are seen without scrolling

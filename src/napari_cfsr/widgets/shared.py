@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import napari
-from magicgui.widgets import FileEdit
+from magicgui.widgets import Container, FileEdit
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QScrollArea, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
@@ -92,6 +99,33 @@ def path_edit(mode: str, kinds: str = "") -> FileEdit:
     edit = FileEdit(mode=mode, filter=kinds or None)
     edit.choose_btn.text = "Choose..."
     return edit
+
+
+class AlignedLabels(QObject):
+    """Lets the fields of a form begin below each other, in whatever font its labels are.
+
+    magicgui measures labels before they have napari's font.
+    """
+
+    def __init__(self, form: Container) -> None:
+        super().__init__(form.native)
+        self._form = form.native
+        self._form.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() in (QEvent.Type.Show, QEvent.Type.StyleChange):
+            self._align()
+        return bool(super().eventFilter(watched, event))
+
+    def _align(self) -> None:
+        rows = [self._form.layout().itemAt(i).widget() for i in range(self._form.layout().count())]
+        inside = [row.layout().itemAt(0).widget() for row in rows if row.layout() is not None]
+        labels = [label for label in inside if isinstance(label, QLabel)]
+        for label in labels:
+            label.ensurePolished()
+        width = max((label.sizeHint().width() for label in labels), default=0)
+        for label in labels:
+            label.setMinimumWidth(width)
 
 
 class BeforeChoice(QObject):

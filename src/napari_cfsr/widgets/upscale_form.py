@@ -17,7 +17,7 @@ from napari_cfsr.widgets.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
 from napari_cfsr.widgets.output_choice import OutputChoice
 from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import RefinerChoice
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import AlignedLabels, narrow
 
 BOX = "box of a shape or label"
 NO_BOX = "Add a shapes or labels layer to select a box."
@@ -154,6 +154,7 @@ class UpscaleForm:
             ]
         )  # fmt: skip
         self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
+        self._aligned = AlignedLabels(self.main), AlignedLabels(self.advanced)
         for combo in (self.layer, self.box_layer, self.quality):
             narrow(combo.native)
         for name, tooltip in TOOLTIPS.items():
