@@ -42,6 +42,7 @@ class FormArea(QScrollArea):
 
     def __init__(self, form: QWidget) -> None:
         super().__init__()
+        self._least = 0  # width, when it was laid out last
         self.setWidget(form)
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -49,7 +50,10 @@ class FormArea(QScrollArea):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            self.updateGeometry()  # rows that were hidden may be wider
+            least = self.widget().minimumSizeHint().width()
+            if least != self._least:  # rows that were hidden may be wider
+                self._least = least
+                self.updateGeometry()
         return bool(super().eventFilter(watched, event))
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
