@@ -311,8 +311,8 @@ def fill_batch(viewer, widget) -> None:
     from PIL import Image
 
     fill(viewer, widget)
-    os.chdir(tempfile.mkdtemp(dir=os.environ["NAPARI_CFSR_HOME"]))  # so that the path is short
-    folder = Path("cells")
+    home = Path(tempfile.mkdtemp(dir=os.environ["NAPARI_CFSR_HOME"]))
+    folder = home / "cells in phase microscopy"  # as long as the field
     folder.mkdir()
     pixels = np.asarray(viewer.layers[0].data)
     for i in range(5):
