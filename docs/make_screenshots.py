@@ -4,8 +4,8 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, low_light, running, disk, batch, training, quality, or microscopy or photos for a
-tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
+fluorescence, low_light, running, disk, batch, training, quality, themes, or microscopy or photos
+for a tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
 tutorials, the official weights. Writes to `docs/images`.
 """
 
@@ -305,6 +305,66 @@ def tutorial(steps: Callable) -> None:
     os.environ.update(before)
 
 
+def themes() -> None:
+    """All widgets in napari's dark and light theme."""
+    for theme in ("dark", "light"):
+        for name in ("Upscale", "Batch", "Train", "Refiners", "Quality"):
+            viewer, widget = open_viewer(name)
+            viewer.theme = theme
+            {"Batch": fill_batch, "Quality": fill_quality}.get(name, fill)(viewer, widget)
+            save(viewer, f"themes-{name.lower()}-{theme}")
+            viewer.close()
+
+
+def fill(viewer, _) -> None:
+    """An image of cells to look at."""
+    viewer.open_sample("napari-cfsr", "cell")
+    viewer.reset_view()
+
+
+def fill_batch(viewer, widget) -> None:
+    """A folder of cells, one of them broken, upscaled."""
+    from PIL import Image
+
+    fill(viewer, widget)
+    home = Path(tempfile.mkdtemp(dir=os.environ["NAPARI_CFSR_HOME"]))
+    folder = home / "cells in phase microscopy"  # as long as the field
+    folder.mkdir()
+    pixels = np.asarray(viewer.layers[0].data)
+    for i in range(5):
+        Image.fromarray(pixels[:60, i : i + 70]).save(folder / f"cell {i + 1}.png")
+    broken = folder / "cell 3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    widget.form.images.value = folder
+    wait(lambda: not widget._looking)
+    press(widget, widget.controls.start_button)
+
+
+def fill_quality(viewer, widget) -> None:
+    """A stack, more and less in focus, measured against noisy and blurred ones."""
+    from scipy.ndimage import gaussian_filter
+    from skimage import data
+
+    cell = data.cell()[220:420, 180:380] / 255
+    cells = np.stack([gaussian_filter(cell, abs(z - 4) / 2) for z in range(10)])
+    noise = np.random.default_rng(0).normal(0, 0.02, cells.shape)
+    images = {
+        "cell": cells,
+        "cell noisy": cells + noise,
+        "cell blurred": gaussian_filter(cells, (0, 1, 1)),
+        "cell noisy and blurred": gaussian_filter(cells + noise, (0, 1, 1)),
+    }
+    for name, stack in images.items():
+        viewer.add_image(stack.astype(np.float32), name=name)
+    widget.form.reference.value = viewer.layers[0]
+    widget.form.layers.tick(list(viewer.layers)[1:])
+    widget.form.layers.changed.emit()
+    press(widget, widget.controls.start_button)
+    widget.result.over.value = 1
+    wait(lambda: widget.result.plot.drawn > 0)
+    viewer.reset_view()
+
+
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -319,6 +379,7 @@ def main() -> None:
             (photo, ()), (fluorescence, (arguments.fluorescence,)), (low_light, ()), (running, ()),
             (disk, ()), (batch, ()),
             (training, (arguments.folder,)), (quality, (arguments.folder,)),
+            (themes, ()),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:
                 shots(*inputs)

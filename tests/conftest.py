@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as our programs do
+# before napari is imported: the preferences of whoever runs the tests are neither read nor changed
+os.environ["NAPARI_CONFIG"] = ""
 
 from napari_cfsr.core import weights
 

@@ -22,6 +22,8 @@ REPORT = {
     "images": ["a", "b"],
 }
 
+REST = ("this machine", "2026-01-02", "cells: 50 photons")
+
 
 def make(path: Path, gain: float | None = 8.25) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def shown(widget: RefinersWidget) -> list[list[str]]:
 
 
 def select(widget: RefinersWidget, name: str) -> None:
-    names = [row[0].removesuffix(" (bundled)") for row in shown(widget)]
+    names = [row[0] for row in shown(widget)]
     widget.table.selectRow(names.index(name))
     assert widget.selected == name
 
@@ -67,7 +69,7 @@ def wait(qtbot, widget: RefinersWidget) -> None:
 
 def test_refiners_are_listed_with_their_cards(opened) -> None:
     widget = opened("mine")
-    assert ["mine", "x2", "+8.25", "input", "2026-01-02", "cells: 50 photons"] in shown(widget)
+    assert ["mine", "x2", "+8.25", "input", *REST] in shown(widget)
     select(widget, "mine")
     card = widget.card.toPlainText()
     assert "bicubic, 50 photons" in card
@@ -81,9 +83,8 @@ def test_refiners_are_listed_with_their_cards(opened) -> None:
 def test_bundled_refiners_can_only_be_exported(opened) -> None:
     widget = opened()
     select(widget, "clean_official_x4")
-    names = [row[0] for row in shown(widget)]
-    assert "clean_official_x4 (bundled)" in names
-    assert names == sorted(names, key=lambda name: not name.endswith(" (bundled)"))  # these first
+    origins = [row[4] for row in shown(widget)]
+    assert set(origins) == {"the program"}
     assert not widget.name.isEnabled()
     assert not widget.rename_button.isEnabled()
     assert not widget.delete_button.isEnabled()
@@ -173,7 +174,7 @@ def test_importing_over_another_refiner_asks_first(opened, qtbot, monkeypatch, t
     widget.import_button.click()
     wait(qtbot, widget)
     assert mine("mine").read_bytes() == file.read_bytes()
-    assert ["mine", "x2", "+1.00", "input", "2026-01-02", "cells: 50 photons"] in shown(widget)
+    assert ["mine", "x2", "+1.00", "input", *REST] in shown(widget)
 
 
 def test_a_damaged_file_is_shown_and_can_be_deleted(opened, qtbot, monkeypatch) -> None:

@@ -89,7 +89,10 @@ def run_batch(
 
     began = time.perf_counter()
     load = request.load
-    files = find_model(load["scale"], load["backbone"], load["refiner"], download=False)
+    files = find_model(
+        load["scale"], load["backbone"], load["refiner"], download=False,
+        weights_folder=load.get("weights_folder"),
+    )  # fmt: skip
     plan = plan_batch(
         request.inputs, request.output, files, request.options, load["precision"],
         request.overwrite,

@@ -256,6 +256,7 @@ def load_model(
     threads: int | None = None,
     download: bool = True,
     progress: Progress | None = None,
+    weights_folder: str | os.PathLike[str] | None = None,
 ) -> SRModel:
     """Load a backbone and the refiner that belongs to it.
 
@@ -281,6 +282,9 @@ def load_model(
         Whether the official weights may be fetched if they are not on this machine.
     progress : callable, optional
         Called with bytes done and bytes in all during a download.
+    weights_folder : str or path, optional
+        A folder that may hold official weights; the one that `NAPARI_CFSR_WEIGHTS` names comes
+        before it.
 
     Returns
     -------
@@ -294,7 +298,10 @@ def load_model(
     DeviceError
         The device is not to be had.
     """
-    files = find_model(scale, backbone, refiner, download=download, progress=progress)
+    files = find_model(
+        scale, backbone, refiner, download=download, progress=progress,
+        weights_folder=weights_folder,
+    )  # fmt: skip
     return open_model(files, device, precision, engine, threads)
 
 

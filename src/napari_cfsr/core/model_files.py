@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from napari_cfsr.core.refiner_search import backbone_of_refiner, find_refiner
-from napari_cfsr.core.weights import Progress, WeightsFile, find_backbone
+from napari_cfsr.core.weights import Folder, Progress, WeightsFile, find_backbone
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def find_model(
     *,
     download: bool = True,
     progress: Progress | None = None,
+    weights_folder: Folder = None,
 ) -> ModelFiles:
     """Find what `load_model` would load, without torch and without loading it.
 
@@ -48,7 +49,7 @@ def find_model(
     """
     file, notes = None, list[str]()
     if backbone == "auto" and refiner not in ("auto", "none", None):
-        file = backbone_of_refiner(scale, refiner)
+        file = backbone_of_refiner(scale, refiner, weights_folder)
     if file is None:
-        file, notes = find_backbone(scale, backbone, download, progress)
+        file, notes = find_backbone(scale, backbone, download, progress, weights_folder)
     return ModelFiles(scale, file, find_refiner(file, refiner), tuple(notes))

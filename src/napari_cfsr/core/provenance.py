@@ -10,6 +10,7 @@ from typing import Any
 from napari_cfsr.core.inference import UpscaleResult
 from napari_cfsr.core.model import ModelInfo
 from napari_cfsr.core.options import UpscaleOptions
+from napari_cfsr.core.weights import official_path
 
 PACKAGES = ("napari-cfsr", "torch", "openvino", "numpy", "napari")
 
@@ -62,9 +63,11 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store
 def load_arguments(info: ModelInfo) -> dict[str, Any]:
     """Arguments of `load_model` that give this very model on this machine."""
     kind = info.backbone.split()[0]
+    # official weights of a folder that only napari's preferences name are not found by that word
+    by_word = kind == "bundled" or (kind == "official" and official_path(info.scale) is not None)
     return {
         "scale": info.scale,
-        "backbone": kind if kind in ("official", "bundled") else info.backbone_path,
+        "backbone": kind if by_word else info.backbone_path,
         "refiner": info.refiner_path,
         "device": info.device,
         "precision": info.precision,

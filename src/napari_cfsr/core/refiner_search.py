@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.core.weights import (
+    Folder,
     Kind,
     WeightsFile,
     bundled_path,
@@ -47,7 +48,9 @@ def _named_refiner(refiner: str | os.PathLike[str]) -> WeightsFile:
     )
 
 
-def backbone_of_refiner(scale: int, refiner: str | os.PathLike[str]) -> WeightsFile | None:
+def backbone_of_refiner(
+    scale: int, refiner: str | os.PathLike[str], folder: Folder = None
+) -> WeightsFile | None:
     """The backbone that a refiner was trained on, if it is on this machine.
 
     Parameters
@@ -56,6 +59,8 @@ def backbone_of_refiner(scale: int, refiner: str | os.PathLike[str]) -> WeightsF
         None is found if the refiner is for another one.
     refiner : str or path
         A name or a file.
+    folder : str or path, optional
+        Where official backbones may be, too.
 
     Raises
     ------
@@ -66,7 +71,7 @@ def backbone_of_refiner(scale: int, refiner: str | os.PathLike[str]) -> WeightsF
     if card.scale != scale:
         return None
     places: list[tuple[Path | None, Kind]] = [
-        (official_path(scale), "official"),
+        (official_path(scale, folder), "official"),
         (bundled_path(scale), "bundled"),
         *((path, "imported") for path in imported_backbones()),
     ]

@@ -135,8 +135,9 @@ class _Training:
         self.started = time.perf_counter()
         load = request.load
         self.file, notes = find_backbone(
-            load["scale"], load.get("backbone", "auto"), load.get("download", True)
-        )
+            load["scale"], load.get("backbone", "auto"), load.get("download", True),
+            folder=load.get("weights_folder"),
+        )  # fmt: skip
         self.notes = list(notes)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, _Best] = {}

@@ -17,7 +17,7 @@ class TrainRequest:
     ----------
     data : TrainData
     load : dict
-        `scale`, `backbone`, `device`, `download`: arguments of `load_model`.
+        `scale`, `backbone`, `device`, `download`, `weights_folder`: arguments of `load_model`.
     config : TrainConfig
     """
 

@@ -47,6 +47,7 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
 RESERVED = ("auto", "official", "bundled", "none")  # names that mean something else
 
+Folder = str | os.PathLike[str] | None
 Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 if unknown); may raise to stop
 
 
@@ -116,12 +117,15 @@ def verified(path: Path, scale: int) -> WeightsFile:
     return WeightsFile(path, got, "official")
 
 
-def official_path(scale: int) -> Path | None:
-    """The official file if it is here, not verified: the named folder first, then the cache."""
+def official_path(scale: int, folder: Folder = None) -> Path | None:
+    """The official file if it is here, not verified.
+
+    The folder that the environment names comes first, then `folder`, then the cache.
+    """
     name = official_name(scale)
-    folder = os.environ.get(WEIGHTS_VARIABLE)
-    places = ([Path(folder)] if folder else []) + [cache_folder()]
-    return next((p / name for p in places if (p / name).is_file()), None)
+    named = (os.environ.get(WEIGHTS_VARIABLE), folder, cache_folder())
+    places = (Path(place) / name for place in named if place)
+    return next((path for path in places if path.is_file()), None)
 
 
 def bundled_path(scale: int) -> Path | None:
@@ -163,6 +167,7 @@ def find_backbone(
     backbone: str | os.PathLike[str] = "auto",
     download: bool = True,
     progress: Progress | None = None,
+    folder: Folder = None,
 ) -> tuple[WeightsFile, list[str]]:
     """Find the weights of a backbone, fetching the official ones if need be.
 
@@ -178,6 +183,8 @@ def find_backbone(
         Whether the official file may be fetched.
     progress : callable, optional
         Called with bytes done and bytes in all during a download.
+    folder : str or path, optional
+        Where official files may be, too.
 
     Returns
     -------
@@ -193,13 +200,13 @@ def find_backbone(
     if backbone == "bundled":
         return _bundled(scale), []
     if backbone == "official":
-        was_here = official_path(scale) is not None
-        file = _official(scale, download, progress)
+        was_here = official_path(scale, folder) is not None
+        file = _official(scale, download, progress, folder)
         if not was_here:  # who names them agrees to fetch them
             _agree()
         return file, []
     if backbone == "auto":
-        return _automatic(scale, download, progress)
+        return _automatic(scale, download, progress, folder)
     path = file_named(backbone)
     if path is not None:
         return WeightsFile(path, sha256_of(path), "file"), []
@@ -213,13 +220,13 @@ def find_backbone(
 
 
 def _automatic(
-    scale: int, download: bool, progress: Progress | None
+    scale: int, download: bool, progress: Progress | None, folder: Folder
 ) -> tuple[WeightsFile, list[str]]:
     """Official weights; bundled ones rather than a download that nobody agreed to."""
     if bundled_path(scale) is None:
-        return _official(scale, download, progress), []
+        return _official(scale, download, progress, folder), []
     try:
-        return _official(scale, download and agreed(), progress), []
+        return _official(scale, download and agreed(), progress, folder), []
     except WeightsNotFoundError:
         note = "the official weights are not on this machine"
     except DownloadError as error:
@@ -251,8 +258,8 @@ def _bundled(scale: int) -> WeightsFile:
     return WeightsFile(path, sha256_of(path), "bundled")
 
 
-def _official(scale: int, download: bool, progress: Progress | None) -> WeightsFile:
-    path = official_path(scale)
+def _official(scale: int, download: bool, progress: Progress | None, folder: Folder) -> WeightsFile:
+    path = official_path(scale, folder)
     if path is not None:
         return verified(path, scale)
     if not download:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from magicgui.widgets import ComboBox, FileEdit
+from magicgui.widgets import ComboBox
 
 from napari_cfsr.core.weights import (
     OFFICIAL_NOTICE,
@@ -13,10 +13,12 @@ from napari_cfsr.core.weights import (
     SCALES,
     bundled_path,
     imported_backbones,
+    official_name,
     official_path,
     sha256_of,
 )
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.preferences import folder_fault, weights_folder
+from napari_cfsr.widgets.shared import narrow, path_edit
 
 FROM_FILE = "file..."
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -26,13 +28,14 @@ TOOLTIPS = {
     "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
     "machine, else this plugin's own, which ship with it.",
     "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
+    "device": "Where the network runs. auto: the GPU if there is one.",
 }
 
 
 def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other"], str] | None:
     """The file that a choice means, if it is on this machine."""
     if backbone in ("auto", "official"):
-        path = official_path(scale)
+        path = official_path(scale, weights_folder())
         if path is not None:
             return "official", str(path)
         if backbone == "official":
@@ -50,7 +53,7 @@ class BackboneChoice:
     def __init__(self, scale: int) -> None:
         self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=scale)
         self.backbone = ComboBox(choices=self._names)
-        self.backbone_file = FileEdit(mode="r", filter="*.pth *.pt *.safetensors")
+        self.backbone_file = path_edit("r", "*.pth *.pt *.safetensors")
         narrow(self.backbone.native)
 
     def _names(self, _: Any) -> list[str]:
@@ -74,6 +77,12 @@ class BackboneChoice:
             self.backbone.value = FROM_FILE
             self.backbone_file.value = backbone
 
+    @property
+    def folder(self) -> str | None:
+        """Argument `weights_folder` of `load_model`."""
+        folder = weights_folder()
+        return None if folder is None else str(folder)
+
     def sha256(self) -> str | None:
         """Hash of the chosen backbone; None while it is not known."""
         scale = self.scale.value
@@ -90,7 +99,9 @@ class BackboneChoice:
     def fetchable(self) -> bool:
         """Whether the official weights would be used if they were here."""
         scale, backbone = self.scale.value, self.backbone.value
-        return backbone in ("auto", "official") and official_path(scale) is None
+        if backbone not in ("auto", "official"):
+            return False
+        return official_path(scale, weights_folder()) is None
 
     @property
     def _missing(self) -> bool:
@@ -101,8 +112,13 @@ class BackboneChoice:
         scale = self.scale.value
         if self.from_file and not self.backbone_file.value.is_file():
             return "Choose a backbone file."
+        if self.fetchable and (fault := folder_fault()):
+            return fault
         if not self._missing:
             return ""
         if self.backbone.value == "bundled":
             return f"This version ships no x{scale} backbone of its own: choose auto."
-        return f"The official x{scale} weights are not on this machine yet. {OFFICIAL_NOTICE}"
+        where = f", nor is {official_name(scale)} in {self.folder}" if self.folder else ""
+        return (
+            f"The official x{scale} weights are not on this machine yet{where}. {OFFICIAL_NOTICE}"
+        )

@@ -13,8 +13,10 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QSplitter, QVBoxLayout, QWi
 from napari_cfsr.batch_run import BatchNews, BatchOutcome, list_inputs
 from napari_cfsr.core.remote import RemoteModel
 from napari_cfsr.errors import CFSRError
+from napari_cfsr.widgets.accessible import explain_all, make_accessible
 from napari_cfsr.widgets.batch_form import BatchForm
 from napari_cfsr.widgets.batch_table import BatchTable
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import BeforeChoice, FormArea, RunWidget
@@ -24,7 +26,15 @@ if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchStep
 
 SETTINGS = "batch"
+LOOKING = "Looking at what is there"
 FILTER = "Summaries (*.csv *.json)"
+START = "Upscale all images of the folder that are not there already."
+TOOLTIPS = {
+    "table": "What becomes of each image. Press Enter on one that is done, or double-click it, to "
+    "open its results.",
+    "summary_button": "Write what became of each image: CSV for tables, JSON with all that is "
+    "needed to make the results again.",
+}
 
 
 class BatchWidget(RunWidget):
@@ -40,7 +50,7 @@ class BatchWidget(RunWidget):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
-        super().__init__(napari_viewer, RunControls("Upscale all"), model.close)
+        super().__init__(napari_viewer, RunControls("Upscale all", START), model.close)
         self._model = model
         self._looking = False  # into that folder
         self._listed: Path | None = None
@@ -48,17 +58,17 @@ class BatchWidget(RunWidget):
         self.form = BatchForm(self._on_form)
         self.table = BatchTable()
         self.summary_button = QPushButton("Save summary...")
-        self.summary_button.setToolTip(
-            "Write what became of each image: CSV for tables, JSON with all that is needed to "
-            "make the results again."
-        )
         self._arrange()
+        explain_all(self, TOOLTIPS, {"table": "state of each image"})
         self.controls.started.connect(self._start)
         self.summary_button.clicked.connect(self._save)
         self.table.opened.connect(self._open)
         self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        self.form.restore(read_settings(SETTINGS))
+        wanted = preferred("scale", "backbone", "device", "precision")
+        self.form.restore(read_settings(SETTINGS) | wanted)
+        self._follow_weights()
         self._refresh()
+        make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
         inside = QWidget()
@@ -158,14 +168,14 @@ class BatchWidget(RunWidget):
             super()._on_step(news)
         elif news.step is None:
             self.table.show_paths(news.paths)
-            self.controls.show_step("Looking at what is there")
+            self.controls.show_step(LOOKING)
         else:
             self._show(news.step)
 
     def _show(self, step: BatchStep) -> None:
         self.table.show_step(step)
         if step.state == "waiting":
-            self.controls.show_step(step.text or "Looking at what is there")
+            self.controls.show_step(step.text or LOOKING)
             return
         over, count = self.table.over, self.table.rowCount()
         fraction = (over + (step.fraction if step.state == "running" else 0)) / max(count, 1)

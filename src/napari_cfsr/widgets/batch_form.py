@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, Widget
 
 from napari_cfsr.batch_run import BatchRequest
 from napari_cfsr.core.options import UpscaleOptions
+from napari_cfsr.widgets.accessible import explain, name_control
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import RefinerChoice
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import AlignedLabels, narrow, path_edit
 from napari_cfsr.widgets.upscale_form import PRECISIONS, QUALITIES
 from napari_cfsr.widgets.upscale_form import TOOLTIPS as UPSCALE_TOOLTIPS
 
@@ -25,7 +26,6 @@ TOOLTIPS = {
     **BACKBONE_TOOLTIPS,
     **REFINER_TOOLTIPS,
     "quality": UPSCALE_TOOLTIPS["quality"],
-    "device": UPSCALE_TOOLTIPS["device"],
     "precision": UPSCALE_TOOLTIPS["precision"],
     "overwrite": "Upscale everything anew and replace the results that are there. Else what is "
     "there already, from the same image with the same settings, is left as it is.",
@@ -49,9 +49,7 @@ class BatchForm:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._updating = False
-        self.images, self.results = (FileEdit(mode="d") for _ in range(2))
-        for edit in (self.images, self.results):
-            edit.line_edit.value = ""
+        self.images, self.results = (path_edit("d") for _ in range(2))
         self.backbone_choice = BackboneChoice(scale=4)
         self.scale = self.backbone_choice.scale
         self.backbone = self.backbone_choice.backbone
@@ -74,12 +72,15 @@ class BatchForm:
                 self.device, self.precision, self.overwrite,
             ]
         )  # fmt: skip
+        self._aligned = AlignedLabels(self.main)
         narrow(self.quality.native)
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)
             widget.name = name
-            widget.tooltip = tooltip
             widget.label = name.replace("_", " ")
+            explain(widget, tooltip)
+            if not isinstance(widget, CheckBox):  # which reads its text
+                name_control(widget, widget.label)
             widget.changed.connect(self._on_change)
         self.overwrite.label = ""
         self.update()
@@ -122,6 +123,7 @@ class BatchForm:
             "device": self.device.value,
             "precision": self.precision.value,
             "download": False,
+            "weights_folder": self.backbone_choice.folder,
         }
         options = UpscaleOptions(
             outputs=self.refiner_choice.wanted, ensemble=ensemble, back_projection=back_projection

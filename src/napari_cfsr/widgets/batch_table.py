@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_cfsr.core.options import duration
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("image", "state", "time", "message")
 STATES = {"skipped": "already there"}  # as a person says it; the others as they are
-TOOLTIP = "What becomes of each image. Double-click one that is done to open its results."
 
 
 class BatchTable(QTableWidget):
-    """A row for each image. Emits the results of a row that is double-clicked."""
+    """A row for each image. Emits the results of a row that is double-clicked or entered."""
 
     opened = Signal(tuple)
 
@@ -30,7 +29,6 @@ class BatchTable(QTableWidget):
         self.over = 0  # how many are done, failed or were there
         self.setHorizontalHeaderLabels(list(COLUMNS))
         self.verticalHeader().hide()
-        self.setToolTip(TOOLTIP)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setWordWrap(False)
@@ -41,7 +39,7 @@ class BatchTable(QTableWidget):
         header.setResizeContentsPrecision(0)  # from the rows in view: all would take seconds
         self.setColumnWidth(0, 140)
         self.setMinimumHeight(90)
-        self.cellDoubleClicked.connect(self._on_double_click)
+        self.cellDoubleClicked.connect(self._open)
 
     def show_paths(self, paths: Sequence[Path]) -> None:
         """List images that nothing became of yet."""
@@ -88,6 +86,12 @@ class BatchTable(QTableWidget):
         item.setText(text)
         item.setToolTip(tooltip)
 
-    def _on_double_click(self, row: int, _: int) -> None:
+    def keyPressEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self._open(self.currentRow(), 0)
+        else:
+            super().keyPressEvent(event)
+
+    def _open(self, row: int, _: int) -> None:
         if self._outputs.get(row):
             self.opened.emit(self._outputs[row])

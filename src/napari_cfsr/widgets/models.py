@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QLineEdit,
     QMessageBox,
     QPlainTextEdit,
@@ -38,11 +37,17 @@ from napari_cfsr.core.refiner_files import (
 )
 from napari_cfsr.core.weights import Kind, refiner_files
 from napari_cfsr.errors import CFSRError, WeightsError
+from napari_cfsr.widgets.accessible import explain_all, make_accessible
 from napari_cfsr.widgets.run_controls import paragraph
 from napari_cfsr.widgets.shared import offer_refiners
 from napari_cfsr.workers import CancelToken, Failure, call_worker
 
-COLUMNS = ("name", "scale", "gain (dB)", "placement", "date", "description")
+COLUMNS = ("name", "scale", "gain (dB)", "placement", "from", "date", "description")
+SEEN = 4  # columns that are seen in the narrowest dock; the others by scrolling
+LEAST_NAME = 110  # pixels for the names
+LEAST_WIDTH = 330  # of all
+ROW = 24  # pixels, of a line
+ORIGINS = {"bundled": "the program"}
 FILTER = "Refiners (*.safetensors)"
 
 TOOLTIPS = {
@@ -54,6 +59,37 @@ TOOLTIPS = {
     "export_button": "Write a copy of the refiner to a file, to pass on.",
     "import_button": "Check a refiner file, and keep a copy of it on this machine.",
 }
+NAMES = {"table": "refiners", "card": "what is known of it", "name": "new name"}
+
+
+class RefinersTable(QTableWidget):
+    """A row for each refiner; the names take the width that is left beside what counts most."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(list(COLUMNS))
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(ROW)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setWordWrap(False)
+        self.setMinimumWidth(LEAST_WIDTH)
+
+    def fit(self) -> None:
+        """Fit the columns to what is in them, and to the width."""
+        for column in range(1, len(COLUMNS)):
+            self.resizeColumnToContents(column)
+        self._fit_names()
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().resizeEvent(event)
+        self._fit_names()
+
+    def _fit_names(self) -> None:
+        others = sum(self.columnWidth(i) for i in range(1, SEEN))
+        self.setColumnWidth(0, max(LEAST_NAME, self.viewport().width() - others))
 
 
 class RefinersWidget(QWidget):
@@ -73,7 +109,7 @@ class RefinersWidget(QWidget):
         self._done: Callable[[Path], str] | None = None  # what to say of what a task returns
         self._select = ""  # name to select when the list was read again
         self._busy = False
-        self.table = QTableWidget(0, len(COLUMNS))
+        self.table = RefinersTable()
         self.card = QPlainTextEdit()
         self.name = QLineEdit()
         self.rename_button = QPushButton("Rename")
@@ -89,22 +125,16 @@ class RefinersWidget(QWidget):
         self.export_button.clicked.connect(self._export)
         self.import_button.clicked.connect(self._import)
         self.reload_refiners()
+        make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        for name, tooltip in TOOLTIPS.items():
-            getattr(self, name).setToolTip(tooltip)
-        self.table.setHorizontalHeaderLabels(list(COLUMNS))
-        self.table.verticalHeader().hide()
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        explain_all(self, TOOLTIPS, NAMES)
         self.card.setReadOnly(True)
         self.card.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         split = QSplitter(Qt.Orientation.Vertical)
         split.addWidget(self.table)
         split.addWidget(self.card)
-        split.setSizes([100, 200])
+        split.setSizes([200, 200])
         split.setStretchFactor(1, 1)
         renaming, files = QHBoxLayout(), QHBoxLayout()
         renaming.addWidget(self.name, 1)
@@ -132,7 +162,10 @@ class RefinersWidget(QWidget):
         self.table.setRowCount(len(self._refiners))
         for row, (path, kind, card) in enumerate(self._refiners):
             for column, text in enumerate(_cells(path, kind, card)):
-                self.table.setItem(row, column, QTableWidgetItem(text))
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)  # which may be cut short
+                self.table.setItem(row, column, item)
+        self.table.fit()
         self.table.clearSelection()
         names = [path.stem for path, *_ in self._refiners]
         if names:
@@ -261,10 +294,10 @@ class RefinersWidget(QWidget):
 
 def _cells(path: Path, kind: Kind, card: RefinerCard | None) -> list[str]:
     """A row of the table."""
-    name = path.stem + (" (bundled)" if kind == "bundled" else "")
+    name, origin = path.stem, ORIGINS.get(kind, "this machine")
     if card is None:
-        return [name, "", "", "", "", "can't be read"]
+        return [name, "", "", "", origin, "", "can't be read"]
     decimals = 2 if abs(card.gain or 0) >= 0.1 else 4
     gain = "" if card.gain is None else f"{card.gain:+.{decimals}f}"
     date = str(card.extra.get("date", ""))[:10]
-    return [name, f"x{card.scale}", gain, card.placement, date, card.description]
+    return [name, f"x{card.scale}", gain, card.placement, origin, date, card.description]

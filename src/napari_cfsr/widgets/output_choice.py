@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from magicgui.widgets import ComboBox, FileEdit
+from magicgui.widgets import ComboBox
 from napari.layers import Image
 
 from napari_cfsr.core.file_targets import outside_stores
@@ -13,6 +13,7 @@ from napari_cfsr.core.output_size import result_bytes, size, why_not_in_memory
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.store_run import store_path
 from napari_cfsr.widgets.run_controls import paragraph
+from napari_cfsr.widgets.shared import path_edit
 
 WHERE = ("automatic", "memory", "OME-Zarr on disk")
 
@@ -29,8 +30,7 @@ class OutputChoice:
 
     def __init__(self) -> None:
         self.output_to = ComboBox(choices=WHERE)
-        self.folder = FileEdit(mode="d", value=Path())
-        self.folder.line_edit.value = ""
+        self.folder = path_edit("d")
         self.note = paragraph()
         self.note.setVisible(False)
 

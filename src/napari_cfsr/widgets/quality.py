@@ -17,6 +17,7 @@ from napari_cfsr.layers import LayerSpec, Region, layer_shape, read_layer
 from napari_cfsr.quality_input import QualityRequest
 from napari_cfsr.quality_run import QualityResult, map_layer, measure_layers
 from napari_cfsr.regions import box_region, current_slices, visible_region
+from napari_cfsr.widgets.accessible import explain_pages, make_accessible
 from napari_cfsr.widgets.quality_blink import Blink
 from napari_cfsr.widgets.quality_choice import candidate, comparable, record
 from napari_cfsr.widgets.quality_compare import ComparePage
@@ -27,6 +28,8 @@ from napari_cfsr.widgets.shared import FormArea, RunWidget, add_layer, canvas_bo
 from napari_cfsr.workers import CancelToken, Failure, quality_worker
 
 FILTER = "Tables (*.csv)"
+START = "Measure PSNR and SSIM of the ticked layers."
+PAGES = "What to compare with what; the figures; and two layers shown in turn, for the eye."
 PARTS = dict(zip(REGIONS, ("whole image", "the current view", "the box"), strict=True))
 
 
@@ -41,7 +44,7 @@ class QualityWidget(RunWidget):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         blink = Blink(napari_viewer, self._on_blink)
-        super().__init__(napari_viewer, RunControls("Measure"), blink.close)
+        super().__init__(napari_viewer, RunControls("Measure", START), blink.close)
         self._result: QualityResult | None = None
         self._request: QualityRequest | None = None  # while it is measured
         # what the rows of the result were measured on, as long as it is there
@@ -53,6 +56,7 @@ class QualityWidget(RunWidget):
         self._arrange()
         self._connect()
         self._on_layers()
+        make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
         form = QWidget()
@@ -64,6 +68,7 @@ class QualityWidget(RunWidget):
         pages = zip((form, self.result, self.compare), ("Setup", "Result", "Compare"), strict=True)
         for page, title in pages:
             self.pages.addTab(FormArea(page), title)
+        explain_pages(self.pages, PAGES)
         layout = QVBoxLayout(self)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.controls)

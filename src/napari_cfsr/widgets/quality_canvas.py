@@ -14,6 +14,8 @@ from napari_cfsr.widgets.quality_plot import SliceDrawing
 
 FONT = 8  # points
 DPI = 100
+LETTER = 0.62 * FONT / 72  # inches
+BESIDE = 0.15  # inches beside a number
 LETTERS = 40  # of a name in the legend
 NARROW = 16  # letters of names of which two go side by side
 COLORS = {  # told apart by the colour-blind, on dark and on light ground
@@ -54,7 +56,8 @@ class SliceCurves:
             frameon=False, labelcolor=text, ncols=columns, borderpad=0, labelspacing=0.2,
             handlelength=1.5,
         )  # fmt: skip
-        self._figure.subplots_adjust(0.16, 0.37 / height + space, 0.97, 0.93, hspace=0.3)
+        left = max(0.16, max(_room(axes) for axes in shared) / width)
+        self._figure.subplots_adjust(left, 0.37 / height + space, 0.97, 0.93, hspace=0.3)
         self._canvas.draw()  # type: ignore[no-untyped-call]
         return np.array(self._canvas.buffer_rgba())  # type: ignore[no-untyped-call]
 
@@ -75,6 +78,12 @@ class SliceCurves:
                 zorder=3 if i == drawing.emphasis else 2,
             )
         axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
+def _room(axes: Axes) -> float:
+    """Inches for the numbers on the left: those that are nearly equal have many digits."""
+    numbers = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
+    return max((len(number) for number in numbers), default=0) * LETTER + BESIDE
 
 
 def _color(axes: Axes, ground: str, text: str, grid: str) -> None:

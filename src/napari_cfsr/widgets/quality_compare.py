@@ -11,6 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_cfsr.widgets.accessible import explain_all
 from napari_cfsr.widgets.quality_blink import Blink
 from napari_cfsr.widgets.rows import Rows
 from napari_cfsr.widgets.run_controls import paragraph
@@ -96,8 +97,7 @@ class ComparePage(QWidget):
         layout.addWidget(self.now)
         layout.addWidget(self.hint)
         layout.addStretch()
-        for name, tooltip in TOOLTIPS.items():
-            getattr(getattr(self, name), "native", getattr(self, name)).setToolTip(tooltip)
+        explain_all(self, TOOLTIPS, {})
 
     def _choices(self, _: Any) -> list[tuple[str, Image]]:
         return [(x.name, x) for x in self._images()]

@@ -15,14 +15,17 @@ from napari_cfsr.core.metrics import Channel
 from napari_cfsr.core.quality import default_range
 from napari_cfsr.errors import OptionError
 from napari_cfsr.layers import level_zero
+from napari_cfsr.widgets.accessible import explain, name_control
 from napari_cfsr.widgets.quality_choice import Suggestion, known_scale, lr_layers, suggest
 from napari_cfsr.widgets.quality_list import LayerList
 from napari_cfsr.widgets.rows import Rows, Whole
 from napari_cfsr.widgets.run_controls import paragraph
 from napari_cfsr.widgets.shared import narrow
 from napari_cfsr.widgets.training_values import decimal
+from napari_cfsr.widgets.upscale_form import BOX, NO_BOX
+from napari_cfsr.widgets.upscale_form import TOOLTIPS as UPSCALE_TOOLTIPS
 
-REGIONS = ("whole image", "current view", "box of a shape or label")
+REGIONS = ("whole image", "current view", BOX)
 SLICES = ("all slices", "current slice")
 AUTO = -1  # of the shave, where 0 is a value
 
@@ -40,7 +43,7 @@ TOOLTIPS = {
     "data_range": "What PSNR and SSIM refer to: the greatest possible value less the least, in the "
     "units of the data. Empty: by the reference, as the line below says.",
     "region": "What part of the reference is looked at.",
-    "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
+    "box_layer": UPSCALE_TOOLTIPS["box_layer"],
     "slices": "All of a stack, each slice for itself, or only where the sliders stand now.",
 }
 LABELS = {"layers": "compare", "data_range": "data range", "box_layer": "box in"}
@@ -124,6 +127,7 @@ class QualityForm:
         rows.add("reference", self.reference)
         rows.add("layers", self.layers, LABELS["layers"])
         rows.add("bicubic", self.lr_layer, self.bicubic.native)
+        name_control(self.lr_layer, self.bicubic.text)
         for name in ("channel", "shave", "data_range"):
             rows.add(name, getattr(self, name), LABELS.get(name))
         rows.add("words", self.words, " ")
@@ -133,10 +137,9 @@ class QualityForm:
     def _connect(self) -> None:
         for name, tooltip in TOOLTIPS.items():
             field: Any = getattr(self, name)
-            if isinstance(field, LayerList):
-                field.setToolTip(tooltip)
-            else:
-                field.name, field.tooltip = name, tooltip
+            explain(field, tooltip)
+            if not isinstance(field, LayerList):
+                field.name = name
             chooses = name in ("reference", "layers", "bicubic", "lr_layer")
             field.changed.connect(self._on_choice if chooses else self._on_change)
 
@@ -226,7 +229,7 @@ class QualityForm:
         if not self.layers.ticked and self._lr() is None:
             return "Tick at least one layer to compare with the reference."
         if self.region.value == REGIONS[2] and self.box_layer.value is None:
-            return "Add a shapes or labels layer to select a box."
+            return NO_BOX
         try:
             self._range()
         except OptionError as error:

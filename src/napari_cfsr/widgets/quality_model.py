@@ -20,7 +20,7 @@ from napari_cfsr.core.quality_table import (
 )
 
 HEADINGS = {"psnr": "PSNR\ndB", "ssim": "SSIM", "psnr_gain": "gain\ndB", "ssim_gain": "gain\nSSIM"}
-LEAST_NAME = 72  # pixels for the names of the layers
+LEAST_NAME = 48  # pixels for the names of the layers
 LEAST_WIDTH = 320  # of all; a dock that is no wider than that of Upscale
 AROUND = 8  # pixels beside a number
 ARROW = 16  # for the arrow that tells the order

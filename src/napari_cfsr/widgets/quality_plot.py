@@ -66,7 +66,6 @@ class SlicePlot(DrawnPlot):
         super().__init__(theme, _canvas)
         self._table: QualityTable | None = None
         self._emphasis: int | None = None
-        self.setToolTip("PSNR and SSIM of each slice; the line of the selected layer is thicker.")
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         return SIZE

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfsr.core.quality import MapKind
 from napari_cfsr.core.quality_table import Line, QualityTable, short_names
+from napari_cfsr.widgets.accessible import explain_all
 from napari_cfsr.widgets.quality_model import LEAST_WIDTH, QualityModel, QualityView
 from napari_cfsr.widgets.quality_plot import SlicePlot
 from napari_cfsr.widgets.run_controls import paragraph
@@ -26,6 +27,9 @@ NOTHING = "What was measured appears here."
 NONE = "none"
 
 TOOLTIPS = {
+    "view": "The figures of each layer; the best are bold. Select a line to map it; click a "
+    "heading to sort.",
+    "plot": "PSNR and SSIM of each slice; the line of the selected layer is thicker.",
     "over": "Show by how much each layer is better than this one.",
     "every": "A line for each slice, instead of the mean of all slices.",
     "error_button": "Add the absolute error of the selected line's layer at each pixel, in the "
@@ -77,7 +81,9 @@ class QualityPage(QWidget):
     def _arrange(self) -> None:
         narrow(self.over.native, 8)
         row, grid = QHBoxLayout(), QGridLayout()
-        row.addWidget(QLabel("gain over"))
+        label = QLabel("gain over")
+        label.setBuddy(self.over.native)
+        row.addWidget(label)
         row.addWidget(self.over.native, 1)
         row.addWidget(self.every.native)
         buttons = (self.error_button, self.ssim_button, self.copy_button, self.export_button)
@@ -93,8 +99,7 @@ class QualityPage(QWidget):
         layout.addWidget(self.notes)
         layout.addItem(QSpacerItem(LEAST_WIDTH, 0))  # the dock does not widen when a table comes
         layout.addStretch()
-        for name, tooltip in TOOLTIPS.items():
-            getattr(getattr(self, name), "native", getattr(self, name)).setToolTip(tooltip)
+        explain_all(self, TOOLTIPS, {"view": "figures", "over": "gain over"})
 
     def _connect(self) -> None:
         self.over.changed.connect(self._fill)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit
+from magicgui.widgets import CheckBox, ComboBox, Container
 
 from napari_cfsr.core.checkpoints import RefinerCard
 from napari_cfsr.core.refiner_search import refiner_cards
 from napari_cfsr.core.weights import Kind
 from napari_cfsr.widgets.backbone_choice import FROM_FILE, BackboneChoice
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import narrow, path_edit
 
 TOOLTIPS = {
     "refiner": "The small network that corrects the backbone for your images. auto: the one that "
@@ -35,7 +35,7 @@ class RefinerChoice:
     def __init__(self, backbone: BackboneChoice) -> None:
         self._backbone = backbone
         self.refiner = ComboBox(choices=self._names)
-        self.refiner_file = FileEdit(mode="r", filter="*.safetensors")
+        self.refiner_file = path_edit("r", "*.safetensors")
         self.baseline = CheckBox(text="baseline", value=True)
         self.delta = CheckBox(text="delta", value=True)
         self.difference = CheckBox(text="difference", value=True)

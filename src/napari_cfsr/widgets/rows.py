@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from magicgui.widgets import Widget
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
+
+from napari_cfsr.widgets.accessible import name_control, native_of
 
 
 class Whole:
@@ -52,10 +54,6 @@ class Whole:
 Field: TypeAlias = Widget | Whole | QWidget
 
 
-def _native(field: Field) -> Any:
-    return field if isinstance(field, QWidget) else field.native
-
-
 class Rows(QWidget):
     """Labels on the left, aligned; what is chosen on the right."""
 
@@ -78,8 +76,11 @@ class Rows(QWidget):
 
     def add(self, name: str, field: Field, label: str | None = None) -> None:
         """Add a row, labelled with its name unless another label is given."""
-        self._rows[name] = native = _native(field)
-        self._layout.addRow(name.replace("_", " ") if label is None else label, native)
+        self._rows[name] = native = native_of(field)
+        text = name.replace("_", " ") if label is None else label
+        self._layout.addRow(text, native)
+        if isinstance(text, str) and text.strip():
+            name_control(field, text)
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide a row with its label."""
@@ -93,5 +94,5 @@ def side_by_side(*fields: Field) -> QWidget:
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for i, field in enumerate(fields):
-        layout.addWidget(_native(field), 1 if i == 0 else 0)
+        layout.addWidget(native_of(field), 1 if i == 0 else 0)
     return box

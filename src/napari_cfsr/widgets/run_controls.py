@@ -14,8 +14,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cfsr.core.options import duration
+from napari_cfsr.widgets.accessible import explain
 
 STEPS = 1000  # resolution of the progress bar
+CANCEL = "End what is running now."
 
 
 def paragraph() -> QLabel:
@@ -29,16 +31,27 @@ def paragraph() -> QLabel:
 
 
 class RunControls(QWidget):
-    """Controls of one kind of run; emits what was clicked, shows what it is told."""
+    """Controls of one kind of run; emits what was clicked, shows what it is told.
+
+    Parameters
+    ----------
+    start_text : str
+        Of the button.
+    start_tooltip : str
+        What it does; while it is disabled, the reason is shown instead.
+    """
 
     started = Signal()
     cancelled = Signal()
 
-    def __init__(self, start_text: str) -> None:
+    def __init__(self, start_text: str, start_tooltip: str) -> None:
         super().__init__()
+        self._start_tooltip = start_tooltip
         self.start_button = QPushButton(start_text)
         self.cancel_button = QPushButton("Cancel")
+        explain(self.cancel_button, CANCEL)
         self.progress = QProgressBar()
+        self.progress.setAccessibleName("progress")
         self.reason = paragraph()
         self.status = paragraph()
         self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
@@ -103,7 +116,7 @@ class RunControls(QWidget):
     def _update(self) -> None:
         reason = self.reason.text()
         self.start_button.setEnabled(not self._running and not reason)
-        self.start_button.setToolTip(reason)
+        explain(self.start_button, reason or self._start_tooltip)
         self.reason.setVisible(bool(reason) and not self._running)
         self.cancel_button.setEnabled(self._running)
         self.progress.setVisible(self._running)

@@ -7,14 +7,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import napari
+from magicgui.widgets import Container, FileEdit
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QScrollArea, QWidget
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QWidget,
+)
+from superqt import QCollapsible
 
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.store_run import StoreStep
+from napari_cfsr.widgets.accessible import explain
+from napari_cfsr.widgets.preferences import folder_changed
 from napari_cfsr.workers import CancelToken, Failure, Step, call_worker, fetch_worker
 
 if TYPE_CHECKING:
@@ -30,10 +42,19 @@ class FormArea(QScrollArea):
 
     def __init__(self, form: QWidget) -> None:
         super().__init__()
+        self._least = 0  # width, when it was laid out last
         self.setWidget(form)
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            least = self.widget().minimumSizeHint().width()
+            if least != self._least:  # rows that were hidden may be wider
+                self._least = least
+                self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         bar = self.verticalScrollBar().sizeHint().width()
@@ -43,10 +64,72 @@ class FormArea(QScrollArea):
         return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
 
 
+class Section(QCollapsible):
+    """A part of a form that is folded at first.
+
+    Its arrow has the colour of its text, and what is folded is out of the keyboard's reach, too.
+
+    Parameters
+    ----------
+    title : str
+    content : QWidget
+    """
+
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.setContent(content)
+        self.collapse(animate=False)
+        self._title, self._button = title, self.toggleButton()
+        self._button.setAccessibleName(title)
+        self.toggled.connect(self._show_arrow)
+        self._show_arrow(False)
+
+    def setToolTip(self, text: str) -> None:  # noqa: N802 - Qt's name
+        self._button.setToolTip(text)
+
+    def _show_arrow(self, open_: bool) -> None:
+        self._button.setText(f"{'▾' if open_ else '▸'} {self._title}")
+        self.content().setVisible(open_)
+
+
 def narrow(combo: QComboBox, letters: int = 12) -> None:
     """Keep a long name in a list of choices from widening the dock."""
     combo.setMinimumContentsLength(letters)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+
+
+def path_edit(mode: str, kinds: str = "") -> FileEdit:
+    """A field for a file or a folder whose button leaves room for the path."""
+    edit = FileEdit(mode=mode, filter=kinds or None)
+    edit.choose_btn.text = "Choose..."
+    return edit
+
+
+class AlignedLabels(QObject):
+    """Lets the fields of a form begin below each other, in whatever font its labels are.
+
+    magicgui measures labels before they have napari's font.
+    """
+
+    def __init__(self, form: Container) -> None:
+        super().__init__(form.native)
+        self._form = form.native
+        self._form.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() in (QEvent.Type.Show, QEvent.Type.StyleChange):
+            self._align()
+        return bool(super().eventFilter(watched, event))
+
+    def _align(self) -> None:
+        rows = [self._form.layout().itemAt(i).widget() for i in range(self._form.layout().count())]
+        inside = [row.layout().itemAt(0).widget() for row in rows if row.layout() is not None]
+        labels = [label for label in inside if isinstance(label, QLabel)]
+        for label in labels:
+            label.ensurePolished()
+        width = max((label.sizeHint().width() for label in labels), default=0)
+        for label in labels:
+            label.setMinimumWidth(width)
 
 
 class BeforeChoice(QObject):
@@ -128,13 +211,24 @@ class RunWidget(QWidget):
         self.controls = controls
         self.controls.cancelled.connect(self._cancel)
         self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
-        self.fetch_button.setToolTip(OFFICIAL_NOTICE)
+        explain(self.fetch_button, OFFICIAL_NOTICE)
         self.fetch_button.clicked.connect(self._fetch)
         self._ending = Ending(*close)
         self._ending.watch(self)
 
     def _refresh(self) -> None:
         raise NotImplementedError
+
+    def _follow_weights(self) -> None:
+        """Another weights folder in Preferences counts at once."""
+        event = folder_changed()
+        if event is not None:
+            self._ending.connect(event, self._on_weights)
+
+    def _on_weights(self) -> None:
+        if not self.controls.running:
+            self.form.update()
+            self._refresh()
 
     def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
         self._token = self._ending.token = token

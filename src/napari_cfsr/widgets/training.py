@@ -12,7 +12,6 @@ import napari
 from napari.layers import Image, Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QTabWidget, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_cfsr.core.refiner_saving import save_named
 from napari_cfsr.core.remote_training import RemoteTraining
@@ -20,8 +19,10 @@ from napari_cfsr.core.trained import TrainedRefiner, TrainProgress
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import read_layer
 from napari_cfsr.training_input import TrainInput, TrainJob
+from napari_cfsr.widgets.accessible import explain_all, explain_pages, make_accessible
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.settings import read_settings, write_settings
-from napari_cfsr.widgets.shared import FormArea, offer_refiners, show_in_upscale
+from napari_cfsr.widgets.shared import FormArea, Section, offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training_aids import TrainAids
 from napari_cfsr.widgets.training_controls import TrainControls
 from napari_cfsr.widgets.training_form import TrainForm
@@ -32,6 +33,8 @@ from napari_cfsr.widgets.training_values import TrainValues
 from napari_cfsr.workers import CancelToken, Failure, train_worker
 
 SETTINGS = "train"
+TOOLTIPS = {"advanced": "The recipe: what the preset says of it can be changed here."}
+PAGES = "What to train on and how; how it goes on; and what came of it."
 TICK = 100  # milliseconds between two changes of the progress bar
 
 
@@ -60,14 +63,14 @@ class TrainWidget(TrainAids):
         self._timer.timeout.connect(self._show_progress)
         self._arrange()
         self._connect()
-        self.form.restore(read_settings(SETTINGS))
+        self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
+        self._follow_weights()
         self._on_layers()
         self._choose_first()
+        make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        self.advanced = QCollapsible("Advanced")
-        self.advanced.setContent(self.form.advanced)
-        self.advanced.collapse(animate=False)
+        self.advanced = Section("Advanced", self.form.advanced)
         form = QWidget()
         column = QVBoxLayout(form)
         column.setContentsMargins(0, 0, 0, 0)
@@ -76,9 +79,10 @@ class TrainWidget(TrainAids):
         column.addStretch()
         self.pages = QTabWidget()
         areas = [FormArea(page) for page in (form, self.plot, self.result)]
-        self.advanced.toggled.connect(areas[0].updateGeometry)
         for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
             self.pages.addTab(area, title)
+        explain_all(self, TOOLTIPS, {})
+        explain_pages(self.pages, PAGES)
         layout = QVBoxLayout(self)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.fetch_button)

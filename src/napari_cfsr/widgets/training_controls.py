@@ -5,7 +5,14 @@ from __future__ import annotations
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton
 
+from napari_cfsr.widgets.accessible import explain_all
 from napari_cfsr.widgets.run_controls import RunControls
+
+TOOLTIPS = {
+    "pause_button": "Let the training wait; it takes no processor time meanwhile.",
+    "stop_button": "End the training, measure the best refiner so far on held-out images, and "
+    "offer it.",
+}
 
 
 class TrainControls(RunControls):
@@ -18,15 +25,12 @@ class TrainControls(RunControls):
     _extra: tuple[QPushButton, ...] = ()
 
     def __init__(self) -> None:
-        super().__init__("Train")
+        super().__init__("Train", "Train a refiner. Nothing is saved until you press Save.")
         self.pause_button = QPushButton("Pause")
         self.stop_button = QPushButton("Stop and keep best")
         self._extra = (self.pause_button, self.stop_button)
         self.pause_button.setCheckable(True)
-        self.pause_button.setToolTip("Let the training wait; it takes no processor time meanwhile.")
-        self.stop_button.setToolTip(
-            "End the training, measure the best refiner so far on held-out images, and offer it."
-        )
+        explain_all(self, TOOLTIPS, {})
         row = QHBoxLayout()
         row.addWidget(self.pause_button, 1)
         row.addWidget(self.stop_button, 2)

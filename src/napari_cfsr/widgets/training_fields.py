@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit, Select
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, Select
 from napari.layers import Image
 from qtpy.QtWidgets import QAbstractItemView, QLabel, QPushButton
 
 from napari_cfsr.core.degradation import KERNELS
 from napari_cfsr.core.intensity import MODES
 from napari_cfsr.core.training_config import Loss, PlacementChoice, Preset, Schedule
+from napari_cfsr.widgets.accessible import explain_all
 from napari_cfsr.widgets.backbone_choice import DEVICES, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.rows import Rows, Whole, side_by_side
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import narrow, path_edit
 from napari_cfsr.widgets.training_blur import Blur
+from napari_cfsr.widgets.training_report import TOOLTIPS as RESULT_TOOLTIPS
 
 SOURCES = ("image layers", "folder", "measured pair")
 PRESET = "preset"  # stands for the value of the preset
@@ -37,8 +39,7 @@ TOOLTIPS = {
     "match": "Bring the high-resolution image to the brightness of the low-resolution one, by a "
     "straight line.",
     **BACKBONE_TOOLTIPS,
-    "device": "Where the training runs. auto: the GPU if there is one.",
-    "name": "The refiner is saved under this name, when you press Save at the end.",
+    "name": RESULT_TOOLTIPS["name"],
     "kernel": "How a low-resolution pixel is made of high-resolution ones. bicubic: MATLAB's, "
     "with antialiasing. area: their mean, as in a sensor with larger pixels.",
     "blur": "Gaussian blur before the reduction; 0: none.",
@@ -81,6 +82,13 @@ TOOLTIPS = {
     "memory": "Megabytes that prepared images may take in the training process.",
 }  # fmt: skip
 
+BUTTONS = {
+    "shift_button": "Measure the shift between the two, in LR pixels.",
+    "preview_button": "Add the simulated low-resolution image of the first image as a layer: over "
+    "it, or beside the real LR layer if one is chosen.",
+    "estimate_button": "Estimate photons, read noise, offset and blur from the real LR layer; a "
+    "starting point, to be edited.",
+}
 LABELS = {
     "lr_layer": "LR layer", "blur_unit": "blur in", "hr_layer": "HR layer", "jpeg": "JPEG quality",
     "real": "real LR layer", "every": "validate every", "ema": "EMA", "memory": "memory (MB)",
@@ -107,26 +115,17 @@ class TrainFields:
         self.shift_text = QLabel()
         self.preview_button = QPushButton("Preview")
         self.estimate_button = QPushButton("Estimate from it")
-        self.shift_button.setToolTip("Measure the shift between the two, in LR pixels.")
-        self.preview_button.setToolTip(
-            "Add the simulated low-resolution image of the first image as a layer: over it, or "
-            "beside the real LR layer if one is chosen."
-        )
-        self.estimate_button.setToolTip(
-            "Estimate photons, read noise, offset and blur from the real LR layer; a starting "
-            "point, to be edited."
-        )
         self.main, self.advanced = Rows(), Rows()
         self._lay_out()
-        for name, tooltip in TOOLTIPS.items():
+        for name in TOOLTIPS:
             getattr(self, name).name = name
-            getattr(self, name).tooltip = tooltip
+        explain_all(self, TOOLTIPS | BUTTONS, {})
 
     def _data_fields(self, images: Layers) -> None:
         self.source = ComboBox(choices=SOURCES)
         self.layers = Select(choices=lambda _: list(images()))
         self.layers.native.setSelectionMode(QAbstractItemView.SelectionMode.MultiSelection)
-        self.folder = FileEdit(mode="d")
+        self.folder = path_edit("d")
         self.lr_layer = ComboBox(choices=lambda _: list(images()))
         self.hr_layer = ComboBox(choices=lambda _: list(images()))
         self.align = CheckBox(text="correct shift", value=False)
@@ -172,7 +171,8 @@ class TrainFields:
         rows.heading("Data")
         self._add(rows, "source", "layers", "folder", "lr_layer", "hr_layer")
         rows.add("shift", side_by_side(self.shift_text, self.shift_button), "shift")
-        rows.add("align", side_by_side(self.align, self.match), " ")
+        for name in ("align", "match"):
+            rows.add(name, getattr(self, name), " ")
         self._add(rows, "scale", "backbone", "backbone_file", "device", "name")
         rows.heading("Degradation")
         self._add(

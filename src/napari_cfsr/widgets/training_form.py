@@ -122,7 +122,7 @@ class TrainForm(TrainFields):
             "layers": source == SOURCES[0],
             "folder": source == SOURCES[1],
             "backbone_file": self.backbone_choice.from_file,
-            **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align"), self.paired),
+            **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align", "match"), self.paired),
             **dict.fromkeys(SIMULATION_ROWS, not self.paired),
             "blur_unit": not self.paired and self.blur_in.has_units,
         }.items():
@@ -206,6 +206,7 @@ class TrainForm(TrainFields):
                 "backbone": self.backbone_choice.value,
                 "device": self.device.value,
                 "download": False,
+                "weights_folder": self.backbone_choice.folder,
             },
             name=self.name.value,
             previews=self.previews.value,

@@ -22,11 +22,20 @@ from napari_cfsr.core.options import duration
 from napari_cfsr.core.refiner_files import is_taken
 from napari_cfsr.core.trained import Checkpoint, Report, TrainedRefiner
 from napari_cfsr.errors import CFSRError
+from napari_cfsr.widgets.accessible import explain, explain_all
 from napari_cfsr.widgets.run_controls import paragraph
 
 Outcome = TrainedRefiner | Checkpoint
 
 HEADINGS = ("PSNR (dB)", "SSIM")
+
+TOOLTIPS = {
+    "name": "The refiner is saved under this name, when you press Save.",
+    "overwrite": "Replace the refiner that has this name already.",
+    "save_button": "Save the refiner among those of this machine.",
+    "copy_button": "Copy the table, the verdict and the notes as text.",
+    "use_button": "Open Upscale with this refiner and its backbone chosen.",
+}
 
 
 class ReportTable(QTableWidget):
@@ -91,14 +100,11 @@ class ResultPage(QWidget):
         self.verdict.setFont(font)
         self.table = ReportTable()
         self.name = QLineEdit()
-        self.name.setToolTip("The refiner is saved under this name.")
         self.overwrite = QCheckBox("overwrite")
-        self.overwrite.setToolTip("Replace the refiner that has this name already.")
         self.save_button = QPushButton("Save")
         self.copy_button = QPushButton("Copy table")
-        self.copy_button.setToolTip("Copy the table, the verdict and the notes as text.")
         self.use_button = QPushButton("Use in Upscale")
-        self.use_button.setToolTip("Open Upscale with this refiner and its backbone chosen.")
+        explain_all(self, TOOLTIPS, {"name": "name", "table": "report"})
         self._arrange()
         self.name.textChanged.connect(self.refresh)
         self.overwrite.toggled.connect(self.refresh)
@@ -109,7 +115,9 @@ class ResultPage(QWidget):
 
     def _arrange(self) -> None:
         named = QHBoxLayout()
-        named.addWidget(QLabel("name"))
+        label = QLabel("name")
+        label.setBuddy(self.name)
+        named.addWidget(label)
         named.addWidget(self.name, 1)
         named.addWidget(self.overwrite)
         buttons = QHBoxLayout()
@@ -147,7 +155,7 @@ class ResultPage(QWidget):
         heading += f" Placement {outcome.card.placement}." if outcome.improved else ""
         self.table.show_report(report)
         gains = zip(report.images, report.gains, strict=False)
-        self.table.setToolTip("\n".join(f"{name}: {gain:+.2f} dB" for name, gain in gains))
+        explain(self.table, "\n".join(f"{name}: {gain:+.2f} dB" for name, gain in gains))
         self._show(outcome, heading, outcome.verdict, "\n".join(outcome.notes))
 
     def _show(self, outcome: Outcome | None, heading: str, verdict: str, notes: str) -> None:
@@ -170,7 +178,7 @@ class ResultPage(QWidget):
         reason = self._reason()
         there = self.outcome is not None
         self.save_button.setEnabled(there and not reason)
-        self.save_button.setToolTip(reason or "Save the refiner among those of this machine.")
+        explain(self.save_button, reason or TOOLTIPS["save_button"])
         self.reason.setText(reason)
         self.reason.setVisible(there and bool(reason))
         for part in (self.name, self.overwrite):

@@ -11,7 +11,6 @@ import napari
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_cfsr.core.provenance import load_arguments, python_call
 from napari_cfsr.core.remote import RemoteModel
@@ -19,6 +18,8 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.regions import box_is_quick, box_region, current_slices, visible_region
 from napari_cfsr.store_run import StoreOutcome, StoreRequest, StoreStep
+from napari_cfsr.widgets.accessible import explain_all, make_accessible
+from napari_cfsr.widgets.preferences import preferred
 from napari_cfsr.widgets.run_controls import RunControls
 from napari_cfsr.widgets.settings import read_settings, write_settings
 from napari_cfsr.widgets.shared import (
@@ -26,11 +27,13 @@ from napari_cfsr.widgets.shared import (
     BeforeChoice,
     FormArea,
     RunWidget,
+    Section,
     canvas_box,
     displayed_axes,
 )
 from napari_cfsr.widgets.store_layers import StoreLayers
 from napari_cfsr.widgets.upscale_form import (
+    NO_BOX,
     REGIONS,
     SLICES,
     FormValues,
@@ -48,6 +51,11 @@ from napari_cfsr.workers import (
 )
 
 SETTINGS = "upscale"
+START = "Upscale the layer. The results are added as new layers."
+TOOLTIPS = {
+    "copy_button": "Copy the call that makes the last result, or the next one.",
+    "advanced": "Tiles, precision and intensities, which are seldom changed.",
+}
 
 
 class UpscaleWidget(RunWidget):
@@ -61,7 +69,7 @@ class UpscaleWidget(RunWidget):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
-        super().__init__(napari_viewer, RunControls("Upscale"), model.close)
+        super().__init__(napari_viewer, RunControls("Upscale", START), model.close)
         self._model = model
         self._last_python = ""  # of the last result, until the form changes
         self._chosen: dict[str, Layer] = {}  # layers that the form names, by field
@@ -73,39 +81,38 @@ class UpscaleWidget(RunWidget):
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
         self.copy_button = QPushButton("Copy as Python")
-        self.copy_button.setToolTip("Copy the call that makes the last result, or the next one.")
         self._arrange()
+        explain_all(self, TOOLTIPS, {})
         self.controls.started.connect(self._start)
         self.copy_button.clicked.connect(self._copy)
         # refiners may have come or gone meanwhile, by whatever program
         self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        self.form.restore(read_settings(SETTINGS))
+        wanted = preferred("scale", "backbone", "device", "precision")
+        self.form.restore(read_settings(SETTINGS) | wanted)
+        self._follow_weights()
         layers = napari_viewer.layers
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             self._ending.connect(event, self._on_layers)
         self._ending.connect(layers.selection.events.active, self._on_active)
         self._on_layers()
         self._follow(layers.selection.active)
+        make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        advanced = QCollapsible("Advanced")
-        advanced.setContent(self.form.advanced.native)
-        advanced.collapse(animate=False)
+        self.advanced = Section("Advanced", self.form.advanced.native)
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.form.main.native)
-        column.addWidget(advanced)
+        column.addWidget(self.advanced)
         column.addStretch()
         scroll = FormArea(inside)
-        advanced.toggled.connect(scroll.updateGeometry)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.form.output_choice.note)
         layout.addWidget(self.fetch_button)
         layout.addWidget(self.controls)
         layout.addWidget(self.copy_button)
-        self.advanced = advanced
 
     # what is there
 
@@ -165,7 +172,7 @@ class UpscaleWidget(RunWidget):
         if reason := self.form.refiner_choice.reason():
             return reason
         if values.region == REGIONS[2] and not values.box_layer:
-            return "Add a shapes or labels layer to select a box."
+            return NO_BOX
         return ""
 
     def _where(self, values: FormValues) -> str:

@@ -6,19 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, SpinBox, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, SpinBox, Widget
 
 from napari_cfsr.core.options import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.layers import ImageInput
+from napari_cfsr.widgets.accessible import explain, name_control
 from napari_cfsr.widgets.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
 from napari_cfsr.widgets.output_choice import OutputChoice
 from napari_cfsr.widgets.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.refiner_choice import RefinerChoice
-from napari_cfsr.widgets.shared import narrow
+from napari_cfsr.widgets.shared import AlignedLabels, narrow
 
-REGIONS = ("whole layer", "current view", "box of a shape or label")
+BOX = "box of a shape or label"
+NO_BOX = "Add a shapes or labels layer to select a box."
+REGIONS = ("whole layer", "current view", BOX)
 SLICES = ("all slices", "current slice")
 QUALITIES = {
     "standard": (False, False),
@@ -38,12 +41,12 @@ TOOLTIPS = {
     "slices": "All of a stack, or only where the sliders stand now; Y and X stay whole.",
     "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
     "is for images that were reduced bicubically from larger ones.",
-    "device": "Where the network runs. auto: the GPU if there is one.",
     **OUTPUT_TOOLTIPS,
     "tile": "Side of a tile in input pixels; 0 chooses it from the free memory.",
     "halo": "Input pixels read around each tile. 32: at most 0.01 grey levels from the whole "
     "image; 64 (72 with a refiner): exact.",
-    "precision": "fast: bfloat16 on the CPU, float16 on a GPU; differs by about one grey level.",
+    "precision": "fast: float16 on GPUs, bfloat16 on CPUs that have it, float32 on others; differs "
+    "by about one grey level.",
     "intensity": "Which values the network sees as black and white; undone in the result. auto: "
     "the whole range for 8-bit images and colour, least to greatest value otherwise. Contrast "
     "limits are those of the layer; colour has none, and gets auto.",
@@ -57,6 +60,7 @@ class FormValues:
     layer: str
     scale: int
     backbone: str
+    weights_folder: str | None
     refiner: str | None
     outputs: tuple[str, ...]
     region: str
@@ -78,6 +82,7 @@ class FormValues:
             "device": self.device,
             "precision": self.precision,
             "download": False,
+            **({"weights_folder": self.weights_folder} if self.weights_folder else {}),
         }
 
     def options(self, image: ImageInput) -> UpscaleOptions:
@@ -150,13 +155,16 @@ class UpscaleForm:
             ]
         )  # fmt: skip
         self.advanced = Container(widgets=[self.tile, self.halo, self.precision, self.intensity])
+        self._aligned = AlignedLabels(self.main), AlignedLabels(self.advanced)
         for combo in (self.layer, self.box_layer, self.quality):
             narrow(combo.native)
         for name, tooltip in TOOLTIPS.items():
             widget: Widget = getattr(self, name)
             widget.name = name
-            widget.tooltip = tooltip
             widget.label = name.replace("_", " ").replace("box layer", "box in")
+            explain(widget, tooltip)
+            if not isinstance(widget, CheckBox):  # which reads its text
+                name_control(widget, widget.label)
             widget.changed.connect(self._on_change)
         self.update()
 
@@ -200,6 +208,7 @@ class UpscaleForm:
             layer=self.layer.value or "",
             scale=self.scale.value,
             backbone=self.backbone_choice.value,
+            weights_folder=self.backbone_choice.folder,
             refiner=self.refiner_choice.value,
             outputs=self.refiner_choice.wanted,
             region=self.region.value,
