@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,10 +31,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import psutil
 import torch
-from reference import ReferenceCFSR
+from reference import load as load_reference
 
 import napari_cfsr as nc
-from napari_cfsr.core.checkpoints import load_state
 from napari_cfsr.core.engines import has_openvino, keep_freed_memory
 from napari_cfsr.core.model import Prediction, SRModel
 from napari_cfsr.core.weights import official_path
@@ -73,20 +73,37 @@ def load(engine: str, **options: Any) -> SRModel:
     return nc.load_model(4, "official", engine=engine, device=device, **options)
 
 
-def reference() -> ReferenceCFSR:
+def weights() -> Path:
     path = official_path(4)
     if path is None:
         sys.exit("needs the official x4 weights: name their folder in NAPARI_CFSR_WEIGHTS")
-    network = ReferenceCFSR(4)
-    network.load_state_dict(load_state(path))
-    return network.eval()
+    return path
+
+
+@contextmanager
+def reference_elsewhere() -> Iterator[Run]:
+    """The reference in a process as it comes, without our settings of memory and threads."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    script = Path(__file__).with_name("reference.py")
+    command = [sys.executable, str(script), str(weights()), f"{SIZE[1]}x{SIZE[0]}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run() -> None:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            process.stdout.readline()
+
+        yield run
+        process.stdin.close()
 
 
 def onnx_session() -> Any:
     """ONNX Runtime on the authors' file, or None."""
-    path = official_path(4)
-    file = path.parent / "CFSRx4.onnx" if path is not None else None
-    if file is None or not file.is_file():
+    file = weights().parent / "CFSRx4.onnx"
+    if not file.is_file():
         return None
     try:
         import onnxruntime
@@ -99,13 +116,13 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     """The network alone on one image: reference, engines, refiner, and the limit."""
     rgb = np.random.default_rng(0).random((1, 3, *SIZE), np.float32)
     gray = np.ascontiguousarray(rgb[:, :1])
-    eager, x = reference(), torch.from_numpy(rgb)
+    eager, x = load_reference(weights()), torch.from_numpy(rgb)
 
     def run_eager() -> np.ndarray:
         with torch.inference_mode():
             return eager(x).numpy()
 
-    runs: dict[str, Run] = {"eager reference": run_eager}
+    runs: dict[str, Run] = {"eager reference, our settings": run_eager}
     for name in engines(options.compile):
         model = load(name, refiner=None)
         runs[name] = lambda m=model: m.predict(rgb)["baseline"]
@@ -129,7 +146,8 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         runs["ONNX Runtime, the authors' file"] = lambda: session.run(None, {"modelInput": rgb})
     square, share = torch.rand(2048, 2048), OPERATIONS / (2 * 2048**3)
     runs["matrix product"] = lambda: square @ square
-    seconds = medians(runs, options.rounds)
+    with reference_elsewhere() as as_it_comes:
+        seconds = medians({"eager reference": as_it_comes, **runs}, options.rounds)
     seconds["a float32 matrix product of as many operations"] = (
         seconds.pop("matrix product") * share
     )
