@@ -293,11 +293,26 @@ def themes() -> None:
             viewer.theme = theme
             {"Batch": fill_batch, "Quality": fill_quality}.get(name, fill)(viewer, widget)
             save(viewer, f"themes-{name.lower()}-{theme}")
+            if name == "Upscale":
+                preferences(viewer, IMAGES / f"themes-preferences-{theme}.png")
             viewer.close()
-            path = IMAGES / f"themes-{name.lower()}-{theme}.png"
-            # the greys of the image must not push out the colours of a plot
-            few = Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-            few.save(path, optimize=True)
+    for path in IMAGES.glob("themes-*.png"):
+        # the greys of the image must not push out the colours of a plot
+        few = Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        few.save(path, optimize=True)
+
+
+def preferences(viewer, path: Path) -> None:
+    """The page of napari's Preferences."""
+    from napari._qt.dialogs.preferences_dialog import PreferencesDialog
+
+    dialog = PreferencesDialog(viewer.window._qt_window)
+    dialog._list.setCurrentRow(dialog._list.count() - 1)
+    dialog.resize(1065, 470)
+    dialog.show()
+    pause(1)
+    dialog.grab().save(str(path))
+    dialog.accept()
 
 
 def fill(viewer, _) -> None:
