@@ -5,7 +5,7 @@
 Runs what is compared in turn, round after round, and gives medians and their ratios: the speed of
 a machine drifts, ratios do not. Needs the official x4 weights (NAPARI_CFSR_WEIGHTS); ONNX Runtime
 is measured where it is installed and the authors' CFSRx4.onnx lies beside them. Without other
-options it takes a quarter of an hour on two cores; `--sizes 4096x4096` takes half an hour more.
+options it takes ten minutes on two cores; `--parts images --sizes 4096x4096` takes ten more.
 """
 
 from __future__ import annotations
@@ -182,11 +182,13 @@ def timed_upscale(model: SRModel, image: np.ndarray, outputs: tuple[str, ...]) -
     return {"seconds": seconds, "calls": sum(calls), "tile": result.options.tile}
 
 
-def single_tile_rates(model: SRModel, sides: tuple[int, ...], rounds: int) -> dict[int, float]:
+def single_tile_rates(sides: tuple[int, ...], rounds: int) -> dict[int, float]:
     """LR pixels per second of one image that is one tile, by its side."""
     rng = np.random.default_rng(0)
     images = {side: rng.random((1, 3, side, side), np.float32) for side in sides}
-    runs = {str(side): lambda x=x: model.predict(x) for side, x in images.items()}
+    # a model for each: one keeps no more than two compiled shapes
+    models = {side: load("auto", refiner=None) for side in sides}
+    runs = {str(side): lambda s=side, x=x: models[s].predict(x) for side, x in images.items()}
     return {int(side): int(side) ** 2 / s for side, s in medians(runs, rounds).items()}
 
 
@@ -194,7 +196,7 @@ def images(options: argparse.Namespace) -> dict[str, Any]:
     """`upscale` from end to end, beside the calls of the network and the rate of single tiles."""
     rng = np.random.default_rng(0)
     model = load("auto", refiner="clean_official_x4")
-    rates = single_tile_rates(model, (96, 192, 320, 512, 576), min(options.rounds, 5))
+    rates = single_tile_rates((96, 192, 320, 576), options.rounds)
     print("One image in one tile, LR pixels per second\n")
     table(["side", "pixels/s"], [[side, f"{rate:,.0f}"] for side, rate in rates.items()])
     record: dict[str, Any] = {"single_tile": rates, "images": []}
@@ -203,7 +205,7 @@ def images(options: argparse.Namespace) -> dict[str, Any]:
         width, height = (int(n) for n in size.split("x"))
         image = rng.integers(0, 255, (height, width, 3), np.uint8)
         repeats = 1 if width * height > 2**21 else min(options.rounds, 3)
-        for outputs in (("baseline",), ALL):
+        for outputs in [o for o in (("baseline",), ALL) if not options.baseline or len(o) == 1]:
             each = [timed_upscale(model, image, outputs) for _ in range(repeats)]
             each.sort(key=lambda one: one["seconds"])
             one = each[len(each) // 2]
@@ -322,6 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sizes", nargs="+", default=["320x180", "1024x1024"], metavar="WxH")
+    parser.add_argument("--baseline", action="store_true", help="of images, the baseline only")
     parser.add_argument("--rounds", type=int, default=9, help="of each comparison (9)")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile, too: needs a C++ compiler"

@@ -313,7 +313,22 @@ def themes() -> None:
             viewer.theme = theme
             {"Batch": fill_batch, "Quality": fill_quality}.get(name, fill)(viewer, widget)
             save(viewer, f"themes-{name.lower()}-{theme}")
+            if name == "Upscale":
+                preferences(viewer, IMAGES / f"themes-preferences-{theme}.png")
             viewer.close()
+
+
+def preferences(viewer, path: Path) -> None:
+    """The page of napari's Preferences."""
+    from napari._qt.dialogs.preferences_dialog import PreferencesDialog
+
+    dialog = PreferencesDialog(viewer.window._qt_window)
+    dialog._list.setCurrentRow(dialog._list.count() - 1)
+    dialog.resize(1065, 470)
+    dialog.show()
+    pause(1)
+    dialog.grab().save(str(path))
+    dialog.accept()
 
 
 def fill(viewer, _) -> None:

@@ -76,7 +76,7 @@ class Section(QCollapsible):
     """
 
     def __init__(self, title: str, content: QWidget) -> None:
-        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        super().__init__(title)
         self.setContent(content)
         self.collapse(animate=False)
         self._title, self._button = title, self.toggleButton()
@@ -89,6 +89,7 @@ class Section(QCollapsible):
 
     def _show_arrow(self, open_: bool) -> None:
         self._button.setText(f"{'▾' if open_ else '▸'} {self._title}")
+        self._button.setIcon(QIcon())  # superqt's is black in any theme
         self.content().setVisible(open_)
 
 
