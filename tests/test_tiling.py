@@ -64,6 +64,11 @@ def test_inner_cuts_are_aligned_when_tiles_are(length, tile) -> None:
     assert len(starts) <= -(-length // tile) + 1
 
 
+def test_two_tiles_read_no_more_than_they_need() -> None:
+    assert {t.read_shape[0] for t in tile_grid(1024, 1, 512, 32)} == {544}
+    assert {t.read_shape[0] for t in tile_grid(1536, 1, 512, 32)} == {576}
+
+
 def test_tiles_are_about_equal() -> None:
     sizes = [t.write[0].stop - t.write[0].start for t in tile_grid(600, 1, 512, 32)]
     assert sizes == [304, 296]

@@ -126,7 +126,7 @@ def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice
     if not parts:
         return []
     low, high = max(parts[0].start - halo, 0), min(parts[-1].stop + halo, length)
-    side = min(max(p.stop - p.start for p in parts) + 2 * halo, high - low)
+    side = max(min(p.stop + halo, high) - max(p.start - halo, low) for p in parts)
     starts = (max(min(p.start - halo, high - side), low) for p in parts)
     return [(slice(start, start + side), p) for start, p in zip(starts, parts, strict=True)]
 
