@@ -1,6 +1,6 @@
 """What fast precision costs in PSNR, on any machine: half precision is emulated where need be.
 
-    python benchmarks/half_precision.py DATA [--datasets Set5 Set14 B100]
+    python benchmarks/half_precision.py DATA [--datasets Set5 Set14 B100] [--float16]
 
 DATA holds the data sets in EDSR layout. Y PSNR at x4 with the official weights, a border of 4 left
 out, results clipped and not rounded. Emulation rounds as the real thing does, but may add up in
@@ -64,12 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--datasets", nargs="+", default=["Set5", "Set14", "B100"])
+    parser.add_argument("--float16", action="store_true", help="too; a millisecond per LR pixel")
     options = parser.parse_args()
     ways = {
         "float32": torch_in(None),
         "torch, bfloat16": torch_in(torch.bfloat16),
-        "torch, float16": torch_in(torch.float16),
     }
+    if options.float16:
+        ways["torch, float16"] = torch_in(torch.float16)
     if has_openvino():
         ways["OpenVINO, bfloat16"] = openvino_in_bfloat16()
     print("| data | " + " | ".join(ways) + " |\n" + "|---" * (len(ways) + 1) + "|")

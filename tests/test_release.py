@@ -18,12 +18,12 @@ CONDA = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "torch": "
 
 
 def by_name(requirements: list[str]) -> dict[str, str]:
-    """Version limits by name of the package, spaces left out."""
+    """Version limits by name of the package, spaces and markers left out."""
     found = {}
     for requirement in requirements:
         match = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)\s*(.*)", requirement)
         assert match, requirement
-        found[match[1]] = match[2].replace(" ", "")
+        found[match[1]] = match[2].split(";")[0].replace(" ", "")  # a recipe without markers
     return found
 
 
