@@ -27,7 +27,8 @@ MOST_EXCESS = 3  # pixels that HR at its original size has beyond LR size x 4, a
 def luma(image: NDArray[Any]) -> Float64:
     """Y of RGB [...,3] in [0,1]: ITU-R BT.601, in [16/255, 235/255]."""
     values = image[..., :3].astype(np.float64, copy=False)
-    y: Float64 = (values @ np.array(LUMA) + 16.0) / 255.0
+    y: Float64 = np.einsum("...c,c->...", values, np.array(LUMA) / 255.0)
+    y += 16.0 / 255.0
     return y
 
 

@@ -211,7 +211,7 @@ class OpenVINOEngine:
 
         def graph() -> ov.Model:
             folded = fold(self._backbone.arrays, gray=channels == 1)
-            return backbone_graph(folded, fixed, gray=of_input == 1)
+            return backbone_graph(folded, fixed, of_input == 1, half=self._type != "f32")
 
         return self._request((fixed, of_input, channels), "backbone", self._backbone, graph)
 

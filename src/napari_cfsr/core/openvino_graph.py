@@ -23,7 +23,7 @@ from napari_cfsr.core.quiet_openvino import opset13 as op
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
 
-VERSION = 2  # of the graphs: what was compiled from another one is not used
+VERSION = 3  # of the graphs: what was compiled from another one is not used
 FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
 CHANNELS = 1  # the axis
 
@@ -73,7 +73,7 @@ def _root_of_squares(x: Node) -> Node:
     return op.reduce_l2(x, op.constant(np.array([CHANNELS])), True)
 
 
-def _block(y: Node, block: FoldedBlock, turn: _Turn) -> Node:
+def _block(y: Node, block: FoldedBlock, turn: _Turn, half: bool) -> Node:
     channels = len(turn.into)
     n = _divided(y, _root_of_squares(y), channels)
     gate = _gelu(_conv(n, block.gate.after(turn.centred)))
@@ -82,16 +82,17 @@ def _block(y: Node, block: FoldedBlock, turn: _Turn) -> Node:
     y = op.add(_conv(gated, block.proj.before(turn.into)), y)
     n = _divided(y, _root_of_squares(y), channels)
     h = _gelu(_conv(n, block.fc1.after(turn.centred)))
+    more, last = _gelu(_conv(h, block.pos)), block.fc2.before(turn.into)
+    if half:  # each sum rounds
+        return op.add(_conv(op.add(h, more), last), y)
     # twice the same convolution and two sums within it take less than a sum of their inputs
-    last = block.fc2.before(turn.into)
-    y = op.add(_conv(h, last), y)
-    return op.add(_conv(_gelu(_conv(h, block.pos)), Conv(last.weight, 0 * last.bias)), y)
+    return op.add(_conv(more, Conv(last.weight, 0 * last.bias)), op.add(_conv(h, last), y))
 
 
-def _stage(y: Node, stage: FoldedStage, turn: _Turn, turn_after: bool) -> Node:
+def _stage(y: Node, stage: FoldedStage, turn: _Turn, turn_after: bool, half: bool) -> Node:
     """A stage, its residual held by its last convolution, which may also turn back."""
     for block in stage.blocks:
-        y = _block(y, block, turn)
+        y = _block(y, block, turn, half)
     identity = np.eye(len(stage.conv.bias))[:, :, None, None]
     end = Conv(stage.conv.weight + identity, stage.conv.bias).after(turn.out)
     return _conv(y, end.before(turn.into) if turn_after else end)
@@ -105,7 +106,9 @@ def _last_norm(y: Node, scale: Float64, offset: Float64) -> Node:
     return op.add(n, _const(offset[None, :, None, None]))
 
 
-def backbone_graph(folded: Folded, shape: tuple[int, int, int, int] | None, gray: bool) -> ov.Model:
+def backbone_graph(
+    folded: Folded, shape: tuple[int, int, int, int] | None, gray: bool, half: bool = False
+) -> ov.Model:
     """The backbone as a graph.
 
     Parameters
@@ -115,6 +118,8 @@ def backbone_graph(folded: Folded, shape: tuple[int, int, int, int] | None, gray
         Of the input; None for any size, which is slower.
     gray : bool
         Whether the input has one channel, which stands for three equal ones.
+    half : bool
+        Whether it is to run in half precision, where fewer sums matter more than speed.
 
     Returns
     -------
@@ -128,7 +133,7 @@ def backbone_graph(folded: Folded, shape: tuple[int, int, int, int] | None, gray
     )
     y = first
     for stage in folded.stages:
-        y = _stage(y, stage, turn, turn_after=stage is not folded.stages[-1])
+        y = _stage(y, stage, turn, stage is not folded.stages[-1], half)
     y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(turn.into)), first)
     y = _conv(y, folded.upsample.after(turn.out))
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")

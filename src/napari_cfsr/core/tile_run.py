@@ -6,8 +6,7 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_cfsr.core.axes import ArrayLike, Axes, Plane, parse_axes
+from napari_cfsr.core.background import Background
 from napari_cfsr.core.intensity import IntensityMapping, Limits, Region, resolve_mapping
 from napari_cfsr.core.model import (
     BACK_PROJECTION_FIELD,
@@ -139,39 +139,6 @@ class _Batch:
     pixels: list[TilePixels]
 
 
-class _Stopped(Exception):  # noqa: N818 - nobody is told
-    """The run has ended, and what runs in the background is to end too."""
-
-
-class _Background:
-    """One call at a time in another thread; at the end, what still runs is stopped."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "napari-cfsr tiles")
-        self._call: Future[Any] | None = None
-        self._ended = False
-
-    def start(self, function: Callable[..., Any], batch: _Batch) -> None:
-        self._call = self._pool.submit(function, batch, self._check)
-
-    def result(self) -> Any:
-        """What the call returned; raises what it raised."""
-        assert self._call is not None
-        call, self._call = self._call, None
-        return call.result()
-
-    def _check(self) -> None:
-        if self._ended:
-            raise _Stopped
-
-    def __enter__(self) -> _Background:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended = True
-        self._pool.shutdown()
-
-
 @dataclass
 class TileRun:
     """State of one run: the tiles still to do, and the arrays they go into."""
@@ -239,7 +206,7 @@ class TileRun:
         jobs = deque((plane, tile) for plane in axes.planes() for tile in tiles)
         left = total
         yield UpscaleProgress(0, total, 0.0)
-        with _Background() as background:
+        with Background("napari-cfsr tiles") as background:
             running: _Batch | None = None
             while jobs or running is not None:
                 self.check()

@@ -1,0 +1,49 @@
+"""One call at a time in another thread, which ends with the block that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+Check = Callable[[], None]
+
+
+class Stopped(Exception):  # noqa: N818 - nobody is told
+    """The block has ended, and what runs in the background is to end too."""
+
+
+class Background:
+    """Runs calls beside what the thread that made it does; to be used in a `with` block.
+
+    Parameters
+    ----------
+    thread : str
+        Name of the thread.
+    """
+
+    def __init__(self, thread: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread)
+        self._call: Future[Any] | None = None
+        self._ended = False
+
+    def start(self, function: Callable[..., Any], argument: Any) -> None:
+        """Call `function(argument, check)`; `check` raises when the block has ended."""
+        self._call = self._pool.submit(function, argument, self._check)
+
+    def result(self) -> Any:
+        """Wait for what the call returns; raises what it raises."""
+        assert self._call is not None
+        call, self._call = self._call, None
+        return call.result()
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Stopped
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._pool.shutdown()
