@@ -25,6 +25,7 @@ from qtpy.QtWidgets import QApplication
 from napari_cfsr import load_model, psnr, upscale
 from napari_cfsr.cli import main
 from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.engines import choose_engine
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.remote import THREAD
 from napari_cfsr.core.weights import (
@@ -104,7 +105,8 @@ def test_upscale_adds_aligned_layers_and_says_what_ran(opened, qtbot) -> None:
     status = widget.controls.status.text()
     assert status.startswith("x4 in ")
     assert (
-        "official CFSR_x4.pth; refiner imported mine.safetensors; torch on cpu, float32" in status
+        "official CFSR_x4.pth; refiner imported mine.safetensors; "
+        f"{choose_engine('auto', 'cpu')} on cpu, float32" in status
     )
     low, high = viewer.layers[3].data.min(), viewer.layers[3].data.max()
     assert f"difference of luma {low:+.3g} to {high:+.3g} grey levels" in status
