@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from .peak_memory import PEAK
+
 ROOT = Path(__file__).parents[1]
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc"),
     pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs benchmarks/big.py"),
 ]
 
 PROGRAM = """
-import resource, sys
-from pathlib import Path
+import sys
 sys.path[:0] = [{root!r}, {root!r} + "/benchmarks"]
 from big import Scene
 from tests.fakes import BoxModel
@@ -35,13 +36,15 @@ keep_freed_memory()
 scene = Scene({side}, {planes})
 model = {model}
 upscale_to_zarr(scene, model, {path!r}, scene.axes, intensity="dtype")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+PEAK
+print(peak)
 """
 
 
 def peak(path: Path, side: int, planes: int, model: str) -> int:
     """Peak resident bytes of a process that upscales such a scene."""
     program = PROGRAM.format(root=str(ROOT), side=side, planes=planes, model=model, path=str(path))
+    program = program.replace("PEAK", PEAK)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
