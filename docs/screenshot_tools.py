@@ -48,6 +48,7 @@ def instead(viewer, widget, name: str):
     """Close a widget and open another."""
     if widget is not None:
         viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()  # as when a person closes it; its process ends with it
     _, other = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
     pause(0.5)
     return other

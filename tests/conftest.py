@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -44,6 +46,36 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     # a download that a test does not serve itself fails at once
     monkeypatch.setenv(weights.URL_VARIABLE, "http://127.0.0.1:9/")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest, home: Path) -> Iterator[None]:
+    """No process outlives the window that started it: the next test would not know whose it is."""
+    yield
+    if "make_napari_viewer" not in request.fixturenames:
+        return
+    from qtpy.QtCore import QEvent
+    from qtpy.QtWidgets import QApplication
+
+    until, left = time.monotonic() + 5, _our_processes()
+    while left and time.monotonic() < until:
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+        QApplication.processEvents()
+        time.sleep(0.02)
+        left = _our_processes()
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def _our_processes() -> list[psutil.Process]:
+    """Running children that are modules of this package."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(word.startswith("napari_cfsr.") for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.fixture
