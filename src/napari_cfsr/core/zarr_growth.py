@@ -66,13 +66,11 @@ class Growth:
         small = self._preview.get(name) if group == self._group else None
         if small is None:
             return None
-        planes = self._planes(where, group)
+        part = small[self._planes(where, group)]
         shift = self.top - level
-        rows, columns = (
-            np.minimum(np.arange(s.start, s.stop) >> shift, n - 1)
-            for s, n in zip(where[-2:], small.shape[-2:], strict=True)
-        )
-        part: Array = small[planes][..., rows[:, None], columns]
+        for axis, s in zip((-2, -1), where[-2:], strict=True):
+            # in the thread of the window: two times `take` is six times as fast as both at once
+            part = part.take(np.arange(s.start, s.stop) >> shift, axis, mode="clip")
         return part
 
     def _planes(self, where: Slices, group: Group) -> Slices:
