@@ -528,10 +528,6 @@ def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False,
-    reason="not reached on every processor: 1.12 to 1.18 on an AMD EPYC, 1.19 to 1.26 on a Xeon",
-)
 def test_measuring_takes_a_fifth_of_the_time_of_the_model_at_most(
     data: Path, official: Path
 ) -> None:

@@ -24,10 +24,13 @@ STRIP_VALUES = 2**18  # values of an image in a strip
 MOST_EXCESS = 3  # pixels that HR at its original size has beyond LR size x 4, at most
 
 
-def luma(image: NDArray[Any]) -> Float64:
-    """Y of RGB [...,3] in [0,1]: ITU-R BT.601, in [16/255, 235/255]."""
-    values = image[..., :3].astype(np.float64, copy=False)
-    y: Float64 = np.einsum("...c,c->...", values, np.array(LUMA) / 255.0)
+def luma(image: NDArray[Any], whole: float = 1.0) -> Float64:
+    """Y of RGB [...,3] in [0,`whole`]: ITU-R BT.601, in [16/255, 235/255]."""
+    red, green, blue = (weight / 255.0 / whole for weight in LUMA)
+    y: Float64 = np.multiply(image[..., 0], red, dtype=np.float64)
+    part = np.multiply(image[..., 1], green, dtype=np.float64)
+    y += part
+    y += np.multiply(image[..., 2], blue, dtype=np.float64, out=part)
     y += 16.0 / 255.0
     return y
 
