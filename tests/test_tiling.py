@@ -32,6 +32,20 @@ def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
     np.testing.assert_array_equal(copy, image)
 
 
+@given(lengths, lengths, tiles, halos, st.integers(1, 500))
+def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None:
+    image = np.arange(height * width).reshape(height, width)
+    for t in tile_grid(height, width, tile, halo):
+        strips = list(t.strips(pixels))
+        parts = [image[s.read][s.crop] for s in strips]
+        np.testing.assert_array_equal(np.concatenate(parts), image[t.write])
+        np.testing.assert_array_equal(
+            np.concatenate([image[s.write] for s in strips]), image[t.write]
+        )
+        assert all(s.read == t.read and s.write[1] == t.write[1] for s in strips)
+        assert max(s.pixels for s in strips) <= max(pixels, t.write[1].stop - t.write[1].start)
+
+
 @given(lengths, lengths, tiles, halos)
 def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> None:
     for t in tile_grid(height, width, tile, halo):

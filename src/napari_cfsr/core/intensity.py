@@ -61,24 +61,29 @@ class IntensityMapping:
 
     def from_unit(self, values: Float32) -> NDArray[Any]:
         """Map [0,1] back to data values, rounded and clipped to the dtype."""
+        return self.rounded(self.to_data(values))
+
+    def rounded(self, data: NDArray[Any]) -> NDArray[Any]:
+        """What `to_data` gave in the dtype of the data; changes `data`."""
         dtype = np.dtype(self.dtype)
-        data = self.to_data(values)
         if dtype.kind == "b":
             return data >= 0.5
         if dtype.kind in "iu":
-            info = np.iinfo(dtype)
-            # the largest 64-bit integer rounds up to a float beyond it, so clip below that
-            top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 32 else info.max
             np.rint(data, out=data)
-            np.clip(data, info.min, top, out=data)
+            if dtype.itemsize >= 4:
+                # the largest integers round up to a float beyond them
+                info = np.iinfo(dtype)
+                top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 32 else info.max
+                np.clip(data, info.min, top, out=data)
         elif dtype == np.float16:
             np.clip(data, -65504, 65504, out=data)
-        return data.astype(dtype)
+        return data.astype(dtype, copy=False)
 
     def to_data(self, values: Float32) -> NDArray[Any]:
         """Map [0,1] to data values in floating point: clipped to the range, not rounded."""
         wide = self._wide
-        data: NDArray[Any] = values.astype(wide) * wide(self.high - self.low) + wide(self.low)
+        data: NDArray[Any] = np.multiply(values, wide(self.high - self.low), dtype=wide)
+        data += wide(self.low)
         dtype = np.dtype(self.dtype)
         if dtype.kind in "iu":
             np.clip(data, np.iinfo(dtype).min, np.iinfo(dtype).max, out=data)

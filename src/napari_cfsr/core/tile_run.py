@@ -40,6 +40,7 @@ from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
+STRIP_VALUES = 2**16  # of a sample of an output that are made at a time: they stay in the cache
 Kind = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an output
 
 
@@ -316,18 +317,23 @@ class TileRun:
     ) -> None:
         scale, axes = self.model.info.scale, self.axes
         mapping = self.mappings[axes.channel_of(plane)]
-        where = scaled(_relative(tile.write, self.region), scale)
-        for name in ("baseline", "delta"):
-            if name not in self.arrays:
-                continue
-            values = put_back(mapping.from_unit(parts[name]), own, tile, scale)
-            if own.alpha is not None:
-                values = np.concatenate([values, enlarged_alpha(own.alpha, tile, scale)])
-            axes.write(self.arrays[name], plane, *where, values)
-        if "difference" in self.arrays:
-            difference = mapping.to_data(parts["delta"]) - mapping.to_data(parts["baseline"])
-            difference = without_missing(difference, own, tile, scale)
-            axes.write(self.arrays["difference"], plane, *where, difference)
+        alpha = None if own.alpha is None else enlarged_alpha(own.alpha, tile, scale)
+        done = 0
+        for strip in tile.strips(STRIP_VALUES // scale**2):
+            where = scaled(_relative(strip.write, self.region), scale)
+            rows = slice(done, done + where[0].stop - where[0].start)
+            done = rows.stop
+            data = {name: mapping.to_data(part[:, rows]) for name, part in parts.items()}
+            if "difference" in self.arrays:
+                difference = data["delta"] - data["baseline"]
+                difference = without_missing(difference, own, strip, scale)
+                axes.write(self.arrays["difference"], plane, *where, difference)
+            for name in data:
+                if name in self.arrays:
+                    values = put_back(mapping.rounded(data[name]), own, strip, scale)
+                    if alpha is not None:
+                        values = np.concatenate([values, alpha[:, rows]])
+                    axes.write(self.arrays[name], plane, *where, values)
 
 
 def _covering(starts: list[int], part: slice) -> list[int]:

@@ -8,6 +8,7 @@ network prepares for each size it meets.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from napari_cfsr.errors import OptionError
@@ -45,6 +46,19 @@ class Tile:
     def pixels(self) -> int:
         """LR pixels that are kept."""
         return _length(self.write[0]) * _length(self.write[1])
+
+    def strips(self, pixels: int) -> Iterator[Tile]:
+        """The same tile, keeping few rows at a time: of about as many LR pixels, one row at least.
+
+        From the top to the bottom.
+        """
+        step = max(1, pixels // max(1, _length(self.write[1])))
+        for start in range(0, _length(self.write[0]), step):
+            stop = min(start + step, _length(self.write[0]))
+            crop, write = (
+                (slice(ys.start + start, ys.start + stop), xs) for ys, xs in (self.crop, self.write)
+            )
+            yield Tile(self.read, crop, write)
 
 
 def _length(s: slice) -> int:
