@@ -1,6 +1,6 @@
 """Peak memory of upscaling a large image on the CPU.
 
-    python benchmarks/memory.py [--side 2048] [--scale 4] [--engine auto]
+    python benchmarks/memory.py [--side 2048] [--scale 4] [--engine auto] [--tile N]
         [--outputs baseline,delta,difference]
 
 Prints the peak resident memory of the process, what input and outputs take of it, and the rest.
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--outputs", help="by default all that the model can give")
+    parser.add_argument("--tile", type=int)
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     options = parser.parse_args()
     keep_freed_memory()
@@ -44,7 +45,7 @@ def main() -> None:
     model = load_model(options.scale, device="cpu", engine=options.engine)
     outputs = tuple(options.outputs.split(",")) if options.outputs else None
     began = time.perf_counter()
-    result = upscale(image, model, axes="YXC", outputs=outputs)
+    result = upscale(image, model, axes="YXC", outputs=outputs, tile=options.tile)
     arrays = result.arrays()
     out = sum(array.nbytes for array in arrays.values())
     figures = {

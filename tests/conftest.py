@@ -28,6 +28,13 @@ settings.load_profile("default")
 SHARED = Path(os.environ.get("NAPARI_CFSR_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses a window expects it to answer soon, which it does not beside other tests."""
+    for item in items:
+        if {"make_napari_viewer", "qtbot", "stalls"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("alone")
+
+
 def _need(path: Path) -> Path:
     if path.is_dir():
         return path

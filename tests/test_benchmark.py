@@ -527,6 +527,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("evaluate")]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_measuring_takes_a_fifth_of_the_time_of_the_model_at_most(
     data: Path, official: Path

@@ -31,6 +31,8 @@ from napari_cfsr.core.zarr_layout import Unit
 from napari_cfsr.core.zarr_store import JOURNAL, store_status
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
 
+pytestmark = pytest.mark.alone  # how soon workers end
+
 KilledWorker = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]").KilledWorker
 
 SOURCE = Path(napari_cfsr.__file__).parents[1]

@@ -191,6 +191,7 @@ def test_bands_of_the_refiner_cover_the_crop_once(height, width, field, data) ->
 
 
 @needs_openvino
+@pytest.mark.alone
 def test_cancelling_openvino_stops_inside_a_tile(both) -> None:
     model, batch = both["openvino"], images(1, 3, 400, 400)
     began = time.perf_counter()
@@ -353,6 +354,7 @@ def test_the_second_start_needs_no_torch_and_gives_the_same_bits(
 
 
 @needs_openvino
+@pytest.mark.alone
 def test_the_second_start_of_the_command_line_is_quick(official: Path, tmp_path: Path) -> None:
     """2.5 s is for two idle cores; here other tests may run, so processor time counts."""
     image = tmp_path / "image.png"
@@ -447,6 +449,7 @@ class SlowModel:
         return self._model.predict(*arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.alone
 def test_reading_and_writing_overlap_the_network(both, monkeypatch) -> None:
     """Nine tiles of 0.1 s each that take 0.05 s to read: reading is free but for the first."""
     from napari_cfsr.core import tile_run
@@ -472,6 +475,7 @@ def test_reading_and_writing_overlap_the_network(both, monkeypatch) -> None:
     assert taken < 9 * 0.1 + network + 0.05 + 0.3  # one after the other: 0.45 more
 
 
+@pytest.mark.alone
 def test_a_run_that_is_given_up_stops_the_network(both) -> None:
     """The thread in the background does not go on with a tile that nobody waits for."""
     from napari_cfsr.core.inference import iter_upscale

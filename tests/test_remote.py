@@ -26,6 +26,8 @@ from napari_cfsr.errors import (
     WeightsNotFoundError,
 )
 
+pytestmark = pytest.mark.alone  # how soon a process ends or answers
+
 LOAD = {"scale": 4, "backbone": "official", "refiner": None, "device": "cpu"}
 
 

@@ -37,6 +37,8 @@ from napari_cfsr.errors import (
 
 from . import fake_training
 
+pytestmark = pytest.mark.alone  # how soon a process ends or answers
+
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
 

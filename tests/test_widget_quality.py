@@ -564,6 +564,7 @@ def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
         assert widget.controls.start_button.isEnabled()
 
 
+@pytest.mark.slow
 def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) -> None:
     viewer, widget = opened(True, **two((4096, 4096)))
     widget.form.reference.value = layer_of(viewer, "hr")

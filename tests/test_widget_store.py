@@ -206,6 +206,7 @@ def test_a_store_that_is_there_is_not_touched(opened, qtbot, tmp_path) -> None:
     assert results(viewer)[1].metadata["napari_cfsr"]["store"] == str(second)
 
 
+@pytest.mark.slow
 def test_cancelled_it_goes_on_where_it_stopped(opened, qtbot, tmp_path, small_blocks) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
     widget.form.tile.value = 64
@@ -374,6 +375,7 @@ def test_copied_python_writes_the_store(opened, qtbot, tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_event_loop_never_waits_while_a_store_grows(
     opened, qtbot, stalls, small_blocks
 ) -> None:

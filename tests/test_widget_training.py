@@ -406,6 +406,7 @@ def test_deleting_the_layers_in_mid_training_does_no_harm(opened, fake, qtbot) -
     assert "Choose one or more" in widget.controls.reason.text()
 
 
+@pytest.mark.slow
 def test_the_event_loop_never_waits(opened, cells, qtbot, stalls) -> None:
     viewer, widget = opened(*cells, show=True)
     choose(widget, photons=50, read_noise=0.01, **{**QUICK, "steps": 100})

@@ -415,6 +415,7 @@ def test_a_killed_model_process_is_said_and_the_form_works_again(opened, qtbot) 
     assert len(viewer.layers) == 3
 
 
+@pytest.mark.slow
 def test_the_event_loop_never_waits(opened, qtbot, stalls) -> None:
     viewer, widget = opened(photo(1024, 1024), show=True)
     make_refiner()
