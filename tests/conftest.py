@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +22,14 @@ os.environ["NAPARI_CONFIG"] = ""
 from napari_cfsr.core import weights
 
 if TYPE_CHECKING:  # .ci/run runs tests that need no torch where it is not to be had
+    from pytestqt.qtbot import QtBot
+
     from napari_cfsr.core.model import SRModel
 
 settings.register_profile("default", deadline=None)  # a busy machine is no fault
 settings.load_profile("default")
 
 SHARED = Path(os.environ.get("NAPARI_CFSR_SHARED", Path(__file__).parents[2] / "shared"))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses a window expects it to answer soon, which it does not beside other tests."""
-    for item in items:
-        if {"make_napari_viewer", "qtbot", "stalls"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker("alone")
 
 
 def _need(path: Path) -> Path:
@@ -135,6 +132,13 @@ def torch_model(official_folder: Path) -> SRModel:
 
 
 @pytest.fixture
+def qtbot(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> QtBot:
+    """With more patience than five seconds: other tests may run beside this one."""
+    monkeypatch.setattr(qtbot, "waitUntil", partial(qtbot.waitUntil, timeout=30_000))
+    return qtbot
+
+
+@pytest.fixture
 def stalls() -> Iterator[list[float]]:
     """Seconds between turns of the event loop while the test runs."""
     from qtpy.QtCore import QTimer  # most tests do without Qt
@@ -146,9 +150,12 @@ def stalls() -> Iterator[list[float]]:
         gaps.append(now - last[0])
         last[0] = now
 
+    gc.collect()
+    gc.freeze()  # what a thousand tests left behind takes a tenth of a second to look through
     timer = QTimer()
     timer.setInterval(5)
     timer.timeout.connect(tick)
     timer.start()
     yield gaps
     timer.stop()
+    gc.unfreeze()

@@ -99,6 +99,7 @@ def test_blocks_of_any_size_and_a_region_give_the_same(side) -> None:
         np.testing.assert_array_equal(got[name], array)
 
 
+@pytest.mark.alone
 def test_metadata_cost_no_reading_and_no_computing() -> None:
     model = BoxModel(4, refiner=True)
     started = time.perf_counter()

@@ -204,7 +204,7 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot, tmp_
     qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
     process = psutil.Process(widget._model.pid)
     viewer.close()
-    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
+    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=20_000)
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["large.png"]
 
 
@@ -242,6 +242,7 @@ def test_the_window_does_not_wait_for_a_folder(opened, qtbot, folder, monkeypatc
     assert [name for name, _ in rows(widget)] == ["cell 1.png", "cell 2.png", "cell 3.png"]
 
 
+@pytest.mark.alone
 def test_a_table_of_thousands_of_images_is_shown_at_once(qtbot) -> None:
     table = BatchTable()
     qtbot.addWidget(table)

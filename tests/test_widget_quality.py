@@ -542,6 +542,7 @@ def test_multiscale_layers_are_compared_at_full_resolution(opened, qtbot) -> Non
 # time, threads, ends
 
 
+@pytest.mark.alone
 def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
     viewer, widget = opened(True, **two((6, 1500, 1500)))
     widget.form.reference.value = layer_of(viewer, "hr")
@@ -564,6 +565,7 @@ def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
         assert widget.controls.start_button.isEnabled()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) -> None:
     viewer, widget = opened(True, **two((4096, 4096)))
@@ -613,7 +615,7 @@ def test_closing_in_mid_run_leaves_nothing_behind(opened, qtbot, what) -> None:
     else:
         viewer.window.remove_dock_widget(widget)
         widget.deleteLater()
-    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
+    qtbot.waitUntil(lambda: not leftovers(), timeout=20_000)
     if what == "dock":
         layer = viewer.add_image(np.zeros((9, 9)), name="after")
         layer.name = "renamed"
@@ -808,6 +810,7 @@ def test_the_dock_is_no_wider_than_that_of_upscale_and_fits_a_small_screen(
     upscale.deleteLater()
 
 
+@pytest.mark.alone
 def test_opening_the_widget_is_quick(opened) -> None:
     viewer, _ = opened(**two())
     began = time.perf_counter()

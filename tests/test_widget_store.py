@@ -264,7 +264,7 @@ def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
         viewer.window.close()
     else:
         viewer.close()
-    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
+    qtbot.waitUntil(lambda: not leftovers(), timeout=20_000)
     qtbot.wait(100)
     if closed == "dock":
         assert [layer.name for layer in viewer.layers] == ["photo"]
@@ -375,6 +375,7 @@ def test_copied_python_writes_the_store(opened, qtbot, tmp_path) -> None:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_event_loop_never_waits_while_a_store_grows(
     opened, qtbot, stalls, small_blocks
@@ -400,6 +401,7 @@ def test_the_event_loop_never_waits_while_a_store_grows(
     assert len(viewer.layers) == 1 + len(worst)
 
 
+@pytest.mark.alone
 def test_a_pyramid_of_65536_pixels_can_be_panned(tmp_path, make_napari_viewer, qtbot) -> None:
     image = np.tile(photo(64, 1024), (2, 16, 1))
     upscale_to_zarr(image, BoxModel(4), tmp_path / "wide.zarr", "YXC", tile=512)

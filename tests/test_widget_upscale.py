@@ -385,6 +385,7 @@ def test_a_wrong_backbone_file_is_said_and_the_form_works_again(opened, qtbot, t
     assert len(viewer.layers) == 2
 
 
+@pytest.mark.alone
 def test_cancel_takes_effect_within_a_second(opened, qtbot) -> None:
     viewer, widget = opened(photo(1500, 1500))
     widget.form.refiner.value = "none"
@@ -415,6 +416,7 @@ def test_a_killed_model_process_is_said_and_the_form_works_again(opened, qtbot) 
     assert len(viewer.layers) == 3
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_event_loop_never_waits(opened, qtbot, stalls) -> None:
     viewer, widget = opened(photo(1024, 1024), show=True)
@@ -454,7 +456,7 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot) -> N
     process = psutil.Process(widget._model.pid)
     assert leftovers()
     viewer.close()
-    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
+    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=20_000)
 
 
 def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtbot) -> None:
@@ -465,7 +467,7 @@ def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtb
     process = psutil.Process(widget._model.pid)
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
-    qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
+    qtbot.waitUntil(lambda: not process.is_running(), timeout=20_000)
     layer = viewer.add_image(photo(), name="after")
     layer.name = "renamed"
     viewer.layers.clear()
@@ -534,6 +536,7 @@ def test_every_control_has_a_tooltip(opened) -> None:
             assert part.tooltip, part.name
 
 
+@pytest.mark.alone
 def test_opening_the_widget_is_quick(opened) -> None:
     viewer, _ = opened()
     began = time.perf_counter()
