@@ -22,7 +22,7 @@ from napari_cfsr.core.engines import keep_freed_memory
 side, keep, runs = (int(a) for a in sys.argv[1:])
 if keep:
     keep_freed_memory()
-model = load_model(4, "official", refiner=None, device="cpu")
+model = load_model(4, "official", refiner=None, device="cpu", engine="torch")
 image = np.random.default_rng(0).random((1, 3, side, side), np.float32)
 model.predict(image)
 times = []

@@ -153,7 +153,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep large blocks for reuse instead of giving each back to the system.
 
     For processes that do nothing but run a network. Without it, each layer's output is mapped anew
-    and the system clears every page of it: the network then takes two to four times as long.
+    and the system clears every page of it: with torch, the network then takes up to two and a half
+    times as long.
     Only with glibc; elsewhere, nothing happens.
     """
     if not sys.platform.startswith("linux"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Check = Callable[[], None]
 
-BACKBONE_FIELD = 63  # LR pixels to each side that a pixel depends on; FACTS of the network
+BACKBONE_FIELD = 63  # LR pixels to each side that a pixel depends on
 REFINER_FIELD = 3  # pixels to each side, of the image the refiner runs on
 BACK_PROJECTION_FIELD = 8  # LR pixels: 4 of the reduction, 2 of the enlargement, rounded up
 

@@ -8,7 +8,7 @@ from typing import Literal
 from napari_cfsr.core.intensity import Limits, Mode
 
 OUTPUTS = ("baseline", "delta", "difference")
-DEFAULT_HALO = 32  # LR pixels: at most 0.002 grey levels from the whole image, by FACTS
+DEFAULT_HALO = 32  # LR pixels: within 0.01 grey levels of the whole image
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from napari_cfsr.errors import OptionError
 
-ALIGN = 16  # tiles start and end at multiples of it; FACTS: needed for bit-equal results
+ALIGN = 16  # tiles start and end at multiples of it: bit-equal results need that
 
 
 @dataclass(frozen=True)
