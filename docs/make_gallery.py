@@ -104,8 +104,8 @@ FIGURES = (
     Figure(
         "tissue-x2",
         "Stained tissue, x2",
-        "No refiner for clean images ships for the official x2 weights, so there is no delta and no "
-        "difference.",
+        "No refiner for clean images ships for the official x2 weights, so there is no delta and "
+        "no difference.",
         "{work}/tissue.png --hr --scale 2 --crop 200,240,96",
         TISSUE,
     ),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -285,6 +288,41 @@ def test_progress_counts_pixels_to_the_end() -> None:
     assert steps[0].seconds_left is None
     assert steps[-1].seconds_left == 0
     assert steps[-1].fraction == 1
+
+
+def test_progress_that_raises_leaves_no_network_running() -> None:
+    class Slow(BoxModel):
+        def predict(self, batch, how, check=lambda: None):
+            while len(self.batches) > 0:  # the second batch takes until it is stopped
+                check()
+                time.sleep(0.001)
+            return super().predict(batch, how, check)
+
+    def progress(step: UpscaleProgress) -> None:
+        if step.done:
+            raise KeyError
+
+    with pytest.raises(KeyError) as kept:  # and with it all frames, as a notebook keeps them
+        upscale(np.zeros((300, 300), np.uint8), Slow(), tile=64, progress=progress)
+    assert kept.tb is not None
+    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cfsr tiles")]
+
+
+def test_one_model_runs_once_at_a_time(models) -> None:
+    model, image = models[2], np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    expected = model.predict(image)["baseline"]
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(model.predict, [image] * 8):
+            np.testing.assert_array_equal(result["baseline"], expected)
+
+
+def test_out_of_memory_halves_what_did_not_fit() -> None:
+    model = BoxModel(2, most_pixels=100 * 100, memory=10**12)
+    image = np.random.default_rng(0).integers(0, 255, (8, 90, 90)).astype(np.uint8)
+    result = upscale(image, model, axes="ZYX")
+    assert [b[0] for b in model.batches] == [8, 4, 2, *[1] * 8]
+    noted = [f"out of memory: going on with {n} tiles at a time" for n in (4, 2, 1)]
+    assert list(result.notes) == noted
 
 
 def test_out_of_memory_goes_on_with_smaller_tiles() -> None:

@@ -100,6 +100,23 @@ def test_a_constant_comes_back(value: float) -> None:
     np.testing.assert_allclose(mapping.from_unit(noisy), image, rtol=1e-7, atol=1e-30)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 2**60), ("uint64", 2**64 - 2**12)])
+def test_a_constant_that_floats_hardly_tell_from_its_neighbours_has_a_range(dtype, value) -> None:
+    image = np.full((4, 4), value, dtype)
+    (mapping,) = mapping_of(image, "data")
+    assert mapping.high > mapping.low
+    assert np.isfinite(mapping.to_unit(image)).all()
+    np.testing.assert_allclose(mapping.from_unit(mapping.to_unit(image)).astype(float), value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_overshoots_the_largest_float_stays_finite(dtype) -> None:
+    largest = float(np.finfo(dtype).max)
+    mapping = IntensityMapping(0.0, largest, dtype)
+    data = mapping.from_unit(np.array([1.0, 1.01, -1.01, np.nan], np.float32))
+    np.testing.assert_array_equal(data, np.array([largest, largest, -largest, np.nan], dtype))
+
+
 def test_alpha_does_not_count() -> None:
     image = np.full((4, 4, 2), 0.0, np.float32)
     image[0, 0, 0], image[..., 1] = 7.0, 255.0
@@ -134,6 +151,15 @@ def test_unsigned_32_bit_does_not_wrap_at_the_top() -> None:
 def test_modes_that_do_not_exist(mode) -> None:
     with pytest.raises(OptionError, match="expected intensity"):
         mapping_of(np.zeros((2, 2)), mode)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limits"),
+    [("float64", (-1.7e308, 1.7e308)), ("uint16", (0.0, 1e39)), ("uint8", (1.0, 1.0 + 1e-12))],
+)
+def test_limits_that_can_not_be_computed_with(dtype, limits) -> None:
+    with pytest.raises(OptionError, match="neither too far apart nor too close"):
+        mapping_of(np.zeros((2, 2), dtype), limits)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "U3", "O", "datetime64[s]"])

@@ -35,7 +35,10 @@ class Background:
         """Wait for what the call returns; raises what it raises."""
         assert self._call is not None
         call, self._call = self._call, None
-        return call.result()
+        try:
+            return call.result()
+        finally:
+            del call  # else an exception, its frames and all that is in them would live on
 
     def _check(self) -> None:
         if self._ended:

@@ -30,6 +30,7 @@ from napari_cfsr.core.inference import iter_upscale
 from napari_cfsr.core.model import Check, Model, check_back_projection
 from napari_cfsr.core.options import UpscaleOptions
 from napari_cfsr.core.provenance import PACKAGES, versions
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.weights import SCALES
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 
@@ -148,15 +149,7 @@ def evaluate(
     progress: Callable[[EvaluateProgress], None] | None = None,
 ) -> BenchmarkReport:
     """Measure all images; see `iter_evaluate`."""
-    steps = iter_evaluate(options, model)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            report: BenchmarkReport = end.value
-            return report
-        if progress is not None:
-            progress(step)
+    return run_through(iter_evaluate(options, model), progress)
 
 
 def iter_evaluate(

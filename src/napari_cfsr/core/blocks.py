@@ -21,6 +21,7 @@ from napari_cfsr.core.intensity import IntensityMapping, Region, known_mapping, 
 from napari_cfsr.core.model import Check, Model
 from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.pixels import REACH
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.tile_run import (
     Kind,
     Settled,
@@ -326,10 +327,4 @@ def upscale_block(
     model: Model,
 ) -> dict[str, Array]:
     """As `run_block`, in one go."""
-    steps = run_block(plan, index, pixels, mapping, model)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            arrays: dict[str, Array] = end.value
-            return arrays
+    return run_through(run_block(plan, index, pixels, mapping, model))

@@ -23,7 +23,7 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_cfsr.core.pipes import receive, send
-from napari_cfsr.errors import CancelledError, CFSRError, ModelProcessError
+from napari_cfsr.errors import CancelledError, CFSRError, ModelProcessError, OutOfMemoryError
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -227,6 +227,8 @@ def error_message(error: Exception) -> tuple[str, type[CFSRError], str]:
     """A fault as a message that can be pickled, which its cause may not be."""
     if isinstance(error, CFSRError):
         return "error", type(error), str(error)
+    if isinstance(error, MemoryError):
+        return "error", OutOfMemoryError, f"out of memory: {error}".rstrip(": ")
     text = f"unexpected fault: {type(error).__name__}: {error}"
     return "error", ModelProcessError, text
 

@@ -73,10 +73,10 @@ def choose_device(device: str) -> str:
     OptionError
         It does not exist.
     """
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
-        return "cpu"
     kind = device.split(":")[0]
-    if kind not in ("auto", "cpu", "cuda", "mps"):
+    if kind == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu"
+    if device != "auto" and kind not in ("cuda", "mps"):
         raise OptionError(f'expected device "auto", "cpu", "cuda" or "mps", got {device!r}')
     import torch
 
@@ -84,7 +84,7 @@ def choose_device(device: str) -> str:
     mps = torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if cuda else "mps" if mps else "cpu"
-    there = {"cpu": True, "cuda": cuda, "mps": mps}[kind]
+    there = {"cuda": cuda, "mps": mps}[kind]
     if kind == "cuda" and there and ":" in device:
         there = device.split(":")[1] in map(str, range(torch.cuda.device_count()))
     if not there:
@@ -161,7 +161,8 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+        m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
+        mallopt(m_arena_max, 1)  # arenas of other threads than the first keep nothing above 64 MB
         mallopt(m_mmap_threshold, 2**30)
         mallopt(m_trim_threshold, 2**29)
         mallopt(m_top_pad, 2**26)

@@ -16,6 +16,7 @@ from napari_cfsr.core.axes import ArrayLike, Axes
 from napari_cfsr.core.intensity import IntensityMapping, Limits, Mode
 from napari_cfsr.core.model import Check, Model, ModelInfo
 from napari_cfsr.core.options import OUTPUTS, UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.tile_run import TileRun
 
 Array = NDArray[Any]
@@ -130,15 +131,7 @@ def upscale(
     options = UpscaleOptions(
         axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
     )
-    steps = iter_upscale(image, model, options)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            result: UpscaleResult = end.value
-            return result
-        if progress is not None:
-            progress(step)
+    return run_through(iter_upscale(image, model, options), progress)
 
 
 def iter_upscale(

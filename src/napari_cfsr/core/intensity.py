@@ -52,6 +52,18 @@ class IntensityMapping:
         """Precise enough for the dtype: float32 does not hold 32-bit integers."""
         return np.float64 if np.dtype(self.dtype).itemsize >= 4 else np.float32
 
+    @property
+    def precision(self) -> str:
+        """What is computed in: float32, or float64 where that does not hold the dtype."""
+        return self._wide.__name__
+
+    @property
+    def computable(self) -> bool:
+        """Whether the limits are apart, and not too far, for the precision."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            width = self._wide(self.high) - self._wide(self.low)
+            return bool(np.isfinite(width) and width > 0)
+
     def to_unit(self, values: NDArray[Any]) -> Float32:
         """Map data values of any shape to [0,1], not clipped."""
         wide = self._wide
@@ -75,15 +87,17 @@ class IntensityMapping:
                 info = np.iinfo(dtype)
                 top = np.nextafter(data.dtype.type(info.max), 0) if info.bits > 32 else info.max
                 np.clip(data, info.min, top, out=data)
-        elif dtype == np.float16:
-            np.clip(data, -65504, 65504, out=data)
+        else:
+            finite = np.finfo(dtype)
+            np.clip(data, finite.min, finite.max, out=data)
         return data.astype(dtype, copy=False)
 
     def to_data(self, values: Float32) -> NDArray[Any]:
         """Map [0,1] to data values in floating point: clipped to the range, not rounded."""
         wide = self._wide
-        data: NDArray[Any] = np.multiply(values, wide(self.high - self.low), dtype=wide)
-        data += wide(self.low)
+        with np.errstate(over="ignore"):  # infinite until it is clipped
+            data: NDArray[Any] = np.multiply(values, wide(self.high - self.low), dtype=wide)
+            data += wide(self.low)
         dtype = np.dtype(self.dtype)
         if dtype.kind in "iu":
             np.clip(data, np.iinfo(dtype).min, np.iinfo(dtype).max, out=data)
@@ -172,7 +186,13 @@ def known_mapping(
         low, high = (float(v) for v in mode)
         if not (np.isfinite([low, high]).all() and low < high):
             raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
-        return (IntensityMapping(low, high, dtype.name),) * axes.channels
+        mapping = IntensityMapping(low, high, dtype.name)
+        if not mapping.computable:
+            raise OptionError(
+                "expected intensity limits that are neither too far apart nor too close to compute "
+                f"with in {mapping.precision}, got ({low}, {high})"
+            )
+        return (mapping,) * axes.channels
     plain = dtype.kind == "b" or dtype == np.uint8 or (dtype.kind in "iu" and axes.samples >= 3)
     if mode == "dtype" or (mode == "auto" and plain) or axes.is_empty:
         return (IntensityMapping(*dtype_range(dtype), dtype.name, clip=True),) * axes.channels
@@ -200,7 +220,9 @@ def _widened(low: float, high: float, dtype: np.dtype[Any]) -> Limits:
         )
     if high > low:
         return low, high
-    return low, low + (1.0 if dtype.kind in "iu" else max(abs(low), 1e-30) * 1e-6)
+    if dtype.kind in "iu":  # beyond 2**53, the next float is more than 1 away
+        return low, low + max(1.0, float(np.spacing(abs(low))))
+    return low, low + max(abs(low), 1e-30) * 1e-6
 
 
 def _blocks(

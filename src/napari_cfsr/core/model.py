@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from napari_cfsr.core.degradation import back_project
 from napari_cfsr.core.model_files import ModelFiles, find_model
 from napari_cfsr.core.tiling import ALIGN, scaled
 from napari_cfsr.core.weights import Progress
-from napari_cfsr.errors import ImageError, OptionError
+from napari_cfsr.errors import DeviceError, ImageError, OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engines import Engine, Precision
@@ -142,12 +143,15 @@ class SRModel:
 
     def __init__(self, engine: Engine, info: ModelInfo) -> None:
         self._engine, self._info = engine, info
+        self._of_engine = engine.notes
+        self._lock = Lock()  # an engine has one network, with its memory
 
     @property
     def info(self) -> ModelInfo:
         if self._info.device == self._engine.device:
             return self._info
-        return ModelInfo(**{**vars(self._info), "device": self._engine.device})
+        others = tuple(note for note in self._info.notes if note not in self._of_engine)
+        return replace(self._info, device=self._engine.device, notes=others + self._engine.notes)
 
     @property
     def scale(self) -> int:
@@ -197,6 +201,10 @@ class SRModel:
             raise OptionError(f"expected outputs among {self.info.outputs}, got {missing[0]!r}")
         check_back_projection(how.back_projection, self.scale)
         batch = batch.astype(np.float32, copy=False)
+        with self._lock:
+            return self._predict(batch, how, check)
+
+    def _predict(self, batch: Float32, how: Prediction, check: Check) -> dict[str, Float32]:
         if not how.ensemble and not how.back_projection:
             return self._engine.run(batch, how.outputs, check, how.crop)
         run = self._ensemble if how.ensemble else self._engine.run
@@ -317,11 +325,18 @@ def open_model(
 
     device = choose_device(device)
     name = choose_engine(engine, device)
+    notes: tuple[str, ...] = ()
     if name == "openvino":
-        made, placement = _openvino(files, precision, threads)
-    else:
+        try:
+            made, placement = _openvino(files, precision, threads)
+        except ImportError as error:  # it is there, and a library that it needs is not
+            if engine != "auto":
+                raise DeviceError(f'engine "openvino" can\'t be loaded: {error}') from error
+            name, notes = "torch", (f"runs with torch: OpenVINO can't be loaded ({error})",)
+    if name != "openvino":
         made, placement = _torch(files, device, precision, compiled=name == "torch-compile")
-    return SRModel(made, _describe(files, placement, made, precision))
+    info = _describe(files, placement, made, precision)
+    return SRModel(made, replace(info, notes=notes + info.notes))
 
 
 def _openvino(

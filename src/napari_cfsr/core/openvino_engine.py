@@ -36,7 +36,13 @@ STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for it
 KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
 POLL_MILLISECONDS = 50
 REFINER_FIELD = 3
-OUT_OF_MEMORY = ("bad_alloc", "allocat", "out of memory", "not enough memory")
+OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
+    "bad_alloc",
+    "allocat",
+    "out of memory",
+    "not enough memory",
+    "could not create a memory",
+)
 
 
 @contextmanager
@@ -49,7 +55,7 @@ def domain_errors() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error).strip()
         last = text.splitlines()[-1] if text else ""
-        if any(words in text for words in OUT_OF_MEMORY):
+        if any(words in text.lower() for words in OUT_OF_MEMORY):
             raise OutOfMemoryError(f"out of memory on cpu: {last}") from error
         raise DeviceError(f"the network failed on cpu with OpenVINO: {last}") from error
 

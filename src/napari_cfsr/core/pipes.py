@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,11 +22,23 @@ def send(stream: BinaryIO, message: Any, arrays: dict[str, NDArray[Any]] | None 
     stream.write(_HEADER.pack(len(head)))
     stream.write(head)
     for array in arrays.values():
-        # one after the other: copies of all at once would double the memory
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        for start in range(0, len(data), CHUNK):
-            stream.write(data[start : start + CHUNK])
+        for part in _contiguous(array):
+            data = part.reshape(-1).view(np.uint8).data
+            for start in range(0, len(data), CHUNK):
+                stream.write(data[start : start + CHUNK])
     stream.flush()
+
+
+def _contiguous(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Parts that make up an array, each in one piece of memory; what has to be copied is small."""
+    if array.flags.c_contiguous or array.nbytes <= CHUNK:
+        yield np.ascontiguousarray(array)
+    elif len(array) == 1:
+        yield from _contiguous(array[0])
+    else:
+        step = max(1, CHUNK * len(array) // array.nbytes)
+        for start in range(0, len(array), step):
+            yield from _contiguous(array[start : start + step])
 
 
 def receive(stream: BinaryIO) -> tuple[Any, dict[str, NDArray[Any]]]:

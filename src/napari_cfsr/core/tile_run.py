@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from bisect import bisect_left, bisect_right
@@ -251,8 +252,9 @@ class TileRun:
     ) -> str:
         """Put the tiles back and make what is left to do smaller, or move it to the CPU."""
         jobs.extendleft(reversed(batch))
+        gc.collect()  # what failed may hold memory in cycles
         if len(batch) > 1:
-            self.batch_pixels //= 2
+            self.batch_pixels = len(batch) // 2 * math.prod(batch[0][1].read_shape)
             return f"out of memory: going on with {len(batch) // 2} tiles at a time"
         side = min(self.tile, max(batch[0][1].read_shape))  # the image may be smaller than a tile
         if side > SMALLEST_TILE:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from napari_cfsr.core.cfsr import CFSR
 from napari_cfsr.core.engines import (
@@ -32,6 +33,8 @@ OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CU
     "could not create a primitive",
     "could not create a memory",
     "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "Invalid buffer size",
 )
 
@@ -67,6 +70,33 @@ def half_type(device: str) -> torch.dtype | None:
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public ones
     known = (getattr(torch.cpu, name, None) for name in names)
     return torch.bfloat16 if any(ask is not None and ask() for ask in known) else None
+
+
+def compile_mode(device: str) -> str:
+    """How `torch.compile` makes kernels: on CUDA with graphs, where these work in any thread."""
+    graphs = device.startswith("cuda") and TorchVersion(torch.__version__) >= "2.13"
+    return "reduce-overhead" if graphs else "default"
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Keep CUDA from computing float32 convolutions with ten bits (TF32), its default."""
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):  # before torch 2.9
+        with cudnn.flags(
+            enabled=cudnn.enabled,
+            benchmark=cudnn.benchmark,
+            deterministic=cudnn.deterministic,
+            allow_tf32=False,
+        ):
+            yield
+        return
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision = before
 
 
 class TorchEngine:
@@ -107,6 +137,8 @@ class TorchEngine:
         self._move(device)
 
     def _move(self, device: str) -> None:
+        if device == "cuda":  # which one that is depends on the thread
+            device = f"cuda:{torch.cuda.current_device()}"
         self.device = device
         self.half = half_type(device) if self._precision == "fast" else None
         slow = self._precision == "fast" and self.half is None
@@ -119,8 +151,7 @@ class TorchEngine:
                     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._backbone: Any = self._network
         if self._compiled:
-            graphs = "reduce-overhead" if device.startswith("cuda") else "default"
-            self._backbone = torch.compile(self._network, dynamic=False, mode=graphs)
+            self._backbone = torch.compile(self._network, dynamic=False, mode=compile_mode(device))
 
     def to_cpu(self) -> bool:
         if self.device == "cpu":
@@ -130,7 +161,9 @@ class TorchEngine:
 
     def free_memory(self) -> int:
         if self.device.startswith("cuda"):
-            return int(torch.cuda.mem_get_info(self.device)[0])
+            kept = torch.cuda.memory_reserved(self.device)  # by torch, some of it unused
+            unused = kept - torch.cuda.memory_allocated(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0] + unused)
         return int(psutil.virtual_memory().available)
 
     def run(
@@ -141,21 +174,27 @@ class TorchEngine:
         # a compiled network has no place for Python in the middle of it
         self._network.check = (lambda: None) if self._compiled else check
         check()
-        with (
-            domain_errors(self.device),
-            torch.inference_mode(),
-            self._autocast(),
-            self._true_float32(),
-        ):
-            result = self._forward(self._upload(batch), outputs, check, crop)
-            return {name: self._download(value) for name, value in result.items()}
+        true = self._precision == "float32" and self.device.startswith("cuda")
+        try:
+            with (
+                domain_errors(self.device),
+                torch.inference_mode(),
+                self._autocast(),
+                true_float32() if true else nullcontext(),
+            ):
+                result = self._forward(self._upload(batch), outputs, check, crop)
+                return {name: self._download(value) for name, value in result.items()}
+        finally:
+            self._network.check = lambda: None  # it may know of a whole image and its result
 
     def _upload(self, batch: Float32) -> Tensor:
         # a copy: torch takes no negative strides, not even along an axis of length 1
         x = torch.from_numpy(batch.copy())
-        if self.device.startswith("cuda"):
+        cuda = self.device.startswith("cuda")
+        if cuda:
             x = x.pin_memory()
-        x = x.to(self.device, non_blocking=True)
+        # elsewhere the copy could still be under way when its source is gone
+        x = x.to(self.device, non_blocking=cuda)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _download(self, value: Tensor) -> Float32:
@@ -202,19 +241,6 @@ class TorchEngine:
             check()
             result[:, :, rows] = self._refiner(image[:, :, read, columns])[:, :, keep, kept]
         return result
-
-    def _true_float32(self) -> AbstractContextManager[None]:
-        """Keep CUDA from computing float32 convolutions with ten bits (TF32), its default."""
-        if self._precision != "float32" or not self.device.startswith("cuda"):
-            return nullcontext()
-        cudnn = torch.backends.cudnn
-        flags: AbstractContextManager[None] = cudnn.flags(
-            enabled=cudnn.enabled,
-            benchmark=cudnn.benchmark,
-            deterministic=cudnn.deterministic,
-            allow_tf32=False,
-        )
-        return flags
 
     def _autocast(self) -> Any:
         kind = self.device.split(":")[0]

@@ -23,6 +23,7 @@ from napari_cfsr.core.model import Check, SRModel
 from napari_cfsr.core.refinenet import RefineNet
 from napari_cfsr.core.refining import REFINING, Bench, Phase, Refining
 from napari_cfsr.core.report import Measurement, is_gain, verdict
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.torch_engine import domain_errors
 from napari_cfsr.core.trained import (
     Checkpoint,
@@ -86,14 +87,7 @@ def train_refiner(
     data = array_data(hr_images, pairs, config.intensity)
     load = {"backbone": model.info.backbone_path, "device": model.info.device}
     steps = iter_train(TrainRequest(data, {"scale": model.scale, **load}, config))
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            trained: TrainedRefiner = end.value
-            return trained
-        if progress is not None:
-            progress(step)
+    return run_through(steps, progress)
 
 
 def iter_train(

@@ -21,6 +21,7 @@ from napari_cfsr.core.registration import (
     check_pair,
     estimate_shift,
 )
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.training_data import Source, forget_files
 from napari_cfsr.core.training_request import TrainRequest
 from napari_cfsr.core.training_split import (
@@ -122,13 +123,7 @@ def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None,
 
 def prepare(request: TrainRequest) -> TrainingImages:
     """The windows of `iter_prepare`: the same for the same request, noise included."""
-    steps = iter_prepare(request)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            images: TrainingImages = end.value
-            return images
+    return run_through(iter_prepare(request))
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from napari_cfsr.core.ome_metadata import colour_channels, image_metadata
 from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.pixel_space import PixelSpace, pixel_space
 from napari_cfsr.core.provenance import provenance
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.store_request import check_same, store_request
 from napari_cfsr.core.zarr_layout import Unit, plan_layout
 from napari_cfsr.core.zarr_store import (
@@ -135,14 +136,7 @@ def upscale_to_zarr(
     steps = iter_upscale_to_zarr(
         image, model, path, options, space=space, omero=omero, overwrite=overwrite
     )
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            result: StoreResult = end.value
-            return result
-        if progress is not None:
-            progress(step)
+    return run_through(steps, progress)
 
 
 def iter_upscale_to_zarr(
