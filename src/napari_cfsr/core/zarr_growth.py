@@ -86,7 +86,9 @@ class Growth:
             return
         group = unit.index[:-2]
         if group != self._group:
-            self._group, self._preview = group, {}
+            # in this order, since the window may look in between
+            self._preview = {}
+            self._group = group
         form = self.store.form(name, unit.level)
         where = self.layout.where(unit, form)
         if name not in self._preview:
