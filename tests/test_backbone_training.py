@@ -27,7 +27,7 @@ from napari_cfsr.core.backbone_training import (
 )
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.checkpoints import load_state, open_backbone
-from napari_cfsr.core.cpu_gradients import Gradients
+from napari_cfsr.core.cpu_gradients import Gradients, flushes_denormals
 from napari_cfsr.core.degradation import imresize
 from napari_cfsr.errors import (
     ArchitectureError,
@@ -44,9 +44,9 @@ SMALL = {"batch": 2, "patch": 16, "rise": 2, "validations": 2}
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def denormals_as_before() -> Iterator[None]:
     yield
-    torch.set_flush_denormal(False)
+    assert not flushes_denormals()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
 from napari_cfsr.cli import main, train_backbone
@@ -35,7 +34,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
             status = main(["train-backbone", *(str(a) for a in arguments)])
         except SystemExit as exit_:
             status = int(exit_.code or 0)
-        torch.set_flush_denormal(False)
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         return status, out, err

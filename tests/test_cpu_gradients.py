@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.cpu_gradients import Gradients, depthwise
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """As many as before, and denormal numbers again."""
-    yield
-    torch.set_flush_denormal(False)
+from napari_cfsr.core.cpu_gradients import Gradients, depthwise, flushes_denormals
 
 
 def shaken() -> CFSR:
@@ -109,3 +100,15 @@ def test_in_low_precision() -> None:
     for a, b in zip(got, want, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_what_they_were_when_it_is_closed(before: bool) -> None:
+    torch.set_flush_denormal(before)
+    try:
+        gradients = Gradients(shaken(), "cpu", 1)
+        assert flushes_denormals()
+        gradients.close()
+        assert flushes_denormals() is before
+    finally:
+        torch.set_flush_denormal(False)

@@ -183,7 +183,6 @@ class _BackboneTraining:
         torch.manual_seed(self.config.seed)
         network = self._network().to(device)
         self.network: CFSR = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.gradients = Gradients(self.network, device)
         self.average = AveragedModel(self.network, multi_avg_fn=self._average)
         self.optimiser = torch.optim.Adam(self.network.parameters(), betas=BETAS, fused=True)
         assert self.config.patch is not None
@@ -196,6 +195,7 @@ class _BackboneTraining:
         self.history: list[dict[str, float]] = []
         if request.state is not None:
             self._resume(request.state)
+        self.gradients = Gradients(self.network, device)  # last: it is closed by whoever has it
 
     def _network(self) -> CFSR:
         config = CFSRConfig(scale=self.config.scale, merged=False)

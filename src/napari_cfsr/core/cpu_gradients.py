@@ -45,6 +45,7 @@ class Gradients:
         if device == "cpu":
             self.threads = threads or torch.get_num_threads()
             self._pool = ThreadPoolExecutor(self.threads, initializer=_alone)
+            self._flushed = flushes_denormals()
             torch.set_flush_denormal(True)
             for module in network.modules():
                 if isinstance(module, LargeKernelConv):
@@ -80,9 +81,15 @@ class Gradients:
         return total
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; in the one that calls this, denormals are what they were."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            torch.set_flush_denormal(self._flushed)
+
+
+def flushes_denormals() -> bool:
+    """Whether denormal numbers count as zero in this thread."""
+    return bool(torch.tensor(1e-40) * 1.0 == 0)
 
 
 def _alone() -> None:
