@@ -28,7 +28,7 @@ from napari_cfsr.core import weights
 from .documented import PAGES, ROOT, Told, make_files, nuclei, photo, told
 
 NOT_RUN = {  # what a command begins with, and why it is not run
-    r"pip (download|install)": "installs; .ci/run does, in fresh environments",
+    r"pip (download|install|uninstall)": "installs; .ci/run does, in fresh environments",
     r"python3 \.ci/try\.py": "makes an environment; .ci/run does",
     r"napari-cfsr demo$": "its window stays open; test_widget_upscale.py makes it",
     r"napari( --info)?$": "its window stays open; prints what napari itself prints",
