@@ -395,6 +395,28 @@ def test_float32_on_cuda_is_true_however_torch_was_told_otherwise() -> None:
         conv.fp32_precision = before
 
 
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="needs large pages of Linux"
+)
+def test_large_pages_are_asked_for() -> None:
+    program = (
+        "import re\n"
+        "from pathlib import Path\n"
+        "from napari_cfsr.core.engines import ask_for_large_pages, keep_freed_memory\n"
+        "def heap():\n"
+        "    text = Path('/proc/self/smaps').read_text()\n"
+        "    return re.search(r'\\[heap\\].*?VmFlags:([^\\n]*)', text, re.S)[1].split()\n"
+        "keep_freed_memory()\n"
+        "before = 'hg' in heap()\n"
+        "ask_for_large_pages()\n"
+        "print(before, 'hg' in heap())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert run.stdout.split() == ["False", "True"]
+
+
 # what is kept on disk
 
 

@@ -23,6 +23,7 @@ from napari_cfsr.core.engines import (
     Crop,
     Float32,
     Precision,
+    ask_for_large_pages,
     check_precision,
     refiner_bands,
     refiner_columns,
@@ -248,18 +249,25 @@ class OpenVINOEngine:
         return request
 
     def _compiled(self, key: dict[str, Any], graph: Callable[[], ov.Model]) -> Any:
-        options = {
+        options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self._type,
             "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
         }
         if self._threads is not None:
             options["INFERENCE_NUM_THREADS"] = self._threads
+        request = self._network(key, graph, options).create_infer_request()
+        ask_for_large_pages()  # for the memory that it has and the first run will touch
+        return request
+
+    def _network(
+        self, key: dict[str, Any], graph: Callable[[], ov.Model], options: dict[str, Any]
+    ) -> Any:
         stored = engine_cache.read(key)
         if stored is not None:
             with suppress(RuntimeError):
-                return self._core.import_model(stored, "CPU", options).create_infer_request()
+                return self._core.import_model(stored, "CPU", options)
         compiled = self._core.compile_model(graph(), "CPU", options)
         blob = compiled.export_model()
         engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
-        return compiled.create_infer_request()
+        return compiled
