@@ -67,7 +67,7 @@ def main() -> int:
         pytest = (python, "-m", "pytest")
         if options.rest:
             return call(*pytest, *options.rest, cwd=ROOT, env=platform)
-        # half an hour becomes twenty minutes; what takes the time of something has no others beside
+        # two thirds of the time; what takes the time of something has no others beside
         jobs = min(os.cpu_count() or 1, MOST_JOBS)
         parts = ["-n", str(jobs), "-m", "not alone"], ["-m", "alone"]
         statuses = [call(*pytest, *part, cwd=ROOT, env=platform) for part in parts]

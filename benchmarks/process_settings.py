@@ -1,6 +1,6 @@
-"""What keeping large blocks and waiting without spinning save: see docs/decisions/0002.
+"""What the settings of our processes save: see docs/decisions/0002, and 0012 for large pages.
 
-    python benchmarks/process_settings.py
+    python benchmarks/process_settings.py [--pages]
 
 Each figure comes from a process of its own. Needs the official x4 weights.
 """
@@ -19,10 +19,14 @@ import sys, time
 import numpy as np
 from napari_cfsr import load_model
 from napari_cfsr.core.engines import keep_freed_memory
-side, keep, runs = (int(a) for a in sys.argv[1:])
+side, keep, runs = (int(a) for a in sys.argv[1:4])
+engine, pages = sys.argv[4:]
 if keep:
     keep_freed_memory()
-model = load_model(4, "official", refiner=None, device="cpu", engine="torch")
+if pages == "small":
+    from napari_cfsr.core import openvino_engine
+    openvino_engine.ask_for_large_pages = lambda: None
+model = load_model(4, "official", refiner=None, device="cpu", engine=engine)
 image = np.random.default_rng(0).random((1, 3, side, side), np.float32)
 model.predict(image)
 times = []
@@ -34,12 +38,19 @@ print(sorted(times)[len(times) // 2])
 """
 
 
-def median(side: int, keep: bool, runs: int = 5, policy: str | None = None) -> float:
+def median(
+    side: int,
+    keep: bool,
+    runs: int = 5,
+    policy: str | None = None,
+    engine: str = "torch",
+    pages: str = "large",
+) -> float:
     """Seconds that an image of `side` x `side` takes."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if policy:
         environment["OMP_WAIT_POLICY"] = policy
-    command = [sys.executable, "-c", PROGRAM, str(side), str(int(keep)), str(runs)]
+    command = [sys.executable, "-c", PROGRAM, str(side), str(int(keep)), str(runs), engine, pages]
     run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return float(run.stdout)
 
@@ -58,7 +69,14 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pages", action="store_true", help="large pages only, with OpenVINO")
+    if parser.parse_args().pages:
+        print("| 240x240, s, small pages | large pages |\n|---|---|")
+        for _ in range(7):
+            seconds = [median(240, True, 15, "PASSIVE", "openvino", p) for p in ("small", "large")]
+            print(f"| {seconds[0]:.3f} | {seconds[1]:.3f} |", flush=True)
+        return
     print("| side | as it comes, us per pixel | large blocks kept |\n|---|---|---|")
     for side in (128, 256, 384, 576):
         per_pixel = [median(side, keep) / side**2 * 1e6 for keep in (False, True)]

@@ -195,6 +195,7 @@ def test_settings_are_kept(opened, qtbot, folder) -> None:
     assert again.form.refiner.value == "none"
 
 
+@pytest.mark.alone
 def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot, tmp_path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -204,7 +205,7 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot, tmp_
     qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
     process = psutil.Process(widget._model.pid)
     viewer.close()
-    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["large.png"]
 
 

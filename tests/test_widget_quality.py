@@ -602,6 +602,7 @@ def leftovers() -> list[object]:
     return [*threads, *GeneratorWorker._worker_set]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", ["viewer", "dock"])
 def test_closing_in_mid_run_leaves_nothing_behind(opened, qtbot, what) -> None:
     viewer, widget = opened(True, **two((4, 1500, 1500)))
@@ -615,7 +616,7 @@ def test_closing_in_mid_run_leaves_nothing_behind(opened, qtbot, what) -> None:
     else:
         viewer.window.remove_dock_widget(widget)
         widget.deleteLater()
-    qtbot.waitUntil(lambda: not leftovers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
     if what == "dock":
         layer = viewer.add_image(np.zeros((9, 9)), name="after")
         layer.name = "renamed"

@@ -249,6 +249,7 @@ def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks) -> None:
     assert (viewer.scene.camera.center, viewer.scene.camera.zoom) == camera
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("closed", ["dock", "window", "viewer"])
 def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
     opened, qtbot, tmp_path, small_blocks, closed
@@ -264,7 +265,7 @@ def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
         viewer.window.close()
     else:
         viewer.close()
-    qtbot.waitUntil(lambda: not leftovers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
     qtbot.wait(100)
     if closed == "dock":
         assert [layer.name for layer in viewer.layers] == ["photo"]

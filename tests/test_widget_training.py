@@ -264,6 +264,7 @@ def test_stop_keeps_the_best_which_is_measured_and_saved(opened, cells, qtbot) -
     assert read_refiner_card(refiner("cells 0 x2")).gain == pytest.approx(outcome.gain, abs=1e-4)
 
 
+@pytest.mark.alone
 def test_pause_takes_no_processor_time_and_resume_goes_on(opened, fake, qtbot) -> None:
     _, widget = opened(noise(128, 128))
     fake(widget, steps=100_000, seconds=0.005)
@@ -280,13 +281,13 @@ def test_pause_takes_no_processor_time_and_resume_goes_on(opened, fake, qtbot) -
     assert widget.controls.status.text().startswith("Paused")
     widget.controls.pause_button.click()
     assert widget.controls.pause_button.text() == "Pause"
-    qtbot.waitUntil(lambda: len(widget.plot.curves["input"].steps) > len(steps), timeout=20_000)
+    qtbot.waitUntil(lambda: len(widget.plot.curves["input"].steps) > len(steps), timeout=5_000)
     widget.controls.pause_button.click()
     qtbot.wait(300)
     widget.controls.stop_button.click()  # also ends the pause
     assert not widget.controls.is_paused
     assert widget.controls.pause_button.text() == "Pause"
-    wait(qtbot, widget, 20_000)
+    wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."
 
 
@@ -298,7 +299,7 @@ def test_cancel_is_prompt_and_keeps_the_best_at_hand(opened, fake, qtbot) -> Non
     qtbot.waitUntil(lambda: widget.plot.best() is not None, timeout=30_000)
     began = time.perf_counter()
     widget.controls.cancel_button.click()
-    wait(qtbot, widget, 20_000)
+    wait(qtbot, widget, 5_000)
     assert time.perf_counter() - began < 2
     assert widget.controls.status.text().startswith("Cancelled. The best refiner so far")
     assert "was not measured on held-out images" in widget.result.heading.text()
@@ -307,7 +308,7 @@ def test_cancel_is_prompt_and_keeps_the_best_at_hand(opened, fake, qtbot) -> Non
     widget.controls.start_button.click()
     qtbot.wait(100)
     widget.controls.cancel_button.click()
-    wait(qtbot, widget, 20_000)
+    wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Cancelled; nothing was trained."
     assert widget.result.save_button.isEnabled()  # the earlier one is not lost
 
@@ -394,6 +395,7 @@ def test_closing_in_mid_training_leaves_nothing_behind(opened, fake, qtbot, how)
         viewer.layers.clear()
 
 
+@pytest.mark.alone
 def test_deleting_the_layers_in_mid_training_does_no_harm(opened, fake, qtbot) -> None:
     viewer, widget = opened(noise(128, 128))
     fake(widget, steps=100_000, seconds=0.005)
@@ -403,7 +405,7 @@ def test_deleting_the_layers_in_mid_training_does_no_harm(opened, fake, qtbot) -
     qtbot.wait(500)
     assert len(viewer.layers) == 0  # not even the previews come back
     widget.controls.stop_button.click()
-    wait(qtbot, widget, 20_000)
+    wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."
     assert "Choose one or more" in widget.controls.reason.text()
 
@@ -434,6 +436,7 @@ def test_the_event_loop_never_waits(opened, cells, qtbot, stalls) -> None:
 # the plot and the previews
 
 
+@pytest.mark.alone
 def test_the_plot_shows_losses_and_gains_in_either_theme(opened, fake, qtbot) -> None:
     viewer, widget = opened(noise(128, 128), show=True)
     fake(widget, steps=300, seconds=0.01)
@@ -450,10 +453,10 @@ def test_the_plot_shows_losses_and_gains_in_either_theme(opened, fake, qtbot) ->
     for theme in ("dark", "light"):
         viewer.theme = theme
         drawn = widget.plot.drawn
-        qtbot.waitUntil(lambda before=drawn: widget.plot.drawn > before, timeout=20_000)
+        qtbot.waitUntil(lambda before=drawn: widget.plot.drawn > before, timeout=5_000)
         pictures.append(widget.plot._label.pixmap().toImage().pixelColor(2, 2).lightness())
     assert pictures[0] < 60 < 200 < pictures[1]
-    qtbot.waitUntil(lambda: not widget.plot._timer.isActive(), timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.plot._timer.isActive(), timeout=5_000)
 
 
 def test_a_long_loss_curve_is_averaged_to_what_can_be_seen() -> None:
@@ -467,6 +470,7 @@ def test_a_long_loss_curve_is_averaged_to_what_can_be_seen() -> None:
     assert losses[-1] == pytest.approx(np.mean(range(996, 1000)))
 
 
+@pytest.mark.alone
 def test_previews_are_added_once_updated_and_kept_as_the_user_wants(opened, fake, qtbot) -> None:
     viewer, widget = opened(noise(128, 128), scale=(0.5, 0.5), units=("um", "um"))
     fake(widget, steps=100_000, seconds=0.005)
@@ -486,11 +490,11 @@ def test_previews_are_added_once_updated_and_kept_as_the_user_wants(opened, fake
     qtbot.waitUntil(lambda: (layers[2].data != first).any(), timeout=10_000)
     assert "preview baseline" not in viewer.layers
     widget.controls.stop_button.click()
-    wait(qtbot, widget, 20_000)
+    wait(qtbot, widget, 5_000)
     assert len(viewer.layers) == 3
     fake(widget, steps=20)
     train(qtbot, widget)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 4, timeout=20_000)  # the missing one is back
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4, timeout=5_000)  # the missing one is back
     widget.form.previews.value = False
     for name in names:
         viewer.layers.remove(name)
@@ -585,6 +589,7 @@ def test_fields_of_the_recipe_show_what_the_preset_has(opened) -> None:
     assert form.loss.value == "mse"
 
 
+@pytest.mark.alone
 def test_a_folder_can_be_trained_on(opened, cells, qtbot, tmp_path) -> None:
     for i, image in enumerate(cells):
         PillowImage.fromarray(image).save(tmp_path / f"{i}.png")
@@ -596,7 +601,7 @@ def test_a_folder_can_be_trained_on(opened, cells, qtbot, tmp_path) -> None:
     assert viewer.layers["0.png simulated LR x2"].data.shape == (64, 64)
     train(qtbot, widget)
     assert widget.result.outcome.card.extra["data"] == tmp_path.name
-    qtbot.waitUntil(lambda: len(viewer.layers) == 4, timeout=20_000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4, timeout=5_000)
 
 
 def test_measured_pairs_are_checked_aligned_and_trained_on(opened, cells, qtbot) -> None:

@@ -448,6 +448,7 @@ def leftovers() -> list[object]:
     return [*threads, *GeneratorWorker._worker_set]
 
 
+@pytest.mark.alone
 def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot) -> None:
     viewer, widget = opened(photo(1500, 1500))
     widget.form.refiner.value = "none"
@@ -456,9 +457,10 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot) -> N
     process = psutil.Process(widget._model.pid)
     assert leftovers()
     viewer.close()
-    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=20_000)
+    qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
 
 
+@pytest.mark.alone
 def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtbot) -> None:
     viewer, widget = opened(photo(1500, 1500))
     widget.form.refiner.value = "none"
@@ -467,7 +469,7 @@ def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(opened, qtb
     process = psutil.Process(widget._model.pid)
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
-    qtbot.waitUntil(lambda: not process.is_running(), timeout=20_000)
+    qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
     layer = viewer.add_image(photo(), name="after")
     layer.name = "renamed"
     viewer.layers.clear()

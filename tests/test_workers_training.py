@@ -230,10 +230,11 @@ def slow_stack(planes: int = 100) -> tuple[Any, ...]:
     return (read_layer(Image(stack, contrast_limits=(0, 255))),)
 
 
+@pytest.mark.alone
 def test_cancel_and_stop_end_it_while_images_are_being_read(training, qtbot) -> None:
     for end in ("cancel", "stop", "quit"):
         run = Run(training, slow_stack())
-        qtbot.waitUntil(lambda run=run: len(run.progress) > 0, timeout=20_000)
+        qtbot.waitUntil(lambda run=run: len(run.progress) > 0, timeout=5_000)
         {"cancel": run.token.cancel, "stop": training.stop, "quit": run.worker.quit}[end]()
         qtbot.waitUntil(lambda run=run: run.over, timeout=1_500)
         assert run.said in ([None], []) if end == "quit" else run.said == [None]
@@ -243,6 +244,7 @@ def test_cancel_and_stop_end_it_while_images_are_being_read(training, qtbot) -> 
     assert run.said[0].improved
 
 
+@pytest.mark.alone
 def test_pause_stop_and_cancel(training, qtbot) -> None:
     run = Run(training, steps=10**6, seconds=0.001)
     qtbot.waitUntil(lambda: run.step > 20, timeout=20_000)
@@ -252,7 +254,7 @@ def test_pause_stop_and_cancel(training, qtbot) -> None:
     qtbot.wait(500)
     assert run.step == step
     training.resume()
-    qtbot.waitUntil(lambda: run.step > step, timeout=20_000)
+    qtbot.waitUntil(lambda: run.step > step, timeout=5_000)
     training.pause()
     training.stop()
     qtbot.waitUntil(lambda: run.over, timeout=2_000)
@@ -283,6 +285,7 @@ def test_it_shows_in_the_task_manager_and_can_be_cancelled_there(
     assert run.said[0].improved
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("paused", [False, True])
 def test_closing_the_viewer_ends_the_process(training, qtbot, make_napari_viewer, paused) -> None:
     viewer = make_napari_viewer()
@@ -297,4 +300,4 @@ def test_closing_the_viewer_ends_the_process(training, qtbot, make_napari_viewer
         qtbot.wait(300)
     process = psutil.Process(training.pid)
     viewer.close()
-    qtbot.waitUntil(lambda: not process.is_running() and run.over, timeout=20_000)
+    qtbot.waitUntil(lambda: not process.is_running() and run.over, timeout=5_000)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfsr.cli.common import add_model_options, load, say
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
@@ -120,12 +121,8 @@ def _shown(steps: Generator[EvaluateProgress, None, BenchmarkReport]) -> Benchma
     from tqdm import tqdm
 
     with tqdm(desc="evaluate", unit="image", disable=None, leave=False) as bar:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                report: BenchmarkReport = end.value
-                return report
+
+        def show(step: EvaluateProgress) -> None:
             bar.total = step.total
             if step.image is not None:
                 bar.set_description_str(f"{step.image.dataset} {step.image.name}", refresh=False)
@@ -133,6 +130,8 @@ def _shown(steps: Generator[EvaluateProgress, None, BenchmarkReport]) -> Benchma
                 bar.clear()
                 say(_text(step.fault))
             bar.update(step.done - bar.n)
+
+        return run_through(steps, show)
 
 
 def _text(fault: Fault) -> str:

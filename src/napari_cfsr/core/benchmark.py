@@ -275,13 +275,9 @@ class _Evaluation:
             ),
             self.check,
         )
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                self.model_seconds += time.perf_counter() - began
-                arrays: dict[str, Float32] = end.value.arrays()
-                return arrays
+        arrays: dict[str, Float32] = run_through(steps).arrays()
+        self.model_seconds += time.perf_counter() - began
+        return arrays
 
     def _measure(
         self, image: BenchmarkImage, sample: Sample, arrays: dict[str, Float32]

@@ -1,9 +1,10 @@
 """PSNR and SSIM of several results against one reference, in one pass.
 
 The figures are those of `napari_cfsr.core.metrics`, PSNR to the last digit and SSIM to 1e-6, in a
-seventh of the time: what depends on the reference alone is computed once, the two variances of SSIM
-are needed as a sum only, its windows are matrix products in float32, and no array is larger than a
-strip of rows, so all of them stay in the cache. An evaluation is to cost little beside the model.
+fraction of the time: what depends on the reference alone is computed once, the two variances of
+SSIM are needed as a sum only, its windows are matrix products in float32, and no array is larger
+than a strip of rows, so all of them stay in the cache. An evaluation is to cost little beside the
+model.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from napari_cfsr.core.intensity import IntensityMapping
 from napari_cfsr.core.model import Check
 from napari_cfsr.core.open_image import open_image
 from napari_cfsr.core.provenance import versions
+from napari_cfsr.core.steps import run_through
 from napari_cfsr.core.store_request import fingerprint
 from napari_cfsr.core.weights_by_hash import HashedFile, keep_by_hash
 from napari_cfsr.core.zarr_layout import Unit, plan_layout
@@ -218,10 +219,5 @@ class OpenedJob:
         notes: list[str] = []
         with HOLDER.model(job.recipe, check) as model:
             steps = run_block(job.plan, index, pixels, job.mapping, model, check)
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as end:
-                    return end.value, tuple(notes), model.info.device
-                if step.note:
-                    notes.append(step.note)
+            outputs = run_through(steps, lambda step: notes.append(step.note))
+            return outputs, tuple(filter(None, notes)), model.info.device

@@ -142,16 +142,13 @@ class SRModel:
     """
 
     def __init__(self, engine: Engine, info: ModelInfo) -> None:
-        self._engine, self._info = engine, info
-        self._of_engine = engine.notes
+        self._engine, self._info = engine, info  # notes: but for those of the engine
         self._lock = Lock()  # an engine has one network, with its memory
 
     @property
     def info(self) -> ModelInfo:
-        if self._info.device == self._engine.device:
-            return self._info
-        others = tuple(note for note in self._info.notes if note not in self._of_engine)
-        return replace(self._info, device=self._engine.device, notes=others + self._engine.notes)
+        engine = self._engine  # which may have moved
+        return replace(self._info, device=engine.device, notes=self._info.notes + engine.notes)
 
     @property
     def scale(self) -> int:
@@ -335,8 +332,7 @@ def open_model(
             name, notes = "torch", (f"runs with torch: OpenVINO can't be loaded ({error})",)
     if name != "openvino":
         made, placement = _torch(files, device, precision, compiled=name == "torch-compile")
-    info = _describe(files, placement, made, precision)
-    return SRModel(made, replace(info, notes=notes + info.notes))
+    return SRModel(made, _describe(files, placement, made, precision, notes))
 
 
 def _openvino(
@@ -374,7 +370,11 @@ def _torch(
 
 
 def _describe(
-    files: ModelFiles, placement: str | None, engine: Engine, precision: str
+    files: ModelFiles,
+    placement: str | None,
+    engine: Engine,
+    precision: str,
+    notes: tuple[str, ...],
 ) -> ModelInfo:
     refiner = files.refiner
     return ModelInfo(
@@ -389,5 +389,5 @@ def _describe(
         engine=engine.name,
         device=engine.device,
         precision=precision,
-        notes=files.notes + engine.notes,
+        notes=notes + files.notes,
     )
