@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -78,8 +79,12 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
 @needs_openvino
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("fixed", [True, False])
-def test_the_graph_gives_the_output_of_the_training_form(scale: int, fixed: bool) -> None:
-    from napari_cfsr.core.openvino_graph import backbone_graph
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("preferring", [True, False])
+def test_the_graph_gives_the_output_of_the_training_form(
+    scale: int, fixed: bool, beside: bool, preferring: bool
+) -> None:
+    from napari_cfsr.core.openvino_graph import backbone_graph, with_preferences
     from napari_cfsr.core.quiet_openvino import openvino as ov
 
     network = shaken(scale)
@@ -91,19 +96,57 @@ def test_the_graph_gives_the_output_of_the_training_form(scale: int, fixed: bool
         expected = network(torch.from_numpy(image)).numpy()
         of_gray = network(torch.from_numpy(image[:, :1]).expand(-1, 3, -1, -1)).mean(1)[:, None]
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(backbone_graph(fold(arrays), shape, False), "CPU", options)
+    as_run = with_preferences if preferring else lambda graph: graph
+    graph = as_run(backbone_graph(fold(arrays), shape, False, beside))
+    compiled = core.compile_model(graph, "CPU", options)
     bound = 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(compiled(image)[0], expected, rtol=0, atol=bound)
     one = (1, 1, 21, 18) if fixed else None
-    graph = backbone_graph(fold(arrays, gray=True), one, gray=True)
+    graph = as_run(backbone_graph(fold(arrays, gray=True), one, True, beside))
     got = core.compile_model(graph, "CPU", options)(image[:, :1].copy())[0]
     np.testing.assert_allclose(got, of_gray.numpy(), rtol=0, atol=bound)
 
 
 @needs_openvino
+@pytest.mark.parametrize("isa", ["", "AVX2"])
+def test_the_implementations_are_the_preferred_ones(isa: str) -> None:
+    """On a CPU without AVX-512, too."""
+    program = """
+import torch
+from napari_cfsr.core.cfsr import CFSR
+from napari_cfsr.core.folding import fold
+from napari_cfsr.core.openvino_graph import backbone_graph, has_wide_vectors, with_preferences
+from napari_cfsr.core.quiet_openvino import openvino as ov
+
+core, arrays = ov.Core(), {k: v.numpy() for k, v in CFSR().state_dict().items()}
+wide = has_wide_vectors(core)
+graph = with_preferences(backbone_graph(fold(arrays), (1, 3, 64, 64), False, wide))
+compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+nodes = [n.get_rt_info() for n in compiled.get_runtime_model().get_ops()]
+names = ("layerType", "primitiveType", "outputLayouts")
+said = {":".join(n[name].value for name in names) for n in nodes}
+print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Concatenation"))))
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa} if isa else dict(os.environ)
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    wide, *found = run.stdout.split()
+    if "avx" not in run.stdout:
+        pytest.skip("the processor has no AVX2")
+    assert isa != "AVX2" or wide == "False"
+    vectors = "avx512" if wide == "True" else "avx2"
+    kinds = {one.split(":")[1] for one in found if one.startswith("Convolution")}
+    assert kinds == {f"jit_{vectors}{kind}_f32" for kind in ("", "_1x1", "_dw")}
+    if wide == "True":
+        assert all(one.endswith(":aBcd16b") for one in found)  # in blocks of 16 channels
+        assert "Concatenation:unknown_f32:aBcd16b" in found  # in place: a copy would have a name
+
+
+@needs_openvino
 def test_a_mean_far_above_the_deviation_loses_no_digits() -> None:
     """What the coordinates of the graph are chosen for: see `openvino_graph`."""
-    from napari_cfsr.core.openvino_graph import _divided, _root_of_squares, _Turn
+    from napari_cfsr.core.openvino_graph import _to_length_one, _Turn
     from napari_cfsr.core.quiet_openvino import openvino as ov
     from napari_cfsr.core.quiet_openvino import opset13 as op
 
@@ -112,7 +155,7 @@ def test_a_mean_far_above_the_deviation_loses_no_digits() -> None:
     np.testing.assert_allclose(turn.out @ turn.into, np.eye(channels), atol=1e-12)
     y = np.random.default_rng(0).normal(50, 1, (channels, 7))
     x = op.parameter([1, channels, 1, 7], np.float32)
-    graph = ov.Model([_divided(x, _root_of_squares(x), channels)], [x], "norm")
+    graph = ov.Model([_to_length_one(x, channels)], [x], "norm")
     run = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     turned = (turn.into @ y)[None, :, None].astype(np.float32)
     got = turn.centred @ run(turned)[0][0, :, 0].astype(np.float64)

@@ -29,7 +29,13 @@ from napari_cfsr.core.engines import (
     refiner_columns,
 )
 from napari_cfsr.core.folding import Conv, fold
-from napari_cfsr.core.openvino_graph import VERSION, backbone_graph, refiner_graph
+from napari_cfsr.core.openvino_graph import (
+    VERSION,
+    backbone_graph,
+    has_wide_vectors,
+    refiner_graph,
+    with_preferences,
+)
 from napari_cfsr.core.quiet_openvino import openvino as ov
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
@@ -218,7 +224,10 @@ class OpenVINOEngine:
 
         def graph() -> ov.Model:
             folded = fold(self._backbone.arrays, gray=channels == 1)
-            return backbone_graph(folded, fixed, of_input == 1, half=self._type != "f32")
+            if self._type != "f32":
+                return backbone_graph(folded, fixed, of_input == 1)
+            beside = has_wide_vectors(self._core)
+            return with_preferences(backbone_graph(folded, fixed, of_input == 1, beside))
 
         return self._request((fixed, of_input, channels), "backbone", self._backbone, graph)
 

@@ -5,13 +5,16 @@ LayerNorm has to subtract the mean of the channels and to divide by their deviat
 whose first axis points along the mean, subtracting it is leaving out that one number, which the
 weights after it can do; and the variance is the sum of squares of all others. The first number is
 made so small (`FAINT`) that the sum of all squares is as good; being a float, it loses no digits.
-So a LayerNorm is one sum of squares and one product. The turn itself and its inverse are folded
-into the convolutions before and after.
+So a LayerNorm is what OpenVINO calls NormalizeL2, one pass over memory. The turn itself, its
+inverse and the root of the number of channels are folded into the convolutions before and after.
 """
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +26,13 @@ from napari_cfsr.core.quiet_openvino import opset13 as op
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
 
-VERSION = 3  # of the graphs: what was compiled from another one is not used
+VERSION = 4  # of the graphs: what was compiled from another one is not used
 FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
 CHANNELS = 1  # the axis
+PREFERRED = {  # implementations by type of layer, the best first
+    "Convolution": ("jit_avx512_1x1", "jit_avx512", "jit_avx2_1x1", "jit_avx2"),
+    "GroupConvolution": ("jit_avx512_dw", "jit_avx2_dw"),
+}
 
 
 def _const(values: Any) -> Node:
@@ -49,7 +56,8 @@ def _gelu(x: Node) -> Node:
 
 
 class _Turn:
-    """Coordinates of the features: into them, out of them, and what a normalised one stands for."""
+    """Coordinates of the features: into them, out of them, and what one of length one stands for:
+    centred, with a deviation of one."""
 
     def __init__(self, channels: int) -> None:
         basis = np.eye(channels)
@@ -59,55 +67,60 @@ class _Turn:
         self.into[0] *= FAINT
         self.out = turned.T.copy()
         self.out[:, 0] /= FAINT
-        self.centred = turned.T.copy()
+        self.centred = turned.T * channels**0.5
         self.centred[:, 0] = 0
 
 
-def _divided(x: Node, squares: Node, channels: int) -> Node:
-    """x over the deviation of its channels, from the root of their sum of squares."""
-    variance = op.multiply(op.multiply(squares, squares), _const(1 / channels))
-    return op.multiply(x, op.divide(_const(1), op.sqrt(op.add(variance, _const(NORM_EPS)))))
+def _to_length_one(x: Node, channels: int) -> Node:
+    """Each pixel's features over the root of their sum of squares; `NORM_EPS` as in LayerNorm."""
+    return op.normalize_l2(x, op.constant(np.array([CHANNELS])), channels * NORM_EPS, "add")
 
 
-def _root_of_squares(x: Node) -> Node:
-    return op.reduce_l2(x, op.constant(np.array([CHANNELS])), True)
-
-
-def _block(y: Node, block: FoldedBlock, turn: _Turn, half: bool) -> Node:
+def _block(y: Node, block: FoldedBlock, turn: _Turn, beside: bool) -> Node:
     channels = len(turn.into)
-    n = _divided(y, _root_of_squares(y), channels)
+    n = _to_length_one(y, channels)
     gate = _gelu(_conv(n, block.gate.after(turn.centred)))
     gated = op.multiply(_conv(gate, block.large), _conv(n, block.value.after(turn.centred)))
     # the new part first: that way OpenVINO adds in place, within the convolution
     y = op.add(_conv(gated, block.proj.before(turn.into)), y)
-    n = _divided(y, _root_of_squares(y), channels)
-    h = _gelu(_conv(n, block.fc1.after(turn.centred)))
-    more, last = _gelu(_conv(h, block.pos)), block.fc2.before(turn.into)
-    if half:  # each sum rounds
-        return op.add(_conv(op.add(h, more), last), y)
-    # twice the same convolution and two sums within it take less than a sum of their inputs
-    return op.add(_conv(more, Conv(last.weight, 0 * last.bias)), op.add(_conv(h, last), y))
+    n = _to_length_one(y, channels)
+    fc1, pos, fc2 = block.fc1.after(turn.centred), block.pos, block.fc2.before(turn.into)
+    if not beside:
+        h = _gelu(_conv(n, fc1))
+        return op.add(_conv(op.add(h, _gelu(_conv(h, pos))), fc2), y)
+    middle = len(fc1.bias) // 2
+    for half in (slice(0, middle), slice(middle, None)):
+        h = _gelu(_conv(n, Conv(fc1.weight[half], fc1.bias[half])))
+        more = _gelu(_conv(h, Conv(pos.weight[half], pos.bias[half])))
+        weight, bias = fc2.weight[:, half], fc2.bias if half.start == 0 else 0 * fc2.bias
+        summed = _conv(op.concat([h, more], CHANNELS), Conv(np.tile(weight, (1, 2, 1, 1)), bias))
+        y = op.add(summed, y)
+    return y
 
 
-def _stage(y: Node, stage: FoldedStage, turn: _Turn, turn_after: bool, half: bool) -> Node:
-    """A stage, its residual held by its last convolution, which may also turn back."""
+def _stage(y: Node, stage: FoldedStage, turn: _Turn, is_last: bool, beside: bool) -> Node:
+    """A stage, its residual held by its last convolution, which also centres after the last one."""
     for block in stage.blocks:
-        y = _block(y, block, turn, half)
-    identity = np.eye(len(stage.conv.bias))[:, :, None, None]
-    end = Conv(stage.conv.weight + identity, stage.conv.bias).after(turn.out)
-    return _conv(y, end.before(turn.into) if turn_after else end)
+        y = _block(y, block, turn, beside)
+    channels = len(stage.conv.bias)
+    identity = np.eye(channels)
+    end = Conv(stage.conv.weight + identity[:, :, None, None], stage.conv.bias).after(turn.out)
+    return _conv(y, end.before(identity - 1 / channels if is_last else turn.into))
 
 
-def _last_norm(y: Node, scale: Float64, offset: Float64) -> Node:
+def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
     """LayerNorm whose offset can't be folded, since the convolution after it pads with zeros."""
-    centred = op.subtract(y, op.reduce_mean(y, op.constant(np.array([CHANNELS])), True))
-    n = _divided(centred, _root_of_squares(centred), len(scale))
-    n = op.multiply(n, _const(scale[None, :, None, None]))
+    channels = len(scale)
+    n = _to_length_one(centred, channels)
+    n = op.multiply(n, _const(channels**0.5 * scale[None, :, None, None]))
     return op.add(n, _const(offset[None, :, None, None]))
 
 
 def backbone_graph(
-    folded: Folded, shape: tuple[int, int, int, int] | None, gray: bool, half: bool = False
+    folded: Folded,
+    shape: tuple[int, int, int, int] | None,
+    gray: bool,
+    beside: bool = False,
 ) -> ov.Model:
     """The backbone as a graph.
 
@@ -118,8 +131,10 @@ def backbone_graph(
         Of the input; None for any size, which is slower.
     gray : bool
         Whether the input has one channel, which stands for three equal ones.
-    half : bool
-        Whether it is to run in half precision, where fewer sums matter more than speed.
+    beside : bool
+        How the two branches of a feed-forward part come together: beside each other, for one
+        convolution on both, in two halves of the channels; otherwise in a sum. Both give the same
+        but for rounding; the first is faster where the CPU computes with 16 numbers at a time.
 
     Returns
     -------
@@ -133,7 +148,7 @@ def backbone_graph(
     )
     y = first
     for stage in folded.stages:
-        y = _stage(y, stage, turn, stage is not folded.stages[-1], half)
+        y = _stage(y, stage, turn, stage is folded.stages[-1], beside)
     y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(turn.into)), first)
     y = _conv(y, folded.upsample.after(turn.out))
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")
@@ -145,3 +160,44 @@ def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
     a, b, c = convs
     body = _conv(op.relu(_conv(op.relu(_conv(x, a)), b)), c)
     return ov.Model([op.add(body, x)], [x], "refiner")
+
+
+def with_preferences(graph: ov.Model) -> ov.Model:
+    """The same graph, with a wish for the implementations that are fastest for it (`PREFERRED`).
+
+    With AVX-512, features then lie in blocks of 16 channels; left to itself, OpenVINO keeps all
+    channels of a pixel together. It takes such a wish from the file of a graph only, so one is
+    written and read. Where an implementation is not to be had, it chooses as ever.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        description, values = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+        ov.serialize(graph, description, values)
+        tree = ElementTree.parse(description)
+        weights = np.fromfile(values, np.uint8)
+    for layer in tree.iter("layer"):
+        names = PREFERRED.get(layer.get("type", ""))
+        if names is not None:
+            wish = ",".join(f"cpu:{name}" for name in names)
+            attribute = {"name": "primitives_priority", "version": "0", "value": wish}
+            ElementTree.SubElement(_rt_info(layer), "attribute", attribute)
+    text = ElementTree.tostring(tree.getroot())
+    return ov.Core().read_model(text, ov.Tensor(weights))
+
+
+def has_wide_vectors(core: ov.Core) -> bool:
+    """Whether OpenVINO says that it computes with 16 numbers at a time on this CPU (AVX-512)."""
+    x = op.parameter([1, 16, 16, 16], np.float32)
+    graph = ov.Model([_conv(x, Conv(np.ones((16, 16, 1, 1)), np.ones(16)))], [x], "probe")
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nodes = compiled.get_runtime_model().get_ops()
+    return any("avx512" in node.get_rt_info()["primitiveType"].value for node in nodes)
+
+
+def _rt_info(layer: ElementTree.Element) -> ElementTree.Element:
+    """A layer's element for such wishes, which comes after its data."""
+    found = layer.find("rt_info")
+    if found is None:
+        found = ElementTree.Element("rt_info")
+        data = layer.find("data")
+        layer.insert(0 if data is None else list(layer).index(data) + 1, found)
+    return found
