@@ -2,18 +2,12 @@
 
 Plain NCHW memory; LayerNorm, layer scales and residuals one operation after the other, as the
 networks of this field are commonly published. Weights are those of the merged form, by name.
-
-    python benchmarks/reference.py WEIGHTS WIDTHxHEIGHT
-
-runs it once for every line on standard input, in a process as it comes: `run.py` starts it.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,17 +109,3 @@ def load(path: Path) -> ReferenceCFSR:
     network = ReferenceCFSR(4)
     network.load_state_dict(load_state(path))
     return network.eval()
-
-
-def main() -> None:
-    network = load(Path(sys.argv[1]))
-    width, height = (int(n) for n in sys.argv[2].split("x"))
-    x = torch.from_numpy(np.random.default_rng(0).random((1, 3, height, width), np.float32))
-    for _ in sys.stdin:
-        with torch.inference_mode():
-            network(x)
-        print("done", flush=True)
-
-
-if __name__ == "__main__":
-    main()

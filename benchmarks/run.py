@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,29 +31,34 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 import numpy as np
 import psutil
 import torch
-from reference import load as load_reference
+from contenders import MATRIX, MATRIX_SIDE, ONNX, REFERENCE, REFINERS, Contender
 
 import napari_cfsr as nc
 from napari_cfsr.core.engines import has_openvino, keep_freed_memory
-from napari_cfsr.core.model import Prediction, SRModel
+from napari_cfsr.core.model import SRModel
 from napari_cfsr.core.weights import official_path
 
 PARTS = ("network", "images", "training", "start", "memory")
 SIZE = (180, 320)  # height and width, LR pixels: to 1280x720
 OPERATIONS = 2 * 17.5e9  # of the backbone for that size at x4
 ALL = ("baseline", "delta", "difference")
-Run = Callable[[], Any]
+Run = Callable[[], float]  # gives the seconds that it took
 
 
 def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Seconds of each, taken in turn; the first round does not count."""
+    """Seconds of each, by their own account, taken in turn; the first round does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(run())
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def table(header: list[str], rows: list[list[Any]]) -> None:
@@ -80,78 +85,29 @@ def weights() -> Path:
     return path
 
 
-@contextmanager
-def reference_elsewhere() -> Iterator[Run]:
-    """The reference in a process as it comes, without our settings of memory and threads."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    script = Path(__file__).with_name("reference.py")
-    command = [sys.executable, str(script), str(weights()), f"{SIZE[1]}x{SIZE[0]}"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run() -> None:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            process.stdout.readline()
-
-        yield run
-        process.stdin.close()
-
-
-def onnx_session() -> Any:
-    """ONNX Runtime on the authors' file, or None."""
-    file = weights().parent / "CFSRx4.onnx"
-    if not file.is_file():
-        return None
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    return onnxruntime.InferenceSession(file)
-
-
 def network(options: argparse.Namespace) -> dict[str, Any]:
-    """The network alone on one image: reference, engines, refiner, and the limit."""
-    rgb = np.random.default_rng(0).random((1, 3, *SIZE), np.float32)
-    gray = np.ascontiguousarray(rgb[:, :1])
-    eager, x = load_reference(weights()), torch.from_numpy(rgb)
-
-    def run_eager() -> np.ndarray:
-        with torch.inference_mode():
-            return eager(x).numpy()
-
-    runs: dict[str, Run] = {"eager reference, our settings": run_eager}
-    for name in engines(options.compile):
-        model = load(name, refiner=None)
-        runs[name] = lambda m=model: m.predict(rgb)["baseline"]
-        fast = load(name, refiner=None, precision="fast")
-        if fast.info.notes:  # of what fast precision is here
-            print(f"{name}: {fast.info.notes[-1]}\n")
-        else:
-            runs[f"{name}, fast"] = lambda m=fast: m.predict(rgb)["baseline"]
-    expected = run_eager()
-    errors = {name: float(np.abs(run() - expected).max()) for name, run in runs.items()}
-    best = load("auto", refiner=None)
-    runs["auto, gray"] = lambda: best.predict(gray)["baseline"]
-    for place, refiner in (("output", "clean official x4"), ("input", "noisy photo official x4")):
-        refined = load("auto", refiner=refiner.replace(" ", "_"))
-        assert refined.info.placement == place
-        runs[f"auto, delta, refiner at the {place}"] = lambda m=refined: m.predict(
-            rgb, Prediction(("delta",))
-        )
-    session = onnx_session()
-    if session is not None:
-        runs["ONNX Runtime, the authors' file"] = lambda: session.run(None, {"modelInput": rgb})
-    square, share = torch.rand(2048, 2048), OPERATIONS / (2 * 2048**3)
-    runs["matrix product"] = lambda: square @ square
-    with reference_elsewhere() as as_it_comes:
-        seconds = medians({"eager reference": as_it_comes, **runs}, options.rounds)
-    seconds["a float32 matrix product of as many operations"] = (
-        seconds.pop("matrix product") * share
-    )
-    first = seconds["eager reference"]
+    """The network alone on one image, each contender in a process of its own."""
+    names = [REFERENCE, f"{REFERENCE}, our settings"]
+    for engine in engines(options.compile):
+        names += [engine, f"{engine}, fast"]
+    names += ["auto, gray", *(f"auto, delta, refiner at the {place}" for place in REFINERS)]
+    names += [ONNX, MATRIX]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for number, name in enumerate(names):
+            output = Path(folder, f"{number}.npy")
+            one = stack.enter_context(closing(Contender(name, weights(), SIZE, output)))
+            if one.note:
+                print(f"{name}: {one.note}\n")
+            else:
+                contenders[name] = one
+        expected = contenders[REFERENCE].output()
+        alike = [n for n in contenders if n.split(", ")[0] in (REFERENCE, *engines(True), ONNX)]
+        errors = {n: float(np.abs(contenders[n].output() - expected).max()) for n in alike}
+        seconds = medians({n: one.run for n, one in contenders.items()}, options.rounds)
+    share = OPERATIONS / (2 * MATRIX_SIDE**3)
+    seconds["a float32 matrix product of as many operations"] = seconds.pop(MATRIX) * share
+    first = seconds[REFERENCE]
     rows = [
         [name, f"{s:.3f}", f"{first / s:.2f}", f"{errors[name]:.0e}" if name in errors else ""]
         for name, s in seconds.items()
@@ -190,7 +146,10 @@ def single_tile_rates(sides: tuple[int, ...], rounds: int) -> dict[int, float]:
     images = {side: rng.random((1, 3, side, side), np.float32) for side in sides}
     # a model for each: one keeps no more than two compiled shapes
     models = {side: load("auto", refiner=None) for side in sides}
-    runs = {str(side): lambda s=side, x=x: models[s].predict(x) for side, x in images.items()}
+    runs: dict[str, Run] = {
+        str(side): lambda s=side, x=x: timed(lambda: models[s].predict(x))
+        for side, x in images.items()
+    }
     return {int(side): int(side) ** 2 / s for side, s in medians(runs, rounds).items()}
 
 

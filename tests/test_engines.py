@@ -90,20 +90,19 @@ def test_the_graph_gives_the_output_of_the_training_form(
     network = shaken(scale)
     arrays = as_arrays(network.merge())
     image = images(1, 3, 21, 18)
-    shape = image.shape if fixed else None
+    size = image.shape[2:] if fixed else None
     core = ov.Core()
     with torch.inference_mode():
         expected = network(torch.from_numpy(image)).numpy()
         of_gray = network(torch.from_numpy(image[:, :1]).expand(-1, 3, -1, -1)).mean(1)[:, None]
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     as_run = with_preferences if preferring else lambda graph: graph
-    graph = as_run(backbone_graph(fold(arrays), shape, False, beside))
+    graph = as_run(backbone_graph(fold(arrays), size, beside))
     compiled = core.compile_model(graph, "CPU", options)
     bound = 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(compiled(image)[0], expected, rtol=0, atol=bound)
-    one = (1, 1, 21, 18) if fixed else None
-    graph = as_run(backbone_graph(fold(arrays, gray=True), one, True, beside))
-    got = core.compile_model(graph, "CPU", options)(image[:, :1].copy())[0]
+    graph = as_run(backbone_graph(fold(arrays, gray=True), size, beside))
+    got = core.compile_model(graph, "CPU", options)(image[:, [0, 0, 0]])[0]
     np.testing.assert_allclose(got, of_gray.numpy(), rtol=0, atol=bound)
 
 
@@ -120,9 +119,12 @@ from napari_cfsr.core.quiet_openvino import openvino as ov
 
 core, arrays = ov.Core(), {k: v.numpy() for k, v in CFSR().state_dict().items()}
 wide = has_wide_vectors(core)
-graph = with_preferences(backbone_graph(fold(arrays), (1, 3, 64, 64), False, wide))
-compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-nodes = [n.get_rt_info() for n in compiled.get_runtime_model().get_ops()]
+nodes = []
+for gray in (False, True):
+    for size in ((64, 64), (181, 320), None):
+        graph = with_preferences(backbone_graph(fold(arrays, gray), size, wide))
+        compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        nodes += [n.get_rt_info() for n in compiled.get_runtime_model().get_ops()]
 names = ("layerType", "primitiveType", "outputLayouts")
 said = {":".join(n[name].value for name in names) for n in nodes}
 print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Concatenation"))))

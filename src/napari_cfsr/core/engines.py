@@ -26,6 +26,7 @@ Precision = Literal["float32", "fast"]
 Crop = tuple[slice, slice]  # rows and columns, LR pixels
 
 ENGINES = ("auto", "torch", "openvino", "torch-compile")
+X86 = ("x86_64", "AMD64")  # what Linux, macOS and Windows call it
 NO_BFLOAT16 = "fast precision is float32 here: this processor has no bfloat16"
 BAND = 2**18  # pixels of a band that the refiner runs on at a time: its 32 channels stay in cache
 
@@ -134,7 +135,7 @@ def choose_engine(engine: str, device: str) -> str:
     if engine in ("torch", "torch-compile"):
         return engine
     if engine == "auto":
-        fits = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
+        fits = device == "cpu" and platform.machine() in X86
         return "openvino" if fits and has_openvino() else "torch"
     if device != "cpu":
         raise DeviceError(f'engine "openvino" runs on the CPU, got device {device!r}')

@@ -7,6 +7,7 @@ Images of a batch run one after the other, so what comes out of one never depend
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from napari_cfsr.core import engine_cache
 from napari_cfsr.core.engine_cache import Arrays
 from napari_cfsr.core.engines import (
     NO_BFLOAT16,
+    X86,
     Check,
     Crop,
     Float32,
@@ -145,6 +147,7 @@ class OpenVINOEngine:
     ) -> dict[str, Float32]:
         """One image [1,3 or 1,h,w]."""
         gray, at_input = x.shape[1] == 1, self._placement == "input"
+        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing beside the network
         refined = "delta" in outputs and self._refiner is not None
         in_colour = refined and not at_input  # the refiner is to see all three channels
         channels = 1 if gray and not in_colour else 3
@@ -153,8 +156,7 @@ class OpenVINOEngine:
             full = self._upscaled(x, channels, check)
             result["baseline"] = self._cropped(full, crop)
         if refined and at_input:
-            colours = np.repeat(x, 3, axis=1) if gray else x
-            seen = self._infer(self._refiner_request(), colours, colours.shape, check)
+            seen = self._infer(self._refiner_request(), x, x.shape, check)
             result["delta"] = self._cropped(self._upscaled(seen, channels, check), crop)
         elif refined:
             result["delta"] = self._refine(full, check, crop)
@@ -171,7 +173,7 @@ class OpenVINOEngine:
         """The backbone's output [1,channels,h*scale,w*scale]."""
         height, width = x.shape[2:]
         shape = (1, channels, height * self._scale, width * self._scale)
-        return self._infer(self._backbone_request(x.shape, channels), x, shape, check)
+        return self._infer(self._backbone_request(height, width, channels), x, shape, check)
 
     def _refine(self, image: Float32, check: Check, crop: Crop) -> Float32:
         """The refiner on what is kept of an image, in bands of rows."""
@@ -218,18 +220,17 @@ class OpenVINOEngine:
             "cpu": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
         }
 
-    def _backbone_request(self, shape: tuple[int, ...], channels: int) -> Any:
-        _, of_input, height, width = shape
-        fixed = (1, of_input, height, width) if height * width >= STATIC_PIXELS else None
+    def _backbone_request(self, height: int, width: int, channels: int) -> Any:
+        fixed = (height, width) if height * width >= STATIC_PIXELS else None
 
         def graph() -> ov.Model:
             folded = fold(self._backbone.arrays, gray=channels == 1)
-            if self._type != "f32":
-                return backbone_graph(folded, fixed, of_input == 1)
+            if self._type != "f32" or platform.machine() not in X86:
+                return backbone_graph(folded, fixed)
             beside = has_wide_vectors(self._core)
-            return with_preferences(backbone_graph(folded, fixed, of_input == 1, beside))
+            return with_preferences(backbone_graph(folded, fixed, beside))
 
-        return self._request((fixed, of_input, channels), "backbone", self._backbone, graph)
+        return self._request((fixed, channels), "backbone", self._backbone, graph)
 
     def _refiner_request(self) -> Any:
         refiner = self._refiner

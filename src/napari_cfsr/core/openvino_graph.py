@@ -116,21 +116,14 @@ def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
     return op.add(n, _const(offset[None, :, None, None]))
 
 
-def backbone_graph(
-    folded: Folded,
-    shape: tuple[int, int, int, int] | None,
-    gray: bool,
-    beside: bool = False,
-) -> ov.Model:
+def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = False) -> ov.Model:
     """The backbone as a graph.
 
     Parameters
     ----------
     folded : Folded
-    shape : (1, channels, height, width) or None
+    size : (height, width) or None
         Of the input; None for any size, which is slower.
-    gray : bool
-        Whether the input has one channel, which stands for three equal ones.
     beside : bool
         How the two branches of a feed-forward part come together: beside each other, for one
         convolution on both, in two halves of the channels; otherwise in a sum. Both give the same
@@ -139,9 +132,9 @@ def backbone_graph(
     Returns
     -------
     openvino.Model
-        [1,3 or 1,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
+        [1,3,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
     """
-    x = op.parameter(list(shape or (1, 1 if gray else 3, -1, -1)), np.float32, name="image")
+    x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
     turn = _Turn(len(folded.first.bias))
     first = _conv(
         op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1)))), folded.first.before(turn.into)
