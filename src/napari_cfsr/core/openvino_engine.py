@@ -225,7 +225,9 @@ class OpenVINOEngine:
 
         def graph() -> ov.Model:
             folded = fold(self._backbone.arrays, gray=channels == 1)
-            if self._type != "f32" or platform.machine() not in X86:
+            if self._type != "f32":
+                return with_preferences(backbone_graph(folded, fixed), half=True)
+            if platform.machine() not in X86:
                 return backbone_graph(folded, fixed)
             beside = has_wide_vectors(self._core)
             return with_preferences(backbone_graph(folded, fixed, beside))

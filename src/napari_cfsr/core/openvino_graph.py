@@ -26,7 +26,8 @@ from napari_cfsr.core.quiet_openvino import opset13 as op
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
 
-VERSION = 4  # of the graphs: what was compiled from another one is not used
+VERSION = 5  # of the graphs: what was compiled from another one is not used
+EXACT = "exact "  # how the names of layers begin that stay in float32 beside half precision
 FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
 CHANNELS = 1  # the axis
 PREFERRED = {  # implementations by type of layer, the best first
@@ -49,6 +50,14 @@ def _conv(x: Node, conv: Conv) -> Node:
     else:
         y = op.convolution(x, _const(conv.weight), ones, pads, pads, ones)
     return op.add(y, _const(conv.bias[None, :, None, None]))
+
+
+def _exact(y: Node) -> Node:
+    """A sum, and the convolution before it if there is one, marked to stay in float32."""
+    before = y.input_value(0).get_node()
+    for node in (y, before) if before.get_type_name() == "Convolution" else (y,):
+        node.set_friendly_name(EXACT + node.get_friendly_name())
+    return y
 
 
 def _gelu(x: Node) -> Node:
@@ -136,14 +145,14 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
     """
     x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
     turn = _Turn(len(folded.first.bias))
-    first = _conv(
-        op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1)))), folded.first.before(turn.into)
-    )
+    centred = op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1))))
+    # most of what half precision loses is lost where the network begins and ends
+    first = _exact(_conv(centred, folded.first.before(turn.into)))
     y = first
     for stage in folded.stages:
         y = _stage(y, stage, turn, stage is folded.stages[-1], beside)
     y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(turn.into)), first)
-    y = _conv(y, folded.upsample.after(turn.out))
+    y = _exact(_conv(_exact(y), folded.upsample.after(turn.out)))
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")
 
 
@@ -155,12 +164,19 @@ def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
     return ov.Model([op.add(body, x)], [x], "refiner")
 
 
-def with_preferences(graph: ov.Model) -> ov.Model:
-    """The same graph, with a wish for the implementations that are fastest for it (`PREFERRED`).
+def with_preferences(graph: ov.Model, half: bool = False) -> ov.Model:
+    """The same graph, with wishes of how its layers are run.
 
-    With AVX-512, features then lie in blocks of 16 channels; left to itself, OpenVINO keeps all
-    channels of a pixel together. It takes such a wish from the file of a graph only, so one is
-    written and read. Where an implementation is not to be had, it chooses as ever.
+    OpenVINO takes such wishes from the file of a graph only, so one is written and read.
+
+    Parameters
+    ----------
+    graph : openvino.Model
+    half : bool
+        Whether it is to run in half precision: then some layers are to stay in float32 (`EXACT`).
+        Else, the implementations are to be those that are fastest for this network (`PREFERRED`):
+        with AVX-512, features lie in blocks of 16 channels then; left to itself, OpenVINO keeps all
+        channels of a pixel together. Where one of them is not to be had, it chooses as ever.
     """
     with tempfile.TemporaryDirectory() as folder:
         description, values = Path(folder, "graph.xml"), Path(folder, "graph.bin")
@@ -169,12 +185,22 @@ def with_preferences(graph: ov.Model) -> ov.Model:
         weights = np.fromfile(values, np.uint8)
     for layer in tree.iter("layer"):
         names = PREFERRED.get(layer.get("type", ""))
-        if names is not None:
-            wish = ",".join(f"cpu:{name}" for name in names)
-            attribute = {"name": "primitives_priority", "version": "0", "value": wish}
-            ElementTree.SubElement(_rt_info(layer), "attribute", attribute)
-    text = ElementTree.tostring(tree.getroot())
-    return ov.Core().read_model(text, ov.Tensor(weights))
+        if half and layer.get("name", "").startswith(EXACT):
+            _wish(layer, {"name": "precise", "version": "0"})
+        elif names is not None and not half:
+            value = ",".join(f"cpu:{name}" for name in names)
+            _wish(layer, {"name": "primitives_priority", "version": "0", "value": value})
+    return ov.Core().read_model(ElementTree.tostring(tree.getroot()), ov.Tensor(weights))
+
+
+def _wish(layer: ElementTree.Element, attribute: dict[str, str]) -> None:
+    """Add a wish to a layer; wishes come after its data."""
+    wishes = layer.find("rt_info")
+    if wishes is None:
+        wishes = ElementTree.Element("rt_info")
+        data = layer.find("data")
+        layer.insert(0 if data is None else list(layer).index(data) + 1, wishes)
+    ElementTree.SubElement(wishes, "attribute", attribute)
 
 
 def has_wide_vectors(core: ov.Core) -> bool:
@@ -184,13 +210,3 @@ def has_wide_vectors(core: ov.Core) -> bool:
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     nodes = compiled.get_runtime_model().get_ops()
     return any("avx512" in node.get_rt_info()["primitiveType"].value for node in nodes)
-
-
-def _rt_info(layer: ElementTree.Element) -> ElementTree.Element:
-    """A layer's element for such wishes, which comes after its data."""
-    found = layer.find("rt_info")
-    if found is None:
-        found = ElementTree.Element("rt_info")
-        data = layer.find("data")
-        layer.insert(0 if data is None else list(layer).index(data) + 1, found)
-    return found
