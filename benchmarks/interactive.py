@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +34,29 @@ def import_seconds() -> float:
     return statistics.median(float(run.stdout) for run in runs)
 
 
-def wait(until, timeout: float = 120.0) -> float:
-    """Run the event loop until something holds; the seconds it took."""
-    from qtpy.QtWidgets import QApplication
+def wait(until: Callable[[], bool], timeout: float = 120.0) -> float:
+    """Run the event loop, as napari does, until something holds; the seconds it took.
+
+    It is asked every hundredth of a second: a loop that never sleeps would take a core from the
+    network.
+    """
+    from qtpy.QtCore import QEventLoop, QTimer
 
     began = time.perf_counter()
-    while not until():
-        QApplication.instance().processEvents()
-        time.sleep(0.0005)
-        if time.perf_counter() - began > timeout:
-            raise TimeoutError
-    return time.perf_counter() - began
+    loop, timer = QEventLoop(), QTimer()
+
+    def ask() -> None:
+        if until() or time.perf_counter() - began > timeout:
+            loop.quit()
+
+    timer.timeout.connect(ask)
+    timer.start(10)
+    loop.exec()
+    timer.stop()
+    seconds = time.perf_counter() - began
+    if seconds > timeout:
+        raise TimeoutError
+    return seconds
 
 
 class Stalls:
@@ -88,13 +101,14 @@ def in_window() -> dict[str, float]:
     controls = widget.controls
     wait(lambda: bool(stalls.gaps))
     stalls.worst()
-    controls.start_button.click()
-    figures["1024x1024 RGB x4, model process started first, s"] = wait(lambda: not controls.running)
-    figures["longest stall while it runs, s"] = stalls.worst()
-    now = time.perf_counter()
-    wait(lambda: not widget._pending and time.perf_counter() - now > 2)
-    figures["longest stall while the layers are added, s"] = stalls.worst()
-    widget.form.layer.value = "image"
+    for what in ("model process started first", "once more"):
+        controls.start_button.click()
+        figures[f"1024x1024 RGB x4, {what}, s"] = wait(lambda: not controls.running)
+        figures[f"longest stall meanwhile, {what}, s"] = stalls.worst()
+        now = time.perf_counter()
+        wait(lambda: not widget._pending and time.perf_counter() - now > 2)  # noqa: B023
+        figures[f"longest stall while the layers are added, {what}, s"] = stalls.worst()
+        widget.form.layer.value = "image"
     controls.start_button.click()
     wait(lambda: "left" in controls.progress.format())
     controls.cancel_button.click()
