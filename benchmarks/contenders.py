@@ -2,10 +2,10 @@
 
     python benchmarks/contenders.py NAME WEIGHTS WIDTHxHEIGHT OUTPUT
 
-prints a line of JSON when it is ready, runs once for every line on standard input and then says
-so; what the first run gives is written to OUTPUT (.npy). `run.py` starts it. Each is run as it is
-in earnest: the reference in a process as it comes, our engines with the settings of our processes
-and with nothing else in them, OpenVINO without torch.
+prints a line of JSON when it is ready, runs once for every line on standard input and prints the
+seconds that it took; what the first run gives is written to OUTPUT (.npy). `run.py` starts it.
+Each is run as it is in earnest: the reference in a process as it comes, our engines with the
+settings of our processes and with nothing else in them, OpenVINO without torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ MATRIX = "matrix product"
 ONNX = "ONNX Runtime, the authors' file"
 REFINERS = {"output": "clean_official_x4", "input": "noisy_photo_official_x4"}
 MATRIX_SIDE = 2048
+PAUSE = 0.2  # seconds: threads of the one before may go on waiting for work with a busy core
 Run = Callable[[], Any]
 
 
@@ -63,8 +65,10 @@ class Contender:
     def run(self) -> float:
         """Seconds of one run, by the clock of its process."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        time.sleep(PAUSE)
+        with suppress(BrokenPipeError):  # reading says how it ended
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         return float(self._line())
 
     def output(self) -> np.ndarray:
@@ -72,7 +76,11 @@ class Contender:
         return np.asarray(np.load(self._output))
 
     def close(self) -> None:
-        self._process.communicate()
+        try:
+            self._process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
 
 
 def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:

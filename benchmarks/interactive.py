@@ -43,20 +43,22 @@ def wait(until: Callable[[], bool], timeout: float = 120.0) -> float:
     from qtpy.QtCore import QEventLoop, QTimer
 
     began = time.perf_counter()
-    loop, timer = QEventLoop(), QTimer()
+    loop, timer, held = QEventLoop(), QTimer(), []
 
     def ask() -> None:
-        if until() or time.perf_counter() - began > timeout:
+        if time.perf_counter() - began > timeout:
+            loop.quit()
+        elif until():
+            held.append(time.perf_counter() - began)
             loop.quit()
 
     timer.timeout.connect(ask)
     timer.start(10)
     loop.exec()
     timer.stop()
-    seconds = time.perf_counter() - began
-    if seconds > timeout:
+    if not held:
         raise TimeoutError
-    return seconds
+    return held[0]
 
 
 class Stalls:

@@ -91,7 +91,9 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     for engine in engines(options.compile):
         names += [engine, f"{engine}, fast"]
     names += ["auto, gray", *(f"auto, delta, refiner at the {place}" for place in REFINERS)]
-    names += [ONNX, MATRIX]
+    names += [MATRIX, ONNX]
+    if has_openvino():
+        load("openvino", refiner=None)  # weights as arrays are kept: its process needs no torch
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for number, name in enumerate(names):
@@ -102,7 +104,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
             else:
                 contenders[name] = one
         expected = contenders[REFERENCE].output()
-        alike = [n for n in contenders if n.split(", ")[0] in (REFERENCE, *engines(True), ONNX)]
+        alike = [n for n in contenders if n == ONNX or n.split(", ")[0] in engines(True)]
         errors = {n: float(np.abs(contenders[n].output() - expected).max()) for n in alike}
         seconds = medians({n: one.run for n, one in contenders.items()}, options.rounds)
     share = OPERATIONS / (2 * MATRIX_SIDE**3)

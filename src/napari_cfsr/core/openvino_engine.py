@@ -45,6 +45,7 @@ STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for it
 KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
 POLL_MILLISECONDS = 50
 REFINER_FIELD = 3
+Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
 OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
     "bad_alloc",
     "allocat",
@@ -211,7 +212,8 @@ class OpenVINOEngine:
     # compiled networks
 
     def _key(self, kind: str, weights: Weights, *details: Any) -> dict[str, Any]:
-        """All that a compiled network depends on."""
+        """All that a compiled network depends on but for instructions that a virtual processor of
+        the same name may lack: OpenVINO itself does not import what was compiled with those."""
         return {
             "graph": [kind, VERSION, *details],
             "weights": weights.sha256,
@@ -223,14 +225,14 @@ class OpenVINOEngine:
     def _backbone_request(self, height: int, width: int, channels: int) -> Any:
         fixed = (height, width) if height * width >= STATIC_PIXELS else None
 
-        def graph() -> ov.Model:
-            folded = fold(self._backbone.arrays, gray=channels == 1)
-            if self._type != "f32":
-                return with_preferences(backbone_graph(folded, fixed), half=True)
-            if platform.machine() not in X86:
-                return backbone_graph(folded, fixed)
-            beside = has_wide_vectors(self._core)
-            return with_preferences(backbone_graph(folded, fixed, beside))
+        def graph() -> Made:
+            folded, half = fold(self._backbone.arrays, gray=channels == 1), self._type != "f32"
+            x86 = platform.machine() in X86
+            if not half and not x86:
+                return backbone_graph(folded, fixed), True
+            beside = not half and has_wide_vectors(self._core)
+            wished = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
+            return (wished, True) if wished else (backbone_graph(folded, fixed), False)
 
         return self._request((fixed, channels), "backbone", self._backbone, graph)
 
@@ -238,16 +240,16 @@ class OpenVINOEngine:
         refiner = self._refiner
         assert refiner is not None
 
-        def graph() -> ov.Model:
+        def graph() -> Made:
             w = refiner.arrays
             names = ("body.0", "body.2", "body.4")
             a, b, c = (Conv(w[f"{name}.weight"], w[f"{name}.bias"]) for name in names)
-            return refiner_graph((a, b, c))
+            return refiner_graph((a, b, c)), True
 
         return self._request((), "refiner", refiner, graph)
 
     def _request(
-        self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], ov.Model]
+        self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], Made]
     ) -> Any:
         """A request for a graph, compiled unless it was lately, by this process or another."""
         name = (kind, *details)
@@ -260,7 +262,7 @@ class OpenVINOEngine:
         self._requests[name] = request
         return request
 
-    def _compiled(self, key: dict[str, Any], graph: Callable[[], ov.Model]) -> Any:
+    def _compiled(self, key: dict[str, Any], graph: Callable[[], Made]) -> Any:
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self._type,
@@ -273,13 +275,15 @@ class OpenVINOEngine:
         return request
 
     def _network(
-        self, key: dict[str, Any], graph: Callable[[], ov.Model], options: dict[str, Any]
+        self, key: dict[str, Any], graph: Callable[[], Made], options: dict[str, Any]
     ) -> Any:
         stored = engine_cache.read(key)
         if stored is not None:
             with suppress(RuntimeError):
                 return self._core.import_model(stored, "CPU", options)
-        compiled = self._core.compile_model(graph(), "CPU", options)
-        blob = compiled.export_model()
-        engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
+        made, to_keep = graph()
+        compiled = self._core.compile_model(made, "CPU", options)
+        if to_keep:
+            blob = compiled.export_model()
+            engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
         return compiled

@@ -98,17 +98,17 @@ def _block(y: Node, block: FoldedBlock, turn: _Turn, beside: bool) -> Node:
         h = _gelu(_conv(n, fc1))
         return op.add(_conv(op.add(h, _gelu(_conv(h, pos))), fc2), y)
     middle = len(fc1.bias) // 2
-    for half in (slice(0, middle), slice(middle, None)):
-        h = _gelu(_conv(n, Conv(fc1.weight[half], fc1.bias[half])))
-        more = _gelu(_conv(h, Conv(pos.weight[half], pos.bias[half])))
-        weight, bias = fc2.weight[:, half], fc2.bias if half.start == 0 else 0 * fc2.bias
+    for part in (slice(0, middle), slice(middle, None)):
+        h = _gelu(_conv(n, Conv(fc1.weight[part], fc1.bias[part])))
+        more = _gelu(_conv(h, Conv(pos.weight[part], pos.bias[part])))
+        weight, bias = fc2.weight[:, part], fc2.bias if part.start == 0 else 0 * fc2.bias
         summed = _conv(op.concat([h, more], CHANNELS), Conv(np.tile(weight, (1, 2, 1, 1)), bias))
         y = op.add(summed, y)
     return y
 
 
 def _stage(y: Node, stage: FoldedStage, turn: _Turn, is_last: bool, beside: bool) -> Node:
-    """A stage, its residual held by its last convolution, which also centres after the last one."""
+    """A stage, its residual held by its last convolution; in the last stage that centres, too."""
     for block in stage.blocks:
         y = _block(y, block, turn, beside)
     channels = len(stage.conv.bias)
@@ -145,9 +145,9 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
     """
     x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
     turn = _Turn(len(folded.first.bias))
-    centred = op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1))))
-    # most of what half precision loses is lost where the network begins and ends
-    first = _exact(_conv(centred, folded.first.before(turn.into)))
+    shifted = op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1))))
+    # nearly half of what half precision loses is lost where the network begins and ends
+    first = _exact(_conv(shifted, folded.first.before(turn.into)))
     y = first
     for stage in folded.stages:
         y = _stage(y, stage, turn, stage is folded.stages[-1], beside)
@@ -164,13 +164,14 @@ def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
     return ov.Model([op.add(body, x)], [x], "refiner")
 
 
-def with_preferences(graph: ov.Model, half: bool = False) -> ov.Model:
-    """The same graph, with wishes of how its layers are run.
+def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.Model | None:
+    """The same graph, with wishes of how its layers are run; None if the disk does not take it.
 
     OpenVINO takes such wishes from the file of a graph only, so one is written and read.
 
     Parameters
     ----------
+    core : openvino.Core
     graph : openvino.Model
     half : bool
         Whether it is to run in half precision: then some layers are to stay in float32 (`EXACT`).
@@ -178,19 +179,22 @@ def with_preferences(graph: ov.Model, half: bool = False) -> ov.Model:
         with AVX-512, features lie in blocks of 16 channels then; left to itself, OpenVINO keeps all
         channels of a pixel together. Where one of them is not to be had, it chooses as ever.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        description, values = Path(folder, "graph.xml"), Path(folder, "graph.bin")
-        ov.serialize(graph, description, values)
-        tree = ElementTree.parse(description)
-        weights = np.fromfile(values, np.uint8)
-    for layer in tree.iter("layer"):
-        names = PREFERRED.get(layer.get("type", ""))
-        if half and layer.get("name", "").startswith(EXACT):
-            _wish(layer, {"name": "precise", "version": "0"})
-        elif names is not None and not half:
-            value = ",".join(f"cpu:{name}" for name in names)
-            _wish(layer, {"name": "primitives_priority", "version": "0", "value": value})
-    return ov.Core().read_model(ElementTree.tostring(tree.getroot()), ov.Tensor(weights))
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            description, values = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+            ov.serialize(graph, description, values)
+            tree = ElementTree.parse(description)
+            weights = np.fromfile(values, np.uint8)
+        for layer in tree.iter("layer"):
+            names = PREFERRED.get(layer.get("type", ""))
+            if half and layer.get("name", "").startswith(EXACT):
+                _wish(layer, {"name": "precise", "version": "0"})
+            elif names is not None and not half:
+                value = ",".join(f"cpu:{name}" for name in names)
+                _wish(layer, {"name": "primitives_priority", "version": "0", "value": value})
+        return core.read_model(ElementTree.tostring(tree.getroot()), ov.Tensor(weights))
+    except (OSError, RuntimeError, ElementTree.ParseError):
+        return None
 
 
 def _wish(layer: ElementTree.Element, attribute: dict[str, str]) -> None:
