@@ -27,7 +27,7 @@ MATRIX = "matrix product"
 ONNX = "ONNX Runtime, the authors' file"
 REFINERS = {"output": "clean_official_x4", "input": "noisy_photo_official_x4"}
 MATRIX_SIDE = 2048
-PAUSE = 0.2  # seconds: threads of the one before may go on waiting for work with a busy core
+PAUSE = 0.05  # seconds: threads of the one before may go on waiting for work with a busy core
 Run = Callable[[], Any]
 
 
