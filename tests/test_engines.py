@@ -523,19 +523,21 @@ def test_a_disk_that_takes_nothing_is_no_reason_to_stop(home: Path, monkeypatch)
 def test_a_graph_that_the_disk_does_not_take_runs_as_openvino_likes(
     official_folder, home: Path, monkeypatch
 ) -> None:
-    """Its wishes go through a file; without them it is slower, and not kept for later."""
+    """Its wishes go through a file; without them it is slower, says so, and is not kept."""
 
     def full(**_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def predict(engine: str) -> np.ndarray:
+    def predict(engine: str, says: bool = False) -> np.ndarray:
         model = load_model(4, official_folder / "CFSR_x4.pth", None, "cpu", engine=engine)
-        return model.predict(images(1, 3, 20, 24))["baseline"]
+        result = model.predict(images(1, 3, 20, 24))["baseline"]
+        assert any("no place for a temporary file" in note for note in model.info.notes) == says
+        return result
 
     expected = predict("torch")
     with monkeypatch.context() as patch:
         patch.setattr("napari_cfsr.core.openvino_graph.tempfile.TemporaryDirectory", full)
-        np.testing.assert_allclose(predict("openvino"), expected, atol=1e-5)
+        np.testing.assert_allclose(predict("openvino", says=True), expected, atol=1e-5)
     kept = len(list(home.rglob("*.bin")))  # the weights
     np.testing.assert_allclose(predict("openvino"), expected, atol=1e-5)
     assert len(list(home.rglob("*.bin"))) == kept + 1

@@ -45,6 +45,7 @@ STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for it
 KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
 POLL_MILLISECONDS = 50
 REFINER_FIELD = 3
+NO_WISHES = "OpenVINO's choices are not the best ones here: there was no place for a temporary file"
 Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
 OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
     "bad_alloc",
@@ -232,7 +233,11 @@ class OpenVINOEngine:
                 return backbone_graph(folded, fixed), True
             beside = not half and has_wide_vectors(self._core)
             wished = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
-            return (wished, True) if wished else (backbone_graph(folded, fixed), False)
+            if wished is not None:
+                return wished, True
+            if NO_WISHES not in self.notes:
+                self.notes = (*self.notes, NO_WISHES)
+            return backbone_graph(folded, fixed), False
 
         return self._request((fixed, channels), "backbone", self._backbone, graph)
 
