@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfsr.core.backbone_start import fresh
-from napari_cfsr.core.cfsr import CFSRConfig
-from napari_cfsr.core.cpu_gradients import Gradients, depthwise
-from napari_cfsr.core.engines import keep_freed_memory
+from napari_cfsr.core.backbone.initial_weights import fresh
+from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.network.cfsr import CFSRConfig
+from napari_cfsr.core.network.cpu_gradients import Gradients, depthwise
 
 RUNS = 7
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.benchmark import EvaluateOptions, evaluate
-from napari_cfsr.core.benchmark_data import find_dataset
-from napari_cfsr.core.engines import keep_freed_memory
-from napari_cfsr.core.model import SRModel
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.evaluate.data_sets import find_dataset
+from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 
 Seconds = tuple[float, float]  # by the clock, of the processor
 

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core import torch_engine
-from napari_cfsr.core.checkpoints import open_backbone
-from napari_cfsr.core.engines import has_openvino
-from napari_cfsr.core.torch_engine import TorchEngine
-from napari_cfsr.core.weights import official_path
+from napari_cfsr.core.engine import torch_engine
+from napari_cfsr.core.engine.registry import has_openvino
+from napari_cfsr.core.engine.torch_engine import TorchEngine
+from napari_cfsr.core.weights.checkpoints import open_backbone
+from napari_cfsr.core.weights.weight_files import official_path
 
 Predict = Callable[[np.ndarray], np.ndarray]
 

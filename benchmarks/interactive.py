@@ -88,7 +88,7 @@ def in_window() -> dict[str, float]:
     """Everything that needs a viewer."""
     import napari
 
-    from napari_cfsr.widgets.upscale import UpscaleWidget
+    from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
     viewer = napari.Viewer()
     image = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3)).astype(np.uint8)
@@ -125,7 +125,7 @@ def measuring() -> dict[str, float]:
     import napari
     import psutil
 
-    from napari_cfsr.widgets.quality import QualityWidget
+    from napari_cfsr.widgets.quality.widget import QualityWidget
 
     viewer = napari.Viewer()
     rng = np.random.default_rng(0)

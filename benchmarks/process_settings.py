@@ -18,13 +18,13 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from napari_cfsr import load_model
-from napari_cfsr.core.engines import keep_freed_memory
+from napari_cfsr.core.engine.registry import keep_freed_memory
 side, keep, runs = (int(a) for a in sys.argv[1:4])
 engine, pages = sys.argv[4:]
 if keep:
     keep_freed_memory()
 if pages == "small":
-    from napari_cfsr.core import openvino_engine
+    from napari_cfsr.core.engine import openvino_engine
     openvino_engine.ask_for_large_pages = lambda: None
 model = load_model(4, "official", refiner=None, device="cpu", engine=engine)
 image = np.random.default_rng(0).random((1, 3, side, side), np.float32)

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, upscale
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.engines import keep_freed_memory
-from napari_cfsr.core.metrics import luma
-from napari_cfsr.core.model import SRModel
-from napari_cfsr.core.refinenet import RefineNet
-from napari_cfsr.core.training_config import CLIP, PRESET_SEED, PUBLISHED, Recipe
-from napari_cfsr.core.weights import BUNDLED
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.metrics.image_metrics import luma
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.training.config import CLIP, PRESET_SEED, PUBLISHED, Recipe
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights.weight_files import BUNDLED
 
 CROP = 384  # of each photo, output pixels
 CLEAN = Recipe(

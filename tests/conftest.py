@@ -19,12 +19,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 # before napari is imported: the preferences of whoever runs the tests are neither read nor changed
 os.environ["NAPARI_CONFIG"] = ""
 
-from napari_cfsr.core import weights
+from napari_cfsr.core.weights import weight_files
 
 if TYPE_CHECKING:  # .ci/run runs tests that need no torch where it is not to be had
     from pytestqt.qtbot import QtBot
 
-    from napari_cfsr.core.model import SRModel
+    from napari_cfsr.core.engine.model import SRModel
 
 settings.register_profile("default", deadline=None)  # a busy machine is no fault
 settings.load_profile("default")
@@ -45,10 +45,10 @@ def _need(path: Path) -> Path:
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cache, data and settings of this test only; no weights are found from outside."""
     folder = tmp_path_factory.mktemp("of_the_test") / "home"
-    monkeypatch.setenv(weights.HOME_VARIABLE, str(folder))
-    monkeypatch.delenv(weights.WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setenv(weight_files.HOME_VARIABLE, str(folder))
+    monkeypatch.delenv(weight_files.WEIGHTS_VARIABLE, raising=False)
     # a download that a test does not serve itself fails at once
-    monkeypatch.setenv(weights.URL_VARIABLE, "http://127.0.0.1:9/")
+    monkeypatch.setenv(weight_files.URL_VARIABLE, "http://127.0.0.1:9/")
     return folder
 
 
@@ -87,7 +87,7 @@ def nothing_bundled(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For tests that do not depend on which weights of its own this version ships."""
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path_factory.getbasetemp() / "nothing")
+    monkeypatch.setattr(weight_files, "BUNDLED", tmp_path_factory.getbasetemp() / "nothing")
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +99,7 @@ def official_folder() -> Path:
 @pytest.fixture
 def official(official_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, and named so that it is looked in."""
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(official_folder))
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(official_folder))
     return official_folder
 
 
@@ -112,8 +112,8 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def models(official_folder: Path) -> dict[int, SRModel]:
     """Official backbones without refiner, by scale."""
-    from napari_cfsr.core.engines import keep_freed_memory
-    from napari_cfsr.core.model import load_model
+    from napari_cfsr.core.engine.model import load_model
+    from napari_cfsr.core.engine.registry import keep_freed_memory
 
     keep_freed_memory()
     return {
@@ -125,7 +125,7 @@ def models(official_folder: Path) -> dict[int, SRModel]:
 @pytest.fixture(scope="session")
 def torch_model(official_folder: Path) -> SRModel:
     """The official x2 without refiner, run by torch."""
-    from napari_cfsr.core.model import load_model
+    from napari_cfsr.core.engine.model import load_model
 
     path = official_folder / "CFSR_x2.pth"
     return load_model(2, path, refiner=None, device="cpu", engine="torch")

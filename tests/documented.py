@@ -84,7 +84,7 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def nuclei(height: int, width: int, first: int = 0) -> np.ndarray:
     """Part of the sample of nuclei, [y,x] of 12 bits in 16."""
-    from napari_cfsr.sample_data import low_light
+    from napari_cfsr.layers.sample_data import low_light
 
     sharp = np.tile(low_light()[0][0], (1, 2))
     return np.ascontiguousarray(np.roll(sharp, -first, axis=0)[:height, :width])
@@ -92,7 +92,7 @@ def nuclei(height: int, width: int, first: int = 0) -> np.ndarray:
 
 def make_files(folder: Path) -> None:
     """Every file that a page names, small."""
-    from napari_cfsr.core.degradation import degrade, imresize
+    from napari_cfsr.core.image.degradation import degrade, imresize
 
     def write(name: str, pixels: np.ndarray, **arguments: object) -> None:
         path = folder / name

@@ -16,9 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cfsr.core.checkpoints import RefinerCard
-from napari_cfsr.core.trained import Checkpoint, Preview, Report, TrainedRefiner, TrainProgress
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import (
+    Checkpoint,
+    Preview,
+    Report,
+    TrainedRefiner,
+    TrainProgress,
+)
+from napari_cfsr.core.weights.checkpoints import RefinerCard
 from napari_cfsr.errors import ImageError, OutOfMemoryError
 
 COMMAND = (
@@ -85,12 +91,12 @@ def iter_train(
 
 def main() -> None:
     """As the real process, without the seconds that torch takes to be imported."""
-    from napari_cfsr.core import training_process
+    from napari_cfsr.core.process import training_server as training_process
 
-    training = types.ModuleType("napari_cfsr.core.training")
+    training = types.ModuleType("napari_cfsr.core.training.train")
     training.iter_train = iter_train  # type: ignore[attr-defined]
     sys.modules[training.__name__] = training
-    engines = types.ModuleType("napari_cfsr.core.engines")
+    engines = types.ModuleType("napari_cfsr.core.engine.registry")
     engines.keep_freed_memory = lambda: None  # type: ignore[attr-defined]
     sys.modules[engines.__name__] = engines
     training_process.main()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from napari_cfsr.core.model import ModelInfo, Prediction
-from napari_cfsr.core.tiling import scaled
+from napari_cfsr.core.engine.model import ModelInfo, Prediction
+from napari_cfsr.core.image.tiling import scaled
 from napari_cfsr.errors import OutOfMemoryError
 
 FIELD = 2  # LR pixels a pixel depends on, to each side

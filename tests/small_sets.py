@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from napari_cfsr import read_image
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.trained import TrainedRefiner, TrainProgress
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import TrainData, array_data
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import TrainData, array_data
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,16 +36,16 @@ from qtpy.QtWidgets import (
 )
 
 import napari_cfsr.widgets
-from napari_cfsr.core.checkpoints import RefinerCard
-from napari_cfsr.core.trained import Report, ReportRow, TrainedRefiner, TrainProgress
-from napari_cfsr.widgets.accessible import WIDTH, _FocusFrame, in_order
-from napari_cfsr.widgets.backbone_choice import FROM_FILE
-from napari_cfsr.widgets.quality_canvas import COLORS as SLICE_COLORS
-from napari_cfsr.widgets.quality_canvas import SliceCurves
-from napari_cfsr.widgets.quality_plot import SliceDrawing
-from napari_cfsr.widgets.training_canvas import COLORS as TRAINING_COLORS
-from napari_cfsr.widgets.training_fields import SOURCES
-from napari_cfsr.widgets.upscale_form import BOX, REGIONS
+from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner, TrainProgress
+from napari_cfsr.core.weights.checkpoints import RefinerCard
+from napari_cfsr.widgets.parts.accessible import WIDTH, _FocusFrame, in_order
+from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
+from napari_cfsr.widgets.quality.curves import COLORS as SLICE_COLORS
+from napari_cfsr.widgets.quality.curves import SliceCurves
+from napari_cfsr.widgets.quality.plot import SliceDrawing
+from napari_cfsr.widgets.training.curves import COLORS as TRAINING_COLORS
+from napari_cfsr.widgets.training.fields import SOURCES
+from napari_cfsr.widgets.upscaling.form import BOX, REGIONS
 
 from .test_widget_models import make, mine
 from .test_widget_upscale import photo

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, upscale
-from napari_cfsr.core.benchmark import EvaluateOptions, evaluate
-from napari_cfsr.core.benchmark_report import Scores
-from napari_cfsr.core.model import SRModel
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.evaluate.report import Scores
+from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 
 # measured by others with the authors' code: Y channel, shave = scale, clipped, not rounded
 EXPECTED = {

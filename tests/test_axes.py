@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.axes import parse_axes
+from napari_cfsr.core.image.axes import parse_axes
 from napari_cfsr.errors import ImageError
 
 from .strategies import axes_and_shapes

@@ -14,21 +14,21 @@ import torch
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core import backbone_training
-from napari_cfsr.core.backbone_config import BackboneConfig
-from napari_cfsr.core.backbone_data import Pairs, iter_pairs, reduced
-from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card, save_backbone
-from napari_cfsr.core.backbone_start import started_from
-from napari_cfsr.core.backbone_training import (
+from napari_cfsr.core.backbone import train as backbone_training
+from napari_cfsr.core.backbone.config import BackboneConfig
+from napari_cfsr.core.backbone.data import Pairs, iter_pairs, reduced
+from napari_cfsr.core.backbone.files import TrainingState, read_backbone_card, save_backbone
+from napari_cfsr.core.backbone.initial_weights import started_from
+from napari_cfsr.core.backbone.train import (
     BackboneProgress,
     BackboneRequest,
     evaluate_backbone,
     iter_train_backbone,
 )
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.checkpoints import load_state, open_backbone
-from napari_cfsr.core.cpu_gradients import Gradients, flushes_denormals
-from napari_cfsr.core.degradation import imresize
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.cpu_gradients import Gradients, flushes_denormals
+from napari_cfsr.core.weights.checkpoints import load_state, open_backbone
 from napari_cfsr.errors import (
     ArchitectureError,
     DivergedError,

@@ -19,18 +19,18 @@ import zarr
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core.batch import BatchRecord, BatchStep, iter_batch
-from napari_cfsr.core.batch_clock import BatchClock
-from napari_cfsr.core.batch_ledger import LEDGER, Ledger
-from napari_cfsr.core.batch_plan import BatchPlan, plan_batch
-from napari_cfsr.core.batch_summary import as_csv, as_json, summary_line, write_summary
-from napari_cfsr.core.file_targets import find_targets
-from napari_cfsr.core.model import SRModel
-from napari_cfsr.core.model_files import ModelFiles, find_model
-from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.weights import WeightsFile
-from napari_cfsr.core.zarr_run import StoreProgress
-from napari_cfsr.core.zarr_store import JOURNAL, store_status
+from napari_cfsr.core.batch.clock import BatchClock
+from napari_cfsr.core.batch.ledger import LEDGER, Ledger
+from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
+from napari_cfsr.core.batch.run import BatchRecord, BatchStep, iter_batch
+from napari_cfsr.core.batch.summary import as_csv, as_json, summary_line, write_summary
+from napari_cfsr.core.batch.targets import find_targets
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.store.run import StoreProgress
+from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.weights.model_files import ModelFiles, find_model
+from napari_cfsr.core.weights.weight_files import WeightsFile
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.fakes import BoxModel
 
@@ -290,7 +290,7 @@ def test_killed_between_two_results_of_a_file(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first is ours, and is made again with the second."""
-    from napari_cfsr.core import file_run
+    from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0], 2)
     batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
@@ -318,7 +318,7 @@ def test_killed_while_replacing_leaves_the_old_result(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was begun anew, but what is there is from before: it is not taken for the new one."""
-    from napari_cfsr.core import file_run
+    from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0])
     batch.out.mkdir()
@@ -338,7 +338,7 @@ def test_killed_while_replacing_leaves_the_old_result(
 def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_cfsr.core import file_run
+    from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0])
 

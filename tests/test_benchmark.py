@@ -17,20 +17,21 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, ssim, upscale
-from napari_cfsr.core import benchmark, benchmark_measure
-from napari_cfsr.core.benchmark import (
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.evaluate import run as benchmark
+from napari_cfsr.core.evaluate import scores as benchmark_measure
+from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, find_dataset
+from napari_cfsr.core.evaluate.report import BenchmarkReport, ImageScores, Scores
+from napari_cfsr.core.evaluate.run import (
     EvaluateOptions,
     EvaluateProgress,
     evaluate,
     iter_evaluate,
 )
-from napari_cfsr.core.benchmark_data import BenchmarkImage, find_dataset
-from napari_cfsr.core.benchmark_measure import measure
-from napari_cfsr.core.benchmark_report import BenchmarkReport, ImageScores, Scores
-from napari_cfsr.core.benchmark_tables import markdown, number, table
-from napari_cfsr.core.checkpoints import open_backbone
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.model import SRModel
+from napari_cfsr.core.evaluate.scores import measure
+from napari_cfsr.core.evaluate.tables import markdown, number, table
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.weights.checkpoints import open_backbone
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 
 from .fakes import BoxModel

@@ -12,9 +12,9 @@ import tifffile
 from numpy.testing import assert_array_equal
 
 from napari_cfsr import open_image, upscale, upscale_to_zarr
-from napari_cfsr.core.big_tiff import iter_upscale_to_tiff, write_big_tiff
-from napari_cfsr.core.options import UpscaleOptions
-from napari_cfsr.core.pixel_space import pixel_space
+from napari_cfsr.core.image.pixel_space import pixel_space
+from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff, write_big_tiff
+from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 
 from .fakes import BoxModel
@@ -88,7 +88,7 @@ def test_names_of_channels_reach_ome_tiff(tmp_path) -> None:
 
 
 def test_files_beyond_4_gb_are_bigtiff(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("napari_cfsr.core.big_tiff.LARGEST_CLASSIC", 10_000)
+    monkeypatch.setattr("napari_cfsr.core.store.big_tiff.LARGEST_CLASSIC", 10_000)
     image = values(np.dtype("uint8"), (90, 90), 0)
     run(image, BoxModel(2), "YX", {"baseline": tmp_path / "a.tif"})
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:

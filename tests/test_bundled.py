@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main
-from napari_cfsr.core.backbone_files import read_backbone_card
-from napari_cfsr.core.weights import BUNDLED, SCALES, bundled_path, sha256_of
+from napari_cfsr.core.backbone.files import read_backbone_card
+from napari_cfsr.core.weights.weight_files import BUNDLED, SCALES, bundled_path, sha256_of
 
 LEAST = {2: 37.4, 3: 33.5, 4: 31.2}  # Y PSNR on Set5, dB
 

@@ -18,9 +18,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from napari_cfsr.core import checkpoints, weights
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.checkpoints import (
+from napari_cfsr.core.engine.model import Prediction, load_model
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.weights import checkpoints, weight_files
+from napari_cfsr.core.weights.checkpoints import (
     RefinerCard,
     load_backbone,
     load_refiner,
@@ -29,10 +31,8 @@ from napari_cfsr.core.checkpoints import (
     read_refiner_card,
     save_refiner,
 )
-from napari_cfsr.core.model import Prediction, load_model
-from napari_cfsr.core.refinenet import RefineNet
-from napari_cfsr.core.refiner_search import backbone_of_refiner, find_refiner, refiner_cards
-from napari_cfsr.core.weights import OFFICIAL_SHA256, WeightsFile, sha256_of
+from napari_cfsr.core.weights.refiner_search import backbone_of_refiner, find_refiner, refiner_cards
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, WeightsFile, sha256_of
 from napari_cfsr.errors import (
     ArchitectureError,
     NotTensorsError,
@@ -47,7 +47,7 @@ from napari_cfsr.errors import (
 SMALL = CFSRConfig(scale=2, embed_dim=8, depths=(1, 1))
 
 
-SHIPPED = weights.BUNDLED
+SHIPPED = weight_files.BUNDLED
 
 
 pytestmark = pytest.mark.usefixtures("nothing_bundled")
@@ -481,7 +481,7 @@ def test_cards_are_read_without_torch(tmp_path: Path) -> None:
     """The widget lists refiners, and torch takes seconds to import."""
     path = a_refiner(tmp_path / "r.safetensors", "0" * 64)
     code = (
-        "import sys; from pathlib import Path; from napari_cfsr.core import checkpoints; "
+        "import sys; from pathlib import Path; from napari_cfsr.core.weights import checkpoints; "
         f"print(checkpoints.read_refiner_card(Path({str(path)!r})).scale, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -500,7 +500,7 @@ def test_refiners_are_found_by_name_and_by_file(
     bundled, imported = tmp_path / "bundled", home / "data" / "refiners"
     (bundled / "refiners").mkdir(parents=True)
     imported.mkdir(parents=True)
-    monkeypatch.setattr(weights, "BUNDLED", bundled)
+    monkeypatch.setattr(weight_files, "BUNDLED", bundled)
     assert find_refiner(backbone, "auto") is None
     a_refiner(imported / "mine.safetensors", backbone.sha256, extra={"default": True})
     a_refiner(bundled / "refiners" / "other.safetensors", backbone.sha256)
@@ -525,7 +525,7 @@ def test_a_named_refiner_brings_its_backbone(
     official: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto` would be the official one, and a refiner of a bundled one could not be used."""
-    monkeypatch.setattr(weights, "BUNDLED", home / "bundled")
+    monkeypatch.setattr(weight_files, "BUNDLED", home / "bundled")
     for folder in ("bundled", "data/refiners", "data/backbones"):
         (home / folder).mkdir(parents=True)
     network = load_backbone(a_file(official / "CFSR_x2.pth"), 2)
@@ -583,8 +583,8 @@ def test_saving_into_no_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_what_this_version_ships(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every refiner belongs to a backbone that users have, and is better than none."""
-    monkeypatch.setattr(weights, "BUNDLED", SHIPPED)
-    ours = {s: weights.bundled_path(s) for s in weights.SCALES}
+    monkeypatch.setattr(weight_files, "BUNDLED", SHIPPED)
+    ours = {s: weight_files.bundled_path(s) for s in weight_files.SCALES}
     backbones = set(OFFICIAL_SHA256.items())
     backbones |= {(s, sha256_of(path)) for s, path in ours.items() if path is not None}
     for scale, path in ours.items():

@@ -22,12 +22,14 @@ from safetensors.torch import save_file
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main
-from napari_cfsr.core import file_run, files, weights
-from napari_cfsr.core.batch_ledger import LEDGER
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.engines import choose_engine
-from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.batch import upscale_file as file_run
+from napari_cfsr.core.batch.ledger import LEDGER
+from napari_cfsr.core.engine.registry import choose_engine
+from napari_cfsr.core.io import image_files as files
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
 
 H, W = 9, 14
 ENGINE = choose_engine("auto", "cpu")
@@ -71,7 +73,7 @@ def refiner(tmp_path: Path) -> Path:
         network.body[-1].weight.mul_(100)
     path = tmp_path / "models" / "mine.safetensors"
     path.parent.mkdir()
-    card = RefinerCard(2, "output", weights.OFFICIAL_SHA256[2], "A test", 0.25)
+    card = RefinerCard(2, "output", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
     save_refiner(path, network.state_dict(), card)
     return path
 
@@ -165,8 +167,8 @@ def test_a_refiner_of_another_backbone_names_both(
     assert status == 2
     assert len(err.splitlines()) == 1
     assert "was trained on another backbone" in err
-    assert weights.OFFICIAL_SHA256[2] in err
-    assert weights.OFFICIAL_SHA256[3] in err
+    assert weight_files.OFFICIAL_SHA256[2] in err
+    assert weight_files.OFFICIAL_SHA256[3] in err
 
 
 @pytest.mark.parametrize("options", [["--delta"], ["--difference"], ["--baseline", "--delta"]])
@@ -554,8 +556,8 @@ def test_the_record_makes_the_same_result(
     records = [json.loads(line) for line in out.splitlines()]
     assert [r["input"] for r in records] == ["a.png", "b.tif"]
     for record in records:
-        assert record["backbone_sha256"] == weights.OFFICIAL_SHA256[2]
-        assert record["refiner_sha256"] == weights.sha256_of(refiner)
+        assert record["backbone_sha256"] == weight_files.OFFICIAL_SHA256[2]
+        assert record["refiner_sha256"] == weight_files.sha256_of(refiner)
         assert (record["scale"], record["tile"], record["ensemble"]) == (2, 8, True)
         assert (record["precision"], record["engine"]) == ("float32", ENGINE)
         assert record["intensity"][0] | {"dtype": ""} == {
@@ -796,7 +798,7 @@ def test_tampered_weights_are_one_line(
     data[5000] ^= 1
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "CFSR_x2.pth").write_bytes(data)
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(tmp_path / "w"))
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "w"))
     picture(tmp_path / "a.png")
     for command in (["upscale", tmp_path / "a.png", "--scale", 2], ["models", "fetch"],
                     ["models", "path", "--scale", 2]):  # fmt: skip

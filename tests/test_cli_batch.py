@@ -19,9 +19,9 @@ from PIL import Image
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main, upscale
-from napari_cfsr.core import file_run
-from napari_cfsr.core.batch_ledger import LEDGER
-from napari_cfsr.core.weights import OFFICIAL_SHA256, sha256_of
+from napari_cfsr.core.batch import upscale_file as file_run
+from napari_cfsr.core.batch.ledger import LEDGER
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, sha256_of
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 COMMON = ("--scale", 2, "--refiner", "none", "--device", "cpu")

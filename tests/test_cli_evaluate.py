@@ -17,10 +17,10 @@ from PIL import Image
 
 from napari_cfsr import load_model
 from napari_cfsr.cli import main
-from napari_cfsr.core import weights
-from napari_cfsr.core.benchmark import EvaluateOptions, evaluate
-from napari_cfsr.core.benchmark_tables import markdown
-from napari_cfsr.core.degradation import imresize
+from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
+from napari_cfsr.core.evaluate.tables import markdown
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.weights import weight_files
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -78,7 +78,7 @@ def test_it_prints_the_figures_of_the_api_and_writes_them(
     written = json.loads(record.read_text())
     scores = report.to_dict()["datasets"]
     assert written["datasets"] == scores
-    assert written["model"]["backbone_sha256"] == weights.OFFICIAL_SHA256[4]
+    assert written["model"]["backbone_sha256"] == weight_files.OFFICIAL_SHA256[4]
     assert len(written["model"]["refiner_sha256"]) == 64
     assert written["options"]["datasets"] == ["Set5"]
     row = next(line for line in out.splitlines() if line.startswith("baby"))
@@ -167,7 +167,7 @@ def test_what_can_not_be_written_is_told_before_any_time_is_spent(
     run: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "napari_cfsr.core.benchmark.iter_evaluate", lambda *_: pytest.fail("it began")
+        "napari_cfsr.core.evaluate.run.iter_evaluate", lambda *_: pytest.fail("it began")
     )
     how = ("--data", root, "--datasets", "one", "--models", "bicubic", "--scale", 2)
     same = tmp_path / "x"

@@ -14,10 +14,10 @@ import tifffile
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main
-from napari_cfsr.core import zarr_run
-from napari_cfsr.core.blocks import plan_blocks
-from napari_cfsr.core.pixel_space import PixelSpace
-from napari_cfsr.core.zarr_store import store_status
+from napari_cfsr.core.image.pixel_space import PixelSpace
+from napari_cfsr.core.store import run as zarr_run
+from napari_cfsr.core.store.growing_store import store_status
+from napari_cfsr.core.upscale.blocks import plan_blocks
 
 Run = Callable[..., tuple[int, str, str]]
 

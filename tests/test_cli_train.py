@@ -27,11 +27,12 @@ from safetensors import safe_open
 import napari_cfsr as nc
 from napari_cfsr.cli import main, parser, train_options
 from napari_cfsr.cli.train_options import config_of
-from napari_cfsr.core import training_config, weights
-from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card, save_refiner
-from napari_cfsr.core.degradation import KERNELS, blur_in_pixels, degrade, imresize
-from napari_cfsr.core.refiner_files import SHAPES
-from napari_cfsr.core.trained import (
+from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade, imresize
+from napari_cfsr.core.training import config as training_config
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import folder_data
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import (
     Checkpoint,
     Preview,
     Report,
@@ -39,15 +40,15 @@ from napari_cfsr.core.trained import (
     TrainedRefiner,
     TrainProgress,
 )
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import folder_data
-from napari_cfsr.core.training_images import prepare
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.training.windows import prepare
+from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
+from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
 
 Run = Callable[..., tuple[int, str, str]]
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
-CARD = RefinerCard(2, "input", weights.OFFICIAL_SHA256[2], "data, bicubic", 0.5, {"seed": 1})
+CARD = RefinerCard(2, "input", weight_files.OFFICIAL_SHA256[2], "data, bicubic", 0.5, {"seed": 1})
 BUNDLED = "clean_official_x4"
 
 
@@ -142,7 +143,7 @@ class FakeTraining:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     """A training that takes no time, in place of the real one."""
     result = FakeTraining()
-    module = types.ModuleType("napari_cfsr.core.training")
+    module = types.ModuleType("napari_cfsr.core.training.train")
     module.iter_train = result.iter_train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return result
@@ -866,8 +867,8 @@ def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
     assert "gain:        +0.5000 dB on held-out images" in lines
     record = json.loads(run("models", "show", "mine", "--json")[1])
     assert record == {
-        "name": "mine", "kind": "imported", "path": str(mine), "sha256": weights.sha256_of(mine),
-        **vars(CARD),
+        "name": "mine", "kind": "imported", "path": str(mine),
+        "sha256": weight_files.sha256_of(mine), **vars(CARD),
     }  # fmt: skip
     elsewhere = mine.replace(tmp_path / "other.safetensors")
     assert run("models", "show", elsewhere)[1].startswith(f"other (file, {elsewhere})\n")

@@ -18,8 +18,8 @@ import skimage.data
 from PIL import Image
 
 from napari_cfsr.cli import main, train_backbone
-from napari_cfsr.core.backbone_files import TrainingState, read_backbone_card
-from napari_cfsr.core.checkpoints import open_backbone
+from napari_cfsr.core.backbone.files import TrainingState, read_backbone_card
+from napari_cfsr.core.weights.checkpoints import open_backbone
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--batch", 1, "--patch", 16, "--validations", 1, "--rise", 1)

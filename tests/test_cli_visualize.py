@@ -18,10 +18,12 @@ from PIL import Image
 import napari_cfsr as nc
 from napari_cfsr.cli import main, visualize_options
 from napari_cfsr.cli.visualize_sources import UPRIGHT
-from napari_cfsr.core import figure_options, figures, weights
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.figures import options as figure_options
+from napari_cfsr.core.figures import save as figures
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
 
 H, W = 48, 64
 Run = Callable[..., tuple[int, str, str]]
@@ -58,7 +60,7 @@ def refiner(tmp_path: Path) -> Path:
     with torch.no_grad():
         network.body[-1].weight.mul_(100)
     path = tmp_path / "mine.safetensors"
-    card = RefinerCard(2, "output", weights.OFFICIAL_SHA256[2], "A test", 0.25)
+    card = RefinerCard(2, "output", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
     save_refiner(path, network.state_dict(), card)
     return path
 

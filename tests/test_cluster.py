@@ -20,15 +20,16 @@ import tifffile
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
 from napari_cfsr.cli import main
-from napari_cfsr.core import cluster_desk, weights
-from napari_cfsr.core.cluster import ReadyQueue, iter_upscale_on_cluster
-from napari_cfsr.core.cluster_desk import connect, local_workers
-from napari_cfsr.core.cluster_model import _device, slot_among
-from napari_cfsr.core.model import SRModel
-from napari_cfsr.core.options import UpscaleOptions
-from napari_cfsr.core.weights_by_hash import find_by_hash, hashed_file, keep_by_hash
-from napari_cfsr.core.zarr_layout import Unit
-from napari_cfsr.core.zarr_store import JOURNAL, store_status
+from napari_cfsr.core.cluster import task_dispatcher as cluster_desk
+from napari_cfsr.core.cluster.run import ReadyQueue, iter_upscale_on_cluster
+from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers
+from napari_cfsr.core.cluster.worker_model import _device, slot_among
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
 
 pytestmark = pytest.mark.alone  # how soon workers end
@@ -51,8 +52,8 @@ def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(bare_home: Path) -> Iterator[Any]:
     """Of two worker processes, for all tests that leave them as they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(weights.HOME_VARIABLE, str(bare_home))
-        patch.delenv(weights.WEIGHTS_VARIABLE, raising=False)
+        patch.setenv(weight_files.HOME_VARIABLE, str(bare_home))
+        patch.delenv(weight_files.WEIGHTS_VARIABLE, raising=False)
         with local_workers(2) as client:
             yield client
 
@@ -60,7 +61,7 @@ def client(bare_home: Path) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks as small as can be."""
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def whole(
     """What one process writes."""
     path = tmp_path_factory.mktemp("whole") / "a.zarr"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+        patch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
         list(in_one_process(image, models[2], path))
     return contents(path)
 
@@ -117,11 +118,11 @@ def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
     assert len(steps) == 1 + BLOCKS
     assert not any(step.note for step in steps)
     sent = bare_home / "cache" / "by-hash"
-    assert [p.name for p in sent.iterdir()] == [f"{weights.OFFICIAL_SHA256[2]}.pth"]
+    assert [p.name for p in sent.iterdir()] == [f"{weight_files.OFFICIAL_SHA256[2]}.pth"]
 
     again = replace(OPTIONS, tile=80)
     list(iter_upscale_on_cluster(image, model, tmp_path / "b.zarr", client, again))
-    loads = client.run(lambda: sys.modules["napari_cfsr.core.cluster_model"].HOLDER.loads)
+    loads = client.run(lambda: sys.modules["napari_cfsr.core.cluster.worker_model"].HOLDER.loads)
     assert list(loads.values()) == [1, 1]
 
 
@@ -144,7 +145,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
 PROGRAM = """
 import sys; sys.path.insert(0, {root!r})
-from napari_cfsr.core.blocks import plan_blocks
+from napari_cfsr.core.upscale.blocks import plan_blocks
 from napari_cfsr.cli import main
 
 if __name__ == "__main__":
@@ -203,7 +204,9 @@ def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, t
 def test_workers_stop_soon_after_a_cancel(
     client, model, image, whole, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (4096, 2**27, True))
+    monkeypatch.setattr(
+        "napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (4096, 2**27, True)
+    )
     slow = replace(OPTIONS, ensemble=True, tile=16, halo=32)  # one block of some 30 s
     asked = time.monotonic()
 
@@ -326,7 +329,7 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
 
 def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> None:
     source = official_folder / "CFSR_x2.pth"
-    wanted = hashed_file(source, weights.OFFICIAL_SHA256[2])
+    wanted = hashed_file(source, weight_files.OFFICIAL_SHA256[2])
     assert find_by_hash(wanted) is None
     content = source.read_bytes()
     with pytest.raises(TamperedWeightsError, match=r"expected SHA-256 e6440c.*got [0-9a-f]{64}"):
@@ -336,9 +339,9 @@ def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> 
     assert find_by_hash(wanted) == kept
     kept.write_bytes(content[:-1] + b"x")  # damaged since
     assert find_by_hash(wanted) is None
-    bundled = weights.bundled_path(2)
+    bundled = weight_files.bundled_path(2)
     assert bundled is not None
-    assert find_by_hash(hashed_file(bundled, weights.sha256_of(bundled))) == bundled
+    assert find_by_hash(hashed_file(bundled, weight_files.sha256_of(bundled))) == bundled
 
 
 def test_the_environment_of_this_process_stays_what_it_was() -> None:

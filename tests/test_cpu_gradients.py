@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.cpu_gradients import Gradients, depthwise, flushes_denormals
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.cpu_gradients import Gradients, depthwise, flushes_denormals
 
 
 def shaken() -> CFSR:

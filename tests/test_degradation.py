@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from napari_cfsr.core.degradation import (
+from napari_cfsr.core.image.degradation import (
     Degradation,
     back_project,
     blur_in_pixels,

@@ -23,7 +23,7 @@ import pytest
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main, parser
-from napari_cfsr.core import weights
+from napari_cfsr.core.weights import weight_files
 
 from .documented import PAGES, ROOT, Told, make_files, nuclei, photo, told
 
@@ -151,7 +151,7 @@ def prepare(page: str, place: Path, names: dict[str, Any]) -> None:
         import torch
         from safetensors.torch import load_file
 
-        own = weights.bundled_path(4)
+        own = weight_files.bundled_path(4)
         assert own is not None
         torch.save({"params": load_file(own)}, place / "CFSR_x4.pth")
 

@@ -23,28 +23,34 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core import engine_cache, engines
-from napari_cfsr.core.background import Background
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.checkpoints import open_backbone
-from napari_cfsr.core.engines import (
+from napari_cfsr.core.engine import registry as engines
+from napari_cfsr.core.engine.model import Prediction, SRModel
+from napari_cfsr.core.engine.registry import (
     Engine,
     choose_device,
     choose_engine,
     has_openvino,
     refiner_bands,
 )
-from napari_cfsr.core.folding import fold
-from napari_cfsr.core.metrics import psnr
-from napari_cfsr.core.model import Prediction, SRModel
-from napari_cfsr.core.tile_run import TileRun
-from napari_cfsr.core.torch_engine import TorchEngine, folded_network, half_type, true_float32
+from napari_cfsr.core.engine.torch_engine import (
+    TorchEngine,
+    folded_network,
+    half_type,
+    true_float32,
+)
+from napari_cfsr.core.metrics.image_metrics import psnr
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.folding import fold
+from napari_cfsr.core.upscale.background import Background
+from napari_cfsr.core.upscale.tile_run import TileRun
+from napari_cfsr.core.weights import engine_cache
+from napari_cfsr.core.weights.checkpoints import open_backbone
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
 
 from .fakes import BoxModel
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs OpenVINO")
-REFINERS = Path(engines.__file__).parents[1] / "bundled" / "refiners"
+REFINERS = Path(napari_cfsr.__file__).parent / "bundled" / "refiners"
 EVERY = pytest.param("torch"), pytest.param("openvino", marks=needs_openvino)
 
 
@@ -90,8 +96,8 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
 def test_the_graph_gives_the_output_of_the_training_form(
     scale: int, fixed: bool, beside: bool, preferring: bool
 ) -> None:
-    from napari_cfsr.core.openvino_graph import backbone_graph, with_preferences
-    from napari_cfsr.core.quiet_openvino import openvino as ov
+    from napari_cfsr.core.engine.openvino_graph import backbone_graph, with_preferences
+    from napari_cfsr.core.engine.openvino_import import openvino as ov
 
     network = shaken(scale)
     arrays = as_arrays(network.merge())
@@ -121,10 +127,11 @@ def test_the_implementations_are_the_preferred_ones(isa: str) -> None:
     """On a CPU without AVX-512, too."""
     program = """
 import torch
-from napari_cfsr.core.cfsr import CFSR
-from napari_cfsr.core.folding import fold
-from napari_cfsr.core.openvino_graph import backbone_graph, has_wide_vectors, with_preferences
-from napari_cfsr.core.quiet_openvino import openvino as ov
+from napari_cfsr.core.network.cfsr import CFSR
+from napari_cfsr.core.network.folding import fold
+from napari_cfsr.core.engine.openvino_graph import backbone_graph, has_wide_vectors
+from napari_cfsr.core.engine.openvino_graph import with_preferences
+from napari_cfsr.core.engine.openvino_import import openvino as ov
 
 core, arrays = ov.Core(), {k: v.numpy() for k, v in CFSR().state_dict().items()}
 wide = has_wide_vectors(core)
@@ -159,9 +166,9 @@ print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Conca
 @needs_openvino
 def test_a_mean_far_above_the_deviation_loses_no_digits() -> None:
     """What the coordinates of the graph are chosen for: see `openvino_graph`."""
-    from napari_cfsr.core.openvino_graph import _to_length_one, _Turn
-    from napari_cfsr.core.quiet_openvino import openvino as ov
-    from napari_cfsr.core.quiet_openvino import opset13 as op
+    from napari_cfsr.core.engine.openvino_graph import _to_length_one, _Turn
+    from napari_cfsr.core.engine.openvino_import import openvino as ov
+    from napari_cfsr.core.engine.openvino_import import opset13 as op
 
     channels = 48
     turn = _Turn(channels)
@@ -308,7 +315,7 @@ def test_openvino_tells_nobody_that_it_was_imported() -> None:
     """It would: from a process that it forks, which may hang with the pipes it inherits."""
     program = (
         "import sys, threading, psutil\n"
-        "import napari_cfsr.core.openvino_engine\n"
+        "import napari_cfsr.core.engine.openvino_engine\n"
         "print('openvino_telemetry' in sys.modules, threading.active_count(), "
         "len(psutil.Process().children()))\n"
         "import openvino_telemetry  # whoever wants it still can\n"
@@ -372,8 +379,8 @@ def test_an_openvino_that_can_not_be_loaded_is_done_without(monkeypatch, officia
     def broken(*_: object) -> None:
         raise ImportError("DLL load failed")
 
-    monkeypatch.setattr("napari_cfsr.core.model._openvino", broken)
-    monkeypatch.setattr("napari_cfsr.core.engines.choose_engine", lambda *_: "openvino")
+    monkeypatch.setattr("napari_cfsr.core.engine.model._openvino", broken)
+    monkeypatch.setattr("napari_cfsr.core.engine.registry.choose_engine", lambda *_: "openvino")
     model = load_model(2, official_folder / "CFSR_x2.pth", None, "cpu")
     assert model.info.engine == "torch"
     assert model.info.notes[0] == "runs with torch: OpenVINO can't be loaded (DLL load failed)"
@@ -459,7 +466,7 @@ def test_large_pages_are_asked_for() -> None:
     program = (
         "import re\n"
         "from pathlib import Path\n"
-        "from napari_cfsr.core.engines import ask_for_large_pages, keep_freed_memory\n"
+        "from napari_cfsr.core.engine.registry import ask_for_large_pages, keep_freed_memory\n"
         "def heap():\n"
         "    text = Path('/proc/self/smaps').read_text()\n"
         "    return re.search(r'\\[heap\\].*?VmFlags:([^\\n]*)', text, re.S)[1].split()\n"
@@ -536,7 +543,7 @@ def test_a_graph_that_the_disk_does_not_take_runs_as_openvino_likes(
 
     expected = predict("torch")
     with monkeypatch.context() as patch:
-        patch.setattr("napari_cfsr.core.openvino_graph.tempfile.TemporaryDirectory", full)
+        patch.setattr("napari_cfsr.core.engine.openvino_graph.tempfile.TemporaryDirectory", full)
         np.testing.assert_allclose(predict("openvino", says=True), expected, atol=1e-5)
     kept = len(list(home.rglob("*.bin")))  # the weights
     np.testing.assert_allclose(predict("openvino"), expected, atol=1e-5)
@@ -600,7 +607,7 @@ def in_bfloat16(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Engin
         engine = load_model(4, path, None, "cpu", engine=name)._engine
         monkeypatch.setattr(engine, "_type", "bf16")
         return engine
-    monkeypatch.setattr("napari_cfsr.core.torch_engine.half_type", lambda _: torch.bfloat16)
+    monkeypatch.setattr("napari_cfsr.core.engine.torch_engine.half_type", lambda _: torch.bfloat16)
     engine = TorchEngine(open_backbone(path), None, "output", "cpu", "fast")
     assert engine.half is torch.bfloat16
     return engine
@@ -629,8 +636,8 @@ def test_half_precision_is_close_and_never_black(official_folder, monkeypatch, n
 @needs_openvino
 def test_the_first_and_the_last_convolution_stay_in_float32(official_folder) -> None:
     """Nearly half of what half precision loses is lost there: 0.005 of 0.011 dB on Set5."""
-    from napari_cfsr.core.openvino_graph import backbone_graph, with_preferences
-    from napari_cfsr.core.quiet_openvino import openvino as ov
+    from napari_cfsr.core.engine.openvino_graph import backbone_graph, with_preferences
+    from napari_cfsr.core.engine.openvino_import import openvino as ov
 
     folded = fold(as_arrays(open_backbone(official_folder / "CFSR_x4.pth")))
     core = ov.Core()
@@ -697,7 +704,7 @@ class SlowModel:
 @pytest.mark.alone
 def test_reading_and_writing_overlap_the_network(both, monkeypatch) -> None:
     """Nine tiles of 0.1 s each that take 0.05 s to read: reading is free but for the first."""
-    from napari_cfsr.core import tile_run
+    from napari_cfsr.core.upscale import tile_run
 
     prepare = tile_run.prepare
 
@@ -723,8 +730,8 @@ def test_reading_and_writing_overlap_the_network(both, monkeypatch) -> None:
 @pytest.mark.alone
 def test_a_run_that_is_given_up_stops_the_network(both) -> None:
     """The thread in the background does not go on with a tile that nobody waits for."""
-    from napari_cfsr.core.inference import iter_upscale
-    from napari_cfsr.core.options import UpscaleOptions
+    from napari_cfsr.core.upscale.options import UpscaleOptions
+    from napari_cfsr.core.upscale.run import iter_upscale
 
     model = both["torch"]
     image = images(600, 300)

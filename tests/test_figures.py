@@ -22,19 +22,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core import figure_canvas
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.figure_crops import busiest, default_side
-from napari_cfsr.core.figure_drawing import COLOURS
-from napari_cfsr.core.figure_layout import Box, Layout, arrange
-from napari_cfsr.core.figure_looks import DIVERGING, Contrast, Diverging, marks, round_up
-from napari_cfsr.core.figure_notes import small_print
-from napari_cfsr.core.figure_options import PANELS
-from napari_cfsr.core.figure_plans import Sizes
-from napari_cfsr.core.figure_scale import round_length
-from napari_cfsr.core.figure_sheet import captions, sheet_of
-from napari_cfsr.core.figure_text import Font
-from napari_cfsr.core.figures import (
+from napari_cfsr.core.figures import canvas as figure_canvas
+from napari_cfsr.core.figures.arrangements import Sizes
+from napari_cfsr.core.figures.contrast import DIVERGING, Contrast, Diverging, marks, round_up
+from napari_cfsr.core.figures.crops import busiest, default_side
+from napari_cfsr.core.figures.drawing import COLOURS
+from napari_cfsr.core.figures.layout import Box, Layout, arrange
+from napari_cfsr.core.figures.notes import small_print
+from napari_cfsr.core.figures.options import PANELS
+from napari_cfsr.core.figures.save import (
     Comparison,
     Crop,
     FigureOptions,
@@ -42,6 +38,10 @@ from napari_cfsr.core.figures import (
     draw_figure,
     save_figure,
 )
+from napari_cfsr.core.figures.scale_bar import round_length
+from napari_cfsr.core.figures.sheet import captions, sheet_of
+from napari_cfsr.core.figures.text import Font
+from napari_cfsr.core.image.degradation import imresize
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 FRAME = 255, 212, 0  # colour of the first crop

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from napari_cfsr.core.files import SUFFIXES, ImageFile, read_image, write_image
+from napari_cfsr.core.io.image_files import SUFFIXES, ImageFile, read_image, write_image
 from napari_cfsr.errors import FileFormatError, OptionError
 
 from .strategies import axes_and_shapes, dtypes, values

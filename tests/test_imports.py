@@ -32,13 +32,15 @@ def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
 
 
 def test_the_widget_module_brings_no_torch() -> None:
-    loaded = loaded_after("import napari_cfsr.widgets.upscale, napari_cfsr.layers")
+    loaded = loaded_after(
+        "import napari_cfsr.widgets.upscaling.widget, napari_cfsr.layers.conversion"
+    )
     assert "napari" in loaded
     assert "torch" not in loaded
 
 
 def test_clusters_bring_distributed_only_when_one_is_asked_for() -> None:
-    loaded = loaded_after("import napari_cfsr.core.cluster")
+    loaded = loaded_after("import napari_cfsr.core.cluster.run")
     assert "distributed" not in loaded
     assert "torch" not in loaded  # the scheduler imports it too
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.engines import choose_engine
-from napari_cfsr.core.inference import iter_upscale
-from napari_cfsr.core.model import SMALLEST_TILE, Prediction, SRModel
-from napari_cfsr.core.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.refinenet import RefineNet
-from napari_cfsr.core.weights import OFFICIAL_SHA256
+from napari_cfsr.core.engine.model import SMALLEST_TILE, Prediction, SRModel
+from napari_cfsr.core.engine.registry import choose_engine
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.upscale.run import iter_upscale
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 
 from .fakes import FIELD, BoxModel
@@ -580,7 +580,7 @@ def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
     def refuse(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr("napari_cfsr.core.tile_run.np.empty", refuse)
+    monkeypatch.setattr("napari_cfsr.core.upscale.tile_run.np.empty", refuse)
     with pytest.raises(OutOfMemoryError, match="which this system does not give"):
         upscale(np.zeros((4, 4), np.uint8), BoxModel(2))
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.axes import parse_axes
-from napari_cfsr.core.intensity import IntensityMapping, resolve_mapping
+from napari_cfsr.core.image.axes import parse_axes
+from napari_cfsr.core.image.intensity import IntensityMapping, resolve_mapping
 from napari_cfsr.errors import ImageError, OptionError
 
 from .strategies import dtypes, values

@@ -11,7 +11,7 @@ from napari.layers import Image, Labels, Points, Shapes
 
 from napari_cfsr import upscale
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers import (
+from napari_cfsr.layers.conversion import (
     DIFFERENCE_COLORMAP,
     data_to_world,
     extremes,
@@ -23,7 +23,7 @@ from napari_cfsr.layers import (
     result_layers,
     shown_difference,
 )
-from napari_cfsr.regions import box_region, current_slices, visible_region
+from napari_cfsr.layers.regions import box_region, current_slices, visible_region
 
 from .fakes import BoxModel
 

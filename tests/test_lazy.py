@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import napari_cfsr as nc
 from napari_cfsr import upscale, upscale_dask
-from napari_cfsr.core.blocks import plan_blocks
-from napari_cfsr.core.options import UpscaleOptions
+from napari_cfsr.core.upscale.blocks import plan_blocks
+from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import ImageError, OptionError
 
 from .fakes import BoxModel
@@ -69,7 +69,7 @@ def test_the_real_network_gives_the_values_of_upscale(
 
     photo = Image.open(data / "benchmark/B100/HR/101085.png").convert("L")
     image = np.asarray(photo)[:200, :230].astype(np.float32) / 255
-    monkeypatch.setattr("napari_cfsr.core.lazy.LAZY_SIDE", 256)
+    monkeypatch.setattr("napari_cfsr.core.upscale.dask_arrays.LAZY_SIDE", 256)
     lazy = upscale_dask(da.from_array(image, chunks=chunks), models[2], tile=64)
     assert lazy.baseline.chunks == ((256, 144), (256, 204))
     whole = upscale(image, models[2], tile=64).baseline
@@ -88,7 +88,7 @@ def test_blocks_of_any_size_and_a_region_give_the_same(side) -> None:
     assert max(plan.sides[1:]) * 2 <= max(side, 96)
     mapping = plan.find_mapping(image)
     assert mapping == expected.mapping
-    from napari_cfsr.core.blocks import upscale_block
+    from napari_cfsr.core.upscale.blocks import upscale_block
 
     got = {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.kinds.items()}
     for index in plan.indices():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cfsr.core.losses import fft_magnitude, loss_function, ramp
-from napari_cfsr.core.training_config import FFT_RAMP, FFT_WEIGHT
+from napari_cfsr.core.training.config import FFT_RAMP, FFT_WEIGHT
+from napari_cfsr.core.training.losses import fft_magnitude, loss_function, ramp
 
 
 def batch(seed: int = 0, side: int = 12) -> torch.Tensor:

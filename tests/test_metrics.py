@@ -18,10 +18,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from napari_cfsr import psnr, upscale
-from napari_cfsr.core import image_pair
-from napari_cfsr.core.image_pair import ImagePair, luma
-from napari_cfsr.core.metrics import error_map, mod_crop, ssim, ssim_map
-from napari_cfsr.core.model import SRModel
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.metrics import image_pair
+from napari_cfsr.core.metrics.image_metrics import error_map, mod_crop, ssim, ssim_map
+from napari_cfsr.core.metrics.image_pair import ImagePair, luma
 from napari_cfsr.errors import CancelledError, ImageError, OptionError
 
 from .peak_memory import PEAK
@@ -306,7 +306,7 @@ def test_mod_crop_refuses_what_the_rule_does_not_give() -> None:
 LARGE = """
 import json
 import numpy as np
-from napari_cfsr.core.metrics import ssim, ssim_map
+from napari_cfsr.core.metrics.image_metrics import ssim, ssim_map
 rng = np.random.default_rng(0)
 a = rng.random((4096, 4096, CHANNELS), np.float32).squeeze()
 b = rng.random((4096, 4096, CHANNELS), np.float32).squeeze()

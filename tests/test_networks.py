@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
-from napari_cfsr.core.checkpoints import open_backbone
-from napari_cfsr.core.model import BACKBONE_FIELD, REFINER_FIELD, Prediction, SRModel
-from napari_cfsr.core.refinenet import RefineNet
+from napari_cfsr.core.engine.model import BACKBONE_FIELD, REFINER_FIELD, Prediction, SRModel
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.weights.checkpoints import open_backbone
 
 PARAMETERS = {2: 291_324, 3: 297_819, 4: 306_912}
 

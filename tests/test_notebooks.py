@@ -18,8 +18,13 @@ from PIL import Image
 from skimage import data as samples
 
 from napari_cfsr import degrade, load_model, psnr, ssim, upscale
-from napari_cfsr.core.checkpoints import read_refiner_card
-from napari_cfsr.core.weights import BUNDLED, OFFICIAL_SHA256, WEIGHTS_VARIABLE, bundled_path
+from napari_cfsr.core.weights.checkpoints import read_refiner_card
+from napari_cfsr.core.weights.weight_files import (
+    BUNDLED,
+    OFFICIAL_SHA256,
+    WEIGHTS_VARIABLE,
+    bundled_path,
+)
 
 from .conftest import SHARED
 

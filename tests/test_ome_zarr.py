@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
-from napari_cfsr.core.blocks import plan_blocks
-from napari_cfsr.core.ome_zarr import open_ome_zarr
-from napari_cfsr.core.options import UpscaleOptions
-from napari_cfsr.core.pixel_space import PixelSpace, pixel_space
-from napari_cfsr.core.zarr_layout import halved, plan_layout
-from napari_cfsr.core.zarr_store import JOURNAL, store_status
+from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
+from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.store.layout import halved, plan_layout
+from napari_cfsr.core.upscale.blocks import plan_blocks
+from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 
 from .fakes import BoxModel
@@ -52,7 +52,7 @@ def small_run(image: np.ndarray, path: Path, model: BoxModel | None = None, **mo
 @pytest.fixture
 def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks as small as can be."""
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_landmarks_stay_where_they_are_at_every_level(tmp_path) -> None:
 def test_the_space_is_that_of_the_layer_that_napari_would_show() -> None:
     from napari.layers import Image
 
-    from napari_cfsr.layers import output_placement, read_layer
+    from napari_cfsr.layers.conversion import output_placement, read_layer
 
     layer = Image(np.zeros((3, 50, 60)), scale=(2, 0.5, 0.25), translate=(7, 100, -3))
     region = (slice(0, 3), slice(5, 50), slice(6, 60))
@@ -336,7 +336,7 @@ import numpy as np
 from tests.fakes import BoxModel
 from tests.strategies import values
 from tests.test_ome_zarr import small_run
-from napari_cfsr.core.blocks import plan_blocks
+from napari_cfsr.core.upscale.blocks import plan_blocks
 plan_blocks.__defaults__ = (1, 1, False)
 
 class Slow(BoxModel):
@@ -572,7 +572,7 @@ def test_an_image_is_not_written_over_itself(tmp_path) -> None:
 
 @pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
 def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, meanwhile) -> None:
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
     image, path = values(np.dtype("uint8"), (128, 128), 0), tmp_path / "a.zarr"
     options = UpscaleOptions("YX", tile=64, halo=4)
     late = iter_upscale_to_zarr(image, BoxModel(2), path, options)

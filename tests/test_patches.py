@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.backbone_data import reduced
-from napari_cfsr.core.patches import PatchPool
+from napari_cfsr.core.backbone.data import reduced
+from napari_cfsr.core.backbone.patches import PatchPool
 from napari_cfsr.errors import ImageError
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_cfsr.core import pipes
-from napari_cfsr.core.child import error_message
+from napari_cfsr.core.process import pipes
+from napari_cfsr.core.process.child import error_message
 from napari_cfsr.errors import ImageError, ModelProcessError, OutOfMemoryError
 
 

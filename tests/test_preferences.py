@@ -15,17 +15,17 @@ from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QWidget
 
 from napari_cfsr import load_model
-from napari_cfsr.core import weights
-from napari_cfsr.core.model_files import find_model
-from napari_cfsr.core.refiner_search import backbone_of_refiner
-from napari_cfsr.core.training import iter_train
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import TrainData, array_sources
-from napari_cfsr.core.training_request import TrainRequest
-from napari_cfsr.core.weights import WEIGHTS_VARIABLE, official_name, official_path
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import TrainData, array_sources
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.train import iter_train
+from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights.model_files import find_model
+from napari_cfsr.core.weights.refiner_search import backbone_of_refiner
+from napari_cfsr.core.weights.weight_files import WEIGHTS_VARIABLE, official_name, official_path
 from napari_cfsr.errors import WeightsNotFoundError
-from napari_cfsr.widgets import preferences
-from napari_cfsr.widgets.settings import write_settings
+from napari_cfsr.widgets.parts import preferences
+from napari_cfsr.widgets.parts.settings import write_settings
 
 from .test_widget_upscale import make_refiner, photo, press
 
@@ -111,7 +111,7 @@ def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
         words = of_page.json_schema_extra["enum"]
         assert words[0] == of_page.default == preferences.LAST_USED
         if name == "scale":
-            assert [preferences.SCALES[word] for word in words[1:]] == list(weights.SCALES)
+            assert [preferences.SCALES[word] for word in words[1:]] == list(weight_files.SCALES)
 
 
 # what forms begin with

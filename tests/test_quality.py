@@ -19,9 +19,9 @@ from napari.layers import Image
 from PIL import Image as PillowImage
 
 from napari_cfsr import psnr, ssim, upscale
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.metrics import ssim_map
-from napari_cfsr.core.quality import (
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.metrics.image_metrics import ssim_map
+from napari_cfsr.core.metrics.masked import (
     Figures,
     QualityOptions,
     bicubic,
@@ -30,7 +30,7 @@ from napari_cfsr.core.quality import (
     quality_map,
     same_units,
 )
-from napari_cfsr.core.quality_table import (
+from napari_cfsr.core.metrics.table import (
     QualityRow,
     QualityTable,
     best_of,
@@ -40,10 +40,10 @@ from napari_cfsr.core.quality_table import (
     write_csv,
 )
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError
-from napari_cfsr.layers import layer_shape, read_layer, result_layers
-from napari_cfsr.quality_input import QualityRequest
-from napari_cfsr.quality_match import Candidate, match, reduction, to_world
-from napari_cfsr.quality_run import map_layer, measure_layers
+from napari_cfsr.layers.alignment import Candidate, match, reduction, to_world
+from napari_cfsr.layers.conversion import layer_shape, read_layer, result_layers
+from napari_cfsr.layers.quality_input import QualityRequest
+from napari_cfsr.workers.quality import map_layer, measure_layers
 
 from .fakes import BoxModel
 from .peak_memory import PEAK
@@ -641,10 +641,10 @@ PROGRAM = """
 import json
 import numpy as np
 from napari.layers import Image
-from napari_cfsr.layers import read_layer
-from napari_cfsr.quality_input import QualityRequest
-from napari_cfsr.quality_match import Candidate
-from napari_cfsr.quality_run import map_layer
+from napari_cfsr.layers.conversion import read_layer
+from napari_cfsr.layers.quality_input import QualityRequest
+from napari_cfsr.layers.alignment import Candidate
+from napari_cfsr.workers.quality import map_layer
 rng = np.random.default_rng(0)
 a, b = (Image(rng.integers(0, 255, (4096, 4096, 3), np.uint8), name=n) for n in "ab")
 region = (slice(0, 4096), slice(0, 4096))

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from napari_cfsr.core import refiner_files, refiner_saving, weights
-from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card, save_refiner
-from napari_cfsr.core.refinenet import RefineNet
-from napari_cfsr.core.refiner_files import (
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.training.results import Checkpoint, Report, ReportRow, TrainedRefiner
+from napari_cfsr.core.weights import refiner_library as refiner_files
+from napari_cfsr.core.weights import refiner_saving, weight_files
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
+from napari_cfsr.core.weights.refiner_library import (
     check_target,
     delete_refiner,
     describe_card,
@@ -34,15 +36,14 @@ from napari_cfsr.core.refiner_files import (
     rename_refiner,
     unique_name,
 )
-from napari_cfsr.core.refiner_saving import (
+from napari_cfsr.core.weights.refiner_saving import (
     SavedElsewhereError,
     check_writable,
     save_named,
     save_or_elsewhere,
     save_to,
 )
-from napari_cfsr.core.refiner_search import find_refiner
-from napari_cfsr.core.trained import Checkpoint, Report, ReportRow, TrainedRefiner
+from napari_cfsr.core.weights.refiner_search import find_refiner
 from napari_cfsr.errors import (
     ArchitectureError,
     NoGainError,
@@ -53,7 +54,7 @@ from napari_cfsr.errors import (
 )
 
 BUNDLED = "clean_official_x4"
-CARD = RefinerCard(2, "input", weights.OFFICIAL_SHA256[2], "A test", 0.25)
+CARD = RefinerCard(2, "input", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in refiner_files.SHAPES.items()}
 
 
@@ -179,7 +180,7 @@ def test_rename(folder: Path) -> None:
     assert rename_refiner("mine", "Zellkerne 2") == folder / "Zellkerne 2.safetensors"
     assert files(folder) == ["Zellkerne 2.safetensors"]
     assert (folder / "Zellkerne 2.safetensors").read_bytes() == before
-    backbone = weights.WeightsFile(Path("x"), CARD.backbone_sha256, "official")
+    backbone = weight_files.WeightsFile(Path("x"), CARD.backbone_sha256, "official")
     found = find_refiner(backbone, "Zellkerne 2")
     assert found is not None
     assert found.path.name == "Zellkerne 2.safetensors"
@@ -533,6 +534,7 @@ def test_a_card_that_says_little(report: object) -> None:
 def test_no_torch_is_needed() -> None:
     """A widget uses these modules."""
     code = (
-        "import sys; from napari_cfsr.core import refiner_saving; assert 'torch' not in sys.modules"
+        "import sys; from napari_cfsr.core.weights import refiner_saving; "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

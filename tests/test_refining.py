@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from napari_cfsr import psnr
-from napari_cfsr.core import refining
-from napari_cfsr.core.checkpoints import load_backbone
-from napari_cfsr.core.degradation import Degradation, imresize
-from napari_cfsr.core.model import Prediction, SRModel
-from napari_cfsr.core.refining import REFINING, Bench, InputRefining, OutputRefining, noisy
-from napari_cfsr.core.training_config import CLIP, Recipe, TrainConfig
-from napari_cfsr.core.training_images import Window, prepare
-from napari_cfsr.core.weights import WeightsFile
+from napari_cfsr.core.engine.model import Prediction, SRModel
+from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.training import trainer as refining
+from napari_cfsr.core.training.config import CLIP, Recipe, TrainConfig
+from napari_cfsr.core.training.trainer import REFINING, Bench, InputRefining, OutputRefining, noisy
+from napari_cfsr.core.training.windows import Window, prepare
+from napari_cfsr.core.weights.checkpoints import load_backbone
+from napari_cfsr.core.weights.weight_files import WeightsFile
 
 from .small_sets import photos, request, sim
 

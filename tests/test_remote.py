@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.inference import iter_upscale
-from napari_cfsr.core.options import UpscaleOptions
-from napari_cfsr.core.remote import RemoteModel
+from napari_cfsr.core.process.remote_model import RemoteModel
+from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale.run import iter_upscale
 from napari_cfsr.errors import (
     CancelledError,
     ModelProcessError,
@@ -106,7 +106,7 @@ def test_close_from_another_thread_ends_a_run(remote) -> None:
 def test_the_process_ends_with_the_one_that_started_it(official, tmp_path) -> None:
     code = (
         "import numpy as np, os, threading\n"
-        "from napari_cfsr.core.remote import RemoteModel\n"
+        "from napari_cfsr.core.process.remote_model import RemoteModel\n"
         "from napari_cfsr import upscale\n"
         f"m = RemoteModel(); m.load({LOAD!r}); print(m.pid, flush=True)\n"
         "threading.Timer(0.5, os._exit, (1,)).start()\n"
@@ -130,8 +130,8 @@ def test_what_the_process_prints_does_not_get_between_the_answers(remote, monkey
 def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
     official, monkeypatch
 ) -> None:
-    code = "import napari_cfsr.core.model_process as p; p.IDLE_SECONDS = 0.3; p.main()"
-    monkeypatch.setattr("napari_cfsr.core.remote.COMMAND", ("-P", "-c", code))
+    code = "import napari_cfsr.core.process.model_server as p; p.IDLE_SECONDS = 0.3; p.main()"
+    monkeypatch.setattr("napari_cfsr.core.process.remote_model.COMMAND", ("-P", "-c", code))
     model = RemoteModel()
     try:
         model.load(LOAD)

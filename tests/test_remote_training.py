@@ -20,13 +20,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_cfsr import load_model
-from napari_cfsr.core import child, remote_training
-from napari_cfsr.core.child import pack, unpack
-from napari_cfsr.core.remote_training import THREAD, RemoteTraining
-from napari_cfsr.core.trained import TrainProgress
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import array_data
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.process import child, remote_training
+from napari_cfsr.core.process.child import pack, unpack
+from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import array_data
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import TrainProgress
 from napari_cfsr.errors import (
     CancelledError,
     ImageError,
@@ -232,7 +232,8 @@ def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind,
 def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         code = (
-            "import napari_cfsr.core.child as child, napari_cfsr.core.training_process as process\n"
+            "import napari_cfsr.core.process.child as child\n"
+            "import napari_cfsr.core.process.training_server as process\n"
             "def receive(stream): raise MemoryError('Unable to allocate 90 GiB')\n"
             "child.receive = receive; process.main()"
         )
@@ -362,7 +363,7 @@ def test_an_abandoned_training_does_not_disturb_the_next_one(fake) -> None:
 
 
 def test_a_real_training_gives_bit_identical_results(training, official) -> None:
-    from napari_cfsr.core.training import iter_train
+    from napari_cfsr.core.training.train import iter_train
 
     how = {"placement": "input", "steps": 4, "warm_steps": 40}
     remote = finish(training.steps(real_request(**how)))
@@ -507,7 +508,7 @@ def test_images_are_let_go_of_once_they_are_sent(fake) -> None:
 
 def test_training_brings_no_torch_into_this_process() -> None:
     code = (
-        "import sys, napari_cfsr.core.remote_training, napari_cfsr.training_input, "
-        "napari_cfsr.workers; assert 'torch' not in sys.modules"
+        "import sys, napari_cfsr.core.process.remote_training, napari_cfsr.layers.training_input, "
+        "napari_cfsr.workers.run; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

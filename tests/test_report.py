@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from napari_cfsr import psnr, ssim
-from napari_cfsr.core.degradation import Degradation, imresize
-from napari_cfsr.core.estimation import estimate_degradation
-from napari_cfsr.core.report import WORTH, Measurement, is_gain, verdict
-from napari_cfsr.core.rivals import bicubic, denoise
-from napari_cfsr.core.trained import Report, ReportRow
-from napari_cfsr.core.training_images import MOST_PSNR, Window
+from napari_cfsr.core.image.conventional import bicubic, denoise
+from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.estimation import estimate_degradation
+from napari_cfsr.core.training.report import WORTH, Measurement, is_gain, verdict
+from napari_cfsr.core.training.results import Report, ReportRow
+from napari_cfsr.core.training.windows import MOST_PSNR, Window
 
 from .small_sets import photos, sim
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from napari_cfsr import psnr
-from napari_cfsr.core.degradation import Degradation, imresize
-from napari_cfsr.core.rivals import _Noise, bicubic, denoise
+from napari_cfsr.core.image.conventional import _Noise, bicubic, denoise
+from napari_cfsr.core.image.degradation import Degradation, imresize
 from napari_cfsr.errors import ImageError
 
 LOW_LIGHT = Degradation(photons=50, read_noise=0.01)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.tiling import ALIGN, scaled, tile_grid
+from napari_cfsr.core.image.tiling import ALIGN, scaled, tile_grid
 from napari_cfsr.errors import OptionError
 
 from .strategies import halos, lengths, tiles

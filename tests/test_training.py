@@ -14,16 +14,16 @@ import pytest
 
 import napari_cfsr
 from napari_cfsr import TrainConfig, degrade, load_model, psnr, train_refiner, upscale
-from napari_cfsr.core import training_clock
-from napari_cfsr.core.checkpoints import RefinerCard, read_refiner_card
-from napari_cfsr.core.model import SRModel
-from napari_cfsr.core.refining import InputRefining, Refining
-from napari_cfsr.core.rivals import bicubic, denoise
-from napari_cfsr.core.trained import TrainedRefiner, TrainProgress
-from napari_cfsr.core.training import identity, iter_train
-from napari_cfsr.core.training_data import array_data
-from napari_cfsr.core.training_images import prepare
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.image.conventional import bicubic, denoise
+from napari_cfsr.core.training import clock as training_clock
+from napari_cfsr.core.training.data import array_data
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
+from napari_cfsr.core.training.train import identity, iter_train
+from napari_cfsr.core.training.trainer import InputRefining, Refining
+from napari_cfsr.core.training.windows import prepare
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.errors import CancelledError, ImageError, NoGainError, OptionError
 
 from .small_sets import finish, photos, request, sim

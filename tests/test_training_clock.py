@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_cfsr.core import training_clock
-from napari_cfsr.core.training_clock import WARM_VALIDATIONS, Clock, Work, planned
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_images import prepare
+from napari_cfsr.core.training import clock as training_clock
+from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.windows import prepare
 
 from .small_sets import request, sim
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_cfsr.core.degradation import Degradation
-from napari_cfsr.core.training_config import PRESETS, Recipe, TrainConfig
+from napari_cfsr.core.image.degradation import Degradation
+from napari_cfsr.core.training.config import PRESETS, Recipe, TrainConfig
 from napari_cfsr.errors import OptionError
 
 

@@ -16,11 +16,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfsr.core import training_data
-from napari_cfsr.core.axes import parse_axes
-from napari_cfsr.core.files import read_image
-from napari_cfsr.core.intensity import resolve_mapping
-from napari_cfsr.core.training_data import (
+from napari_cfsr.core.image.axes import parse_axes
+from napari_cfsr.core.image.intensity import resolve_mapping
+from napari_cfsr.core.io.image_files import read_image
+from napari_cfsr.core.training import data as training_data
+from napari_cfsr.core.training.data import (
     MOST_PLANES,
     Intensity,
     array_data,
@@ -429,7 +429,7 @@ def test_files_are_read_late_and_one_at_a_time(tmp_path: Path) -> None:
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys; from napari_cfsr.core import training_request; "
+        "import sys; from napari_cfsr.core.training import request as training_request; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

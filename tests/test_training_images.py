@@ -18,10 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import TrainData, array_data, array_sources, folder_data
-from napari_cfsr.core.training_images import (
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import TrainData, array_data, array_sources, folder_data
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.split import MOST_IMAGES, ROLES, Part, split
+from napari_cfsr.core.training.windows import (
     CONTEXT,
     GAP,
     LARGEST_SIDE,
@@ -32,8 +34,6 @@ from napari_cfsr.core.training_images import (
     matched,
     prepare,
 )
-from napari_cfsr.core.training_request import TrainRequest
-from napari_cfsr.core.training_split import MOST_IMAGES, ROLES, Part, split
 from napari_cfsr.errors import ImageError
 
 from .small_sets import Plane, photos, planes, request, sim
@@ -606,10 +606,10 @@ def test_what_lies_around_a_window_is_seen() -> None:
 
 PROGRAM = """
 import json, sys, threading, time, psutil
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.training_data import folder_data
-from napari_cfsr.core.training_images import prepare
-from napari_cfsr.core.training_request import TrainRequest
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import folder_data
+from napari_cfsr.core.training.windows import prepare
+from napari_cfsr.core.training.request import TrainRequest
 process = psutil.Process()
 before, peak, done = process.memory_info().rss, 0, threading.Event()
 def watch():

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from napari_cfsr.cli import main
-from napari_cfsr.core import weights
-from napari_cfsr.core.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.model import load_model
+from napari_cfsr.core.engine.model import load_model
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import (
     CancelledError,
     DownloadError,
@@ -64,7 +64,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "cfsr_x2.safetensors"
     torch.manual_seed(0)
     save_file(CFSR(CFSRConfig(scale=2)).state_dict(), path)
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path)
+    monkeypatch.setattr(weight_files, "BUNDLED", tmp_path)
     return path
 
 
@@ -72,47 +72,47 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_home_variable_moves_cache_and_data(home: Path) -> None:
-    assert weights.cache_folder() == home / "cache"
-    assert weights.data_folder() == home / "data"
+    assert weight_files.cache_folder() == home / "cache"
+    assert weight_files.data_folder() == home / "data"
 
 
 def test_without_the_home_variable_the_users_own_folders_are_named_and_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(weights.HOME_VARIABLE)
+    monkeypatch.delenv(weight_files.HOME_VARIABLE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    assert weights.cache_folder() != weights.data_folder()
-    assert "napari-cfsr" in str(weights.cache_folder())
-    assert not weights.cache_folder().exists()
+    assert weight_files.cache_folder() != weight_files.data_folder()
+    assert "napari-cfsr" in str(weight_files.cache_folder())
+    assert not weight_files.cache_folder().exists()
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_official_files_are_the_published_ones(official: Path, scale: int) -> None:
-    file, notes = weights.find_backbone(scale, "official", download=False)
+    file, notes = weight_files.find_backbone(scale, "official", download=False)
     assert file.path == official / f"CFSR_x{scale}.pth"
     assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
-    assert file.sha256 == weights.OFFICIAL_SHA256[scale]
+    assert file.sha256 == weight_files.OFFICIAL_SHA256[scale]
     assert (file.kind, file.name, notes) == ("official", f"official CFSR_x{scale}.pth", [])
 
 
 def test_the_named_folder_comes_before_the_cache(cached: Path, official: Path) -> None:
-    assert weights.official_path(2) == official / "CFSR_x2.pth"
+    assert weight_files.official_path(2) == official / "CFSR_x2.pth"
 
 
 def test_the_cache_is_next_where_the_named_folder_lacks_the_file(
     cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
-    file, _ = weights.find_backbone(2, "auto", download=False)
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
+    file, _ = weight_files.find_backbone(2, "auto", download=False)
     assert file.path == cached
 
 
 def test_with_neither_and_no_download_the_message_says_what_to_do() -> None:
     with pytest.raises(WeightsNotFoundError) as caught:
-        weights.find_backbone(3, "official", download=False)
-    for part in ("models fetch --scale 3", "CFSR_x3.pth", weights.WEIGHTS_VARIABLE):
+        weight_files.find_backbone(3, "official", download=False)
+    for part in ("models fetch --scale 3", "CFSR_x3.pth", weight_files.WEIGHTS_VARIABLE):
         assert part in str(caught.value)
 
 
@@ -122,13 +122,13 @@ def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_passed_over(
     folder = tmp_path / "named"
     folder.mkdir()
     tamper(Path(shutil.copy(official_folder / "CFSR_x2.pth", folder)))
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(folder))
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(folder))
     for backbone in ("auto", "official"):
         with pytest.raises(TamperedWeightsError) as caught:
-            weights.find_backbone(2, backbone)
+            weight_files.find_backbone(2, backbone)
         text = str(caught.value)
         assert str(folder / "CFSR_x2.pth") in text
-        assert weights.OFFICIAL_SHA256[2] in text
+        assert weight_files.OFFICIAL_SHA256[2] in text
         assert str(SIZES[2]) in text
 
 
@@ -136,14 +136,18 @@ def test_official_files_of_two_scales_swapped_are_told_apart(
     official_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(official_folder / "CFSR_x3.pth", tmp_path / "CFSR_x2.pth")
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(tmp_path))
-    with pytest.raises(TamperedWeightsError, match=weights.OFFICIAL_SHA256[3]):
-        weights.find_backbone(2)
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path))
+    with pytest.raises(TamperedWeightsError, match=weight_files.OFFICIAL_SHA256[3]):
+        weight_files.find_backbone(2)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 5, 8])
 def test_other_scales_have_no_weights(scale: int) -> None:
-    for call in (weights.find_backbone, weights.official_name, weights.official_path):
+    for call in (
+        weight_files.find_backbone,
+        weight_files.official_name,
+        weight_files.official_path,
+    ):
         with pytest.raises(ScaleError, match=f"2, 3 or 4, got {scale}"):
             call(scale)
 
@@ -153,9 +157,9 @@ def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("mine.pth", "Other.SAFETENSORS", "notes.txt", "mine.pth.partial"):
         (folder / name).write_bytes(name.encode())
-    assert [p.name for p in weights.imported_backbones()] == ["Other.SAFETENSORS", "mine.pth"]
+    assert [p.name for p in weight_files.imported_backbones()] == ["Other.SAFETENSORS", "mine.pth"]
     for name in ("mine", "mine.pth"):
-        file, notes = weights.find_backbone(2, name)
+        file, notes = weight_files.find_backbone(2, name)
         assert (file.path, file.kind, notes) == (folder / "mine.pth", "imported", [])
         assert file.sha256 == hashlib.sha256(b"mine.pth").hexdigest()
 
@@ -167,16 +171,16 @@ def test_a_file_comes_before_an_imported_name(
     (home / "data" / "backbones" / "mine.pth").write_bytes(b"imported")
     (tmp_path / "mine.pth").write_bytes(b"here")
     monkeypatch.chdir(tmp_path)
-    assert weights.find_backbone(2, "mine.pth")[0].kind == "file"
-    assert weights.find_backbone(2, tmp_path / "mine.pth")[0].kind == "file"
-    assert weights.find_backbone(2, "mine")[0].kind == "imported"
+    assert weight_files.find_backbone(2, "mine.pth")[0].kind == "file"
+    assert weight_files.find_backbone(2, tmp_path / "mine.pth")[0].kind == "file"
+    assert weight_files.find_backbone(2, "mine")[0].kind == "imported"
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     (tmp_path / "mine.pth").write_bytes(b"here")
-    assert weights.find_backbone(2, "~/mine.pth")[0].path == tmp_path / "mine.pth"
+    assert weight_files.find_backbone(2, "~/mine.pth")[0].path == tmp_path / "mine.pth"
 
 
 @pytest.mark.parametrize(
@@ -184,42 +188,42 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_an_unknown_backbone_says_what_is_known(backbone: str) -> None:
     with pytest.raises(WeightsNotFoundError, match='"auto", "official", "bundled", an imported'):
-        weights.find_backbone(2, backbone)
+        weight_files.find_backbone(2, backbone)
 
 
 def test_a_bundled_backbone_is_found(ours: Path) -> None:
-    file, notes = weights.find_backbone(2, "bundled")
+    file, notes = weight_files.find_backbone(2, "bundled")
     assert (file.path, file.kind, notes) == (ours, "bundled", [])
     with pytest.raises(WeightsNotFoundError, match=r'x3 backbone .* use backbone="official"'):
-        weights.find_backbone(3, "bundled")
+        weight_files.find_backbone(3, "bundled")
 
 
 @pytest.mark.parametrize("download", [True, False])
 def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bool) -> None:
     """Nobody agreed to a download, so none is tried."""
-    file, notes = weights.find_backbone(2, "auto", download=download)
+    file, notes = weight_files.find_backbone(2, "auto", download=download)
     assert (file.path, file.kind) == (ours, "bundled")
     assert notes == ["the official weights are not on this machine"]
     model = load_model(2, device="cpu", download=download)
     assert model.info.backbone == "bundled cfsr_x2.safetensors"
     assert model.info.notes == tuple(notes)
     with pytest.raises((DownloadError, WeightsNotFoundError)):
-        weights.find_backbone(2, "official", download=download)
-    assert not weights.agreed()  # nothing came
+        weight_files.find_backbone(2, "official", download=download)
+    assert not weight_files.agreed()  # nothing came
 
 
 def test_auto_prefers_official_weights_and_never_hides_that_they_are_damaged(
     ours: Path, cached: Path
 ) -> None:
-    assert weights.find_backbone(2)[0].path == cached
+    assert weight_files.find_backbone(2)[0].path == cached
     tamper(cached)
     with pytest.raises(TamperedWeightsError):
-        weights.find_backbone(2)
+        weight_files.find_backbone(2)
 
 
 def test_auto_without_any_names_both_reasons(home: Path) -> None:
-    with pytest.raises(DownloadError, match=weights.WEIGHTS_VARIABLE):
-        weights.find_backbone(2)
+    with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
+        weight_files.find_backbone(2)
     assert files_below(home) == []
 
 
@@ -230,23 +234,23 @@ def test_an_official_file_is_imported_into_the_cache_under_its_name(
     official_folder: Path, tmp_path: Path, home: Path
 ) -> None:
     copy = Path(shutil.copy(official_folder / "CFSR_x3.pth", tmp_path / "from a colleague.pth"))
-    target = weights.import_file(copy, "backbones")
+    target = weight_files.import_file(copy, "backbones")
     assert target == home / "cache" / "CFSR_x3.pth"
-    assert weights.find_backbone(3, download=False)[0].path == target
-    assert weights.import_file(copy, "backbones") == target  # again: nothing to replace
+    assert weight_files.find_backbone(3, download=False)[0].path == target
+    assert weight_files.import_file(copy, "backbones") == target  # again: nothing to replace
     assert files_below(home) == ["cache/CFSR_x3.pth"]
 
 
 def test_import_replaces_another_file_only_if_told_to(tmp_path: Path, home: Path) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"old")
-    target = weights.import_file(path, "refiners")
+    target = weight_files.import_file(path, "refiners")
     assert target == home / "data" / "refiners" / "mine.pth"
     path.write_bytes(b"new")
     with pytest.raises(OptionError, match="exists and differs: pass --overwrite"):
-        weights.import_file(path, "refiners")
+        weight_files.import_file(path, "refiners")
     assert target.read_bytes() == b"old"
-    weights.import_file(path, "refiners", overwrite=True)
+    weight_files.import_file(path, "refiners", overwrite=True)
     assert target.read_bytes() == b"new"
     assert files_below(home) == ["data/refiners/mine.pth"]
 
@@ -257,7 +261,7 @@ def test_a_name_that_would_not_be_found_again_is_refused(tmp_path: Path, home: P
         path = tmp_path / name
         path.write_bytes(b"weights")
         with pytest.raises(OptionError, match="rename it"):
-            weights.import_file(path, "backbones")
+            weight_files.import_file(path, "backbones")
     assert files_below(home) == []
 
 
@@ -273,7 +277,7 @@ def test_an_import_onto_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(WeightsError, match="No space left on device"):
-        weights.import_file(path, "backbones")
+        weight_files.import_file(path, "backbones")
     assert files_below(home) == []
 
 
@@ -284,7 +288,7 @@ def test_an_import_into_a_folder_that_cannot_be_made_is_one_clear_error(
     path.write_bytes(b"weights")
     home.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match="can't be written"):
-        weights.import_file(path, "backbones")
+        weight_files.import_file(path, "backbones")
 
 
 # download
@@ -314,7 +318,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], list[s
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         servers.append((server, thread))
-        monkeypatch.setenv(weights.URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/zoo")
+        monkeypatch.setenv(weight_files.URL_VARIABLE, f"http://127.0.0.1:{server.server_port}/zoo")
         return asked
 
     yield start
@@ -354,20 +358,20 @@ def test_once_agreed_auto_fetches_the_official_weights(
 ) -> None:
     """Of other scales too; where they are not to be had, the bundled one does."""
     asked = serve(publishes(official_folder))
-    assert weights.find_backbone(2, "auto")[0].kind == "bundled"
+    assert weight_files.find_backbone(2, "auto")[0].kind == "bundled"
     assert asked == []
-    assert weights.find_backbone(3, "auto")[0].kind == "official"  # there is no other
-    assert not weights.agreed()
-    assert weights.find_backbone(4, "official")[0].kind == "official"
-    assert weights.agreed()
+    assert weight_files.find_backbone(3, "auto")[0].kind == "official"  # there is no other
+    assert not weight_files.agreed()
+    assert weight_files.find_backbone(4, "official")[0].kind == "official"
+    assert weight_files.agreed()
     assert "no licence" in (home / AGREED).read_text(encoding="utf-8")
-    assert weights.find_backbone(2, "auto", download=False)[0].kind == "bundled"
+    assert weight_files.find_backbone(2, "auto", download=False)[0].kind == "bundled"
     assert asked == ["/zoo/CFSR_x3.pth", "/zoo/CFSR_x4.pth"]
-    file, notes = weights.find_backbone(2, "auto")
+    file, notes = weight_files.find_backbone(2, "auto")
     assert (file.kind, notes) == ("official", [])
     file.path.unlink()
-    monkeypatch.setenv(weights.URL_VARIABLE, "http://127.0.0.1:9/")  # refuses connections
-    file, notes = weights.find_backbone(2, "auto")
+    monkeypatch.setenv(weight_files.URL_VARIABLE, "http://127.0.0.1:9/")  # refuses connections
+    file, notes = weight_files.find_backbone(2, "auto")
     assert file.kind == "bundled"
     assert notes[0].startswith("official weights are not to be had here (")
 
@@ -379,10 +383,10 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     published = (official_folder / f"CFSR_x{scale}.pth").read_bytes()
     asked = serve(sends(published))
     steps: list[tuple[int, int]] = []
-    file, notes = weights.find_backbone(scale, progress=lambda *step: steps.append(step))
+    file, notes = weight_files.find_backbone(scale, progress=lambda *step: steps.append(step))
     assert file.path == home / "cache" / f"CFSR_x{scale}.pth"
     assert file.path.read_bytes() == published
-    assert (file.kind, file.sha256, notes) == ("official", weights.OFFICIAL_SHA256[scale], [])
+    assert (file.kind, file.sha256, notes) == ("official", weight_files.OFFICIAL_SHA256[scale], [])
     assert files_below(home) == [f"cache/CFSR_x{scale}.pth"]
 
     assert {total for _, total in steps} == {SIZES[scale]}
@@ -391,7 +395,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     assert done == sorted(set(done)), "byte counts only grow"
     assert done[-1] == SIZES[scale]
 
-    assert weights.find_backbone(scale)[0] == file
+    assert weight_files.find_backbone(scale)[0] == file
     assert asked == [f"/zoo/CFSR_x{scale}.pth"]
 
 
@@ -407,7 +411,7 @@ def test_a_download_without_a_length_reports_an_unknown_total(
 
     serve(answer)
     steps: list[tuple[int, int]] = []
-    weights.fetch_official(2, lambda *step: steps.append(step))
+    weight_files.fetch_official(2, lambda *step: steps.append(step))
     done = [n for n, _ in steps]
     assert {total for _, total in steps} == {0}
     assert done == sorted(set(done))
@@ -418,7 +422,7 @@ def test_a_download_without_progress(
     serve: Callable[[Answer], list[str]], official_folder: Path
 ) -> None:
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
-    assert weights.fetch_official(2).sha256 == weights.OFFICIAL_SHA256[2]
+    assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
 def test_a_download_replaces_a_damaged_file_of_the_same_name(
@@ -427,7 +431,7 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "CFSR_x2.pth").write_bytes(b"damaged")
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
-    assert weights.fetch_official(2).sha256 == weights.OFFICIAL_SHA256[2]
+    assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
 @pytest.mark.parametrize("with_progress", [False, True])
@@ -456,17 +460,17 @@ def test_a_failed_download_leaves_nothing(
     steps: list[tuple[int, int]] = []
     progress = (lambda *step: steps.append(step)) if with_progress else None
     with pytest.raises(DownloadError) as caught:
-        weights.fetch_official(2, progress)
+        weight_files.fetch_official(2, progress)
     text = str(caught.value)
     assert text.startswith("CFSR_x2.pth could not be downloaded from http://127.0.0.1:")
     assert reason in text
     assert "Nothing was kept" in text
-    assert weights.WEIGHTS_VARIABLE in text
+    assert weight_files.WEIGHTS_VARIABLE in text
     assert files_below(home) == []
     assert len(asked) == 1
 
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
-    assert weights.fetch_official(2, progress).sha256 == weights.OFFICIAL_SHA256[2]
+    assert weight_files.fetch_official(2, progress).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
 def test_a_connection_that_is_reset_leaves_nothing(
@@ -477,14 +481,14 @@ def test_a_connection_that_is_reset_leaves_nothing(
 
     serve(answer)
     with pytest.raises(DownloadError, match="ConnectionError"):
-        weights.fetch_official(2)
+        weight_files.fetch_official(2)
     assert files_below(home) == []
 
 
 def test_a_server_that_falls_silent_is_given_up(
     serve: Callable[[Answer], list[str]], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "TIMEOUT", 0.2)
+    monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
     gone_on = threading.Event()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -495,7 +499,7 @@ def test_a_server_that_falls_silent_is_given_up(
     serve(answer)
     try:
         with pytest.raises(DownloadError, match="timed out"):
-            weights.fetch_official(2)
+            weight_files.fetch_official(2)
     finally:
         gone_on.set()
     assert files_below(home) == []
@@ -515,7 +519,7 @@ def test_a_mirror_that_packs_the_file(
 
     serve(answer)
     steps: list[tuple[int, int]] = []
-    weights.fetch_official(2, lambda *step: steps.append(step))
+    weight_files.fetch_official(2, lambda *step: steps.append(step))
     assert steps[-1] == (SIZES[2], 0)
 
 
@@ -524,18 +528,18 @@ def test_a_refused_connection_leaves_nothing(home: Path, monkeypatch: pytest.Mon
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv(weights.URL_VARIABLE, f"http://127.0.0.1:{port}")
+    monkeypatch.setenv(weight_files.URL_VARIABLE, f"http://127.0.0.1:{port}")
     with pytest.raises(DownloadError, match=f"http://127.0.0.1:{port}/CFSR_x4.pth: Connection"):
-        weights.fetch_official(4)
+        weight_files.fetch_official(4)
     assert files_below(home) == []
 
 
 def test_a_mirror_that_is_no_address_is_a_download_error(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(weights.URL_VARIABLE, "some/folder")
+    monkeypatch.setenv(weight_files.URL_VARIABLE, "some/folder")
     with pytest.raises(DownloadError, match=r"some/folder/CFSR_x2\.pth"):
-        weights.fetch_official(2)
+        weight_files.fetch_official(2)
     assert files_below(home) == []
 
 
@@ -549,7 +553,7 @@ def test_a_slow_download_can_be_cancelled(
         request.send_response(200)
         request.send_header("Content-Length", str(len(published)))
         request.end_headers()
-        request.wfile.write(published[: 3 * weights.CHUNK])
+        request.wfile.write(published[: 3 * weight_files.CHUNK])
         request.wfile.flush()
         gone_on.wait(10)  # a stalled server; the test ends it
 
@@ -558,15 +562,15 @@ def test_a_slow_download_can_be_cancelled(
 
     def cancel(done: int, total: int) -> None:
         steps.append(done)
-        if done >= 2 * weights.CHUNK:
+        if done >= 2 * weight_files.CHUNK:
             raise CancelledError("cancelled")
 
     try:
         with pytest.raises(CancelledError):
-            weights.fetch_official(2, cancel)
+            weight_files.fetch_official(2, cancel)
     finally:
         gone_on.set()
-    assert steps == [weights.CHUNK, 2 * weights.CHUNK]
+    assert steps == [weight_files.CHUNK, 2 * weight_files.CHUNK]
     assert files_below(home) == []
 
 
@@ -583,7 +587,7 @@ def test_whatever_progress_raises_ends_the_download_as_it_is(
         raise error("enough")
 
     with pytest.raises(error, match=r"^enough$"):
-        weights.fetch_official(2, stop)
+        weight_files.fetch_official(2, stop)
     assert files_below(home) == []
 
 
@@ -600,7 +604,7 @@ def test_a_full_disk_during_a_download_is_a_download_error(
 
     monkeypatch.setattr(shutil, "move", full)
     with pytest.raises(DownloadError, match=r"can't be written to .*No space left"):
-        weights.fetch_official(2)
+        weight_files.fetch_official(2)
     assert files_below(home) == []
 
 
@@ -610,7 +614,7 @@ def test_a_cache_that_cannot_be_made_is_a_download_error(
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
     home.write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="can't be written"):
-        weights.fetch_official(2)
+        weight_files.fetch_official(2)
 
 
 def test_a_download_says_nothing_of_its_own(
@@ -620,7 +624,7 @@ def test_a_download_says_nothing_of_its_own(
 ) -> None:
     """Lines of the download library would mix with those of the command line."""
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
-    weights.fetch_official(2)
+    weight_files.fetch_official(2)
     assert capfd.readouterr() == ("", "")
 
 
@@ -640,7 +644,7 @@ def test_fetching_all_on_the_command_line(
     assert main(["models", "fetch"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"x{s} {home / 'cache' / f'CFSR_x{s}.pth'}" for s in (2, 3, 4)]
-    assert set(err.splitlines()) == {f"napari-cfsr: {weights.OFFICIAL_NOTICE}"}
+    assert set(err.splitlines()) == {f"napari-cfsr: {weight_files.OFFICIAL_NOTICE}"}
     assert len(asked) == 3
 
     assert main(["models", "fetch", "--scale", "2", "4"]) == 0  # there already
@@ -685,7 +689,7 @@ def test_upscaling_fetches_weights_on_first_use(
     assert main(["upscale", str(tmp_path / "a.png"), "--scale", "2", "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert "x2 with official CFSR_x2.pth" in out
-    assert err == f"napari-cfsr: {weights.OFFICIAL_NOTICE}\n"
+    assert err == f"napari-cfsr: {weight_files.OFFICIAL_NOTICE}\n"
     assert asked == ["/zoo/CFSR_x2.pth"]
     kept = [name for name in files_below(home) if not name.startswith("cache/engines/")]
     assert kept == ["cache/CFSR_x2.pth"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_cfsr.core.whole_file import write_whole
+from napari_cfsr.core.io.atomic import write_whole
 from napari_cfsr.errors import FileFormatError, OptionError
 
 

@@ -17,10 +17,10 @@ from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.batch_run import list_inputs
-from napari_cfsr.core.batch import BatchRecord, BatchStep
-from napari_cfsr.widgets.batch import BatchWidget
-from napari_cfsr.widgets.batch_table import BatchTable
+from napari_cfsr.core.batch.run import BatchRecord, BatchStep
+from napari_cfsr.widgets.batch.table import BatchTable
+from napari_cfsr.widgets.batch.widget import BatchWidget
+from napari_cfsr.workers.batch import list_inputs
 
 from .test_widget_upscale import leftovers, make_refiner, photo
 
@@ -229,7 +229,7 @@ def test_the_window_does_not_wait_for_a_folder(opened, qtbot, folder, monkeypatc
         return list_inputs(inputs)
 
     _, widget = opened()
-    monkeypatch.setattr("napari_cfsr.widgets.batch.list_inputs", slow)
+    monkeypatch.setattr("napari_cfsr.widgets.batch.widget.list_inputs", slow)
     (other := folder.parent / "other").mkdir()
     widget.form.images.value = folder
     assert widget.controls.reason.text() == f"Looking into {folder}"

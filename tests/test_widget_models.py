@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.refiner_files import SHAPES
-from napari_cfsr.core.weights import OFFICIAL_SHA256, data_folder
-from napari_cfsr.widgets.models import COLUMNS, TOOLTIPS, RefinersWidget
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights.refiner_library import SHAPES
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, data_folder
+from napari_cfsr.widgets.refiners import COLUMNS, TOOLTIPS, RefinersWidget
 
 REPORT = {
     "rows": [

@@ -20,13 +20,13 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfsr import psnr, ssim
-from napari_cfsr.core.degradation import imresize
-from napari_cfsr.core.metrics import ssim_map
-from napari_cfsr.widgets.drawn_plot import THREAD as PLOT_THREAD
-from napari_cfsr.widgets.quality import QualityWidget
-from napari_cfsr.widgets.quality_form import REGIONS, SLICES
-from napari_cfsr.widgets.upscale import UpscaleWidget
-from napari_cfsr.widgets.upscale_form import REGIONS as REGIONS_OF_UPSCALE
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.metrics.image_metrics import ssim_map
+from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
+from napari_cfsr.widgets.quality.form import REGIONS, SLICES
+from napari_cfsr.widgets.quality.widget import QualityWidget
+from napari_cfsr.widgets.upscaling.form import REGIONS as REGIONS_OF_UPSCALE
+from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
 from .test_layers import world_of
 from .test_quality import noisy_pair

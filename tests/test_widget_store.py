@@ -15,13 +15,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import open_image, upscale_to_zarr
-from napari_cfsr.core import zarr_store
-from napari_cfsr.core.file_targets import find_targets
-from napari_cfsr.core.zarr_store import store_status
-from napari_cfsr.widgets.output_choice import WHERE
-from napari_cfsr.widgets.store_layers import GROWING
-from napari_cfsr.widgets.upscale import UpscaleWidget
-from napari_cfsr.widgets.upscale_form import REGIONS
+from napari_cfsr.core.batch.targets import find_targets
+from napari_cfsr.core.store import growing_store as zarr_store
+from napari_cfsr.core.store.growing_store import store_status
+from napari_cfsr.widgets.upscaling.form import REGIONS
+from napari_cfsr.widgets.upscaling.growing_layers import GROWING
+from napari_cfsr.widgets.upscaling.output_choice import WHERE
+from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
 from .fakes import BoxModel
 from .test_widget_upscale import leftovers, make_refiner, photo
@@ -48,7 +48,7 @@ def opened(make_napari_viewer, official, tmp_path, monkeypatch) -> Callable[...,
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one tile."""
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 def press(qtbot, widget: UpscaleWidget, timeout: int = 120_000) -> str:
@@ -344,10 +344,10 @@ def test_the_reader_opens_a_store_where_its_layers_were(opened, qtbot, tmp_path)
 
 
 def test_a_store_that_is_not_complete_is_not_opened(tmp_path, make_napari_viewer) -> None:
-    from napari_cfsr.core.options import UpscaleOptions
-    from napari_cfsr.core.zarr_run import iter_upscale_to_zarr
+    from napari_cfsr.core.store.run import iter_upscale_to_zarr
+    from napari_cfsr.core.upscale.options import UpscaleOptions
     from napari_cfsr.errors import FileFormatError
-    from napari_cfsr.reader import get_reader
+    from napari_cfsr.layers.reader import get_reader
 
     path = tmp_path / "half.zarr"
     steps = iter_upscale_to_zarr(photo(40, 60), BoxModel(2), path, UpscaleOptions(tile=32))

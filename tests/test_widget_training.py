@@ -20,17 +20,17 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import psnr
-from napari_cfsr.core import remote_training
-from napari_cfsr.core.checkpoints import read_refiner_card
-from napari_cfsr.core.degradation import degrade, imresize
-from napari_cfsr.core.remote_training import THREAD
-from napari_cfsr.core.training_config import TrainConfig
-from napari_cfsr.core.weights import OFFICIAL_SHA256, data_folder
-from napari_cfsr.widgets.drawn_plot import THREAD as PLOT_THREAD
-from napari_cfsr.widgets.training import TrainWidget
-from napari_cfsr.widgets.training_fields import PRESET, SOURCES, TOOLTIPS
-from napari_cfsr.widgets.training_plot import TrainingPlot
-from napari_cfsr.widgets.upscale import UpscaleWidget
+from napari_cfsr.core.image.degradation import degrade, imresize
+from napari_cfsr.core.process import remote_training
+from napari_cfsr.core.process.remote_training import THREAD
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.weights.checkpoints import read_refiner_card
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, data_folder
+from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
+from napari_cfsr.widgets.training.fields import PRESET, SOURCES, TOOLTIPS
+from napari_cfsr.widgets.training.plot import TrainingPlot
+from napari_cfsr.widgets.training.widget import TrainWidget
+from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
 from . import fake_training
 
@@ -320,7 +320,7 @@ def test_cancelling_a_small_task_leaves_the_result_alone(opened, fake, qtbot, mo
     train(qtbot, widget)
     outcome = widget.result.outcome
     monkeypatch.setattr(
-        "napari_cfsr.widgets.training_aids.simulate", lambda *_, **__: time.sleep(3)
+        "napari_cfsr.widgets.training.assist.simulate", lambda *_, **__: time.sleep(3)
     )
     began = time.perf_counter()
     widget.form.preview_button.click()
@@ -460,7 +460,7 @@ def test_the_plot_shows_losses_and_gains_in_either_theme(opened, fake, qtbot) ->
 
 
 def test_a_long_loss_curve_is_averaged_to_what_can_be_seen() -> None:
-    from napari_cfsr.widgets.training_plot import MOST_POINTS, Curve
+    from napari_cfsr.widgets.training.plot import MOST_POINTS, Curve
 
     curve = Curve(list(range(1000)), [float(i) for i in range(1000)])
     steps, losses = curve.thinned()
@@ -841,7 +841,9 @@ def test_opening_the_widget_is_quick_and_loads_no_plot(opened) -> None:
 
 def test_importing_the_widget_loads_neither_torch_nor_matplotlib() -> None:
     heavy = "{'torch', 'matplotlib'}"
-    code = f"import sys, napari_cfsr.widgets.training as _; print({heavy} & {{*sys.modules}})"
+    code = (
+        f"import sys, napari_cfsr.widgets.training.widget as _; print({heavy} & {{*sys.modules}})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -24,19 +24,19 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, psnr, upscale
 from napari_cfsr.cli import main
-from napari_cfsr.core.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.engines import choose_engine
-from napari_cfsr.core.refinenet import RefineNet
-from napari_cfsr.core.remote import THREAD
-from napari_cfsr.core.weights import (
+from napari_cfsr.core.engine.registry import choose_engine
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.process.remote_model import THREAD
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights.weight_files import (
     OFFICIAL_SHA256,
     URL_VARIABLE,
     bundled_path,
     data_folder,
     sha256_of,
 )
-from napari_cfsr.widgets.upscale import UpscaleWidget
-from napari_cfsr.widgets.upscale_form import FROM_FILE, REGIONS, SLICES
+from napari_cfsr.widgets.upscaling.form import FROM_FILE, REGIONS, SLICES
+from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
 Opened = tuple["object", UpscaleWidget]
 

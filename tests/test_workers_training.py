@@ -18,14 +18,15 @@ from napari.utils.task_status import Status
 from PIL import Image as PillowImage
 from qtpy.QtWidgets import QWidget
 
-from napari_cfsr.core import remote_training, training_data
-from napari_cfsr.core.remote_training import THREAD, RemoteTraining
-from napari_cfsr.core.training_config import TrainConfig
+from napari_cfsr.core.process import remote_training
+from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
+from napari_cfsr.core.training import data as training_data
+from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
-from napari_cfsr.layers import read_layer
-from napari_cfsr.training_input import TrainInput, TrainJob
-from napari_cfsr.training_input import training_data as read
-from napari_cfsr.workers import CancelToken, Failure, train_worker
+from napari_cfsr.layers.conversion import read_layer
+from napari_cfsr.layers.training_input import TrainInput, TrainJob
+from napari_cfsr.layers.training_input import training_data as read
+from napari_cfsr.workers.run import CancelToken, Failure, train_worker
 
 from . import fake_training
 

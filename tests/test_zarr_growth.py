@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from napari_cfsr.core.intensity import Limits
-from napari_cfsr.core.options import UpscaleOptions
-from napari_cfsr.core.output_size import MODEL_BYTES, result_bytes, size, why_not_in_memory
-from napari_cfsr.core.pixel_space import pixel_space
-from napari_cfsr.core.zarr_growth import Growth
-from napari_cfsr.core.zarr_layout import Unit
-from napari_cfsr.core.zarr_run import StoreRun
-from napari_cfsr.core.zarr_view import LevelView, level_range
+from napari_cfsr.core.image.intensity import Limits
+from napari_cfsr.core.image.pixel_space import pixel_space
+from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.store.level_view import LevelView, level_range
+from napari_cfsr.core.store.preview import Growth
+from napari_cfsr.core.store.run import StoreRun
+from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale.resolve import MODEL_BYTES, result_bytes, size, why_not_in_memory
 from napari_cfsr.errors import CancelledError
 
 from .fakes import BoxModel
@@ -28,7 +28,7 @@ OPTIONS = UpscaleOptions(rgb=False, tile=256, halo=4)
 @pytest.fixture(autouse=True)
 def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks as small as can be."""
-    monkeypatch.setattr("napari_cfsr.core.blocks.plan_blocks.__defaults__", (1, 1, False))
+    monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 def begun(pixels: np.ndarray, path, axes: str, model: BoxModel | None = None) -> StoreRun:
@@ -88,7 +88,7 @@ def test_the_range_of_a_stack_is_found_without_reading_all_of_it(axes, order, mo
     view = LevelView(Counted(), order)
     assert level_range(view, axes) == (-2, 3)
     assert len(read) == 50
-    monkeypatch.setattr("napari_cfsr.core.zarr_view.RANGE_PIXELS", 4 * 8 * 16)
+    monkeypatch.setattr("napari_cfsr.core.store.level_view.RANGE_PIXELS", 4 * 8 * 16)
     read.clear()
     assert level_range(view, axes) == (-2, 3)
     assert read == [(1, 8, 16)] * 4

@@ -11,41 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cfsr._version import __version__
-    from napari_cfsr.core.cluster import iter_upscale_on_cluster
-    from napari_cfsr.core.degradation import degrade
-    from napari_cfsr.core.files import read_image
-    from napari_cfsr.core.inference import UpscaleResult, iter_upscale, upscale
-    from napari_cfsr.core.lazy import upscale_dask
-    from napari_cfsr.core.metrics import error_map, psnr, ssim, ssim_map
-    from napari_cfsr.core.model import SRModel, load_model
-    from napari_cfsr.core.open_image import open_image
-    from napari_cfsr.core.trained import TrainedRefiner
-    from napari_cfsr.core.training import iter_train, train_refiner
-    from napari_cfsr.core.training_config import TrainConfig
-    from napari_cfsr.core.zarr_run import iter_upscale_to_zarr, upscale_to_zarr
+    from napari_cfsr.core.cluster.run import iter_upscale_on_cluster
+    from napari_cfsr.core.engine.model import SRModel, load_model
+    from napari_cfsr.core.image.degradation import degrade
+    from napari_cfsr.core.io.image_files import read_image
+    from napari_cfsr.core.io.lazy_reader import open_image
+    from napari_cfsr.core.metrics.image_metrics import error_map, psnr, ssim, ssim_map
+    from napari_cfsr.core.store.run import iter_upscale_to_zarr, upscale_to_zarr
+    from napari_cfsr.core.training.config import TrainConfig
+    from napari_cfsr.core.training.results import TrainedRefiner
+    from napari_cfsr.core.training.train import iter_train, train_refiner
+    from napari_cfsr.core.upscale.dask_arrays import upscale_dask
+    from napari_cfsr.core.upscale.run import UpscaleResult, iter_upscale, upscale
 
 _WHERE = {
-    "SRModel": "core.model",
-    "TrainConfig": "core.training_config",
-    "TrainedRefiner": "core.trained",
-    "UpscaleResult": "core.inference",
+    "SRModel": "core.engine.model",
+    "TrainConfig": "core.training.config",
+    "TrainedRefiner": "core.training.results",
+    "UpscaleResult": "core.upscale.run",
     "__version__": "_version",
-    "degrade": "core.degradation",
-    "error_map": "core.metrics",
-    "iter_train": "core.training",
-    "iter_upscale": "core.inference",
-    "iter_upscale_on_cluster": "core.cluster",
-    "iter_upscale_to_zarr": "core.zarr_run",
-    "load_model": "core.model",
-    "open_image": "core.open_image",
-    "psnr": "core.metrics",
-    "read_image": "core.files",
-    "ssim": "core.metrics",
-    "ssim_map": "core.metrics",
-    "train_refiner": "core.training",
-    "upscale": "core.inference",
-    "upscale_dask": "core.lazy",
-    "upscale_to_zarr": "core.zarr_run",
+    "degrade": "core.image.degradation",
+    "error_map": "core.metrics.image_metrics",
+    "iter_train": "core.training.train",
+    "iter_upscale": "core.upscale.run",
+    "iter_upscale_on_cluster": "core.cluster.run",
+    "iter_upscale_to_zarr": "core.store.run",
+    "load_model": "core.engine.model",
+    "open_image": "core.io.lazy_reader",
+    "psnr": "core.metrics.image_metrics",
+    "read_image": "core.io.image_files",
+    "ssim": "core.metrics.image_metrics",
+    "ssim_map": "core.metrics.image_metrics",
+    "train_refiner": "core.training.train",
+    "upscale": "core.upscale.run",
+    "upscale_dask": "core.upscale.dask_arrays",
+    "upscale_to_zarr": "core.store.run",
 }
 
 __all__ = [

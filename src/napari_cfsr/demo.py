@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_cfsr.sample_data import photo
+from napari_cfsr.layers.sample_data import photo
 
 if TYPE_CHECKING:
     import napari
 
-    from napari_cfsr.widgets.upscale import UpscaleWidget
+    from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
 
 def build(viewer: napari.viewer.Viewer, scale: int, backbone: str) -> UpscaleWidget:
     """Put the sample and the widget into a viewer; nothing runs yet."""
-    from napari_cfsr.widgets.upscale import UpscaleWidget
+    from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
     for data, arguments, _ in photo(scale):
         viewer.add_image(data, **arguments)

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.core import weights
-from napari_cfsr.core.engines import ENGINES
+from napari_cfsr.core.engine.registry import ENGINES
+from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.model import SRModel
-    from napari_cfsr.core.model_files import ModelFiles
-    from napari_cfsr.core.options import UpscaleProgress
+    from napari_cfsr.core.engine.model import SRModel
+    from napari_cfsr.core.upscale.options import UpscaleProgress
+    from napari_cfsr.core.weights.model_files import ModelFiles
 
 PROGRAM = "napari-cfsr"
 
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scale", type=int, choices=weights.SCALES, default=4)
+    command.add_argument("--scale", type=int, choices=weight_files.SCALES, default=4)
     command.add_argument(
         "--backbone",
         default="auto",
@@ -55,7 +55,7 @@ def intensity_named(text: str) -> Any:
 
 
 @contextlib.contextmanager
-def download_bar() -> Iterator[weights.Progress]:
+def download_bar() -> Iterator[weight_files.Progress]:
     """A progress bar that appears when a download begins."""
     from tqdm import tqdm
 
@@ -64,7 +64,7 @@ def download_bar() -> Iterator[weights.Progress]:
 
         def progress(done: int, total: int) -> None:
             if not bars:
-                say(weights.OFFICIAL_NOTICE)
+                say(weight_files.OFFICIAL_NOTICE)
                 bar = tqdm(
                     total=total or None, unit="B", unit_scale=True, desc="weights", disable=None
                 )
@@ -80,7 +80,7 @@ def load(options: argparse.Namespace) -> SRModel:
 
 def find(options: argparse.Namespace) -> ModelFiles:
     """The weights of the model that is asked for."""
-    from napari_cfsr.core.model_files import find_model
+    from napari_cfsr.core.weights.model_files import find_model
 
     with download_bar() as progress:
         return find_model(
@@ -95,8 +95,8 @@ def open_found(
     files: ModelFiles, options: argparse.Namespace, device: str | None = None
 ) -> SRModel:
     """The model that is made of those weights, on another device than theirs if one is given."""
-    from napari_cfsr.core.engines import keep_freed_memory
-    from napari_cfsr.core.model import open_model
+    from napari_cfsr.core.engine.model import open_model
+    from napari_cfsr.core.engine.registry import keep_freed_memory
 
     keep_freed_memory()
     return open_model(files, device or options.device, options.precision, options.engine)

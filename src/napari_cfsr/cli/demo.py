@@ -13,7 +13,7 @@ from napari_cfsr.cli.common import (
 )
 from napari_cfsr.cli.visualize import network_note
 from napari_cfsr.cli.visualize_sources import REDUCED
-from napari_cfsr.core import weights
+from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 EYE = (84, 132, 84)  # of the cat: first row, first column, side; HR pixels
@@ -31,7 +31,7 @@ def run_demo(options: argparse.Namespace) -> int:
     """Upscale the sample photo, in a window or into files."""
     if not options.no_window:
         with download_bar() as progress:  # before the window: a terminal shows it better
-            file, _ = weights.find_backbone(options.scale, options.backbone, progress=progress)
+            file, _ = weight_files.find_backbone(options.scale, options.backbone, progress=progress)
         print(f"napari opens with a sample photo; the backbone is {file.path}")
         from napari_cfsr.demo import show
 
@@ -43,12 +43,12 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def _demo_files(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.figures import Comparison, Crop, FigureOptions, save_figure
-    from napari_cfsr.core.file_targets import check_targets
-    from napari_cfsr.core.files import ImageFile, write_image
-    from napari_cfsr.core.inference import upscale
-    from napari_cfsr.core.provenance import describe
-    from napari_cfsr.sample_data import photo
+    from napari_cfsr.core.batch.targets import check_targets
+    from napari_cfsr.core.figures.save import Comparison, Crop, FigureOptions, save_figure
+    from napari_cfsr.core.io.image_files import ImageFile, write_image
+    from napari_cfsr.core.upscale.provenance import describe
+    from napari_cfsr.core.upscale.run import upscale
+    from napari_cfsr.layers.sample_data import photo
 
     scale = options.scale
     hr, lr = (data for data, *_ in photo(scale))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfsr.cli.common import add_model_options, load, say
-from napari_cfsr.core.steps import run_through
+from napari_cfsr.core.upscale.generators import run_through
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.benchmark import EvaluateOptions, EvaluateProgress
-    from napari_cfsr.core.benchmark_report import BenchmarkReport, Fault
+    from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault
+    from napari_cfsr.core.evaluate.run import EvaluateOptions, EvaluateProgress
 
 DESCRIPTION = """\
 Measure PSNR and SSIM of bicubic, baseline and delta on data sets in the EDSR layout:
@@ -69,8 +69,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Measure, show and write; what can't be measured is named, and the rest goes on."""
-    from napari_cfsr.core.benchmark import iter_evaluate
-    from napari_cfsr.core.benchmark_tables import table
+    from napari_cfsr.core.evaluate.run import iter_evaluate
+    from napari_cfsr.core.evaluate.tables import table
 
     asked = _options(options)
     _check_files(options)
@@ -85,7 +85,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _options(options: argparse.Namespace) -> EvaluateOptions:
-    from napari_cfsr.core.benchmark import EvaluateOptions
+    from napari_cfsr.core.evaluate.run import EvaluateOptions
 
     if not options.data.is_dir():
         raise FileFormatError(f"expected a folder at --data, got {options.data}")
@@ -104,8 +104,8 @@ def _options(options: argparse.Namespace) -> EvaluateOptions:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raise an error where a result can't be written, before any time is spent."""
-    from napari_cfsr.core.file_targets import check_targets
-    from napari_cfsr.core.refiner_saving import check_writable
+    from napari_cfsr.core.batch.targets import check_targets
+    from napari_cfsr.core.weights.refiner_saving import check_writable
 
     targets = {kind: getattr(options, kind) for kind in ("json", "markdown")}
     targets = {kind: path for kind, path in targets.items() if path is not None}
@@ -139,8 +139,8 @@ def _text(fault: Fault) -> str:
 
 
 def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
-    from napari_cfsr.core.benchmark_tables import markdown
-    from napari_cfsr.core.whole_file import write_whole
+    from napari_cfsr.core.evaluate.tables import markdown
+    from napari_cfsr.core.io.atomic import write_whole
 
     made: dict[str, Callable[[], str]] = {
         "json": lambda: json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.cli.common import download_bar, say
-from napari_cfsr.core import weights
+from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import CFSRError
 
 
@@ -18,7 +18,9 @@ def add_models(command: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=run_models_list)
     fetch = actions.add_parser("fetch", help="download the official weights")
-    fetch.add_argument("--scale", type=int, choices=weights.SCALES, nargs="+", default=[2, 3, 4])
+    fetch.add_argument(
+        "--scale", type=int, choices=weight_files.SCALES, nargs="+", default=[2, 3, 4]
+    )
     fetch.set_defaults(run=run_models_fetch)
     imports = actions.add_parser("import", help="check weights files and keep copies of them")
     imports.add_argument("files", nargs="+", type=Path)
@@ -26,7 +28,7 @@ def add_models(command: argparse.ArgumentParser) -> None:
     imports.set_defaults(run=run_models_import)
     _add_refiner_actions(actions)
     path = actions.add_parser("path", help="print where a backbone is, or the folders")
-    path.add_argument("--scale", type=int, choices=weights.SCALES)
+    path.add_argument("--scale", type=int, choices=weight_files.SCALES)
     path.add_argument("--backbone", default="auto")
     path.set_defaults(run=run_models_path)
 
@@ -52,17 +54,17 @@ def _add_refiner_actions(actions: Any) -> None:
 
 def models_table() -> list[dict[str, Any]]:
     """What is on this machine, a record for each."""
-    from napari_cfsr.core.refiner_search import refiner_cards
+    from napari_cfsr.core.weights.refiner_search import refiner_cards
 
     rows: list[dict[str, Any]] = []
-    for scale in weights.SCALES:
-        official, bundled = weights.official_path(scale), weights.bundled_path(scale)
-        row = {"what": "backbone", "kind": "official", "name": weights.official_name(scale)}
+    for scale in weight_files.SCALES:
+        official, bundled = weight_files.official_path(scale), weight_files.bundled_path(scale)
+        row = {"what": "backbone", "kind": "official", "name": weight_files.official_name(scale)}
         rows.append({**row, "scale": scale, "path": official and str(official)})
         if bundled is not None:
             row = {"what": "backbone", "kind": "bundled", "name": bundled.name}
             rows.append({**row, "scale": scale, "path": str(bundled)})
-    for path in weights.imported_backbones():
+    for path in weight_files.imported_backbones():
         row = {"what": "backbone", "kind": "imported", "name": path.stem}
         rows.append({**row, "scale": None, "path": str(path)})
     for path, kind, card in refiner_cards():
@@ -90,7 +92,7 @@ def run_models_list(options: argparse.Namespace) -> int:
 def run_models_fetch(options: argparse.Namespace) -> int:
     for scale in options.scale:
         with download_bar() as progress:
-            file, _ = weights.find_backbone(scale, "official", progress=progress)
+            file, _ = weight_files.find_backbone(scale, "official", progress=progress)
         print(f"x{scale} {file.path}")
     return 0
 
@@ -108,10 +110,10 @@ def run_models_import(options: argparse.Namespace) -> int:
 
 def import_weights(path: Path, overwrite: bool) -> Path:
     """Check that a file is a backbone or a refiner, and keep a copy of it."""
-    from napari_cfsr.core.cfsr import config_of
-    from napari_cfsr.core.checkpoints import load_backbone, load_state
-    from napari_cfsr.core.refiner_files import import_refiner
-    from napari_cfsr.core.weights import WeightsFile, import_file, sha256_of
+    from napari_cfsr.core.network.cfsr import config_of
+    from napari_cfsr.core.weights.checkpoints import load_backbone, load_state
+    from napari_cfsr.core.weights.refiner_library import import_refiner
+    from napari_cfsr.core.weights.weight_files import WeightsFile, import_file, sha256_of
     from napari_cfsr.errors import ArchitectureError, ScaleError
 
     state = load_state(path)
@@ -125,22 +127,22 @@ def import_weights(path: Path, overwrite: bool) -> Path:
             f"is {next(iter(state))!r})"
         ) from error
     load_backbone(WeightsFile(path, sha256_of(path), "file"), scale)
-    if scale not in weights.SCALES:
+    if scale not in weight_files.SCALES:
         raise ScaleError(f"expected weights for scale 2, 3 or 4, got {path} for x{scale}")
     return import_file(path, "backbones", overwrite)
 
 
 def run_models_show(options: argparse.Namespace) -> int:
     """Print the card of a refiner, by name or in a file."""
-    from napari_cfsr.core.checkpoints import read_refiner_card
-    from napari_cfsr.core.refiner_files import describe_card, find_refiner_file
+    from napari_cfsr.core.weights.checkpoints import read_refiner_card
+    from napari_cfsr.core.weights.refiner_library import describe_card, find_refiner_file
 
-    file = weights.file_named(options.name)
+    file = weight_files.file_named(options.name)
     path, kind = (file, "file") if file is not None else find_refiner_file(options.name)
     card = read_refiner_card(path)
     if options.json:
         about = {"name": path.stem, "kind": kind, "path": str(path), **vars(card)}
-        print(json.dumps({**about, "sha256": weights.sha256_of(path)}))
+        print(json.dumps({**about, "sha256": weight_files.sha256_of(path)}))
         return 0
     print(f"{path.stem} ({kind}, {path})")
     for line in describe_card(card):
@@ -149,7 +151,7 @@ def run_models_show(options: argparse.Namespace) -> int:
 
 
 def run_models_rename(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.refiner_files import rename_refiner
+    from napari_cfsr.core.weights.refiner_library import rename_refiner
 
     print(f"{options.name} -> {rename_refiner(options.name, options.new)}")
     return 0
@@ -157,7 +159,7 @@ def run_models_rename(options: argparse.Namespace) -> int:
 
 def run_models_delete(options: argparse.Namespace) -> int:
     """Delete each; a fault with one does not stop the others."""
-    from napari_cfsr.core.refiner_files import delete_refiner
+    from napari_cfsr.core.weights.refiner_library import delete_refiner
 
     faults = 0
     for name in options.names:
@@ -170,7 +172,7 @@ def run_models_delete(options: argparse.Namespace) -> int:
 
 
 def run_models_export(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.refiner_files import export_refiner
+    from napari_cfsr.core.weights.refiner_library import export_refiner
 
     print(f"{options.name} -> {export_refiner(options.name, options.file, options.overwrite)}")
     return 0
@@ -178,9 +180,9 @@ def run_models_export(options: argparse.Namespace) -> int:
 
 def run_models_path(options: argparse.Namespace) -> int:
     if options.scale is None:
-        print(weights.cache_folder())
-        print(weights.data_folder())
+        print(weight_files.cache_folder())
+        print(weight_files.data_folder())
         return 0
-    file, _ = weights.find_backbone(options.scale, options.backbone, download=False)
+    file, _ = weight_files.find_backbone(options.scale, options.backbone, download=False)
     print(file.path)
     return 0

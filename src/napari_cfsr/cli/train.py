@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from napari_cfsr.cli.common import download_bar, say
 from napari_cfsr.cli.train_display import STOPPING, Interrupts, training_display
 from napari_cfsr.cli.train_options import add_train_options, config_of, data_of
-from napari_cfsr.core import weights
+from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import CancelledError, CFSRError, NoGainError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.trained import TrainedRefiner
-    from napari_cfsr.core.training_log import TrainingLog
-    from napari_cfsr.core.training_request import TrainRequest
+    from napari_cfsr.core.training.request import TrainRequest
+    from napari_cfsr.core.training.results import TrainedRefiner
+    from napari_cfsr.core.training.tensorboard import TrainingLog
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> int:
     """Train, measure and save; everything that can be wrong is looked at before."""
-    from napari_cfsr.core.training_request import TrainRequest
+    from napari_cfsr.core.training.request import TrainRequest
 
     config = config_of(options)
     target = _target(options)
@@ -48,8 +48,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace) -> Path:
     """Where the refiner goes, and that it can go there."""
-    from napari_cfsr.core.refiner_files import check_target, export_path
-    from napari_cfsr.core.refiner_saving import check_writable
+    from napari_cfsr.core.weights.refiner_library import check_target, export_path
+    from napari_cfsr.core.weights.refiner_saving import check_writable
 
     if options.name is not None:
         target = check_target(options.name, options.overwrite)
@@ -65,7 +65,7 @@ def _target(options: argparse.Namespace) -> Path:
 def _load_arguments(options: argparse.Namespace) -> dict[str, object]:
     """Arguments of `load_model`; what has to be downloaded is downloaded here."""
     with download_bar() as progress:
-        _, notes = weights.find_backbone(options.scale, options.backbone, progress=progress)
+        _, notes = weight_files.find_backbone(options.scale, options.backbone, progress=progress)
     for note in notes:
         say(note)
     return {
@@ -82,7 +82,7 @@ def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
     if folder is None:
         yield None
         return
-    from napari_cfsr.core.training_log import TrainingLog
+    from napari_cfsr.core.training.tensorboard import TrainingLog
 
     log = TrainingLog(folder)
     try:
@@ -95,8 +95,8 @@ def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
 
 def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     """Train in this process, shown on standard error."""
-    from napari_cfsr.core.engines import keep_freed_memory
-    from napari_cfsr.core.training import iter_train
+    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.training.train import iter_train
 
     keep_freed_memory()
     interrupts = Interrupts()
@@ -125,7 +125,7 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
 
 def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) -> int:
     """Save it, print what came out, and give the exit status."""
-    from napari_cfsr.core.refiner_saving import SavedElsewhereError, save_or_elsewhere
+    from napari_cfsr.core.weights.refiner_saving import SavedElsewhereError, save_or_elsewhere
 
     path: Path | None = None
     fault: CFSRError | None = None

@@ -1,0 +1,120 @@
+"""The recipe of a backbone's training. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from napari_cfsr.core.weights.weight_files import SCALES
+from napari_cfsr.errors import OptionError, ScaleError
+
+TrainingPrecision = Literal["float32", "bfloat16"]
+
+# what a device is best given where the user says nothing
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"batch": 8, "patch": 32, "precision": "float32"},
+    "cuda": {"batch": 64, "patch": 64, "precision": "bfloat16"},
+    "mps": {"batch": 16, "patch": 48, "precision": "float32"},
+}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """How a backbone is trained.
+
+    The rate rises linearly for `rise` steps and follows half a cosine down to zero at the end of
+    `hours` or `steps`; so a training that is resumed with more hours goes on at the rate that a
+    longer one would have had there.
+
+    Attributes
+    ----------
+    scale : int
+        2, 3 or 4.
+    hours : float
+        Length of the whole training, validation included, interruptions left out.
+    steps : int or None
+        Length in steps instead: the same on every machine.
+    batch : int or None
+        Patches of a step. None: as the device likes it, for the next two as well.
+    patch : int or None
+        LR pixels to each side of a patch.
+    precision : {"float32", "bfloat16"} or None
+        Of the convolutions; weights, LayerNorm and loss are float32.
+    rate : float
+        Largest learning rate of Adam.
+    rise : int
+        Steps of warm-up.
+    mse_share : float
+        Share of the training, at its end, whose loss is MSE; L1 before that.
+    average : float
+        Decay of the exponential moving average of the weights, which is what is validated.
+    clip : float
+        Largest norm of the gradient.
+    validations : int
+        How often in the whole training.
+    seed : int
+    """
+
+    scale: int = 4
+    hours: float = 1.0
+    steps: int | None = None
+    batch: int | None = None
+    patch: int | None = None
+    precision: TrainingPrecision | None = None
+    rate: float = 2e-3
+    rise: int = 200
+    mse_share: float = 0.1
+    average: float = 0.999
+    clip: float = 0.5
+    validations: int = 30
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ScaleError(f"expected scale 2, 3 or 4, got {self.scale}")
+        if self.precision not in (None, "float32", "bfloat16"):
+            raise OptionError(f'expected precision "float32" or "bfloat16", got {self.precision!r}')
+        least = {"steps": 1, "batch": 1, "patch": 8, "rise": 0, "validations": 1, "seed": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < smallest):
+                raise OptionError(f"expected {name} of at least {smallest}, got {value!r}")
+        ranges = {
+            "hours": (0, math.inf),
+            "rate": (0, 1),
+            "clip": (0, math.inf),
+            "mse_share": (-1e-9, 1.000001),
+            "average": (-1e-9, 1),
+        }
+        for name, (low, high) in ranges.items():
+            if not low < getattr(self, name) < high:
+                raise OptionError(
+                    f"expected {name} between {max(low, 0):g} and {high:g}, got "
+                    f"{getattr(self, name)!r}"
+                )
+
+    def on(self, device: str) -> BackboneConfig:
+        """The same with what is None filled in for a device."""
+        defaults = DEFAULTS[device.split(":")[0]]
+        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+
+    def done(self, step: int, seconds: float) -> float:
+        """Share of the training that is over, 0 to 1."""
+        share = step / self.steps if self.steps else seconds / (3600 * self.hours)
+        return min(1.0, share)
+
+    def rate_at(self, step: int, done: float) -> float:
+        """Learning rate of a step, counted from 0, when `done` of the training is over."""
+        rising = min(1.0, (step + 1) / (self.rise + 1))
+        return self.rate * rising * 0.5 * (1 + math.cos(math.pi * done))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
+        """From `to_dict`; entries of other versions are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})

@@ -1,0 +1,118 @@
+"""Files of a backbone's training: the backbone with its card, and the state to resume from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_cfsr.core.weights.checkpoints import load_state, written_whole
+from napari_cfsr.errors import ArchitectureError, TruncatedWeightsError
+
+BACKBONE_FORMAT = "napari-cfsr backbone 1"
+STATE_FORMAT = "napari-cfsr backbone training 1"
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class TrainingState:
+    """All that a training needs in order to go on as if it had not been interrupted.
+
+    Attributes
+    ----------
+    tensors : dict of str to dict of str to Tensor
+        `network`, `average` and `best` weights, and `adam`: its moments by number and name.
+    about : dict
+        Step, seconds, configuration, history: plain values.
+    """
+
+    tensors: dict[str, Tensors] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write it, all of it or nothing; raises `WeightsError`."""
+        flat = {f"{part}/{k}": v for part, named in self.tensors.items() for k, v in named.items()}
+        _save(path, flat, {"format": STATE_FORMAT, "about": json.dumps(self.about)})
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingState:
+        """Read it.
+
+        Raises
+        ------
+        WeightsNotFoundError, TruncatedWeightsError, NotTensorsError
+            As for any weights file.
+        ArchitectureError
+            It is no such state.
+        """
+        flat = load_state(path)
+        metadata = _metadata(path)
+        if metadata.get("format") != STATE_FORMAT:
+            raise ArchitectureError(
+                f"expected a state to resume from, with metadata '{STATE_FORMAT}', got {path} with "
+                f"{metadata.get('format', 'none')}: a backbone goes to --init"
+            )
+        state = cls(about=json.loads(metadata["about"]))
+        for name, tensor in flat.items():
+            part, key = name.split("/", 1)
+            state.tensors.setdefault(part, {})[key] = tensor
+        return state
+
+
+def save_backbone(
+    path: Path, state: Mapping[str, Tensor], card: Mapping[str, Any], half: bool = False
+) -> Path:
+    """Write a backbone in merged form with its card, all of it or nothing.
+
+    Parameters
+    ----------
+    path : Path
+        A file of that name is replaced.
+    state : mapping of str to Tensor
+    card : mapping
+        Plain values.
+    half : bool
+        Store float16: half the size. Loaded, it is float32 again.
+
+    Raises
+    ------
+    WeightsError
+        It can't be written.
+    """
+    dtype = torch.float16 if half else torch.float32
+    metadata = {"format": BACKBONE_FORMAT, "card": json.dumps(dict(card), sort_keys=True)}
+    _save(path, {k: v.to(dtype) for k, v in state.items()}, metadata)
+    return path
+
+
+def read_backbone_card(path: Path) -> dict[str, Any]:
+    """What is known of a backbone, from the metadata of its file; empty if it has none."""
+    metadata = _metadata(path)
+    if metadata.get("format") != BACKBONE_FORMAT:
+        return {}
+    card: dict[str, Any] = json.loads(metadata["card"])
+    return card
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise TruncatedWeightsError(f"{path} is no safetensors file ({error})") from error
+
+
+def _save(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with written_whole(path) as partial:
+        save_file(plain, partial, metadata)

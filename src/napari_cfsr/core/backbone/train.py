@@ -1,0 +1,419 @@
+"""Training a backbone from scratch, or from the body of another one.
+
+The network is trained in training form and merged when it is validated or written. Patches are
+chosen by a generator that is seeded with the number of the step, so a training that is resumed
+sees the patches it would have seen without the interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from napari_cfsr.core.backbone.config import BackboneConfig
+from napari_cfsr.core.backbone.data import Pair, UInt8
+from napari_cfsr.core.backbone.files import TrainingState, save_backbone
+from napari_cfsr.core.backbone.initial_weights import fresh, started_from
+from napari_cfsr.core.backbone.patches import PatchPool
+from napari_cfsr.core.engine.registry import choose_device
+from napari_cfsr.core.engine.torch_engine import domain_errors
+from napari_cfsr.core.metrics.image_metrics import psnr
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network.cpu_gradients import Gradients
+from napari_cfsr.errors import DivergedError, OptionError
+
+Named = tuple[str, Pair]
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+BETAS = (0.9, 0.99)
+MOST_LOST = 10  # steps in a row that may be left out
+SAVE_SECONDS = 60.0  # between two states on disk: what a crash of the machine may cost
+
+
+@dataclass(frozen=True)
+class BackboneProgress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    step : int
+    loss : float
+        Mean since the last report.
+    rate : float
+        Learning rate.
+    images_per_second : float
+        Patches, mean over this run.
+    fraction : float
+        Share of the training that is over.
+    seconds_left : float or None
+    psnr : float or None
+        Mean Y PSNR of the validation images, dB, when they were just looked at.
+    best : float or None
+        The best of those so far.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    images_per_second: float
+    fraction: float
+    seconds_left: float | None
+    psnr: float | None
+    best: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneRequest:
+    """What to train.
+
+    Attributes
+    ----------
+    train : sequence of (lr, hr)
+        uint8, [h,w,3] and [h*scale,w*scale,3].
+    validation : sequence of (name, (lr, hr))
+        Images that pick the best weights.
+    config : BackboneConfig
+    device : str
+    output : Path
+        Where the best backbone goes, each time there is a better one.
+    init : CFSR or None
+        A network in merged form, of any scale, to start from.
+    state : TrainingState or None
+        To go on from.
+    card : dict
+        Plain values that go into the file.
+    remembered : dict
+        Plain values that go into the state, for whoever resumes.
+    half : bool
+        Write float16: half the size.
+    """
+
+    train: Sequence[Pair]
+    validation: Sequence[Named]
+    config: BackboneConfig
+    output: Path
+    device: str = "auto"
+    init: CFSR | None = None
+    state: TrainingState | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    remembered: dict[str, Any] = field(default_factory=dict)
+    half: bool = False
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state to resume from goes."""
+        return state_path(self.output)
+
+
+def state_path(output: Path) -> Path:
+    """The state that belongs to a backbone's file."""
+    return output.with_name(f"{output.stem}.state.safetensors")
+
+
+def iter_train_backbone(
+    request: BackboneRequest, stop: Callable[[], bool] = lambda: False
+) -> Iterator[BackboneProgress]:
+    """Train, step by step; yields from time to time.
+
+    The best backbone is on disk from the first validation on; the state is written at every
+    validation, every minute, and at the end.
+
+    Parameters
+    ----------
+    request : BackboneRequest
+    stop : callable
+        Once it is true, the state is written and the iterator ends.
+
+    Raises
+    ------
+    ImageError
+        No image is large enough for a patch.
+    WeightsError
+        A file can't be written.
+    OptionError
+        The state was validated on other images.
+    DivergedError
+        The gradients are no longer finite; the state on disk is from before.
+    OutOfMemoryError, DeviceError
+    """
+    device = choose_device(request.device)
+    with domain_errors(device):
+        training = _BackboneTraining(request, device)
+        with closing(training.gradients):
+            yield from training.run(stop)
+
+
+def evaluate_backbone(network: CFSR, images: Sequence[Named]) -> dict[str, float]:
+    """PSNR of each image, dB, on Y, `scale` pixels of the border left out, not rounded.
+
+    Parameters
+    ----------
+    network : CFSR
+        In evaluation mode.
+    images : sequence of (name, (lr, hr))
+    """
+    found = {}
+    scale = network.config.scale
+    for name, (lr, hr) in images:
+        with torch.inference_mode():
+            sr = network(_unit(lr, network.mean.device))[0].clamp(0, 1)
+        image = sr.permute(1, 2, 0).cpu().numpy()
+        found[name] = psnr(image, hr.astype(np.float32) / 255, shave=scale, channel="Y")
+    return found
+
+
+class _BackboneTraining:
+    def __init__(self, request: BackboneRequest, device: str) -> None:
+        self.request, self.device = request, device
+        self.config = request.config.on(device)
+        torch.manual_seed(self.config.seed)
+        network = self._network().to(device)
+        self.network: CFSR = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.network, multi_avg_fn=self._average)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), betas=BETAS, fused=True)
+        assert self.config.patch is not None
+        self.pool = PatchPool(request.train, self.config.scale, self.config.patch, device)
+        self.step, self.seconds = 0, 0.0
+        self.lost = 0  # steps in a row whose gradients were not finite
+        self.best: dict[str, Tensor] = {}
+        self.best_card: dict[str, Any] = {}
+        self.best_psnr: float | None = None
+        self.history: list[dict[str, float]] = []
+        if request.state is not None:
+            self._resume(request.state)
+        self.gradients = Gradients(self.network, device)  # last: it is closed by whoever has it
+
+    def _network(self) -> CFSR:
+        config = CFSRConfig(scale=self.config.scale, merged=False)
+        if self.request.init is None:
+            return fresh(config)
+        return started_from(self.request.init, config)
+
+    # the loop
+
+    def run(self, stop: Callable[[], bool]) -> Iterator[BackboneProgress]:
+        if self.best and not self.request.output.exists():
+            save_backbone(self.request.output, self.best, self.best_card, self.request.half)
+        saved = began = time.perf_counter()
+        first, losses = self.step, list[Tensor]()
+        batch = self.config.batch or 1
+        self.fraction = self.config.done(self.step, self.seconds)
+        while self.fraction < 1 and not stop():
+            started = time.perf_counter()
+            losses.append(self._step())
+            self.step += 1
+            done = self.config.done(self.step, self.seconds + time.perf_counter() - started)
+            validate = self._crosses(self.fraction, done)
+            if not validate and len(losses) < self._report_every():
+                self._tick(started)
+                continue
+            loss = float(torch.stack(losses).mean())
+            found = self._validate(loss) if validate else None
+            self._tick(started)
+            now = time.perf_counter()
+            if validate or now - saved > SAVE_SECONDS:
+                self.state().save(self.request.state_path)
+                saved = now
+            speed = batch * (self.step - first) / (now - began)
+            yield self._progress(loss, speed, found)
+            losses = []
+        self.state().save(self.request.state_path)
+
+    def _tick(self, started: float) -> None:
+        """Count the time since then, and see how much of the training is over."""
+        self.seconds += time.perf_counter() - started
+        self.fraction = self.config.done(self.step, self.seconds)
+
+    def _report_every(self) -> int:
+        """Steps between two reports: the loss is fetched from the device for each."""
+        return 10 if self.device == "cpu" else 50
+
+    def _crosses(self, before: float, after: float) -> bool:
+        """Whether a validation is due between two shares of the training; the last is at 1."""
+        count = self.config.validations
+        return math.floor(after * count) > math.floor(before * count)
+
+    def _step(self) -> Tensor:
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.step])
+        lr, hr = self.pool.batch(rng, config.batch or 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.rate_at(self.step, self.fraction)
+        is_last_part = self.fraction >= 1 - config.mse_share
+        criterion = F.mse_loss if is_last_part else F.l1_loss
+
+        def loss_of(lr: Tensor, hr: Tensor) -> Tensor:
+            with self._autocast():
+                sr = self.network(lr)
+            return criterion(sr.float(), hr)
+
+        loss = self.gradients.compute(loss_of, lr, hr)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        if not torch.isfinite(norm):  # such a step would leave nothing but NaN
+            self._lose(float(loss))
+            return loss
+        self.lost = 0
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        return loss
+
+    def _lose(self, loss: float) -> None:
+        """Count a step that is left out; too many in a row end the training."""
+        self.lost += 1
+        if self.lost > MOST_LOST:
+            raise DivergedError(
+                f"the training diverged at step {self.step} (loss {loss:g}, gradients not finite): "
+                f"go on from {self.request.state_path} with a smaller rate"
+            )
+
+    def _average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Exponential moving average; of a few steps only, while there are only a few."""
+        decay = min(self.config.average, (1 + int(count)) / (10 + int(count)))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def _autocast(self) -> Any:
+        low = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=low)
+
+    # what comes of it
+
+    def merged(self) -> CFSR:
+        """The averaged network in merged form."""
+        module: Any = self.average.module
+        merged: CFSR = module.merge()
+        return merged
+
+    def _validate(self, loss: float) -> float:
+        network = self.merged()
+        if self.request.half:
+            network = network.half().float()  # as it will be when it is loaded
+        found = float(np.mean(list(evaluate_backbone(network, self.request.validation).values())))
+        self.history.append(
+            {
+                "step": self.step,
+                "seconds": round(self.seconds, 1),
+                "loss": round(loss, 8),
+                "psnr": round(found, 5),
+            }
+        )
+        if math.isfinite(found) and (self.best_psnr is None or found > self.best_psnr):
+            self.best_psnr = found
+            self.best = {k: v.cpu().clone() for k, v in network.state_dict().items()}
+            self.best_card = self._card()
+            save_backbone(self.request.output, self.best, self.best_card, self.request.half)
+        return found
+
+    def _card(self) -> dict[str, Any]:
+        from napari_cfsr import __version__
+
+        return {
+            **self.request.card,
+            "scale": self.config.scale,
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "hours": round(self.seconds / 3600, 3),
+            "images": self.pool.count,
+            "validation": [name for name, _ in self.request.validation],
+            "psnr": round(self.best_psnr or 0.0, 4),
+            "hardware": _hardware(self.device),
+            "version": __version__,
+        }
+
+    def _progress(self, loss: float, speed: float, found: float | None) -> BackboneProgress:
+        left = None
+        if self.fraction:
+            left = self.seconds / self.fraction * (1 - self.fraction)
+        rate = self.optimiser.param_groups[0]["lr"]
+        return BackboneProgress(
+            self.step, loss, rate, speed, self.fraction, left, found, self.best_psnr
+        )
+
+    # interruptions
+
+    def state(self) -> TrainingState:
+        """As it is now."""
+        moments = {
+            f"{number}/{key}": value
+            for number, named in self.optimiser.state_dict()["state"].items()
+            for key, value in named.items()
+        }
+        average: Any = self.average.module
+        return TrainingState(
+            {
+                "network": dict(self.network.state_dict()),
+                "average": dict(average.state_dict()),
+                "best": self.best,
+                "adam": moments,
+            },
+            {
+                "step": self.step,
+                "seconds": self.seconds,
+                "best_psnr": self.best_psnr,
+                "history": self.history,
+                "config": self.config.to_dict(),
+                "best_card": self.best_card,
+                "validation": _fingerprint(self.request.validation),
+                "remembered": self.request.remembered,
+            },
+        )
+
+    def _resume(self, state: TrainingState) -> None:
+        about = state.about
+        if about["validation"] != _fingerprint(self.request.validation):
+            raise OptionError(
+                "expected the validation images of the training that is resumed, got others: the "
+                "best so far could not be compared. Name the same folder, or start a new training "
+                "with --init"
+            )
+        self.step, self.seconds = about["step"], about["seconds"]
+        self.best_psnr, self.history = about["best_psnr"], about["history"]
+        self.best, self.best_card = state.tensors.get("best", {}), about["best_card"]
+        self.network.load_state_dict(state.tensors["network"])
+        average: Any = self.average.module
+        average.load_state_dict(state.tensors["average"])
+        self.average.n_averaged.fill_(self.step)
+        moments: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.network.parameters())
+        for name, value in state.tensors.get("adam", {}).items():
+            number, key = name.split("/")
+            if key != "step":  # fused Adam takes it for granted that they lie in memory alike
+                value = torch.empty_like(parameters[int(number)]).copy_(value)
+            moments.setdefault(int(number), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _fingerprint(images: Sequence[Named]) -> str:
+    """Hash of names and pixels."""
+    digest = hashlib.sha256()
+    for name, (lr, hr) in images:
+        digest.update(f"{name} {hr.shape} {lr.shape}".encode())
+        digest.update(hr.tobytes())
+    return digest.hexdigest()
+
+
+def _unit(image: UInt8, device: torch.device) -> Tensor:
+    """[h,w,3] of uint8 to [1,3,h,w] in [0,1], channels last."""
+    x = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    return x.permute(2, 0, 1)[None].float() / 255
+
+
+def _hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{device}, {torch.get_num_threads()} threads, {platform.machine()}"

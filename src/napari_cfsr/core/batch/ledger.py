@@ -1,0 +1,225 @@
+"""What a batch made in a folder, from what and how, so that it is not made again.
+
+A ledger is a small file beside the results. An entry is made before a result is written and
+completed after it: a run that is killed at any time leaves no result that the next one can't place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_cfsr.core.image.axes import parse_axes
+from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.io.lazy_reader import open_image
+from napari_cfsr.core.store.fingerprint import fingerprint
+from napari_cfsr.core.store.growing_store import store_status
+from napari_cfsr.errors import FileFormatError
+
+LEDGER = ".napari-cfsr.json"
+FORMAT = 1
+CHUNK = 2**22  # bytes that are hashed between two looks at whether to stop
+COARSEST = 2 * 10**9  # nanoseconds; file systems round times, FAT to two seconds
+
+Trace = dict[str, int]
+Check = Callable[[], None]
+
+
+class Ledger:
+    """The ledger of one folder.
+
+    Attributes
+    ----------
+    path : Path
+    fault : str
+        Why the file that is there can't be used; it then counts as empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LEDGER
+        self.fault = ""
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._own: set[str] = set()  # entries that were made here
+        self._requests: dict[str, Mapping[str, Any]] = {}
+        self._texts: dict[str, str] = {}  # of entries as they are written: thousands take long
+        self._seen: Trace | None = None
+        self._read()
+
+    def _read(self) -> None:
+        """Take up the entries of the file, but for those that were made here."""
+        self._seen = trace(self.path)
+        try:
+            content = json.loads(self.path.read_text("utf-8"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            content = None
+        if not _is_valid(content):
+            self.fault = (
+                f"{self.path}: can't be used (damaged, or of another version): "
+                "what earlier runs made counts as not made by them"
+            )
+            return
+        own = {name: self._entries[name] for name in self._own}
+        self._entries = {**content["outputs"], **own}
+        self._texts.clear()
+        self._requests = {**content["requests"], **self._requests}
+
+    def made(
+        self, path: Path, targets: Sequence[Path], request: Mapping[str, Any], check: Check
+    ) -> set[Path]:
+        """Results that are there as this very request made them, of the input as it is now.
+
+        Parameters
+        ----------
+        path : Path
+            The input.
+        targets : sequence of Path
+            In the folder of the ledger.
+        request : dict
+            Plain values that say how the input is upscaled.
+        check : callable
+            Called often while the input is read; may raise to stop.
+        """
+        found = {target for target in targets if self._is_made(target, _key(request))}
+        now = input_identity(path, check) if found else None
+        return {t for t in found if _is_same(self._entries[t.name]["input"], now)}
+
+    def _is_made(self, target: Path, request: str) -> bool:
+        entry, there = self._entries.get(target.name), trace(target)
+        if entry is None or there is None or entry["request"] != request:
+            return False
+        if entry["output"] is not None:
+            return bool(there == entry["output"])
+        # begun, and killed before it could be entered as done; results appear whole or not at all
+        since = there["mtime_ns"] >= entry["begun_ns"] - COARSEST
+        return bool(since and there != entry["before"])
+
+    def begin(
+        self, identity: Mapping[str, Any], targets: Sequence[Path], request: Mapping[str, Any]
+    ) -> None:
+        """Enter that results are about to be written."""
+        key = _key(request)
+        self._requests[key] = request
+        for target in targets:
+            self._own.add(target.name)
+            self._texts.pop(target.name, None)
+            self._entries[target.name] = {
+                "input": dict(identity),
+                "request": key,
+                "before": trace(target),
+                "begun_ns": time.time_ns(),
+                "output": None,
+            }
+        self._write()
+
+    def finish(self, path: Path, targets: Sequence[Path]) -> None:
+        """Enter what was written; as unknown if the input was changed meanwhile."""
+        now = trace(path) or {}
+        for target in targets:
+            entry = self._entries[target.name]
+            unchanged = all(entry["input"].get(k) == v for k, v in now.items())
+            entry["output" if unchanged else "before"] = trace(target)
+            self._texts.pop(target.name, None)
+        self._write()
+
+    def _write(self) -> None:
+        """Write it, with what another run in this folder entered meanwhile."""
+        if not self.fault and trace(self.path) != self._seen:
+            self._read()
+        for name, entry in self._entries.items():
+            if name not in self._texts:
+                self._texts[name] = f"{json.dumps(name)}: {json.dumps(entry)}"
+        used = {entry["request"] for entry in self._entries.values()}
+        requests = json.dumps({k: v for k, v in self._requests.items() if k in used})
+        outputs = ",\n".join(self._texts[name] for name in self._entries)
+        text = f'{{"format": {FORMAT}, "requests": {requests}, "outputs": {{\n{outputs}\n}}}}\n'
+        write_whole(self.path, text.encode(), overwrite=True)
+        self._seen, self.fault = trace(self.path), ""
+
+
+def _is_valid(content: Any) -> bool:
+    """Whether a file holds what `Ledger` writes."""
+    try:
+        entries = content["outputs"].values()
+        return (
+            content["format"] == FORMAT
+            and all(isinstance(request, dict) for request in content["requests"].values())
+            and all(_is_entry(entry) for entry in entries)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry["input"], dict)
+        and isinstance(entry["request"], str)
+        and isinstance(entry["begun_ns"], int)
+        and all(isinstance(entry[name], dict | None) for name in ("before", "output"))
+    )
+
+
+def _key(request: Mapping[str, Any]) -> str:
+    """A short name for a request, the same for the same values."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_same(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> bool:
+    """Whether an input is what it was. Bytes that are the same may have been copied anew."""
+    if now is None or "sha256" not in now:
+        return now == before
+    return all(before.get(name) == now[name] for name in ("name", "size", "sha256"))
+
+
+def trace(path: Path) -> Trace | None:
+    """Size and time of a file, or of all in a store; None if it is not there or not complete."""
+    try:
+        if not path.is_dir():
+            status = path.stat()
+            return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        if store_status(path) in ("absent", "partial"):
+            return None
+        files = [Path(folder, name).stat() for folder, _, names in os.walk(path) for name in names]
+    except OSError:
+        return None
+    times = [file.st_mtime_ns for file in files]
+    size = sum(file.st_size for file in files)
+    return {"files": len(files), "size": size, "mtime_ns": max(times, default=0)}
+
+
+def input_identity(path: Path, check: Check = lambda: None) -> dict[str, Any] | None:
+    """What tells an input from another: name, size, time, and the SHA-256 of its bytes.
+
+    Of a store, the fingerprint of its pixels stands for the bytes. None if it can't be read.
+    """
+    before = trace(path)
+    if before is None:
+        return None
+    try:
+        mark = {"fingerprint": _pixels(path)} if path.is_dir() else {"sha256": _bytes(path, check)}
+    except (OSError, FileFormatError):
+        return None
+    return {"name": path.name, **before, **mark}
+
+
+def _bytes(path: Path, check: Check) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            check()
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _pixels(path: Path) -> str:
+    try:
+        image = open_image(path)
+        return fingerprint(image.pixels, parse_axes(image.axes, image.pixels.shape, False))
+    except Exception as error:  # zarr raises whatever it pleases
+        raise FileFormatError(f"{path}: can't be read ({error})") from error

@@ -1,0 +1,219 @@
+"""Upscaling one file, of any kind: in memory, or block by block into a store or a big TIFF.
+
+`iter_upscale_file` is the one way through: the command line and batches run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from napari_cfsr.core.batch.targets import STORE, Targets
+from napari_cfsr.core.engine.model import Check, Model
+from napari_cfsr.core.image.axes import parse_axes
+from napari_cfsr.core.io.image_files import ImageFile, check_format, read_image, write_image
+from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.lazy_reader import open_image
+from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff
+from napari_cfsr.core.store.growing_store import store_status
+from napari_cfsr.core.store.run import StoreProgress, StoreResult, iter_upscale_to_zarr
+from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.upscale.provenance import describe, provenance
+from napari_cfsr.core.upscale.run import iter_upscale
+from napari_cfsr.errors import OptionError
+
+BlockRun = Callable[  # the signature of `run_blocks`
+    [LazyImage, Model, Path, UpscaleOptions, bool, Check, str],
+    Generator[StoreProgress, None, StoreResult],
+]
+
+
+@dataclass(frozen=True, eq=False)
+class FileRecord:
+    """A file that was upscaled.
+
+    Attributes
+    ----------
+    path : Path
+    outputs : dict of str to Path
+        A file, or an image in a store, for each output.
+    notes : tuple of str
+        What ran, then what the user should know.
+    seconds : float
+    provenance : dict
+        Plain values; see `napari_cfsr.core.upscale.provenance`.
+    target : str
+        What was written, as it is to be shown.
+    """
+
+    path: Path
+    outputs: Mapping[str, Path]
+    notes: tuple[str, ...]
+    seconds: float
+    provenance: Mapping[str, Any]
+    target: str
+
+    @property
+    def summary(self) -> str:
+        """All of it in one line."""
+        return f"{self.path} -> {self.target}: {'; '.join(self.notes)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        outputs = {name: str(path) for name, path in self.outputs.items()}
+        return {"summary": self.summary, "outputs": outputs, **self.provenance}
+
+
+def iter_upscale_file(
+    path: Path,
+    targets: Targets,
+    model: Model,
+    options: UpscaleOptions,
+    overwrite: bool = False,
+    check: Check = lambda: None,
+    blocks: BlockRun | None = None,
+) -> Generator[UpscaleProgress, None, FileRecord]:
+    """Upscale a file step by step and write the results, each of them whole or not at all.
+
+    Nothing is written before the first step; a store that an interrupted run began is gone on with.
+
+    Parameters
+    ----------
+    path : Path
+        An image file, or an OME-Zarr store.
+    targets : Targets
+        From `find_targets`.
+    model : Model
+    options : UpscaleOptions
+        `outputs` must be named. `axes` None are those of the file, and then only its colour
+        samples are colours; `rgb` is not looked at.
+    overwrite : bool
+        Whether results that exist may be replaced.
+    check : callable
+        Called several times a second; an exception from it ends the run.
+    blocks : callable, optional
+        Runs what goes block by block; `run_blocks` by default.
+
+    Returns
+    -------
+    FileRecord
+
+    Raises
+    ------
+    FileFormatError
+        The file can't be read, or the results can't be written.
+    OptionError
+        A result exists and `overwrite` is false, or an option does not fit.
+    ImageError, OutOfMemoryError
+        As `upscale`.
+    """
+    if targets.store is None:
+        return (yield from _in_memory(path, targets, model, options, overwrite, check))
+    image = open_image(path)
+    axes, rgb = _axes(options, image.axes)
+    asked = replace(options, axes=axes, rgb=rgb)
+    run = blocks or run_blocks
+    done = yield from run(image, model, targets.store, asked, overwrite, check, str(path))
+    return _record(path, targets.store, image, done)
+
+
+def _in_memory(
+    path: Path,
+    targets: Targets,
+    model: Model,
+    options: UpscaleOptions,
+    overwrite: bool,
+    check: Check,
+) -> Generator[UpscaleProgress, None, FileRecord]:
+    image = read_image(path)
+    axes, rgb = _axes(options, image.axes)
+    _check_formats(image, axes, targets, rgb)
+    asked = replace(options, axes=axes, rgb=rgb, outputs=tuple(targets.files))
+    result = yield from iter_upscale(image.pixels, model, asked, check)
+    image = replace(image, axes=result.axes.names)
+    notes = list(image.notes)
+    arrays = result.arrays()
+    for name, target in targets.files.items():
+        check()
+        notes += write_image(target, arrays[name], image, model.info.scale, overwrite)
+    return FileRecord(
+        path,
+        targets.files,
+        (describe(result), *dict.fromkeys(notes)),
+        result.seconds,
+        provenance(result, str(path), f"nc.read_image({str(path)!r}).pixels"),
+        ", ".join(str(t) for t in targets.files.values()),
+    )
+
+
+def _axes(options: UpscaleOptions, of_file: str) -> tuple[str, bool | None]:
+    """Axes, and whether `C` may be colours: only where the user named the axes."""
+    return (options.axes.upper(), None) if options.axes else (of_file.upper(), False)
+
+
+def _check_formats(image: ImageFile, letters: str, targets: Targets, rgb: bool | None) -> None:
+    """Raise an error where a format can't hold the result, before any time is spent."""
+    axes = parse_axes(letters, image.pixels.shape, rgb)
+    for name, target in targets.files.items():
+        is_difference = name == "difference"
+        dtype = "float32" if is_difference else image.pixels.dtype.name
+        samples = axes.samples - (is_difference and axes.has_alpha)
+        check_format(target, axes.names, dtype, samples)
+
+
+def _record(path: Path, target: Path, image: LazyImage, done: StoreResult) -> FileRecord:
+    """Of a run block by block."""
+    result = done.result
+    resumed = (f"{done.resumed} of {done.blocks} blocks were there",) if done.resumed else ()
+    return FileRecord(
+        path,
+        done.images,
+        (describe(result), *resumed, *image.notes),
+        result.seconds,
+        provenance(result, str(path), f"nc.open_image({str(path)!r}).pixels"),
+        str(target),
+    )
+
+
+def run_blocks(
+    image: LazyImage,
+    model: Model,
+    target: Path,
+    options: UpscaleOptions,
+    overwrite: bool,
+    check: Check,
+    source: str,
+) -> Generator[StoreProgress, None, StoreResult]:
+    """Upscale into a store, or by way of one into a TIFF, in this process.
+
+    Parameters
+    ----------
+    image : LazyImage
+    model : Model
+    target : Path
+        `.zarr`, or the name of a TIFF.
+    options : UpscaleOptions
+        `outputs` are named.
+    overwrite, check
+        As for `iter_upscale_file`.
+    source : str
+        What the image is called in the record that the store keeps.
+    """
+    about: dict[str, Any] = {
+        "space": image.space,
+        "omero": image.omero,
+        "source": source,
+        "overwrite": overwrite,
+    }
+    is_store = target.suffix.lower() == STORE
+    there = store_status(target) in ("complete", "other") if is_store else target.exists()
+    if there and not overwrite:
+        raise OptionError(f"{target} exists: pass --overwrite to replace it")
+    if is_store:
+        return (
+            yield from iter_upscale_to_zarr(image.pixels, model, target, options, check, **about)
+        )
+    paths = {(options.outputs or ("baseline",))[0]: target}
+    return (yield from iter_upscale_to_tiff(image.pixels, model, paths, options, check, **about))

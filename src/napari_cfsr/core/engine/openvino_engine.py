@@ -1,0 +1,294 @@
+"""Running the networks with OpenVINO on the CPU.
+
+A graph is compiled for the very shape of a tile, which is a good tenth faster than for any shape;
+tiles are cut so that a run has one shape. What was compiled is kept on disk (`engine_cache`).
+Images of a batch run one after the other, so what comes out of one never depends on the others.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+
+from napari_cfsr.core.engine.openvino_graph import (
+    VERSION,
+    backbone_graph,
+    has_wide_vectors,
+    refiner_graph,
+    with_preferences,
+)
+from napari_cfsr.core.engine.openvino_import import openvino as ov
+from napari_cfsr.core.engine.registry import (
+    NO_BFLOAT16,
+    X86,
+    Check,
+    Crop,
+    Float32,
+    Precision,
+    ask_for_large_pages,
+    check_precision,
+    refiner_bands,
+    refiner_columns,
+)
+from napari_cfsr.core.network.folding import Conv, fold
+from napari_cfsr.core.weights import engine_cache
+from napari_cfsr.core.weights.engine_cache import Arrays
+from napari_cfsr.errors import DeviceError, OutOfMemoryError
+
+STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation
+KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
+POLL_MILLISECONDS = 50
+REFINER_FIELD = 3
+NO_WISHES = "OpenVINO's choices are not the best ones here: there was no place for a temporary file"
+Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
+OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
+    "bad_alloc",
+    "allocat",
+    "out of memory",
+    "not enough memory",
+    "could not create a memory",
+)
+
+
+@contextmanager
+def domain_errors() -> Iterator[None]:
+    """OpenVINO raises RuntimeErrors for whatever happens; name them."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError("out of memory on cpu") from error
+    except RuntimeError as error:
+        text = str(error).strip()
+        last = text.splitlines()[-1] if text else ""
+        if any(words in text.lower() for words in OUT_OF_MEMORY):
+            raise OutOfMemoryError(f"out of memory on cpu: {last}") from error
+        raise DeviceError(f"the network failed on cpu with OpenVINO: {last}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of one network.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of their file.
+    arrays : dict of str to array
+        By name: of a CFSR in merged form, or of a RefineNet.
+    """
+
+    sha256: str
+    arrays: Arrays
+
+
+class OpenVINOEngine:
+    """Runs the networks with OpenVINO.
+
+    Parameters
+    ----------
+    scale : int
+    backbone : Weights
+    refiner : Weights or None
+    placement : {"output", "input"}
+        Where the refiner runs.
+    precision : {"float32", "fast"}
+        `fast` computes in bfloat16 on CPUs that have it, else in float32.
+    threads : int, optional
+        Of the CPU; by default one for each core.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self,
+        scale: int,
+        backbone: Weights,
+        refiner: Weights | None,
+        placement: str,
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> None:
+        check_precision(precision)
+        self._scale = scale
+        self._backbone, self._refiner, self._placement = backbone, refiner, placement
+        self._core = ov.Core()
+        low = precision == "fast" and "BF16" in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        slow = precision == "fast" and not low
+        self.notes: tuple[str, ...] = (NO_BFLOAT16,) if slow else ()
+        self._type = "bf16" if low else "f32"
+        self._threads = threads
+        self._requests: dict[tuple[Any, ...], Any] = {}  # the one used last comes last
+
+    def to_cpu(self) -> bool:
+        return False
+
+    def free_memory(self) -> int:
+        return int(psutil.virtual_memory().available)
+
+    def run(
+        self, batch: Float32, outputs: tuple[str, ...], check: Check, crop: Crop | None = None
+    ) -> dict[str, Float32]:
+        crop = crop or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
+        with domain_errors():
+            each = [self._run(image[None], outputs, check, crop) for image in batch]
+            if len(each) == 1:
+                return each[0]
+            return {name: np.concatenate([one[name] for one in each]) for name in outputs}
+
+    def _run(
+        self, x: Float32, outputs: tuple[str, ...], check: Check, crop: Crop
+    ) -> dict[str, Float32]:
+        """One image [1,3 or 1,h,w]."""
+        gray, at_input = x.shape[1] == 1, self._placement == "input"
+        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing beside the network
+        refined = "delta" in outputs and self._refiner is not None
+        in_colour = refined and not at_input  # the refiner is to see all three channels
+        channels = 1 if gray and not in_colour else 3
+        result: dict[str, Float32] = {}
+        if "baseline" in outputs or in_colour:
+            full = self._upscaled(x, channels, check)
+            result["baseline"] = self._cropped(full, crop)
+        if refined and at_input:
+            seen = self._infer(self._refiner_request(), x, x.shape, check)
+            result["delta"] = self._cropped(self._upscaled(seen, channels, check), crop)
+        elif refined:
+            result["delta"] = self._refine(full, check, crop)
+        wanted = {name: result[name] for name in outputs}
+        if gray and in_colour:
+            wanted = {name: value.mean(1, keepdims=True) for name, value in wanted.items()}
+        return wanted
+
+    def _cropped(self, full: Float32, crop: Crop) -> Float32:
+        rows, columns = (slice(s.start * self._scale, s.stop * self._scale) for s in crop)
+        return full[:, :, rows, columns]
+
+    def _upscaled(self, x: Float32, channels: int, check: Check) -> Float32:
+        """The backbone's output [1,channels,h*scale,w*scale]."""
+        height, width = x.shape[2:]
+        shape = (1, channels, height * self._scale, width * self._scale)
+        return self._infer(self._backbone_request(height, width, channels), x, shape, check)
+
+    def _refine(self, image: Float32, check: Check, crop: Crop) -> Float32:
+        """The refiner on what is kept of an image, in bands of rows."""
+        scale = self._scale
+        columns, kept = refiner_columns(crop, image.shape, scale, REFINER_FIELD)
+        size = [(s.stop - s.start) * scale for s in crop]
+        result = np.empty((1, 3, *size), np.float32)
+        for read, keep, rows in refiner_bands(crop, image.shape, scale, REFINER_FIELD):
+            band = np.ascontiguousarray(image[:, :, read, columns])
+            out = self._infer(self._refiner_request(), band, band.shape, check)
+            result[:, :, rows] = out[:, :, keep, kept]
+        return result
+
+    def _infer(self, request: Any, x: Float32, shape: tuple[int, ...], check: Check) -> Float32:
+        """Run a request; stops early if `check` raises."""
+        check()
+        result = np.empty(shape, np.float32)
+        # held here until the request is done: it reads and writes their memory
+        source, target = (
+            ov.Tensor(a, shared_memory=True) for a in (np.ascontiguousarray(x), result)
+        )
+        request.set_input_tensor(source)
+        request.set_output_tensor(target)
+        request.start_async()
+        try:
+            while not request.wait_for(POLL_MILLISECONDS):
+                check()
+        except BaseException:
+            request.cancel()
+            with suppress(RuntimeError):  # that it was cancelled
+                request.wait()
+            raise
+        return result
+
+    # compiled networks
+
+    def _key(self, kind: str, weights: Weights, *details: Any) -> dict[str, Any]:
+        """All that a compiled network depends on but for instructions that a virtual processor of
+        the same name may lack: OpenVINO itself does not import what was compiled with those."""
+        return {
+            "graph": [kind, VERSION, *details],
+            "weights": weights.sha256,
+            "type": self._type,
+            "openvino": ov.__version__,
+            "cpu": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
+        }
+
+    def _backbone_request(self, height: int, width: int, channels: int) -> Any:
+        fixed = (height, width) if height * width >= STATIC_PIXELS else None
+
+        def graph() -> Made:
+            folded, half = fold(self._backbone.arrays, gray=channels == 1), self._type != "f32"
+            x86 = platform.machine() in X86
+            if not half and not x86:
+                return backbone_graph(folded, fixed), True
+            beside = not half and has_wide_vectors(self._core)
+            wished = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
+            if wished is not None:
+                return wished, True
+            if NO_WISHES not in self.notes:
+                self.notes = (*self.notes, NO_WISHES)
+            return backbone_graph(folded, fixed), False
+
+        return self._request((fixed, channels), "backbone", self._backbone, graph)
+
+    def _refiner_request(self) -> Any:
+        refiner = self._refiner
+        assert refiner is not None
+
+        def graph() -> Made:
+            w = refiner.arrays
+            names = ("body.0", "body.2", "body.4")
+            a, b, c = (Conv(w[f"{name}.weight"], w[f"{name}.bias"]) for name in names)
+            return refiner_graph((a, b, c)), True
+
+        return self._request((), "refiner", refiner, graph)
+
+    def _request(
+        self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], Made]
+    ) -> Any:
+        """A request for a graph, compiled unless it was lately, by this process or another."""
+        name = (kind, *details)
+        request = self._requests.pop(name, None)
+        if request is None:
+            large = [key for key in self._requests if key[0] == kind]
+            for key in large[: len(large) - KEPT + 1]:
+                del self._requests[key]
+            request = self._compiled(self._key(kind, weights, *details), graph)
+        self._requests[name] = request
+        return request
+
+    def _compiled(self, key: dict[str, Any], graph: Callable[[], Made]) -> Any:
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": self._type,
+            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+        }
+        if self._threads is not None:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        request = self._network(key, graph, options).create_infer_request()
+        ask_for_large_pages()  # for the memory that it has and the first run will touch
+        return request
+
+    def _network(
+        self, key: dict[str, Any], graph: Callable[[], Made], options: dict[str, Any]
+    ) -> Any:
+        stored = engine_cache.read(key)
+        if stored is not None:
+            with suppress(RuntimeError):
+                return self._core.import_model(stored, "CPU", options)
+        made, to_keep = graph()
+        compiled = self._core.compile_model(made, "CPU", options)
+        if to_keep:
+            blob = compiled.export_model()
+            engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
+        return compiled

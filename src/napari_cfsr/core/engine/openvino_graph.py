@@ -1,0 +1,216 @@
+"""The networks as OpenVINO graphs, built straight from the weights: no torch, no tracing.
+
+The backbone is in the folded form (`folding`), and its features are turned into other coordinates.
+LayerNorm has to subtract the mean of the channels and to divide by their deviation. In coordinates
+whose first axis points along the mean, subtracting it is leaving out that one number, which the
+weights after it can do; and the variance is the sum of squares of all others. The first number is
+made so small (`FAINT`) that the sum of all squares is as good; being a float, it loses no digits.
+So a LayerNorm is what OpenVINO calls NormalizeL2, one pass over memory. The turn itself, its
+inverse and the root of the number of channels are folded into the convolutions before and after.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.engine.openvino_import import openvino as ov
+from napari_cfsr.core.engine.openvino_import import opset13 as op
+from napari_cfsr.core.network.folding import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, FoldedStage
+
+Float64 = NDArray[np.float64]
+Node = Any  # OpenVINO's nodes have no types
+
+VERSION = 5  # of the graphs: what was compiled from another one is not used
+EXACT = "exact "  # how the names of layers begin that stay in float32 beside half precision
+FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
+CHANNELS = 1  # the axis
+PREFERRED = {  # implementations by type of layer, the best first
+    "Convolution": ("jit_avx512_1x1", "jit_avx512", "jit_avx2_1x1", "jit_avx2"),
+    "GroupConvolution": ("jit_avx512_dw", "jit_avx2_dw"),
+}
+
+
+def _const(values: Any) -> Node:
+    return op.constant(np.ascontiguousarray(values, np.float32))
+
+
+def _conv(x: Node, conv: Conv) -> Node:
+    """A convolution that keeps the size; depthwise where each output sees one channel."""
+    out, each, side, _ = conv.weight.shape
+    ones, pads = [1, 1], [side // 2] * 2
+    if each == 1 and out > 1:
+        kernels = _const(conv.weight[:, None])
+        y = op.group_convolution(x, kernels, ones, pads, pads, ones)
+    else:
+        y = op.convolution(x, _const(conv.weight), ones, pads, pads, ones)
+    return op.add(y, _const(conv.bias[None, :, None, None]))
+
+
+def _exact(y: Node) -> Node:
+    """A sum, and the convolution before it if there is one, marked to stay in float32."""
+    before = y.input_value(0).get_node()
+    for node in (y, before) if before.get_type_name() == "Convolution" else (y,):
+        node.set_friendly_name(EXACT + node.get_friendly_name())
+    return y
+
+
+def _gelu(x: Node) -> Node:
+    return op.gelu(x, "erf")
+
+
+class _Turn:
+    """Coordinates of the features: into them, out of them, and what one of length one stands for:
+    centred, with a deviation of one."""
+
+    def __init__(self, channels: int) -> None:
+        basis = np.eye(channels)
+        basis[:, 0] = 1
+        turned = np.linalg.qr(basis)[0].T  # orthonormal rows, the first along the mean
+        self.into = turned.copy()
+        self.into[0] *= FAINT
+        self.out = turned.T.copy()
+        self.out[:, 0] /= FAINT
+        self.centred = turned.T * channels**0.5
+        self.centred[:, 0] = 0
+
+
+def _to_length_one(x: Node, channels: int) -> Node:
+    """Each pixel's features over the root of their sum of squares; `NORM_EPS` as in LayerNorm."""
+    return op.normalize_l2(x, op.constant(np.array([CHANNELS])), channels * NORM_EPS, "add")
+
+
+def _block(y: Node, block: FoldedBlock, turn: _Turn, beside: bool) -> Node:
+    channels = len(turn.into)
+    n = _to_length_one(y, channels)
+    gate = _gelu(_conv(n, block.gate.after(turn.centred)))
+    gated = op.multiply(_conv(gate, block.large), _conv(n, block.value.after(turn.centred)))
+    # the new part first: that way OpenVINO adds in place, within the convolution
+    y = op.add(_conv(gated, block.proj.before(turn.into)), y)
+    n = _to_length_one(y, channels)
+    fc1, pos, fc2 = block.fc1.after(turn.centred), block.pos, block.fc2.before(turn.into)
+    if not beside:
+        h = _gelu(_conv(n, fc1))
+        return op.add(_conv(op.add(h, _gelu(_conv(h, pos))), fc2), y)
+    middle = len(fc1.bias) // 2
+    for part in (slice(0, middle), slice(middle, None)):
+        h = _gelu(_conv(n, Conv(fc1.weight[part], fc1.bias[part])))
+        more = _gelu(_conv(h, Conv(pos.weight[part], pos.bias[part])))
+        weight, bias = fc2.weight[:, part], fc2.bias if part.start == 0 else 0 * fc2.bias
+        summed = _conv(op.concat([h, more], CHANNELS), Conv(np.tile(weight, (1, 2, 1, 1)), bias))
+        y = op.add(summed, y)
+    return y
+
+
+def _stage(y: Node, stage: FoldedStage, turn: _Turn, is_last: bool, beside: bool) -> Node:
+    """A stage, its residual held by its last convolution; in the last stage that centres, too."""
+    for block in stage.blocks:
+        y = _block(y, block, turn, beside)
+    channels = len(stage.conv.bias)
+    identity = np.eye(channels)
+    end = Conv(stage.conv.weight + identity[:, :, None, None], stage.conv.bias).after(turn.out)
+    return _conv(y, end.before(identity - 1 / channels if is_last else turn.into))
+
+
+def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
+    """LayerNorm whose offset can't be folded, since the convolution after it pads with zeros."""
+    channels = len(scale)
+    n = _to_length_one(centred, channels)
+    n = op.multiply(n, _const(channels**0.5 * scale[None, :, None, None]))
+    return op.add(n, _const(offset[None, :, None, None]))
+
+
+def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = False) -> ov.Model:
+    """The backbone as a graph.
+
+    Parameters
+    ----------
+    folded : Folded
+    size : (height, width) or None
+        Of the input; None for any size, which is slower.
+    beside : bool
+        How the two branches of a feed-forward part come together: beside each other, for one
+        convolution on both, in two halves of the channels; otherwise in a sum. Both give the same
+        but for rounding; the first is faster where the CPU computes with 16 numbers at a time.
+
+    Returns
+    -------
+    openvino.Model
+        [1,3,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
+    """
+    x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
+    turn = _Turn(len(folded.first.bias))
+    shifted = op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1))))
+    # nearly half of what half precision loses is lost where the network begins and ends
+    first = _exact(_conv(shifted, folded.first.before(turn.into)))
+    y = first
+    for stage in folded.stages:
+        y = _stage(y, stage, turn, stage is folded.stages[-1], beside)
+    y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(turn.into)), first)
+    y = _exact(_conv(_exact(y), folded.upsample.after(turn.out)))
+    return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")
+
+
+def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
+    """RefineNet for any size: `x + body(x)`, [1,3,h,w] to the same."""
+    x = op.parameter([1, 3, -1, -1], np.float32, name="image")
+    a, b, c = convs
+    body = _conv(op.relu(_conv(op.relu(_conv(x, a)), b)), c)
+    return ov.Model([op.add(body, x)], [x], "refiner")
+
+
+def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.Model | None:
+    """The same graph, with wishes of how its layers are run; None if the disk does not take it.
+
+    OpenVINO takes such wishes from the file of a graph only, so one is written and read.
+
+    Parameters
+    ----------
+    core : openvino.Core
+    graph : openvino.Model
+    half : bool
+        Whether it is to run in half precision: then some layers are to stay in float32 (`EXACT`).
+        Else, the implementations are to be those that are fastest for this network (`PREFERRED`):
+        with AVX-512, features lie in blocks of 16 channels then; left to itself, OpenVINO keeps all
+        channels of a pixel together. Where one of them is not to be had, it chooses as ever.
+    """
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            description, values = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+            ov.serialize(graph, description, values)
+            tree = ElementTree.parse(description)
+            weights = np.fromfile(values, np.uint8)
+        for layer in tree.iter("layer"):
+            names = PREFERRED.get(layer.get("type", ""))
+            if half and layer.get("name", "").startswith(EXACT):
+                _wish(layer, {"name": "precise", "version": "0"})
+            elif names is not None and not half:
+                value = ",".join(f"cpu:{name}" for name in names)
+                _wish(layer, {"name": "primitives_priority", "version": "0", "value": value})
+        return core.read_model(ElementTree.tostring(tree.getroot()), ov.Tensor(weights))
+    except (OSError, RuntimeError, ElementTree.ParseError):
+        return None
+
+
+def _wish(layer: ElementTree.Element, attribute: dict[str, str]) -> None:
+    """Add a wish to a layer; wishes come after its data."""
+    wishes = layer.find("rt_info")
+    if wishes is None:
+        wishes = ElementTree.Element("rt_info")
+        data = layer.find("data")
+        layer.insert(0 if data is None else list(layer).index(data) + 1, wishes)
+    ElementTree.SubElement(wishes, "attribute", attribute)
+
+
+def has_wide_vectors(core: ov.Core) -> bool:
+    """Whether OpenVINO says that it computes with 16 numbers at a time on this CPU (AVX-512)."""
+    x = op.parameter([1, 16, 16, 16], np.float32)
+    graph = ov.Model([_conv(x, Conv(np.ones((16, 16, 1, 1)), np.ones(16)))], [x], "probe")
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nodes = compiled.get_runtime_model().get_ops()
+    return any("avx512" in node.get_rt_info()["primitiveType"].value for node in nodes)

@@ -1,0 +1,233 @@
+"""What an evaluation found: figures of each image, their means, and the record of it. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from napari_cfsr.core.engine.model import ModelInfo
+from napari_cfsr.core.metrics.image_pair import Channel
+
+FORMAT = "napari-cfsr evaluation 1"
+REFERENCE = "baseline"  # what gains are counted from
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one image, or their means, or a gain.
+
+    Attributes
+    ----------
+    psnr : float
+        dB, of the result as it is: clipped to [0,1], not rounded. Infinite for identical images.
+    ssim : float
+    psnr_uint8, ssim_uint8 : float
+        The same, of the result rounded to 8 bits.
+    """
+
+    psnr: float
+    ssim: float
+    psnr_uint8: float
+    ssim_uint8: float
+
+    def over(self, other: Scores) -> Scores:
+        """Gain over another; two infinite values are equal."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Scores(*(0.0 if a == b else a - b for a, b in pairs))
+
+
+def astuple(scores: Scores) -> tuple[float, ...]:
+    """The four figures in the order of the fields."""
+    return tuple(getattr(scores, f.name) for f in fields(scores))
+
+
+def mean(scores: Iterable[Scores]) -> Scores:
+    """Mean of each figure."""
+    columns = zip(*(astuple(s) for s in scores), strict=True)
+    return Scores(*(float(np.mean(column)) for column in columns))
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What was measured on one image.
+
+    Attributes
+    ----------
+    dataset, name : str
+    shape : tuple of int
+        [Y,X] or [Y,X,3] of what was compared, before the border was taken off.
+    scores : dict of str to Scores
+        By model.
+    lr_made : bool
+        Whether the LR image was made here, since there is no file of it.
+    cropped : str
+        What was cut off HR; empty if nothing was.
+    notes : tuple of str
+    """
+
+    dataset: str
+    name: str
+    shape: tuple[int, ...]
+    scores: Mapping[str, Scores]
+    lr_made: bool = False
+    cropped: str = ""
+    notes: tuple[str, ...] = ()
+
+    def gain(self, model: str) -> Scores:
+        """Over the baseline."""
+        return self.scores[model].over(self.scores[REFERENCE])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What could not be measured, and why.
+
+    Attributes
+    ----------
+    dataset : str
+    name : str
+        Of the image or file; empty for a whole data set.
+    text : str
+    """
+
+    dataset: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """All that an evaluation found.
+
+    Attributes
+    ----------
+    scale : int
+    models : tuple of str
+        Of `bicubic`, `baseline`, `delta`.
+    channel : {"Y", "RGB", "gray"}
+    shave : int
+    images : tuple of ImageScores
+    faults : tuple of Fault
+    info : ModelInfo or None
+        None if only bicubic was asked for.
+    options : dict
+        As asked for; plain values.
+    seconds, model_seconds : float
+        From start to end, and in calls of the model.
+    date : str
+        ISO 8601, when it ended.
+    versions : dict of str to str
+        Of Python and packages.
+    """
+
+    scale: int
+    models: tuple[str, ...]
+    channel: Channel
+    shave: int
+    images: tuple[ImageScores, ...]
+    faults: tuple[Fault, ...] = ()
+    info: ModelInfo | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    date: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Those of which something was measured, in the order of the evaluation."""
+        return tuple(dict.fromkeys(image.dataset for image in self.images))
+
+    @property
+    def gaining(self) -> tuple[str, ...]:
+        """Models that have a gain over the baseline."""
+        rivals = tuple(m for m in self.models if m != REFERENCE)
+        return rivals if REFERENCE in self.models else ()
+
+    def of(self, dataset: str) -> tuple[ImageScores, ...]:
+        """The images of a data set."""
+        return tuple(image for image in self.images if image.dataset == dataset)
+
+    def mean(self, dataset: str, model: str) -> Scores:
+        """Mean over the images of a data set."""
+        return mean(image.scores[model] for image in self.of(dataset))
+
+    def gain(self, dataset: str, model: str) -> Scores:
+        """Mean gain over the baseline, image by image."""
+        return mean(image.gain(model) for image in self.of(dataset))
+
+    def notes(self, dataset: str) -> list[str]:
+        """What a reader of its figures should know."""
+        images = self.of(dataset)
+        found = []
+        made = [image.name for image in images if image.lr_made]
+        if made:
+            which = "all images" if len(made) == len(images) else ", ".join(made)
+            folder = f"LR_bicubic/X{self.scale}"
+            found.append(f"no files in {folder}: LR made by MATLAB's bicubic for {which}")
+        cropped = sum(bool(image.cropped) for image in images)
+        if cropped:
+            found.append(f"HR of {cropped} of {len(images)} images cropped to LR size x scale")
+        return [*found, *dict.fromkeys(note for image in images for note in image.notes)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; figures that are not finite are the words Infinity, -Infinity and NaN."""
+        found: dict[str, Any] = _plain(
+            {
+                "format": FORMAT,
+                "date": self.date,
+                "versions": dict(self.versions),
+                "model": None if self.info is None else _model(self.info),
+                "options": dict(self.options),
+                "scale": self.scale,
+                "channel": self.channel,
+                "shave": self.shave,
+                "models": self.models,
+                "datasets": [self._dataset(name) for name in self.datasets],
+                "faults": [asdict(fault) for fault in self.faults],
+                "seconds": round(self.seconds, 3),
+                "model_seconds": round(self.model_seconds, 3),
+            }
+        )
+        return found
+
+    def _dataset(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "count": len(self.of(name)),
+            "mean": {model: asdict(self.mean(name, model)) for model in self.models},
+            "gain": {model: asdict(self.gain(name, model)) for model in self.gaining},
+            "notes": self.notes(name),
+            "images": [
+                {
+                    "name": image.name,
+                    "shape": image.shape,
+                    "lr_made": image.lr_made,
+                    "cropped": image.cropped,
+                    "notes": image.notes,
+                    "scores": {model: asdict(image.scores[model]) for model in self.models},
+                    "gain": {model: asdict(image.gain(model)) for model in self.gaining},
+                }
+                for image in self.of(name)
+            ],
+        }
+
+
+def _model(info: ModelInfo) -> dict[str, Any]:
+    """What it is made of, without folders of this machine."""
+    return {k: v for k, v in vars(info).items() if not k.endswith("_path")}
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no infinity: `float` of Python and `Number` of JavaScript read these."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,204 @@
+"""Images of one scene that are to be compared: the input, what was made of it, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.metrics.image_metrics import WINDOW, mod_crop, psnr, ssim
+from napari_cfsr.core.metrics.masked import default_range
+from napari_cfsr.errors import ImageError
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+DIFFERENCE_LUMA = (0.299, 0.587, 0.114)  # BT.601 without its footroom, as the widget shows it
+LEFT_OUT = "difference left out: there is no refined result"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How close an image is to the reference.
+
+    Attributes
+    ----------
+    psnr : float
+        dB; infinite for the same pixels.
+    ssim : float or None
+        None where the image is smaller than the window of SSIM.
+    """
+
+    psnr: float
+    ssim: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Images of one scene, all in the same units.
+
+    Attributes
+    ----------
+    lr : array [y,x] or [y,x,3]
+        The input.
+    scale : int
+    baseline, delta : array [Y,X] or [Y,X,3], or None
+        Results, `scale` times larger than the input, in its dtype.
+    hr : array or None
+        The reference; at its original size it is cut to the size of the results (`mod_crop`).
+    difference : array of float or None
+        delta - baseline before rounding; by default that of the rounded ones, if both are there.
+    name : str
+        For a person.
+    pixel_size : float, optional
+        Micrometres that a pixel of the results is wide.
+    notes : tuple of str
+        How the images came about, for the small print; a sentence each, without its full stop.
+
+    Raises
+    ------
+    ImageError
+        An image has another shape or dtype than the others.
+    """
+
+    lr: Array
+    scale: int
+    baseline: Array | None = None
+    delta: Array | None = None
+    hr: Array | None = None
+    difference: Array | None = None
+    name: str = ""
+    pixel_size: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        lr = self.lr
+        if lr.size == 0 or not (lr.ndim == 2 or (lr.ndim == 3 and lr.shape[2] == 3)):
+            raise ImageError(f"expected an LR image [y,x] or [y,x,3], got shape {lr.shape}")
+        if self.hr is not None:
+            like = np.broadcast_to(np.False_, self.shape)
+            hr, note = mod_crop(like, self.hr, self.scale)
+            object.__setattr__(self, "hr", hr)
+            if note:
+                object.__setattr__(self, "notes", (*self.notes, note))
+        if self.difference is None and self.baseline is not None and self.delta is not None:
+            wide = np.float32 if lr.dtype.itemsize < 4 else np.float64
+            made = self.delta.astype(wide) - self.baseline.astype(wide)
+            object.__setattr__(self, "difference", made)
+        for name in ("baseline", "delta", "hr", "difference"):
+            image = getattr(self, name)
+            if image is not None and image.shape != self.shape:
+                raise ImageError(f"expected {name} of shape {self.shape}, got {image.shape}")
+            if image is not None and name != "difference" and image.dtype != lr.dtype:
+                raise ImageError(
+                    f"expected {name} in the dtype of the LR image, {lr.dtype}, got {image.dtype}: "
+                    "convert one of them"
+                )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the results: [Y,X] or [Y,X,3]."""
+        height, width = (n * self.scale for n in self.lr.shape[:2])
+        return height, width, *self.lr.shape[2:]
+
+    @property
+    def in_colour(self) -> bool:
+        return self.lr.ndim == 3
+
+    def images(self) -> dict[str, Array]:
+        """The images there are, by panel, all of `shape` but the difference, which is [Y,X]."""
+        made = {
+            "LR": self.lr.repeat(self.scale, axis=0).repeat(self.scale, axis=1),
+            "bicubic": enlarged(self.lr, self.scale),
+            "baseline": self.baseline,
+            "delta": self.delta,
+            "HR": self.hr,
+            "difference": None if self.difference is None else _luma(self.difference),
+        }
+        return {name: image for name, image in made.items() if image is not None}
+
+    @property
+    def data_range(self) -> float | None:
+        """Greatest possible value less the least, by `default_range` of the reference.
+
+        None without a reference, or of one from which no range can be told.
+        """
+        if self.hr is None:
+            return None
+        finite = self.hr[np.isfinite(self.hr)] if self.hr.dtype.kind == "f" else self.hr
+        try:
+            low, high = float(finite.min()), float(finite.max())
+            return default_range(self.hr.dtype, low, high)[0]
+        except (ImageError, ValueError):  # a single value, or none that is finite
+            return None
+
+    @property
+    def shave(self) -> int:
+        """Border pixels left out of the scores: the scale, or none of an image too small for it."""
+        return self.scale if min(self.shape[:2]) > 2 * self.scale else 0
+
+    def scores(self, images: Mapping[str, Array]) -> dict[str, Score]:
+        """Score of each image that isn't the reference; empty without a reference.
+
+        Of the whole image, of Y for RGB, a border of `shave` pixels left out.
+        """
+        data_range = self.data_range
+        if self.hr is None or data_range is None:
+            return {}
+        how: dict[str, Any] = {
+            "shave": self.shave,
+            "channel": "Y" if self.in_colour else "gray",
+            "data_range": data_range,
+        }
+        has_window = min(self.shape[:2]) - 2 * self.shave >= WINDOW
+        return {
+            name: Score(
+                psnr(image, self.hr, **how), ssim(image, self.hr, **how) if has_window else None
+            )
+            for name, image in images.items()
+            if name not in ("HR", "difference")
+        }
+
+
+def enlarged(lr: Array, scale: int) -> Array:
+    """The bicubic enlargement of an image, in its dtype."""
+    if lr.dtype == np.uint8 or lr.dtype.kind == "f":
+        return imresize(lr, scale)
+    return rounded(imresize(lr.astype(np.float64), scale), lr.dtype)
+
+
+def reduced(hr: Array, scale: int) -> Array:
+    """The bicubic reduction of an image, in its dtype, after cutting it to a multiple of `scale`.
+
+    Raises
+    ------
+    ImageError
+        The image is smaller than `scale`.
+    """
+    height, width = (n // scale * scale for n in hr.shape[:2])
+    if not height or not width:
+        raise ImageError(f"expected at least {scale}x{scale} pixels to reduce, got {hr.shape}")
+    hr = hr[:height, :width]
+    if hr.dtype == np.uint8 or hr.dtype.kind == "f":
+        return imresize(hr, 1 / scale)
+    return rounded(imresize(hr.astype(np.float64), 1 / scale), hr.dtype)
+
+
+def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Floats as bool or integers, rounded and clipped to what the dtype holds."""
+    if dtype.kind == "b":
+        return values >= 0.5
+    info = np.iinfo(dtype)
+    top = np.nextafter(float(info.max), 0) if info.bits > 32 else info.max
+    return np.clip(np.rint(values), info.min, top).astype(dtype)
+
+
+def _luma(difference: Array) -> Array:
+    if difference.ndim == 2:
+        return difference
+    weighted: Array = difference @ np.array(DIFFERENCE_LUMA, difference.dtype)
+    return weighted

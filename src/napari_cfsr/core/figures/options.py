@@ -1,0 +1,87 @@
+"""How a figure is to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from napari_cfsr.core.figures.crops import Crop
+from napari_cfsr.core.image.intensity import MODES, Limits, Mode
+from napari_cfsr.errors import OptionError
+
+Arrangement = Literal["auto", "left", "above", "columns"]
+ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
+PANELS = ("LR", "bicubic", "baseline", "delta", "HR", "difference")
+RANGES = {"width": (1.0, 40.0), "dpi": (30, 2400), "font_size": (3.0, 40.0)}
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """How a figure is to look.
+
+    Attributes
+    ----------
+    panels : tuple of str, optional
+        Which of `PANELS`, in this order; by default all that there are.
+    crops : tuple of Crop
+        What is magnified, HR pixels; by default the square with the most detail.
+    arrangement : {"auto", "left", "above", "columns"}
+        Where the whole image stands: at the left of the crops, above them, or once above each
+        column of crops, of each panel its own. `auto` decides between the first two.
+    contrast : {"auto", "dtype", "data", "percentile"} or (low, high)
+        Which values are black and white, in all panels alike; see
+        `napari_cfsr.core.image.intensity.resolve_mapping`. `auto`: the range of the dtype for
+        colour and 8 bits, else the percentiles.
+    width : float
+        Inches; 7.16 is the width of a page of two columns.
+    dpi : int
+        Pixels per inch, at least: PNG gets a few more where that makes each pixel of a crop a whole
+        number of pixels wide.
+    font : str
+        A font of this machine.
+    font_size : float
+        Points; the small print is a seventh smaller.
+    labels : mapping
+        Names to show instead of those of the panels.
+    small_print : bool
+        Whether it says at the bottom how the figures were measured.
+
+    Raises
+    ------
+    OptionError
+        An option does not exist or is out of range.
+    """
+
+    panels: tuple[str, ...] | None = None
+    crops: tuple[Crop, ...] = ()
+    arrangement: Arrangement = "auto"
+    contrast: Mode | Limits = "auto"
+    width: float = 7.16
+    dpi: int = 300
+    font: str = "DejaVu Sans"
+    font_size: float = 7.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    small_print: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (*(self.panels or ()), *self.labels):
+            if name not in PANELS:
+                raise OptionError(f"expected panels among {', '.join(PANELS)}; got {name!r}")
+        if self.panels is not None and (
+            not self.panels or len(set(self.panels)) < len(self.panels)
+        ):
+            raise OptionError(f"expected panels, each once, got {','.join(self.panels)!r}")
+        if self.arrangement not in ARRANGEMENTS:
+            kinds = ", ".join(ARRANGEMENTS)
+            raise OptionError(f"expected an arrangement of {kinds}; got {self.arrangement!r}")
+        if isinstance(self.contrast, str) and self.contrast not in MODES:
+            raise OptionError(
+                f"expected contrast one of {', '.join(MODES)} or (low, high), got {self.contrast!r}"
+            )
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise OptionError(
+                    f"expected {name.replace('_', ' ')} from {low:g} to {high:g}, got "
+                    f"{getattr(self, name):g}"
+                )

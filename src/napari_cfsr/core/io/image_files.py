@@ -1,0 +1,352 @@
+"""Image files: pixels, axes and what must not be lost between reading and writing.
+
+Pixels come from Pillow, from imagecodecs where Pillow would drop bits (16-bit PNG), and from
+tifffile (see `tiff`). The ICC profile and EXIF with its orientation are copied as they are, but for
+the sizes and resolutions that they state: those are made true.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from napari_cfsr.core.io.exif import exif_facts, made_exif, scaled_exif
+from napari_cfsr.core.io.tiff import (
+    EXIF_LEFT_OUT,
+    WHITE_IS_ZERO,
+    plain,
+    read_tiff,
+    write_tiff,
+)
+from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
+
+Array = NDArray[Any]
+
+PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg")
+TIFF_SUFFIXES = (".tif", ".tiff")
+SUFFIXES = PILLOW_SUFFIXES + TIFF_SUFFIXES
+# ends the name, without suffix, of what `napari-cfsr upscale` wrote
+RESULT = re.compile(r"_x[234]_(baseline|delta|difference)(\.ome)?$", re.IGNORECASE)
+JPEG_QUALITY = 95
+
+LARGEST_JPEG_EXIF = 65533  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image as read from a file.
+
+    Attributes
+    ----------
+    pixels : array
+    axes : str
+        A letter for each dimension; colour samples are `S`.
+    path : Path
+    exif, icc : bytes or None
+    dpi : (float, float) or None
+        Pixels per inch in X and Y.
+    tiff : dict
+        What `write_image` needs to write a TIFF of the same kind.
+    notes : tuple of str
+        What was left out.
+    """
+
+    pixels: Array
+    axes: str
+    path: Path
+    exif: bytes | None = None
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    tiff: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageFile:
+    """Read a PNG, JPEG or TIFF (plain, ImageJ or OME).
+
+    Raises
+    ------
+    FileFormatError
+        No such file, another format, or a damaged one.
+    """
+    path = Path(path)
+    suffix = _checked_suffix(path)
+    with _reading(path):
+        return _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+
+
+def check_head(path: Path) -> tuple[str, ...]:
+    """Look at the head of a PNG or JPEG: raise what `read_image` would, and give its notes.
+
+    Quick, for folders of many; damage further on shows only when the pixels are read.
+    """
+    suffix = _checked_suffix(path)
+    if suffix in TIFF_SUFFIXES:
+        raise FileFormatError(f"{path}: expected PNG or JPEG, got {suffix!r}")
+    with _reading(path), path.open("rb") as file, _opened(path, file) as image:
+        return _checked_kind(path, image)
+
+
+def _checked_suffix(path: Path) -> str:
+    """The suffix of a file that is there and of a format that can be read."""
+    if not _is_file(path):
+        raise FileFormatError(f"{path}: expected an image file, there is no such file")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    return suffix
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """`FileFormatError` for whatever a decoder says."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except UnidentifiedImageError as error:
+        raise FileFormatError(f"{path}: not an image, or damaged") from error
+    except Exception as error:  # the decoders raise whatever they please
+        raise FileFormatError(f"{path}: can't be read ({_reason(error)})") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have counts as none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _read_tiff(path: Path) -> ImageFile:
+    content = read_tiff(path)
+    return ImageFile(
+        content.pixels,
+        content.axes,
+        path,
+        icc=content.icc,
+        dpi=content.dpi,
+        tiff=content.about,
+        notes=content.notes,
+    )
+
+
+def write_image(
+    path: Path, pixels: Array, source: ImageFile, scale: int, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Write an image that is `scale` times larger than `source`, all of it or nothing.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix names the format; PNG and JPEG hold single images only.
+    pixels : array
+        Axes as in `source`; the colour axis may be shorter (no alpha).
+    source : ImageFile
+        Where EXIF, ICC profile, resolution and the kind of TIFF come from.
+    scale : int
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Returns
+    -------
+    tuple of str
+        What this format can't keep of what the source holds.
+
+    Raises
+    ------
+    OptionError
+        The file exists and `overwrite` is false.
+    FileFormatError
+        The format can't hold these pixels, or the disk is full or read-only.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        if path.exists() and not overwrite:
+            raise OptionError(f"{path} exists: pass --overwrite to replace it")
+        if suffix in TIFF_SUFFIXES:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            notes = _write_tiff(partial, pixels, source, scale)
+        else:
+            encoded, notes = _encode(pixels, source, scale, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(encoded)
+        partial.replace(path)
+    except CFSRError:
+        raise
+    except Exception as error:  # the encoders raise whatever they please
+        raise FileFormatError(f"{path}: can't be written ({_reason(error)})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return notes
+
+
+def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> tuple[str, ...]:
+    orientation, texts, has_more = exif_facts(source.exif)
+    about = source.tiff or plain(source.dpi, orientation, texts)
+    same_values = pixels.dtype == source.pixels.dtype
+    notes = write_tiff(path, pixels, source.axes, about, scale, source.icc, same_values)
+    return (EXIF_LEFT_OUT, *notes) if has_more else notes
+
+
+# PNG and JPEG
+
+
+def _read_pillow(path: Path) -> ImageFile:
+    data = path.read_bytes()
+    with _opened(path, io.BytesIO(data)) as image:
+        notes = _checked_kind(path, image)
+        exif = image.info.get("exif")
+        if exif is None and image.getexif():  # kept elsewhere in the file
+            exif = image.getexif().tobytes()
+        dpi = image.info.get("dpi")
+        icc = image.info.get("icc_profile")
+        pixels = _pixels(image, data)
+    axes = "YXS" if pixels.ndim == 3 else "YX"
+    return ImageFile(pixels, axes, path, exif, icc, dpi and _pair(dpi), notes=notes)
+
+
+def _checked_kind(path: Path, image: Image.Image) -> tuple[str, ...]:
+    """What was left out; raises `FileFormatError` for an image that can't be used."""
+    if image.format not in ("PNG", "JPEG", "MPO"):
+        raise FileFormatError(f"{path}: expected PNG or JPEG inside, got {image.format}")
+    if image.mode == "CMYK":
+        raise FileFormatError(f"{path}: expected gray or RGB, got CMYK: convert it to RGB first")
+    frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
+    return (f"only the first of {frames} frames was read",) if frames > 1 else ()
+
+
+def _opened(path: Path, file: BinaryIO) -> Image.Image:
+    try:
+        with warnings.catch_warnings():  # of large photos and of damaged EXIF
+            warnings.simplefilter("ignore")
+            return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise FileFormatError(
+            f"{path}: too many pixels for {path.suffix} ({_reason(error)}): convert it to .tif"
+        ) from error
+
+
+def _pixels(image: Image.Image, data: bytes) -> Array:
+    """[Y,X] or [Y,X,S]; a palette becomes RGB, a transparent colour becomes alpha."""
+    if image.format == "PNG" and data[24] == 16:  # bits per sample, in the header
+        decoded: Array = imagecodecs.png_decode(data)
+        return decoded
+    if "transparency" in image.info:
+        return np.asarray(image.convert("LA" if image.mode in ("1", "L") else "RGBA"))
+    return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+
+
+def _pair(dpi: Any) -> tuple[float, float]:
+    return float(dpi[0]), float(dpi[1])
+
+
+def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
+    """Raise `FileFormatError` where the format that a suffix names can't hold such an image.
+
+    Parameters
+    ----------
+    path : Path
+        A name with one of `SUFFIXES`.
+    axes : str
+        A letter for each dimension; colour samples are `S`.
+    dtype : str
+        Name of a dtype.
+    samples : int
+        Colour samples per pixel, alpha included.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    if suffix in TIFF_SUFFIXES:
+        return
+    if set(axes) - set("YXS"):
+        raise FileFormatError(
+            f"{path}: expected a single image, got axes {axes}: write a .tif instead"
+        )
+    png = suffix == ".png"
+    if dtype not in ("uint8", "bool") and not (png and dtype == "uint16"):
+        raise FileFormatError(f"{path}: {suffix} can't hold {dtype}: write a .tif instead")
+    if dtype == "bool" and samples > 1:
+        raise FileFormatError(f"{path}: {suffix} can't hold colours of 1 bit: write a .tif instead")
+    if not png and (dtype != "uint8" or samples not in (1, 3)):
+        raise FileFormatError(f"{path}: JPEG holds 8-bit gray or RGB only: write a .png instead")
+
+
+def _encode(
+    pixels: Array, source: ImageFile, scale: int, path: Path
+) -> tuple[bytes, tuple[str, ...]]:
+    """PNG or JPEG bytes with the metadata of `source`; what was left out."""
+    samples = pixels.shape[source.axes.index("S")] if "S" in source.axes else 1
+    check_format(path, source.axes, pixels.dtype.name, samples)
+    png = path.suffix.lower() == ".png"
+    order = [source.axes.index(name) for name in "YXS" if name in source.axes]
+    pixels = np.ascontiguousarray(pixels.transpose(order))
+    pixels = pixels[..., 0] if pixels.ndim == 3 and samples == 1 else pixels
+    if source.tiff.get("photometric") == WHITE_IS_ZERO and pixels.dtype.kind in "bu":
+        pixels = ~pixels  # PNG and JPEG know no such thing
+    dpi = source.dpi and (source.dpi[0] * scale, source.dpi[1] * scale)
+    notes: tuple[str, ...] = ()
+    exif = scaled_exif(source.exif, pixels.shape, scale) if source.exif else _exif_of_tiff(source)
+    if exif and not png and len(exif) > LARGEST_JPEG_EXIF:
+        exif, notes = None, ("EXIF is too long for JPEG and is not carried over",)
+    if pixels.dtype == np.uint16 and pixels.ndim == 3:
+        return _with_chunks(bytes(imagecodecs.png_encode(pixels)), source.icc, exif, dpi), notes
+    options: dict[str, Any] = {"icc_profile": source.icc}
+    if exif:
+        options["exif"] = exif
+    if dpi and (png or max(dpi) < 2**16):  # JPEG has 16 bits for it
+        options["dpi"] = dpi
+    if not png:
+        options |= {"quality": JPEG_QUALITY, "subsampling": 0}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG" if png else "JPEG", **options)
+    return buffer.getvalue(), notes
+
+
+def _exif_of_tiff(source: ImageFile) -> bytes | None:
+    return made_exif(source.tiff.get("texts", {}), source.tiff.get("orientation"))
+
+
+def _with_chunks(
+    png: bytes, icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
+) -> bytes:
+    """PNG bytes with metadata chunks put behind the header (PNG specification, 11.3)."""
+    chunks = b""
+    if icc:
+        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    if dpi:
+        per_metre = [round(d / 0.0254) for d in dpi]
+        chunks += _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+    if exif:
+        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    end_of_header = 8 + 12 + 13  # signature, then length, name, CRC and body of IHDR
+    return png[:end_of_header] + chunks + png[end_of_header:]
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -1,0 +1,41 @@
+"""Opening an image of any kind for a run that reads it a part at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from napari_cfsr.core.image.pixel_space import pixel_space
+from napari_cfsr.core.io.image_files import TIFF_SUFFIXES, read_image
+from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.lazy_tiff import open_tiff
+from napari_cfsr.errors import CFSRError, FileFormatError
+
+
+def open_image(path: str | os.PathLike[str]) -> LazyImage:
+    """Open an OME-Zarr store (a folder), a TIFF, a PNG or a JPEG.
+
+    Pixels of stores and TIFFs are read when they are asked for; PNG and JPEG are read whole.
+
+    Raises
+    ------
+    FileFormatError
+        No such file or store, another format, a damaged one, or a store that was not written to
+        its end.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+
+        return open_ome_zarr(path)
+    if path.suffix.lower() not in TIFF_SUFFIXES or not path.is_file():
+        image = read_image(path)
+        space = pixel_space(image.axes)
+        return LazyImage(image.pixels, image.axes, path, space, (image.pixels,), None, image.notes)
+    try:
+        return open_tiff(path)
+    except CFSRError:
+        raise
+    except Exception as error:  # tifffile raises whatever it pleases
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileFormatError(f"{path}: can't be read ({reason})") from error

@@ -1,0 +1,96 @@
+"""Reading OME-Zarr: one image of a store, 0.4 and 0.5, nothing read but metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
+from napari_cfsr.core.store.growing_store import KEY, half_written
+from napari_cfsr.errors import CFSRError, FileFormatError
+
+
+def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
+    """Open an OME-Zarr image on disk.
+
+    Parameters
+    ----------
+    path : Path
+        The store, or a group in it. Of a store with one image inside, that is opened.
+    incomplete : bool
+        Whether to open what this package is still writing: pixels that are not there yet are 0.
+
+    Raises
+    ------
+    FileFormatError
+        It is not there, not an image, of several images, damaged, or not written to its end.
+    """
+    try:
+        return _open(path, incomplete)
+    except CFSRError:
+        raise
+    except Exception as error:  # zarr raises whatever it pleases
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason})") from error
+
+
+def _open(path: Path, incomplete: bool) -> LazyImage:
+    if not path.is_dir():
+        raise FileFormatError(f"{path}: expected an OME-Zarr store, there is no such folder")
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is none")
+    group = zarr.open_group(LocalStore(path, read_only=True), mode="r")
+    attributes: dict[str, Any] = group.attrs.asdict()
+    mark = attributes.get(KEY)
+    if isinstance(mark, Mapping) and not mark.get("complete"):
+        if not incomplete:
+            raise FileFormatError(half_written(path))
+        attributes = {**attributes, "ome": mark.get("ome", {})}
+    ome = ome_attributes(attributes)
+    images = ome.get("multiscales")
+    mark = mark if isinstance(mark, Mapping) else {}
+    if not images:
+        return _open(_only_image(path, ome, mark), incomplete)
+    return _image(path, group, images, ome, mark)
+
+
+def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> Path:
+    """The one image of a store that holds no image itself."""
+    if "plate" in ome or "well" in ome:
+        raise FileFormatError(f"{path}: expected one image, got a plate: name a field of a well")
+    names = [str(name) for name in mark.get("outputs", ())]
+    if "bioformats2raw.layout" in ome:
+        names = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name != "OME")
+    names = [name for name in names if (path / name).is_dir()]
+    if len(names) == 1:
+        return path / names[0]
+    if names:
+        raise FileFormatError(
+            f"{path}: expected one image, got {len(names)}: name one, such as {path / names[0]}"
+        )
+    raise FileFormatError(f"{path}: expected an OME-Zarr image, got another zarr store")
+
+
+def _image(
+    path: Path, group: Any, images: Any, ome: Mapping[str, Any], mark: Mapping[str, Any]
+) -> LazyImage:
+    image = images[0]
+    notes = [f"only the first of {len(images)} images was read"] if len(images) > 1 else []
+    levels = tuple(group[dataset["path"]] for dataset in image["datasets"])
+    axes, units = read_axes(image, levels[0].ndim)
+    space = read_space(image, axes, units)
+    omero = ome.get("omero")
+    omero = dict(omero) if isinstance(omero, Mapping) else None
+    count = levels[0].shape[axes.index("C")] if "C" in axes else 0
+    if mark.get("axes"):
+        axes = str(mark["axes"])
+    elif are_colours(omero, count):
+        axes = axes.replace("C", "S")
+    if "S" in axes:  # of colours, the space says nothing
+        space = space.along(axes.replace("S", ""))
+    return LazyImage(levels[0], axes, path, space, levels, omero, tuple(notes))

@@ -1,0 +1,254 @@
+"""PSNR and SSIM of several images against one reference: rows, means, gains, the best, text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.metrics.masked import Figures, QualityOptions
+from napari_cfsr.errors import FileFormatError
+
+Column = Literal["psnr", "ssim", "psnr_gain", "ssim_gain"]
+
+COLUMNS: tuple[Column, ...] = ("psnr", "ssim", "psnr_gain", "ssim_gain")
+TITLES = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "psnr_gain": "gain (dB)",
+    "ssim_gain": "gain (SSIM)",
+}
+DECIMALS = {"psnr": 3, "ssim": 4, "psnr_gain": 3, "ssim_gain": 4}
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """One image against the reference.
+
+    Attributes
+    ----------
+    name : str
+    figures : tuple of Figures
+        One for each slice; none where there is a fault.
+    fault : str
+        Why it can't be compared.
+    """
+
+    name: str
+    figures: tuple[Figures, ...] = ()
+    fault: str = ""
+
+    def value(self, column: Literal["psnr", "ssim"], at: int | None) -> float:
+        """PSNR or SSIM of a slice; None for the mean of those that have one."""
+        values = [float(getattr(f, column)) for f in self.figures]
+        if at is not None:
+            return values[at] if values else math.nan
+        known = [v for v in values if not math.isnan(v)]
+        return math.fsum(known) / len(known) if known else math.nan
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table as it is shown.
+
+    Attributes
+    ----------
+    row : int
+        Which image.
+    at : int or None
+        Which slice; None for the mean of all.
+    name, slice_name : str
+    values : dict of str to float
+        By column; NaN where there is none.
+    best : frozenset of str
+        Columns whose greatest value it has, among the images for the same slice.
+    """
+
+    row: int
+    at: int | None
+    name: str
+    slice_name: str
+    values: dict[Column, float]
+    best: frozenset[Column] = frozenset()
+
+
+@dataclass(frozen=True)
+class QualityTable:
+    """All that was measured in one run.
+
+    Attributes
+    ----------
+    reference : str
+    part : str
+        What part of it, in words.
+    options : QualityOptions
+    range_words : str
+        Why this data range.
+    slice_names : tuple of str
+    rows : tuple of QualityRow
+    notes, warnings : tuple of str
+    """
+
+    reference: str
+    part: str
+    options: QualityOptions
+    range_words: str
+    slice_names: tuple[str, ...]
+    rows: tuple[QualityRow, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def lines(self, over: int | None = None, every_slice: bool = False) -> list[Line]:
+        """The lines to show.
+
+        Parameters
+        ----------
+        over : int, optional
+            The row that gains are over; without, gains are NaN.
+        every_slice : bool
+            A line for each image and slice, not the mean of the slices.
+        """
+        places = list(range(len(self.slice_names))) if every_slice else [None]
+        return [line for at in places for line in self._at(at, over)]
+
+    def _at(self, at: int | None, over: int | None) -> list[Line]:
+        """A line for each image."""
+        title = MEAN if len(self.slice_names) > 1 else ""
+        name = title if at is None else self.slice_names[at]
+        all_values = [self._values(row, at, over) for row in self.rows]
+        best = {c: best_of([v[c] for v in all_values], DECIMALS[c]) for c in COLUMNS}
+        return [
+            Line(
+                i, at, row.name, name, all_values[i], frozenset(c for c in COLUMNS if i in best[c])
+            )
+            for i, row in enumerate(self.rows)
+        ]
+
+    def _values(self, row: QualityRow, at: int | None, over: int | None) -> dict[Column, float]:
+        values: dict[Column, float] = {"psnr": row.value("psnr", at), "ssim": row.value("ssim", at)}
+        base = None if over is None else self.rows[over]
+        for column in ("psnr", "ssim"):
+            gain = math.nan if base is None else _less(values[column], base.value(column, at))
+            values["psnr_gain" if column == "psnr" else "ssim_gain"] = gain
+        return values
+
+    @property
+    def describe(self) -> str:
+        """What was measured and how."""
+        options, count = self.options, len(self.slice_names)
+        means = f", mean of {count} slices" if count > 1 else ""
+        return (
+            f"Against '{self.reference}', {self.part}{means}; channel {options.channel}, shave "
+            f"{options.shave}, data range {options.data_range:g} ({self.range_words})."
+        )
+
+    def text(self, lines: Sequence[Line]) -> str:
+        """Lines as tab-separated text, for a spreadsheet."""
+        head = ["layer", *(["slice"] if len(self.slice_names) > 1 else [])]
+        head += [TITLES[c] for c in COLUMNS]
+        rows = [head]
+        for line in lines:
+            names = [line.name, *([line.slice_name] if len(self.slice_names) > 1 else [])]
+            rows.append(names + [_plain(line.values[c], DECIMALS[c]) for c in COLUMNS])
+        clean = ([cell.replace("\t", " ").replace("\n", " ") for cell in row] for row in rows)
+        return "\n".join("\t".join(row) for row in clean) + "\n"
+
+    def csv(self, over: int | None = None) -> str:
+        """Means and, of a stack, all slices, with how they were measured in each line."""
+        options = self.options
+        lines = self.lines(over)
+        lines += self.lines(over, every_slice=True) if len(self.slice_names) > 1 else []
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(
+            ["layer", "slice", "psnr_db", "ssim", "psnr_gain_db", "ssim_gain", "gain_over",
+             "reference", "part", "channel", "shave", "data_range", "invalid_pixels", "fault"]
+        )  # fmt: skip
+        for line in lines:
+            row = self.rows[line.row]
+            figures = row.figures if line.at is None else row.figures[line.at : line.at + 1]
+            writer.writerow(
+                [line.name, line.slice_name, *(_plain(line.values[c], 6) for c in COLUMNS),
+                 "" if over is None else self.rows[over].name, self.reference, self.part,
+                 options.channel, options.shave, f"{options.data_range:.9g}",
+                 sum(f.invalid for f in figures), row.fault]
+            )  # fmt: skip
+        return out.getvalue()
+
+
+def _less(value: float, base: float) -> float:
+    """The difference; of two infinite values none."""
+    return 0.0 if value == base else value - base
+
+
+def best_of(values: Sequence[float], decimals: int) -> set[int]:
+    """Where the greatest value is, as far as it is shown; nowhere if all are the same."""
+    known = {i: round(v, decimals) for i, v in enumerate(values) if not math.isnan(v)}
+    most = max(known.values(), default=0.0)
+    best = {i for i, v in known.items() if v == most}
+    return best if len(best) < len(known) else set()
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without the words that all of them begin with."""
+    words = [name.split(" ") for name in names]
+    common = 0
+    if len(names) > 1:
+        most = min(len(w) for w in words) - 1  # a word of each is left
+        while common < most and len({w[common] for w in words}) == 1:
+            common += 1
+    return ["…" * bool(common) + " ".join(w[common:]) for w in words]
+
+
+def shown(value: float, column: Column) -> str:
+    """A value as the table shows it; `∞` for infinity, a dash for none."""
+    if math.isnan(value):
+        return "–"  # noqa: RUF001 - a dash
+    signed = "+" if column.endswith("gain") else ""
+    if math.isinf(value):
+        return ("-" if value < 0 else signed) + "∞"
+    decimals = DECIMALS[column]
+    return f"{round(value, decimals) + 0.0:{signed}.{decimals}f}"  # + 0.0: no negative zero
+
+
+def _plain(value: float, decimals: int) -> str:
+    """A value as programs read it: `inf` for infinity, nothing for none."""
+    return "" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def csv_path(chosen: str | Path) -> Path:
+    """The file that is meant: with a suffix, if none was given."""
+    path = Path(chosen)
+    return path if path.suffix else path.with_name(f"{path.name}.csv")
+
+
+def write_csv(path: Path, text: str, overwrite: bool) -> Path:
+    """Write a table to a file, all of it or nothing.
+
+    Parameters
+    ----------
+    path : Path
+    text : str
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FileFormatError
+        There is such a file already, or it can't be written.
+    """
+    if path.exists() and not overwrite:
+        raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
+    write_whole(path, text.encode(), overwrite=True, make_folders=False)
+    return path

@@ -1,0 +1,252 @@
+"""Tiled TIFF files of any size, with a pyramid: from what a store holds, or from an upscaling.
+
+A TIFF wants its tiles in order, and a block of the upscaling is no row of tiles. So the result goes
+to a store beside the file first, which can be gone on with after an interruption; the file is then
+written from that, a tile at a time, and is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_cfsr.core.engine.model import Check, Model
+from napari_cfsr.core.image.axes import ArrayLike
+from napari_cfsr.core.image.pixel_space import PixelSpace, unit_symbol
+from napari_cfsr.core.io.image_files import TIFF_SUFFIXES
+from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+from napari_cfsr.core.io.tiff import LARGEST_CLASSIC
+from napari_cfsr.core.store.growing_store import writing
+from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
+from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.errors import FileFormatError, OptionError
+
+Array = NDArray[Any]
+
+TILE = 512  # pixels; a multiple of 16, as TIFF demands
+PER_CENTIMETRE = {"nanometer": 1e7, "micrometer": 1e4, "millimeter": 10.0}  # of a unit of length
+
+
+def write_big_tiff(
+    image: LazyImage,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    check: Check = lambda: None,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """Write an image with its pyramid as a tiled TIFF, a BigTIFF where it takes that.
+
+    Parameters
+    ----------
+    image : LazyImage
+        From `open_image`; read a tile at a time.
+    path : path
+        `.ome.tif` makes it OME-TIFF, with pixel sizes and the names of channels; `.tif` a plain
+        one. Levels of the pyramid are sub-images, as OME-TIFF and viewers of whole slides have it;
+        plain stacks have none.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+    check : callable
+        Called before each tile; an exception from it ends the writing, and there is no file.
+    progress : callable, optional
+        Called with the share that is written, after each row of tiles.
+
+    Raises
+    ------
+    OptionError
+        The file exists, or the name is not that of a TIFF.
+    FileFormatError
+        TIFF can't hold it, or the disk is full.
+    """
+    path = Path(path)
+    _check_target(path, overwrite)
+    _check_dtype(path, image.pixels)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ome = path.stem.lower().endswith(".ome")
+            _write(image, partial, ome, check, progress or (lambda _: None))
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def iter_upscale_to_tiff(
+    image: ArrayLike,
+    model: Model,
+    paths: Mapping[str, str | os.PathLike[str]],
+    options: UpscaleOptions | None = None,
+    check: Check = lambda: None,
+    *,
+    space: PixelSpace | None = None,
+    omero: Mapping[str, Any] | None = None,
+    source: str = "",
+    overwrite: bool = False,
+) -> Generator[StoreProgress, None, StoreResult]:
+    """Upscale to tiled TIFFs step by step; interrupted, it goes on as `iter_upscale_to_zarr` does.
+
+    Parameters
+    ----------
+    image, model, options, check, space, omero, source
+        As for `iter_upscale_to_zarr`; which outputs, `paths` says.
+    paths : dict of str to path
+        A file for each output, by its name.
+    overwrite : bool
+        Whether those files may be replaced.
+
+    Returns
+    -------
+    StoreResult
+        Its `images` are the files; `path` is the store that was in between, which is gone.
+    """
+    targets = {name: Path(path) for name, path in paths.items()}
+    for target in targets.values():
+        _check_target(target, overwrite)
+        _check_dtype(target, image)
+    if len({target.resolve() for target in targets.values()}) < max(len(targets), 1):
+        raise OptionError(f"expected a different file for each output, got {targets}")
+    options = replace(options or UpscaleOptions(), outputs=tuple(targets))
+    first = next(iter(targets.values()), Path())
+    store = first.with_name(f".{first.stem}.partial.zarr")
+    run = StoreRun(image, model, store, options, check, source)
+    run.prepare(space, omero, overwrite)
+    yield from run.units()
+    for name, target in targets.items():
+        yield run.progress(note=f"Writing {target.name}")
+        group = run.store.groups[name]
+        write_big_tiff(open_ome_zarr(group, incomplete=True), target, overwrite, check)
+    result = replace(run.result(), images=targets)
+    shutil.rmtree(store)
+    return result
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        raise OptionError(f"expected a name ending in .tif or .tiff, got {path}")
+    if path.exists() and not overwrite:
+        raise OptionError(f"{path} exists: pass overwrite=True to replace it")
+
+
+def _check_dtype(path: Path, pixels: ArrayLike) -> None:
+    if np.dtype(pixels.dtype).kind == "b":
+        raise FileFormatError(f"{path}: tiles can't hold pixels of 1 bit: write OME-Zarr instead")
+
+
+def _write(
+    image: LazyImage,
+    path: Path,
+    ome: bool,
+    check: Check,
+    progress: Callable[[float], None],
+) -> None:
+    """Level by level; those after the first are sub-images of it."""
+    # in plain files, tifffile does not read the axes that it wrote where there are sub-images
+    single = not set(image.axes) - set("YXS")
+    levels = image.levels if ome or single else image.levels[:1]
+    sizes = [math.prod(level.shape) for level in levels]
+    itemsize = np.dtype(image.pixels.dtype).itemsize
+    axes = image.axes.replace("S", "") + "S" * ("S" in image.axes)
+    metadata = {"axes": axes, **_ome(image)} if ome else None if single else {"axes": axes}
+    big = sum(sizes) * itemsize > LARGEST_CLASSIC
+    with tifffile.TiffWriter(path, bigtiff=big, ome=ome) as tif:
+        done = 0
+        for i, level in enumerate(levels):
+            shape = tuple(level.shape[image.axes.index(name)] for name in axes)
+
+            def told(fraction: float, done: int = done, size: int = sizes[i]) -> None:
+                progress((done + fraction * size) / sum(sizes))
+
+            first: dict[str, Any] = {
+                "subifds": len(levels) - 1,
+                "metadata": metadata,
+            }
+            tif.write(
+                _tiles(level, image.axes, check, told),
+                shape=shape,
+                dtype=np.dtype(level.dtype).newbyteorder("="),
+                tile=(TILE, TILE),
+                compression="zlib",
+                **_colours(image),
+                **_resolution(image.space, i),
+                **(first if i == 0 else {"subfiletype": 1, "metadata": None}),
+            )
+            told(1.0)
+            done += sizes[i]
+
+
+def _tiles(
+    pixels: ArrayLike, axes: str, check: Check, progress: Callable[[float], None]
+) -> Iterator[Array]:
+    """[TILE,TILE] or [TILE,TILE,S] of each plane, row by row; those at the border filled up."""
+    looped = [i for i, name in enumerate(axes) if name not in "SYX"]
+    height, width = (pixels.shape[axes.index(name)] for name in "YX")
+    planes = list(np.ndindex(*(pixels.shape[i] for i in looped)))
+    order = [name for name in axes if name in "SYX"]
+    turn = [order.index(name) for name in "YXS" if name in order]
+    for n, plane in enumerate(planes):
+        for y in range(0, height, TILE):
+            for x in range(0, width, TILE):
+                check()
+                where: list[int | slice] = [slice(None)] * len(axes)
+                for axis, i in zip(looped, plane, strict=True):
+                    where[axis] = i
+                where[axes.index("Y")] = slice(y, min(y + TILE, height))
+                where[axes.index("X")] = slice(x, min(x + TILE, width))
+                tile = np.asarray(pixels[tuple(where)]).transpose(turn)
+                missing = [(0, TILE - tile.shape[0]), (0, TILE - tile.shape[1])]
+                yield np.pad(tile, missing + [(0, 0)] * (tile.ndim - 2))
+            progress((n + min(1.0, (y + TILE) / height)) / len(planes))
+
+
+def _colours(image: LazyImage) -> dict[str, Any]:
+    """What the samples of a pixel are."""
+    if "S" not in image.axes:
+        return {"photometric": "minisblack"}
+    samples = image.pixels.shape[image.axes.index("S")]
+    options: dict[str, Any] = {
+        "photometric": "rgb" if samples > 2 else "minisblack",
+        "planarconfig": "contig",
+    }
+    return options | ({"extrasamples": ["unassalpha"]} if samples in (2, 4) else {})
+
+
+def _resolution(space: PixelSpace, level: int) -> dict[str, Any]:
+    """Pixels per centimetre, where the unit is one of length."""
+    sizes = dict(zip(space.axes, zip(space.sizes, space.units, strict=True), strict=True))
+    result = []
+    for letter in "XY":
+        size, unit = sizes.get(letter, (0.0, None))
+        if unit not in PER_CENTIMETRE or not size:
+            return {}
+        result.append(PER_CENTIMETRE[unit] / (size * 2**level))
+    return {"resolution": tuple(result), "resolutionunit": "CENTIMETER"}
+
+
+def _ome(image: LazyImage) -> dict[str, Any]:
+    """Pixel sizes and names of channels, in the words of OME-TIFF."""
+    facts: dict[str, Any] = {}
+    space = image.space
+    for letter, size, unit in zip(space.axes, space.sizes, space.units, strict=True):
+        if unit is None or letter not in "TZYX":
+            continue
+        word = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
+        facts |= {word: size, f"{word}Unit": unit_symbol(unit)}
+    names = [c.get("label") for c in (image.omero or {}).get("channels", ())]
+    if "C" in image.axes and all(names):
+        count = image.pixels.shape[image.axes.index("C")]
+        if len(names) == count:
+            facts["Channel"] = {"Name": names}
+    return facts

@@ -1,0 +1,283 @@
+"""A store that grows: written unit by unit, resumable, and not an image before it is complete.
+
+Until the end, its groups say only that they are not complete: what makes them OME-Zarr is written
+last, so that no program takes a half for the whole. A journal in the store lists what is done; a
+unit is entered after its files are in place, and each file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from dask.base import is_dask_collection
+from numpy.typing import NDArray
+from zarr import Array as ZarrArray
+from zarr.codecs import BloscCodec
+from zarr.errors import GroupNotFoundError
+from zarr.storage import LocalStore
+
+from napari_cfsr.core.store.fingerprint import FORMAT
+from napari_cfsr.core.store.layout import Layout, LevelShape, Unit, halved
+from napari_cfsr.core.upscale.tile_run import Kind
+from napari_cfsr.errors import FileFormatError, OptionError
+
+Array = NDArray[Any]
+Status = Literal["absent", "partial", "complete", "other"]
+
+KEY = "napari_cfsr"  # of the attribute that is ours
+JOURNAL = ".napari_cfsr_done"
+UNFINISHED = ".partial"  # ends the names of zarr's files on their way
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def store_status(path: Path) -> Status:
+    """What is at a path.
+
+    Returns
+    -------
+    {"absent", "partial", "complete", "other"}
+        `partial` and `complete` are stores that this package began or finished; `other` is
+        anything else, other zarr stores included.
+    """
+    if not os.path.lexists(path) or _is_empty(path):
+        return "absent"
+    mark = our_mark(path)
+    if mark is None:
+        return "other"
+    return "complete" if mark.get("complete") else "partial"
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder with nothing in it but what never came to be a file."""
+    return path.is_dir() and all(file.name.endswith(UNFINISHED) for file in path.iterdir())
+
+
+def our_mark(path: Path) -> Mapping[str, Any] | None:
+    """What this package wrote about a group; None if it did not."""
+    try:
+        group = zarr.open_group(LocalStore(path, read_only=True), mode="r", zarr_format=3)
+    except (GroupNotFoundError, OSError, ValueError, KeyError):
+        return None
+    mark = group.attrs.get(KEY)
+    return mark if isinstance(mark, Mapping) else None
+
+
+def stores_read(image: Any) -> list[Path]:
+    """The stores on disk that the pixels of a zarr array, or of a dask array of them, are in."""
+    found = [image]
+    if is_dask_collection(image):
+        for layer in image.__dask_graph__().layers.values():
+            # dask keeps what it reads from by itself, or beside what it does with it
+            found += list(layer.values()) if len(layer) == 1 else []
+            found += [held for held, _ in getattr(layer, "indices", ())]
+    stores = [array.store for array in found if isinstance(array, ZarrArray)]
+    # those of the network have a path, too, but no absolute one
+    paths = [Path(str(getattr(s, "root", "") or getattr(s, "path", ""))) for s in stores]
+    return [path for path in paths if path.is_absolute()]
+
+
+def half_written(path: Path) -> str:
+    """What to say of a store that is not complete."""
+    return (
+        f"{path}: expected a complete image, this one was not written to its end: repeat the "
+        "upscaling that writes it, with the same options, and it goes on where it stopped"
+    )
+
+
+def remove_store(path: Path) -> None:
+    """Remove a zarr store to make room for another; raises `OptionError` for anything else."""
+    if _is_empty(path):
+        return
+    marks = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+    if path.is_symlink() or not path.is_dir() or not any((path / m).is_file() for m in marks):
+        raise OptionError(f"expected a zarr store to replace, got something else: {path}")
+    shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path, kept: str = "") -> Iterator[None]:
+    """`FileFormatError` for what the file system says."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in FULL:
+            reason = f"the disk is full{kept}"
+        raise FileFormatError(f"{path}: can't be written ({reason})") from error
+
+
+@dataclass(eq=False)
+class GrowingStore:
+    """A store that is being written.
+
+    Attributes
+    ----------
+    path : Path
+    layout : Layout
+    kinds : dict of str to (shape, dtype)
+        Each output, in the order of the image's axes.
+    alpha : bool
+        Whether the last colour sample is alpha; a difference has none.
+    images : dict of str to dict
+        What makes each output OME-Zarr: its `ome` attribute.
+    """
+
+    path: Path
+    layout: Layout
+    kinds: Mapping[str, Kind]
+    alpha: bool
+    images: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        self.groups = {
+            name: self.path / name if len(self.kinds) > 1 else self.path for name in self.kinds
+        }
+        self.arrays: dict[tuple[str, int], Any] = {}
+        self.done: set[Unit] = set()
+
+    def begin(self, mark: Mapping[str, Any]) -> None:
+        """Make the groups and arrays, without pixels."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        several = {"outputs": list(self.kinds)}
+        own = several if len(self.kinds) > 1 else self._mark(*self.kinds)
+        self._group(self.path, {**mark, **own})
+        self.open()
+
+    def resume(self) -> None:
+        """Go on with a store that was begun: find out what is done."""
+        for leftover in self.path.rglob(f"*{UNFINISHED}"):
+            leftover.unlink()
+        self.open()
+        self.done = {unit for unit in self._journal() if self.is_there(unit)}
+        # anew, since the last line may have been torn
+        fresh = self.path / f"{JOURNAL}{UNFINISHED}"
+        fresh.write_text("".join(_line(unit) for unit in sorted(self.done)), "ascii")
+        fresh.replace(self.path / JOURNAL)
+
+    def _mark(self, name: str) -> dict[str, Any]:
+        """What is known of an output from the beginning, for who wants to see it grow."""
+        return {"output": name, "axes": self.layout.axes, "ome": self.images[name]}
+
+    def _group(self, path: Path, mark: Mapping[str, Any]) -> None:
+        attributes = {KEY: {**mark, "complete": False, "format": FORMAT}}
+        zarr.create_group(LocalStore(path), zarr_format=3, attributes=attributes)
+
+    def open(self) -> None:
+        """Open all arrays; make those that are not there yet."""
+        for name, group in self.groups.items():
+            if group != self.path and our_mark(group) is None:
+                self._group(group, self._mark(name))
+            for level in range(len(self.layout.sizes)):
+                self.arrays[name, level] = self._array(name, level)
+
+    def _array(self, name: str, level: int) -> Any:
+        folder = self.groups[name] / str(level)
+        if (folder / "zarr.json").is_file():
+            return zarr.open_array(LocalStore(folder), mode="r+")
+        shape, dtype = self.kinds[name]
+        form = self.layout.level_shape(shape, level)
+        return zarr.create_array(
+            LocalStore(folder),
+            shape=form.shape,
+            dtype=dtype,
+            chunks=form.chunks,
+            shards=None if form.shards == form.chunks else form.shards,
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+            fill_value=0,
+            dimension_names=["c" if a == "S" else a.lower() for a in self.layout.axes],
+            # else a black shard would have no file, and could not be told from one that is to come
+            config={"write_empty_chunks": True},
+        )
+
+    def form(self, name: str, level: int) -> LevelShape:
+        return self.layout.level_shape(self.kinds[name][0], level)
+
+    # what is done
+
+    def _journal(self) -> Iterator[Unit]:
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.path / JOURNAL).read_text("ascii").splitlines(keepends=True):
+                if line.endswith("\n"):  # else the last words of a process that was killed
+                    level, *index = (int(word) for word in line.split())
+                    yield Unit(level, tuple(index))
+
+    def is_there(self, unit: Unit) -> bool:
+        """Whether the files of a unit are there: after a power cut they need not be."""
+        where = (str(unit.level), "c", *(str(i) for i in unit.index))
+        files = [group.joinpath(*where) for group in self.groups.values()]
+        return all(file.is_file() and file.stat().st_size for file in files)
+
+    def enter(self, unit: Unit) -> None:
+        """Say that a unit is written."""
+        with (self.path / JOURNAL).open("a", encoding="ascii") as journal:
+            journal.write(_line(unit))
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.done.add(unit)
+
+    # pixels
+
+    def write_block(self, unit: Unit, outputs: Mapping[str, Array]) -> None:
+        """Write what one block gave, axes in the order of the image."""
+        for name, values in outputs.items():
+            where = self.layout.where(unit, self.form(name, 0))
+            self.arrays[name, 0][where] = values.transpose(self.layout.order)
+
+    def write_level(self, unit: Unit) -> None:
+        """Write one unit of a higher level from the level before."""
+        for name in self.kinds:
+            form = self.form(name, unit.level)
+            where = self.layout.where(unit, form)
+            self.arrays[name, unit.level][where] = self._reduced(name, unit.level, form, where)
+
+    def _reduced(self, name: str, level: int, form: LevelShape, where: tuple[slice, ...]) -> Array:
+        """The mean of 2x2 pixels of the level before; a row of chunks at a time is in memory."""
+        source = self.arrays[name, level - 1]
+        *planes, rows, columns = where
+        height, width = source.shape[-2:]
+        samples = self.layout.axes.index("S") if self.alpha and name != "difference" else None
+        result = np.empty([s.stop - s.start for s in where], source.dtype)
+        for top in range(rows.start, rows.stop, form.chunks[-2]):
+            bottom = min(top + form.chunks[-2], rows.stop)
+            above = (
+                *planes,
+                slice(2 * top, min(2 * bottom, height)),
+                slice(2 * columns.start, min(2 * columns.stop, width)),
+            )
+            band = halved(np.asarray(source[above]), samples)
+            result[..., top - rows.start : bottom - rows.start, :] = band
+        return result
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Write what makes it OME-Zarr; with that, it is complete.
+
+        Parameters
+        ----------
+        record : dict
+            Where it comes from, of plain values.
+        """
+        mark = {"complete": True, "format": FORMAT, "axes": self.layout.axes, "record": record}
+        for name, group in self.groups.items():
+            _put(group, {"ome": self.images[name], KEY: {**mark, "output": name}})
+        if len(self.kinds) > 1:
+            _put(self.path, {KEY: {**mark, "outputs": list(self.kinds)}})
+        (self.path / JOURNAL).unlink(missing_ok=True)
+
+
+def _line(unit: Unit) -> str:
+    """Of the journal."""
+    return " ".join(str(i) for i in (unit.level, *unit.index)) + "\n"
+
+
+def _put(path: Path, attributes: dict[str, Any]) -> None:
+    """Replace all attributes of a group."""
+    zarr.open_group(LocalStore(path), mode="r+").attrs.put(attributes)

@@ -1,0 +1,227 @@
+"""How results lie in an OME-Zarr store: order of axes, pyramid, chunks, shards.
+
+A shard is one file and holds what one block of `blocks` gives, so a block is written whole and
+never touched again; readers take its chunks one by one. Each level of the pyramid is the mean of
+2x2 pixels of the one above, in shards of the same size: four of them make one of the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.upscale.blocks import BlockPlan, Index
+from napari_cfsr.errors import ImageError
+
+Array = NDArray[Any]
+
+STORED = "TCZYX"  # the order that OME-Zarr demands; colour samples and other axes stand for C
+CHUNK = 512  # pixels along Y and X that a chunk is to come near to
+LEAST_CHUNK = 128
+SMALLEST_LEVEL = 1024  # pixels; the pyramid ends there
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """What is written at a time: one shard of one level, of each output.
+
+    Attributes
+    ----------
+    level : int
+        0 is full resolution.
+    index : tuple of int
+        Of the shard, one number for each stored axis.
+    """
+
+    level: int
+    index: Index
+
+
+@dataclass(frozen=True)
+class LevelShape:
+    """One array of a pyramid, in the stored order of axes."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a plan's outputs go.
+
+    Attributes
+    ----------
+    axes : str
+        Letters in stored order; colour samples are `S`.
+    order : tuple of int
+        For each stored axis, the dimension of the image.
+    sides : tuple of int
+        Of a shard in output pixels, stored order.
+    sizes : tuple of (int, int)
+        Height and width of each level.
+    """
+
+    axes: str
+    order: tuple[int, ...]
+    sides: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Something of each dimension of the image, in stored order."""
+        return tuple(values[i] for i in self.order)
+
+    def block(self, unit: Unit) -> Index:
+        """The block of the plan that a unit of level 0 is."""
+        return tuple(unit.index[self.order.index(i)] for i in range(len(self.order)))
+
+    def level_shape(self, shape: tuple[int, ...], level: int) -> LevelShape:
+        """The array of a level, for an output whose shape is given in the image's order."""
+        stored = (*self.stored(shape)[:-2], *self.sizes[level])
+        chunks = [1] * (len(stored) - 2) + [_chunk(side) for side in self.sides[-2:]]
+        if "S" in self.axes:
+            s = self.axes.index("S")
+            chunks[s] = stored[s]
+        shards = tuple(
+            c if c == n else min(side, -(-n // c) * c)
+            for c, side, n in zip(chunks, self.sides, stored, strict=True)
+        )
+        return LevelShape(stored, tuple(chunks), shards)
+
+    def grid(self, shape: tuple[int, ...], level: int) -> tuple[int, ...]:
+        """Number of shards along each stored axis of a level."""
+        stored = (*self.stored(shape)[:-2], *self.sizes[level])
+        return tuple(-(-n // side) for n, side in zip(stored, self.sides, strict=True))
+
+    def where(self, unit: Unit, level_shape: LevelShape) -> tuple[slice, ...]:
+        """The part of a level's array that a unit is."""
+        return tuple(
+            slice(i * side, min((i + 1) * side, n))
+            for i, side, n in zip(unit.index, self.sides, level_shape.shape, strict=True)
+        )
+
+    def units(self, shape: tuple[int, ...]) -> Iterator[Unit]:
+        """All units, in an order in which each comes after those that it is made from."""
+        top = len(self.sizes) - 1
+        grid = self.grid(shape, top)
+        for planes in np.ndindex(*self.grid(shape, 0)[:-2]):
+            for y, x in np.ndindex(*grid[-2:]):
+                yield from self._upwards(shape, Unit(top, (*planes, y, x)))
+
+    def _upwards(self, shape: tuple[int, ...], unit: Unit) -> Iterator[Unit]:
+        for part in self.parts(shape, unit):
+            yield from self._upwards(shape, part)
+        yield unit
+
+    def parts(self, shape: tuple[int, ...], unit: Unit) -> list[Unit]:
+        """The units of the level above that a unit is made from; none at level 0."""
+        if unit.level == 0:
+            return []
+        rows, columns = self.grid(shape, unit.level - 1)[-2:]
+        *planes, y, x = unit.index
+        return [
+            Unit(unit.level - 1, (*planes, i, j))
+            for i, j in itertools.product((2 * y, 2 * y + 1), (2 * x, 2 * x + 1))
+            if i < rows and j < columns
+        ]
+
+
+def plan_layout(plan: BlockPlan) -> Layout:
+    """How the outputs of a plan are stored.
+
+    Raises
+    ------
+    ImageError
+        The image has axes that OME-Zarr can't hold together.
+    """
+    axes = plan.axes
+    stored = _stored_axes(axes.names)
+    order = tuple(axes.names.index(name) for name in stored)
+    spatial = [i in axes.spatial for i in order]
+    sides = tuple(
+        plan.sides[i] * (plan.scale if s else 1) for i, s in zip(order, spatial, strict=True)
+    )
+    height, width = plan.part.height * plan.scale, plan.part.width * plan.scale
+    sizes = [(height, width)]
+    while max(sizes[-1]) > SMALLEST_LEVEL:
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return Layout(stored, order, sides, tuple(sizes))
+
+
+def _stored_axes(names: str) -> str:
+    """The letters in the order of OME-Zarr: time, then channels or the like, then space."""
+    others = [name for name in names if name not in "TZYX"]
+    if len(others) > 1:
+        raise ImageError(
+            f"expected at most one axis beside T, Z, Y and X for OME-Zarr, got axes {names} with "
+            f"{' and '.join(others)}: store each index of one of them by itself"
+        )
+    slots = {**{name: name for name in "TZYX" if name in names}, "C": "".join(others)}
+    return "".join(slots.get(name, "") for name in STORED)
+
+
+def _chunk(side: int) -> int:
+    """The divisor of a shard's side that comes nearest to `CHUNK`."""
+    divisors = {d for i in range(1, math.isqrt(side) + 1) if side % i == 0 for d in (i, side // i)}
+    return min(
+        (d for d in divisors if d >= min(LEAST_CHUNK, side)), key=lambda d: abs(math.log(d / CHUNK))
+    )
+
+
+def halved(values: Array, samples: int | None = None) -> Array:
+    """The mean of each 2x2 pixels along the last two axes, in the same dtype.
+
+    Parameters
+    ----------
+    values : array [..., h, w]
+        A last row or column without a partner counts twice.
+    samples : int, optional
+        Axis of colour samples whose last is alpha: colours are weighted with it.
+
+    Returns
+    -------
+    array [..., ceil(h/2), ceil(w/2)]
+    """
+    height, width = values.shape[-2:]
+    if height % 2 or width % 2:
+        pad = [(0, 0)] * (values.ndim - 2) + [(0, height % 2), (0, width % 2)]
+        values = np.pad(values, pad, mode="edge")
+    wide = np.dtype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    quarters = [values[..., i::2, j::2].astype(wide) for i in (0, 1) for j in (0, 1)]
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        mean = _sum(quarters) / 4
+        if samples is not None:
+            mean = _weighted(quarters, mean, samples)
+        if values.dtype.kind == "b":
+            return np.asarray(mean >= 0.5)
+        if values.dtype.kind in "iu":
+            mean = np.rint(mean)
+            if values.dtype.itemsize == 8:  # the greatest values round up to beyond them
+                info = np.iinfo(values.dtype)
+                mean = np.clip(mean, info.min, np.nextafter(float(info.max), 0))
+        return np.asarray(mean.astype(values.dtype))
+
+
+def _sum(arrays: list[Array]) -> Array:
+    total = arrays[0] + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    return total
+
+
+def _weighted(quarters: list[Array], mean: Array, samples: int) -> Array:
+    """Colours by how much there is of them; alpha, and colours where it is 0, by the mean."""
+    last = [slice(None)] * mean.ndim
+    last[samples] = slice(-1, None)
+    alphas = [np.nan_to_num(q[tuple(last)], nan=0.0).clip(0) for q in quarters]
+    total = _sum(alphas)
+    colours = _sum([q * a for q, a in zip(quarters, alphas, strict=True)]) / total
+    result: Array = np.where(total > 0, colours, mean)
+    result[tuple(last)] = mean[tuple(last)]
+    return result

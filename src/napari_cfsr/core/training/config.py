@@ -1,0 +1,234 @@
+"""What a training is asked to do: the degradation to learn, and the recipe. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from napari_cfsr.core.image.degradation import Degradation, Kernel
+from napari_cfsr.core.image.intensity import MODES, Limits, Mode
+from napari_cfsr.errors import OptionError
+
+Preset = Literal["adapt", "benchmark"]
+PlacementChoice = Literal["auto", "output", "input"]
+Loss = Literal["l1", "mse", "l1+fft"]
+Schedule = Literal["one-cycle", "constant"]
+
+FFT_WEIGHT, FFT_RAMP = 0.005, 2000  # of the FFT magnitude, and steps until it is reached
+CLIP = 0.5  # norm of the gradient
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one placement of a refiner is trained.
+
+    Attributes
+    ----------
+    loss : {"l1", "mse", "l1+fft"}
+    rate : float
+        Learning rate of Adam; the greatest of the one-cycle schedule.
+    schedule : {"one-cycle", "constant"}
+    steps : int
+        At most.
+    batch, patch : int
+        Patches of a step, and their side: output pixels for placement `output`, LR pixels for
+        `input`.
+    trial_steps : int
+        Steps that decide whether this placement is the better one, where both are tried. Warm
+        steps, if there are any, stand in for them.
+    warm_steps, warm_rate, warm_batch, warm_patch : int, float, int, int
+        Placement `input` only: steps without the backbone that come first, in which the refiner
+        learns to turn the LR image into the clean one. A step costs a hundredth of the others.
+    every, patience : int
+        Steps between validations, and validations without a gain after which it ends.
+    ema : float
+        Decay of the average of the weights that is validated and kept; 0: the weights themselves.
+    """
+
+    loss: Loss
+    rate: float
+    schedule: Schedule
+    steps: int
+    batch: int
+    patch: int
+    every: int
+    patience: int
+    ema: float = 0.0
+    trial_steps: int = 60
+    warm_steps: int = 0
+    warm_rate: float = 3e-3
+    warm_batch: int = 16
+    warm_patch: int = 64
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train. Entries that are None are those of the preset.
+
+    Attributes
+    ----------
+    preset : {"adapt", "benchmark"}
+        `adapt`: fast, for one's own images. `benchmark`: the recipe published with CFSR-Delta.
+    placement : {"auto", "output", "input"}
+        Where the refiner runs. `auto` decides on images that are not trained on.
+    kernel, blur, photons, read_noise, gain, offset, jpeg
+        How LR images are simulated; see `napari_cfsr.core.image.degradation.Degradation`. Not
+        used for measured pairs.
+    seed : int
+        Of the split, the noise, the patches and the first weights.
+    loss, rate, schedule, steps, batch, patch, every, patience, ema, warm_steps
+        Recipe; see `Recipe`.
+    reduce : int
+        HR images are reduced by this first, bicubically: for oversampled ones, whose pixels are
+        smaller than what the microscope resolves. Not used for measured pairs.
+    held_out : float
+        Share of the images kept for the report, and again as much to pick the best step.
+    intensity : {"auto", "dtype", "data", "percentile"} or (low, high)
+        Which data values become 0 and 1, as in `upscale`.
+    align : bool
+        Measured pairs: correct the shift between LR and HR.
+    match : bool
+        Measured pairs: bring the HR image to the brightness of the LR image, by a straight line.
+    memory : int
+        Bytes that prepared images may take.
+    """
+
+    preset: Preset = "adapt"
+    placement: PlacementChoice | None = None
+    kernel: Kernel = "bicubic"
+    blur: float = 0.0
+    photons: float | None = None
+    read_noise: float = 0.0
+    gain: float = 1.0
+    offset: float = 0.0
+    jpeg: int | None = None
+    seed: int | None = None
+    loss: Loss | None = None
+    rate: float | None = None
+    schedule: Schedule | None = None
+    steps: int | None = None
+    batch: int | None = None
+    patch: int | None = None
+    every: int | None = None
+    patience: int | None = None
+    ema: float | None = None
+    warm_steps: int | None = None
+    reduce: int = 1
+    held_out: float = 0.15
+    intensity: Mode | Limits = "auto"
+    align: bool = False
+    match: bool = True
+    memory: int = field(default=2**30)
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self.degradation).items():  # it raises for what is wrong with it
+            self._set(name, value)
+        _check_choice("preset", self.preset, get_args(Preset))
+        _check_choice("placement", self.placement, (None, *get_args(PlacementChoice)))
+        _check_choice("loss", self.loss, (None, *get_args(Loss)))
+        _check_choice("schedule", self.schedule, (None, *get_args(Schedule)))
+        for name, least in LEAST.items():
+            self._set(name, _whole(name, getattr(self, name), least))
+        if self.rate is not None and not 0 < _real("rate", self.rate) <= 1:
+            raise OptionError(f"expected a rate in (0, 1], got {self.rate}")
+        if self.ema is not None and not 0 <= _real("ema", self.ema) < 1:
+            raise OptionError(f"expected ema in [0, 1), got {self.ema}")
+        if not 0.05 <= _real("held_out", self.held_out) <= 0.4:
+            raise OptionError(f"expected held_out of 0.05 to 0.4, got {self.held_out}")
+        self._set("intensity", checked_mode(self.intensity))
+
+    def _set(self, name: str, value: object) -> None:
+        """Plain Python numbers instead of numpy's: fields are compared and written to JSON."""
+        object.__setattr__(self, name, value)
+
+    @property
+    def degradation(self) -> Degradation:
+        """How LR images are simulated."""
+        return Degradation(**{f.name: getattr(self, f.name) for f in fields(Degradation)})
+
+    @property
+    def placements(self) -> tuple[Literal["output", "input"], ...]:
+        """Those to try."""
+        chosen = self.placement or PRESET_PLACEMENT[self.preset]
+        return ("input", "output") if chosen == "auto" else (chosen,)
+
+    @property
+    def run_seed(self) -> int:
+        return PRESET_SEED[self.preset] if self.seed is None else self.seed
+
+    def recipe(self, placement: Literal["output", "input"]) -> Recipe:
+        """The recipe for a placement."""
+        base = vars(PRESETS[self.preset][placement])
+        own = {k: getattr(self, k) for k in base if getattr(self, k, None) is not None}
+        if placement == "output":
+            own["warm_steps"] = 0
+        return Recipe(**{**base, **own})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the card."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+LEAST = {
+    "seed": 0, "steps": 1, "batch": 1, "patch": 16, "every": 1, "patience": 1, "warm_steps": 0,
+    "reduce": 1, "memory": 2**24,
+}  # fmt: skip
+
+PUBLISHED = Recipe(
+    loss="l1", rate=1e-6, schedule="constant", steps=2000, batch=16, patch=64, every=50, patience=5
+)
+PRESETS: dict[Preset, dict[Literal["output", "input"], Recipe]] = {
+    "adapt": {
+        "output": Recipe(
+            loss="mse", rate=3e-3, schedule="one-cycle", steps=600, batch=8, patch=64, every=50,
+            patience=8, ema=0.98, trial_steps=60,
+        ),
+        "input": Recipe(
+            loss="mse", rate=3e-4, schedule="one-cycle", steps=40, batch=8, patch=40, every=20,
+            patience=8, ema=0.99, trial_steps=20, warm_steps=2500, warm_rate=3e-3, warm_batch=8,
+            warm_patch=32,
+        ),
+    },
+    "benchmark": {"output": PUBLISHED, "input": PUBLISHED},
+}  # fmt: skip
+PRESET_PLACEMENT: dict[Preset, PlacementChoice] = {"adapt": "auto", "benchmark": "output"}
+PRESET_SEED: dict[Preset, int] = {"adapt": 1, "benchmark": 69}
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"expected {name} one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def _whole(name: str, value: Any, least: int) -> int | None:
+    """A whole number that is large enough, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise OptionError(f"expected {name} as a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _real(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise OptionError(f"expected {name} as a number, got {value!r}")
+    return float(value)
+
+
+def checked_mode(mode: Any) -> Mode | Limits:
+    """A way to map intensities that can be: a mode, or two limits as a tuple."""
+    if isinstance(mode, str):
+        _check_choice("intensity", mode, MODES)
+        return mode  # type: ignore[return-value]
+    try:
+        low, high = (float(value) for value in mode)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"expected intensity one of {', '.join(MODES)} or (low, high), got {mode!r}"
+        ) from error
+    if not -np.inf < low < high < np.inf:
+        raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
+    return low, high

@@ -1,0 +1,342 @@
+"""Images to train on: arrays and files, read when they are needed. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.image.axes import ArrayLike, Axes, parse_axes
+from napari_cfsr.core.image.intensity import (
+    IntensityMapping,
+    Limits,
+    Mode,
+    check_dtype,
+    resolve_mapping,
+)
+from napari_cfsr.core.io.image_files import (
+    PILLOW_SUFFIXES,
+    RESULT,
+    SUFFIXES,
+    ImageFile,
+    check_head,
+    read_image,
+)
+from napari_cfsr.errors import FileFormatError, ImageError
+
+Float32 = NDArray[np.float32]
+Intensity = Mode | Limits
+
+MOST_PLANES = 500  # of one stack; more are thinned out evenly
+
+
+class Source(Protocol):
+    """One image: gray or RGB.
+
+    Attributes
+    ----------
+    name : str
+        For a person.
+    group : str
+        What it comes from: planes of one stack look alike, and must not lie on both sides of a
+        split.
+    site : str
+        The place in the stack that it shows; empty if the stack shows a single one. Its channels,
+        and what it was at other times, look alike.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+
+    def read(self) -> Float32:
+        """[Y,X] or [Y,X,3], straight from the data to [0,1] by its mapping, not clipped."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A plane in memory: [Y,X] or [Y,X,3] in the dtype of the data."""
+
+    name: str
+    group: str
+    pixels: NDArray[Any]
+    mapping: IntensityMapping
+    site: str = ""
+
+    def read(self) -> Float32:
+        return self.mapping.to_unit(self.pixels)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A plane of an image file, read anew each time."""
+
+    path: Path
+    plane: tuple[int, ...]
+    intensity: Intensity
+    name: str
+    group: str
+    site: str = ""
+
+    def read(self) -> Float32:
+        try:
+            image, axes = _opened(self.path)
+        except FileFormatError as error:
+            raise ImageError(str(error)) from error
+        mapping = _mappings(self.path, self.intensity)[axes.channel_of(self.plane)]
+        return mapping.to_unit(_plane(image.pixels, axes, self.plane))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainData:
+    """HR images, and the LR images measured with them if there are any.
+
+    Attributes
+    ----------
+    hr : tuple of Source
+    lr : tuple of Source or None
+        In the order of `hr`. None: LR images are simulated.
+    origin : str
+        Where they come from, for the card.
+    notes : tuple of str
+        What was left out.
+    strict : bool
+        Whether an image that won't do is an error. Of a folder, it is left out and noted.
+    """
+
+    hr: tuple[Source, ...]
+    lr: tuple[Source, ...] | None = None
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    strict: bool = True
+
+
+def array_sources(
+    array: ArrayLike,
+    name: str,
+    axes: str | None = None,
+    intensity: Intensity = "auto",
+    rgb: bool | None = None,
+) -> list[ArraySource]:
+    """The planes of an array, each as an image of its own; alpha is left out.
+
+    Parameters
+    ----------
+    array : array
+        Any dtype and axes that `upscale` takes; lazy ones are read here.
+    name : str
+        For messages and the card.
+    axes, rgb
+        As for `upscale`.
+    intensity : {"auto", "dtype", "data", "percentile"} or (low, high)
+        As for `upscale`; the same for all T and Z.
+
+    Raises
+    ------
+    ImageError
+        Axes, shape or dtype can't be used.
+    """
+    parsed = parse_axes(axes, tuple(array.shape), rgb)
+    if parsed.is_empty:
+        raise ImageError(f"expected an image with pixels, got shape {array.shape} for '{name}'")
+    mappings = resolve_mapping(array, parsed, intensity)
+    return [
+        ArraySource(
+            _title(name, parsed, i), name, _plane(array, parsed, i), mappings[c], _site(parsed, i)
+        )
+        for i in _chosen_planes(parsed)
+        for c in [parsed.channel_of(i)]
+    ]
+
+
+def array_data(
+    images: Sequence[ArrayLike],
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+    intensity: Intensity = "auto",
+) -> TrainData:
+    """Images [Y,X] or [Y,X,3 or 4] in memory, or pairs of LR and HR ones."""
+    if pairs is not None:
+        sides = [
+            tuple(
+                s
+                for i, pair in enumerate(pairs)
+                for s in array_sources(pair[side], f"{name} {i}", None, intensity)
+            )
+            for side, name in enumerate(("LR", "HR"))
+        ]
+        return TrainData(sides[1], sides[0], f"{len(pairs)} pairs of arrays")
+    hr = [s for i, x in enumerate(images) for s in array_sources(x, f"image {i}", None, intensity)]
+    return TrainData(tuple(hr), None, f"{len(images)} arrays")
+
+
+def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -> TrainData:
+    """The images of a folder and the folders below it, or a single file.
+
+    Files that can't be read are noted. Hidden files are left out, and so is what `upscale` wrote:
+    results are nothing to learn from.
+
+    Raises
+    ------
+    FileFormatError
+        There is no such folder or file, or no image in it that can be read.
+    """
+    path = Path(folder)
+    sources, notes = _file_sources(_files_of(path), intensity)
+    if not sources:
+        first = f"; {notes[0]}" if notes else ""
+        raise FileFormatError(
+            f"expected images ({', '.join(SUFFIXES)}) in {path}, found none that can be read{first}"
+        )
+    return TrainData(tuple(sources), None, path.resolve().name, tuple(notes), strict=False)
+
+
+def pair_data(
+    lr: str | os.PathLike[str], hr: str | os.PathLike[str], intensity: Intensity = "auto"
+) -> TrainData:
+    """Measured pairs: two files, or two folders with as many files in the order of their names.
+
+    Raises
+    ------
+    FileFormatError
+        A file can't be read, or there are more on one side than on the other.
+    """
+    files = [_files_of(Path(side)) for side in (lr, hr)]
+    if len(files[0]) != len(files[1]):
+        raise FileFormatError(
+            f"expected as many LR as HR files, got {len(files[0])} in {lr} and {len(files[1])} in "
+            f"{hr}: give each LR image the HR image of the same place in the order of names"
+        )
+    if not files[0]:
+        raise FileFormatError(f"expected images ({', '.join(SUFFIXES)}) in {lr} and {hr}, got none")
+    sides: tuple[list[Source], list[Source]] = ([], [])
+    for paths in zip(*files, strict=True):
+        of_pair = [_sources_of(path, intensity)[0] for path in paths]
+        if len(of_pair[0]) != len(of_pair[1]):
+            raise FileFormatError(
+                f"expected as many LR as HR planes, got {len(of_pair[0])} in {paths[0]} and "
+                f"{len(of_pair[1])} in {paths[1]}"
+            )
+        for side, sources in zip(sides, of_pair, strict=True):
+            side += sources
+    return TrainData(tuple(sides[1]), tuple(sides[0]), f"{Path(lr).name} and {Path(hr).name}")
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A file itself, or the images in a folder and below it, in the order of their names."""
+    try:
+        if not path.is_dir():
+            return [path]
+        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    except OSError as error:  # no such name can be, or what it names can't be read
+        raise FileFormatError(f"{path}: can't be read ({error.strerror})") from error
+    return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
+
+
+def _file_sources(paths: list[Path], intensity: Intensity) -> tuple[list[Source], list[str]]:
+    """The planes of files, and what can't be read."""
+    sources: list[Source] = []
+    notes = []
+    for path in paths:
+        try:
+            found, about = _sources_of(path, intensity)
+            sources += found
+            notes += [f"{path}: {note}" for note in about]
+        except (FileFormatError, ImageError) as error:
+            notes.append(str(error))
+    return sources, notes
+
+
+def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tuple[str, ...]]:
+    """The planes of a file, and what is left out of it."""
+    if path.suffix.lower() in PILLOW_SUFFIXES:  # a single plane: no need to decode it now
+        return [FileSource(path, (), intensity, path.name, str(path))], check_head(path)
+    image, axes = _opened(path)
+    planes = [
+        FileSource(path, i, intensity, _title(path.name, axes, i), str(path), _site(axes, i))
+        for i in _chosen_planes(axes)
+    ]
+    return planes, image.notes
+
+
+def _opened(path: Path) -> tuple[ImageFile, Axes]:
+    """The file as it is now."""
+    return _opened_then(path, _stamp(path))
+
+
+def forget_files() -> None:
+    """Free the memory of the files last read."""
+    _opened_then.cache_clear()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Another one when the file was written again."""
+    try:
+        about = path.stat()
+    except OSError:  # reading it will say why
+        return 0, 0
+    return about.st_mtime_ns, about.st_size
+
+
+@lru_cache(maxsize=2)
+def _opened_then(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
+    """The files last read, LR and HR of a pair: their planes are asked for one after the other."""
+    image = read_image(path)
+    try:
+        axes = parse_axes(image.axes, image.pixels.shape, rgb=False)
+        check_dtype(image.pixels.dtype)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    if axes.is_empty:
+        raise ImageError(f"expected an image with pixels, got shape {image.pixels.shape} in {path}")
+    return image, axes
+
+
+def _mappings(path: Path, intensity: Intensity) -> tuple[IntensityMapping, ...]:
+    return _mappings_then(path, intensity, _stamp(path))
+
+
+@lru_cache(maxsize=1024)
+def _mappings_then(
+    path: Path, intensity: Intensity, _: tuple[int, int]
+) -> tuple[IntensityMapping, ...]:
+    image, axes = _opened(path)
+    return resolve_mapping(image.pixels, axes, intensity)
+
+
+def _chosen_planes(axes: Axes) -> list[tuple[int, ...]]:
+    """All planes, or `MOST_PLANES` of them evenly."""
+    planes = list(axes.planes())
+    count = min(len(planes), MOST_PLANES)
+    return [planes[i * len(planes) // count] for i in range(count)]
+
+
+def _plane(array: ArrayLike, axes: Axes, plane: tuple[int, ...]) -> NDArray[Any]:
+    """[Y,X] or [Y,X,3] of one plane."""
+    whole = axes.read(array, plane, slice(0, axes.height), slice(0, axes.width))
+    colours = whole[: axes.samples - axes.has_alpha]
+    return colours[0] if len(colours) == 1 else np.moveaxis(colours, 0, -1)
+
+
+def _site(axes: Axes, plane: tuple[int, ...]) -> str:
+    """Indices of a plane without its channel, and without its time where there is depth."""
+    letters = [axes.names[i] for i in axes.looped]
+    alike = "CT" if set(letters) - {"C", "T"} else "C"
+    return ", ".join(f"{a}{i}" for a, i in zip(letters, plane, strict=True) if a not in alike)
+
+
+def _title(name: str, axes: Axes, plane: tuple[int, ...]) -> str:
+    """Name and place in the stack."""
+    if not plane:
+        return name
+    letters = [axes.names[i] for i in axes.looped]
+    return f"{name} [{', '.join(f'{a}{i}' for a, i in zip(letters, plane, strict=True))}]"

@@ -1,0 +1,226 @@
+"""What a training tells on the way and what it gives at the end. Plain values, no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.errors import NoGainError
+
+Float32 = NDArray[np.float32]
+Stage = Literal["preparing", "training", "measuring"]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A refiner as it was at the best step so far.
+
+    Attributes
+    ----------
+    state : dict of str to array of float32
+        Its weights by name.
+    card : RefinerCard
+        Its gain is None: not measured on held-out images yet.
+    step : int
+    gain : float
+        dB over the backbone on the images that pick the step.
+    """
+
+    state: dict[str, Float32]
+    card: RefinerCard
+    step: int
+    gain: float
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it, all of it or nothing; `WeightsError` if that fails."""
+        return save_refiner(Path(path), self.state, self.card)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """One image that is not trained on, as the networks see it: [Y,X] or [Y,X,3] in [0,1].
+
+    Attributes
+    ----------
+    name : str
+    lr : array [h,w] or [h,w,3]
+    baseline, delta, reference : array, `scale` times as large
+    """
+
+    name: str
+    lr: Float32
+    baseline: Float32
+    delta: Float32
+    reference: Float32
+
+
+@dataclass(frozen=True, eq=False)
+class TrainProgress:
+    """How far a training is; yielded after every step.
+
+    Attributes
+    ----------
+    stage : {"preparing", "training", "measuring"}
+    text : str
+        What goes on, for a person.
+    fraction : float
+        Of all there is to do, in time.
+    seconds_left : float or None
+        An estimate; None while there is none.
+    placement : {"output", "input"} or None
+        What is being trained.
+    step : int
+        Steps of this placement so far, warm steps included.
+    loss : float or None
+        Of this step.
+    gain : float or None
+        dB over the backbone on the images that pick the step; only where it was measured just now.
+    best : Checkpoint or None
+        Only where it is new.
+    preview : Preview or None
+        Only where it is new.
+    """
+
+    stage: Stage
+    text: str
+    fraction: float
+    seconds_left: float | None = None
+    placement: Literal["output", "input"] | None = None
+    step: int = 0
+    loss: float | None = None
+    gain: float | None = None
+    best: Checkpoint | None = None
+    preview: Preview | None = None
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """Means over the held-out images: PSNR in dB, SSIM."""
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """How it does on images that were neither trained on nor picked the step.
+
+    Attributes
+    ----------
+    rows : tuple of ReportRow
+        `bicubic`, `denoised bicubic`, `denoised baseline`, `baseline`, `delta`.
+    channel : {"Y", "gray"}
+        Y of BT.601 for colour.
+    shave : int
+        Border pixels left out.
+    images : tuple of str
+        Names of the held-out images.
+    gains : tuple of float
+        dB over the baseline, for each image.
+    """
+
+    rows: tuple[ReportRow, ...]
+    channel: Literal["Y", "gray"]
+    shave: int
+    images: tuple[str, ...]
+    gains: tuple[float, ...]
+
+    def psnr(self, name: str) -> float:
+        """Of the row of that name; NaN if there is none."""
+        return next((row.psnr for row in self.rows if row.name == name), math.nan)
+
+    @property
+    def gain(self) -> float:
+        """dB over the frozen backbone."""
+        return float(np.mean(self.gains)) if self.gains else math.nan
+
+    @property
+    def best_rival(self) -> ReportRow:
+        """The best row that needs no refiner."""
+        return max((row for row in self.rows if row.name != "delta"), key=lambda row: row.psnr)
+
+    def table(self) -> str:
+        """Lines of text: name, PSNR, SSIM."""
+        lines = [f"{'':18}{'PSNR (dB)':>10}{'SSIM':>9}"]
+        lines += [f"{row.name:18}{row.psnr:10.2f}{row.ssim:9.4f}" for row in self.rows]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the card and for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRefiner:
+    """A refiner, and how it did on images that were held out.
+
+    Attributes
+    ----------
+    state : dict of str to array of float32
+        Its weights by name; those of the identity where nothing was gained.
+    card : RefinerCard
+    report : Report
+    improved : bool
+        Whether it beats the frozen backbone on the held-out images. If not, `save` refuses.
+    verdict : str
+        One sentence: whether it is worth using.
+    notes : tuple of str
+        What the user should know: images left out, shifts found, how the placement was chosen.
+    history : tuple of dict
+        `placement`, `step`, `loss`, `gain` at each validation.
+    seconds : float
+        Of all of it.
+    """
+
+    state: dict[str, Float32]
+    card: RefinerCard
+    report: Report
+    improved: bool
+    verdict: str
+    notes: tuple[str, ...] = ()
+    history: tuple[dict[str, Any], ...] = field(default=())
+    seconds: float = 0.0
+
+    @property
+    def gain(self) -> float:
+        """dB over the frozen backbone on the held-out images; 0 where nothing was gained."""
+        return self.report.gain if self.improved else 0.0
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the refiner with its card, all of it or nothing.
+
+        Raises
+        ------
+        NoGainError
+            It does not beat the backbone on held-out images.
+        WeightsError
+            It can't be written.
+        """
+        if not self.improved:
+            raise NoGainError(f"nothing was saved: {self.verdict}")
+        return save_refiner(Path(path), self.state, self.card)
+
+    def to_json(self) -> str:
+        """All but the weights."""
+        return json.dumps(
+            {
+                "improved": self.improved,
+                "gain": self.gain,
+                "verdict": self.verdict,
+                "placement": self.card.placement,
+                "report": self.report.to_dict(),
+                "notes": self.notes,
+                "history": self.history,
+                "seconds": round(self.seconds, 2),
+                "card": vars(self.card),
+            }
+        )

@@ -1,0 +1,409 @@
+"""Training a refiner, step by step: read, train, pick the best step, measure on held-out images.
+
+`iter_train` is the one way through: the command line, the Python API and the widget all run it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cfsr.core.engine.model import Check, SRModel
+from napari_cfsr.core.engine.registry import choose_device
+from napari_cfsr.core.engine.torch_engine import domain_errors
+from napari_cfsr.core.network.cfsr import on_each_block
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
+from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.data import array_data
+from napari_cfsr.core.training.report import Measurement, is_gain, verdict
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import (
+    Checkpoint,
+    Preview,
+    Report,
+    TrainedRefiner,
+    TrainProgress,
+)
+from napari_cfsr.core.training.trainer import REFINING, Bench, Phase, Refining
+from napari_cfsr.core.training.windows import TrainingImages, iter_prepare
+from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.weights.checkpoints import RefinerCard, load_backbone
+from napari_cfsr.core.weights.weight_files import find_backbone
+
+Float32 = NDArray[np.float32]
+Array = NDArray[Any]
+Placement = Literal["output", "input"]
+Steps = Generator[TrainProgress, None, None]
+
+GUESS = 60.0  # seconds of everything after reading, until there is a plan
+TEXT = {"warm": "Learning the degradation", "main": "Training", "trial": "Trying the placement"}
+
+
+def train_refiner(
+    hr_images: Sequence[Array],
+    model: SRModel,
+    config: TrainConfig | None = None,
+    progress: Callable[[TrainProgress], None] | None = None,
+    *,
+    pairs: Sequence[tuple[Array, Array]] | None = None,
+) -> TrainedRefiner:
+    """Train a refiner for a backbone on one's own images.
+
+    Parameters
+    ----------
+    hr_images : list of array [Y,X] or [Y,X,C]
+        HR images, float in [0,1] or any dtype that `upscale` takes; not used if `pairs` are given.
+    model : SRModel
+        From `load_model`; its backbone stays as it is.
+    config : TrainConfig, optional
+        Degradation and recipe.
+    progress : callable, optional
+        Called with a `TrainProgress` after each step; may raise to stop.
+    pairs : list of (LR, HR), optional
+        Measured pairs.
+
+    Returns
+    -------
+    TrainedRefiner
+        `gain` is measured on images that were neither trained on nor used to pick the step.
+
+    Raises
+    ------
+    ImageError
+        Too few or too small images, pairs that do not fit, all-black images, NaN.
+    OptionError
+        An entry of the configuration does not exist or is out of range.
+    """
+    config = config or TrainConfig()
+    data = array_data(hr_images, pairs, config.intensity)
+    load = {"backbone": model.info.backbone_path, "device": model.info.device}
+    steps = iter_train(TrainRequest(data, {"scale": model.scale, **load}, config))
+    return run_through(steps, progress)
+
+
+def iter_train(
+    request: TrainRequest, check: Check = lambda: None, stop: Callable[[], bool] = lambda: False
+) -> Generator[TrainProgress, None, TrainedRefiner]:
+    """Train step by step: yields progress after each, returns the refiner.
+
+    Parameters
+    ----------
+    request : TrainRequest
+    check : callable
+        Called several times a second, also inside a pass of the backbone; an exception from it
+        ends the training.
+    stop : callable
+        Once it is true, training ends, and the best refiner so far is measured and returned.
+    """
+    device = choose_device(request.load.get("device", "auto"))
+    with domain_errors(device):
+        return (yield from _Training(request, device, check, stop).run())
+
+
+@dataclass
+class _Best:
+    """The best step of one placement so far; at first the identity, which gains nothing."""
+
+    gain: float = 0.0
+    step: int = 0
+    state: dict[str, Float32] | None = None
+
+
+class _Training:
+    """One run of `iter_train`."""
+
+    def __init__(
+        self, request: TrainRequest, device: str, check: Check, stop: Callable[[], bool]
+    ) -> None:
+        self.config, self.request = request.config, request
+        self.check, self.stop, self.device = check, stop, device
+        self.started = time.perf_counter()
+        load = request.load
+        self.file, notes = find_backbone(
+            load["scale"], load.get("backbone", "auto"), load.get("download", True),
+            folder=load.get("weights_folder"),
+        )  # fmt: skip
+        self.notes = list(notes)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, _Best] = {}
+        self.clock = Clock({"read": Work(len(request.data.hr), 0.05), "rest": Work(1, GUESS)})
+
+    def run(self) -> Generator[TrainProgress, None, TrainedRefiner]:
+        images = yield from self._read()
+        self.bench = self._bench(images)
+        self.clock.drop("rest")
+        self.clock.plan.update(planned(self.config, images, self.bench.scale))
+        yield from self._baselines(images)
+        placement = yield from self._train()
+        report = yield from self._measure(images, placement)
+        return self._trained(placement, report)
+
+    # what there is to do
+
+    def _read(self) -> Generator[TrainProgress, None, TrainingImages]:
+        steps = iter_prepare(self.request)
+        while True:
+            try:
+                done, count, name = next(steps)
+            except StopIteration as end:
+                images: TrainingImages = end.value
+                self.clock.tick("read")
+                self.notes += images.notes
+                return images
+            self.check()
+            self.clock.plan["read"].items = count
+            if done:
+                self.clock.tick("read")
+            yield self._progress("preparing", f"Reading {name}")
+            self.clock.start()
+
+    def _bench(self, images: TrainingImages) -> Bench:
+        backbone = load_backbone(self.file, self.request.load["scale"]).to(self.device)
+        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_each_block(backbone, self.check)
+        return Bench(backbone, images)
+
+    def _baselines(self, images: TrainingImages) -> Steps:
+        """The backbone's output for the images that pick the step."""
+        self.baselines = []
+        self.clock.start()
+        for window in images.pick:
+            self.baselines.append(self.bench.baseline(window.lr))
+            self.clock.tick("baseline")
+            yield self._progress("preparing", f"Upscaling {window.name}")
+            self.clock.start()
+
+    def _train(self) -> Generator[TrainProgress, None, Placement]:
+        """Train; with several placements, a trial of each decides which one goes on."""
+        tried: list[Refining] = []
+        for placement in self.config.placements:
+            if tried and self.stop():
+                break
+            refining = self._refining(placement)
+            tried.append(refining)
+            yield from self._prepared(refining)
+            if refining.recipe.warm_steps:
+                yield from self._phase(refining, "warm")
+            elif len(self.config.placements) > 1:
+                yield from self._phase(refining, "trial")
+        chosen = max(tried, key=lambda r: (self.best[r.placement].gain, r.placement == "output"))
+        self._note_choice(tried, chosen)
+        yield from self._phase(chosen, "main")
+        return chosen.placement
+
+    def _note_choice(self, tried: list[Refining], chosen: Refining) -> None:
+        """Say how the placement was chosen; the others will not go on."""
+        if len(tried) == 1:
+            return
+        gains = [f"{r.placement} {self.best[r.placement].gain:+.3f} dB" for r in tried]
+        self.notes.append(
+            f"placement {chosen.placement}, by trials on images that are not trained on: "
+            f"{', '.join(gains)}"
+        )
+        for other in tried:
+            if other is not chosen:
+                self.clock.drop(f"main {other.placement}")
+                self.clock.drop(f"validate {other.placement}")
+
+    def _refining(self, placement: Placement) -> Refining:
+        recipe = self.config.recipe(placement)
+        if self.request.data.lr is None and self.config.degradation.is_clean:
+            # the LR image is what the backbone was trained on already
+            recipe = replace(recipe, warm_steps=0)
+            self.clock.drop(f"warm {placement}")
+        refining = REFINING[placement](self.bench, recipe, self.config.run_seed)
+        refining.picked_baselines = self.baselines
+        self.best[placement] = _Best()
+        return refining
+
+    def _prepared(self, refining: Refining) -> Steps:
+        self.clock.start()
+        for _ in refining.prepare():
+            self.check()
+            self.clock.tick(f"prepare {refining.placement}")
+            yield self._progress("preparing", "Upscaling images to train on")
+            if self.stop():
+                return
+            self.clock.start()
+        self.clock.drop(f"prepare {refining.placement}")
+
+    def _phase(self, refining: Refining, phase: Phase) -> Steps:
+        """Steps and validations of one phase, until its end, `stop`, or no gain for long."""
+        placement = refining.placement
+        if self.stop():
+            return
+        every, best = self._every(refining, phase), self.best[placement]
+        idle, since, last = 0, 0, refining.count(phase)
+        if phase == "main" and best.state is not None:
+            refining.load(best.state)
+        self.clock.start()
+        with closing(refining.steps(phase)) as steps:
+            for step, loss in enumerate(steps, 1):
+                self.check()
+                self.clock.tick(f"{phase} {placement}")
+                since += 1
+                stopping = self.stop()
+                if stopping and self._has_best:  # nobody waits for a validation then
+                    break
+                if since < every and step < last and not stopping:
+                    yield self._step(refining, phase, loss)
+                    self.clock.start()
+                    continue
+                since = 0
+                before = best.step
+                yield self._validate(refining, phase, loss)
+                idle = 0 if best.step > before else idle + 1
+                self.clock.start()
+                if self.stop() or idle >= refining.recipe.patience:
+                    break
+        self.clock.drop(f"{phase} {placement}")
+        if phase == "main":
+            self.clock.drop(f"validate {placement}")
+
+    @property
+    def _has_best(self) -> bool:
+        """Whether there is anything better than the backbone yet."""
+        return any(best.state is not None for best in self.best.values())
+
+    def _every(self, refining: Refining, phase: Phase) -> int:
+        if phase == "warm":
+            return max(1, refining.recipe.warm_steps // WARM_VALIDATIONS)
+        return refining.recipe.every
+
+    def _step(self, refining: Refining, phase: Phase, loss: float) -> TrainProgress:
+        progress = self._progress("training", TEXT[phase])
+        return replace(progress, placement=refining.placement, step=refining.taken, loss=loss)
+
+    def _validate(self, refining: Refining, phase: Phase, loss: float) -> TrainProgress:
+        """Measure the gain on the images that pick the step; keep the refiner if it is the best."""
+        gain = refining.gain()
+        self.clock.tick(f"validate {refining.placement}")
+        best, new = self.best[refining.placement], None
+        if np.isfinite(gain) and gain > best.gain:
+            best.gain, best.step, best.state = gain, refining.taken, refining.state()
+            others = (b.gain for p, b in self.best.items() if p != refining.placement)
+            if gain > max(others, default=0.0):
+                card = self._card(refining.placement, best)
+                new = Checkpoint(best.state, card, best.step, gain)
+        point = {"placement": refining.placement, "step": refining.taken}
+        self.history.append({**point, "loss": _known(loss, 8), "gain": _known(gain, 5)})
+        progress = self._step(refining, phase, loss)
+        return replace(progress, gain=gain, best=new, preview=self._preview(refining))
+
+    def _preview(self, refining: Refining) -> Preview:
+        window, baseline = self.bench.images.pick[0], self.baselines[0]
+        arrays = (
+            window.lr,
+            self.bench.array(baseline),
+            self.bench.array(refining.predict(window.lr, baseline)),
+            window.hr,
+        )
+        return Preview(window.name, *(_shown(array) for array in arrays))
+
+    # what comes of it
+
+    def _measure(
+        self, images: TrainingImages, placement: Placement
+    ) -> Generator[TrainProgress, None, Report]:
+        refining = REFINING[placement](self.bench, self.config.recipe(placement), 0)
+        refining.load(self._state(placement))
+        measurement = Measurement(self.bench.scale, images.channels, images.degradation)
+        bench = self.bench
+
+        def baseline(lr: Float32) -> Float32:
+            return bench.array(bench.baseline(lr))
+
+        def delta(lr: Float32) -> Float32:
+            return bench.array(refining.predict(lr))
+
+        self.clock.drop_all_but("measure")
+        self.clock.start()
+        for window in images.held_out:
+            self.check()
+            yield self._progress("measuring", f"Measuring {window.name}")
+            self.clock.start()
+            measurement.add(window, baseline, delta)
+            self.clock.tick("measure")
+        return measurement.report()
+
+    def _state(self, placement: Placement) -> dict[str, Float32]:
+        """The best refiner; where nothing was gained, the identity."""
+        state = self.best[placement].state
+        return state if state is not None else identity()
+
+    def _trained(self, placement: Placement, report: Report) -> TrainedRefiner:
+        best = self.best[placement]
+        improved = best.state is not None and is_gain(report.gains)
+        card = self._card(placement, best)
+        if improved:
+            extra = {**card.extra, "report": report.to_dict()}
+            card = replace(card, gain=round(report.gain, 4), extra=extra)
+        return TrainedRefiner(
+            state=self._state(placement) if improved else identity(),
+            card=card,
+            report=report,
+            improved=improved,
+            verdict=verdict(report, improved),
+            notes=tuple(self.notes),
+            history=tuple(self.history),
+            seconds=time.perf_counter() - self.started,
+        )
+
+    def _card(self, placement: Placement, best: _Best) -> RefinerCard:
+        from napari_cfsr import __version__
+
+        data, images = self.request.data, self.bench.images
+        simulated = images.degradation is not None
+        how = self.config.degradation.describe() if simulated else "measured pairs"
+        return RefinerCard(
+            scale=self.bench.scale,
+            placement=placement,
+            backbone_sha256=self.file.sha256,
+            description=f"{data.origin}: {how}",
+            extra={
+                "backbone": self.file.name,
+                "data": data.origin,
+                "images": {role: len(getattr(images, role)) for role in ("train", "pick")},
+                "held_out": [window.name for window in images.held_out],
+                "degradation": vars(self.config.degradation) if simulated else None,
+                "config": self.config.to_dict(),
+                "seed": self.config.run_seed,
+                "step": best.step,
+                "pick_gain": round(best.gain, 5),
+                "date": datetime.date.today().isoformat(),
+                "version": __version__,
+            },
+        )
+
+    def _progress(self, stage: Any, text: str) -> TrainProgress:
+        return TrainProgress(stage, text, self.clock.fraction, self.clock.seconds_left)
+
+
+def identity() -> dict[str, Float32]:
+    """Weights of a refiner that changes nothing."""
+    state = RefineNet(torch.Generator().manual_seed(0)).state_dict()
+    arrays = {k: np.array(v.numpy(), np.float32) for k, v in state.items()}
+    arrays["body.4.weight"][:] = 0
+    arrays["body.4.bias"][:] = 0
+    return arrays
+
+
+def _known(value: float, digits: int) -> float | None:
+    """Rounded; None for NaN and infinity, which JSON does not have."""
+    return round(value, digits) if np.isfinite(value) else None
+
+
+def _shown(array: Float32) -> Float32:
+    """[C,h,w] to [h,w] or [h,w,3], in [0,1]."""
+    image = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
+    clipped: Float32 = np.clip(np.ascontiguousarray(image), 0, 1)
+    return clipped

@@ -1,0 +1,295 @@
+"""One refiner in training at one placement: patches, steps, and how it does on picked images.
+
+On the output, a step runs the refiner alone, on backbone outputs that were computed once. On the
+input, the gradient comes through the frozen backbone; steps without the backbone come first
+(`warm`), in which the refiner learns to turn the LR image into what the backbone was trained on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from napari_cfsr.core.image.degradation import Degradation
+from napari_cfsr.core.metrics.image_metrics import psnr
+from napari_cfsr.core.network.cfsr import CFSR
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.training.config import CLIP, Recipe
+from napari_cfsr.core.training.losses import loss_function
+from napari_cfsr.core.training.windows import MOST_PSNR, TrainingImages, Window
+
+Float32 = NDArray[np.float32]
+Phase = Literal["warm", "trial", "main"]
+
+EDGE = 4  # LR pixels at the sides of a patch whose error does not count: they see zero padding
+MOST_UPSCALED = 1_000_000  # LR pixels of windows to train on whose backbone output is computed
+ONE_CYCLE_RISE = 0.2  # share of the steps in which the rate rises
+
+
+class Bench:
+    """Backbone and images, as tensors where they are needed.
+
+    Parameters
+    ----------
+    backbone : CFSR
+        In evaluation mode, on its device; it is frozen here.
+    images : TrainingImages
+    """
+
+    def __init__(self, backbone: CFSR, images: TrainingImages) -> None:
+        self.backbone = backbone.requires_grad_(False)
+        self.images = images
+        self.scale = backbone.config.scale
+        self.device = backbone.mean.device
+
+    def tensor(self, array: Float32) -> Tensor:
+        """[N,1 or 3,h,w] to RGB [N,3,h,w] on the device: gray as three equal channels."""
+        x = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        x = x.expand(-1, 3, -1, -1)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def image(self, rgb: Tensor) -> Tensor:
+        """RGB [N,3,h,w] to the images' channels: their mean for gray."""
+        return rgb.mean(1, keepdim=True) if self.images.channels == 1 else rgb
+
+    def array(self, rgb: Tensor) -> Float32:
+        """RGB [1,3,h,w] to [C,h,w], clipped to [0,1]."""
+        result: Float32 = self.image(rgb)[0].clamp(0, 1).float().cpu().numpy()
+        return result
+
+    def baseline(self, lr: Float32) -> Tensor:
+        """RGB [1,3,H,W] of an LR image [C,h,w]."""
+        with torch.inference_mode():
+            result: Tensor = self.backbone(self.tensor(lr[None]))
+        return result
+
+    def psnr(self, image: Float32, window: Window) -> float:
+        """Of [C,H,W], as in the report: Y of colour, gray otherwise; dB, NaN for NaN."""
+        pair = (image, np.clip(window.hr, 0, 1))
+        if self.images.channels == 1:
+            a, b = (x[0] for x in pair)
+            return min(psnr(a, b, shave=self.scale, channel="gray"), MOST_PSNR)
+        a, b = (np.moveaxis(x, 0, -1) for x in pair)
+        return min(psnr(a, b, shave=self.scale, channel="Y"), MOST_PSNR)
+
+
+class Refining(ABC):
+    """A refiner in training.
+
+    Parameters
+    ----------
+    bench : Bench
+    recipe : Recipe
+    seed : int
+    """
+
+    placement: Literal["output", "input"]
+
+    def __init__(self, bench: Bench, recipe: Recipe, seed: int) -> None:
+        self.bench, self.recipe = bench, recipe
+        self.rng = np.random.default_rng([seed, 10])
+        network = RefineNet(torch.Generator().manual_seed(seed)).to(bench.device)
+        self.network: RefineNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss_function(recipe.loss)
+        self.average: AveragedModel | None = None
+        if recipe.ema:
+            decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=decay)
+        self.taken = 0  # steps
+
+    @property
+    def refiner(self) -> RefineNet:
+        """What is validated and kept: the averaged weights if there is an average."""
+        if self.average is None or not self.taken:
+            return self.network
+        return cast("RefineNet", self.average.module)
+
+    def state(self) -> dict[str, Float32]:
+        """Weights of `refiner`, copied."""
+        named = self.refiner.state_dict().items()
+        return {k: np.array(v.detach().cpu().numpy(), np.float32) for k, v in named}
+
+    def load(self, state: dict[str, Float32]) -> None:
+        """Put weights into `network` and `refiner`."""
+        tensors = {k: torch.from_numpy(v.copy()) for k, v in state.items()}
+        self.network.load_state_dict(tensors)
+        if self.average is not None:
+            self.average.module.load_state_dict(tensors)
+
+    def prepare(self) -> Iterator[None]:
+        """Compute what the steps need, window by window."""
+        yield from ()
+
+    def count(self, phase: Phase) -> int:
+        """Steps of a phase."""
+        r = self.recipe
+        return {"warm": r.warm_steps, "trial": r.trial_steps, "main": r.steps}[phase]
+
+    def steps(self, phase: Phase) -> Generator[float, None, None]:
+        """Train; yields the loss of each step."""
+        r, count = self.recipe, self.count(phase)
+        rate = r.warm_rate if phase == "warm" else r.rate
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=rate, fused=True)
+        schedule = None
+        if r.schedule == "one-cycle":
+            total = max(3, count)  # it has to rise and to fall for a step at least
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, rate, total_steps=total, pct_start=max(ONE_CYCLE_RISE, 2 / total)
+            )
+        for step in range(count):
+            loss = self._loss(phase, step)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+            optimiser.step()
+            if schedule is not None:
+                schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.network)
+            self.taken += 1
+            yield float(loss.detach())
+
+    def gain(self) -> float:
+        """Mean gain over the backbone on the images that pick the step, dB."""
+        bench = self.bench
+        gains = [
+            bench.psnr(bench.array(self.predict(window.lr, baseline)), window)
+            - bench.psnr(bench.array(baseline), window)
+            for window, baseline in zip(bench.images.pick, self.picked_baselines, strict=True)
+        ]
+        return float(np.mean(gains))
+
+    picked_baselines: list[Tensor]
+
+    def predict(self, lr: Float32, baseline: Tensor | None = None) -> Tensor:
+        """Delta of an LR image [C,h,w], RGB [1,3,H,W]; a `baseline` that is known saves a pass."""
+        with torch.inference_mode():
+            return self._predict(lr, baseline)
+
+    @abstractmethod
+    def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor: ...
+
+    @abstractmethod
+    def _loss(self, phase: Phase, step: int) -> Tensor: ...
+
+    def _turned(self, *arrays: Float32) -> list[Float32]:
+        """The same flip and rotation for all; [C,h,w]."""
+        quarter, flip = int(self.rng.integers(4)), bool(self.rng.integers(2))
+        turned = [np.rot90(a, quarter, (1, 2)) for a in arrays]
+        return [a[:, :, ::-1] for a in turned] if flip else turned
+
+    def _place(self, image: Float32, side: int) -> tuple[slice, slice]:
+        """A random square of an image [C,h,w]."""
+        y, x = (int(self.rng.integers(n - side + 1)) for n in image.shape[1:])
+        return slice(y, y + side), slice(x, x + side)
+
+
+class OutputRefining(Refining):
+    """After the backbone, as published."""
+
+    placement = "output"
+
+    def prepare(self) -> Iterator[None]:
+        scale = self.bench.scale
+        self._pool: list[tuple[Float32, Float32]] = []
+        for window in _thinned(self.bench.images.train):
+            inner = tuple(slice(s.start * scale, s.stop * scale) for s in window.inner)
+            where = (slice(None), *inner)
+            baseline = self.bench.baseline(window.lr)[0].cpu().numpy()
+            self._pool.append((baseline[where].copy(), window.hr[where]))
+            yield
+        smallest = min(min(hr.shape[1:]) for _, hr in self._pool)
+        self._side = min(self.recipe.patch, smallest)
+
+    def _loss(self, phase: Phase, step: int) -> Tensor:  # noqa: ARG002 - as in the base
+        batch = []
+        for _ in range(self.recipe.batch):
+            baseline, hr = self._pool[int(self.rng.integers(len(self._pool)))]
+            where = (slice(None), *self._place(hr, self._side))
+            batch.append(self._turned(baseline[where], hr[where]))
+        source, target = (np.stack(column) for column in zip(*batch, strict=True))
+        refined = self.bench.image(self.network(self.bench.tensor(source)))
+        return self.loss(refined, self._target(target), step)
+
+    def _target(self, target: Float32) -> Tensor:
+        return torch.from_numpy(target).to(self.bench.device)
+
+    def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor:
+        result: Tensor = self.refiner(self.bench.baseline(lr) if baseline is None else baseline)
+        return result
+
+
+def _thinned(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+    """Evenly, so many that the backbone is through with them in a few seconds."""
+    step = max(1.0, sum(w.lr[0].size for w in windows) / MOST_UPSCALED)
+    return tuple(windows[int(i * step)] for i in range(max(1, int(len(windows) / step))))
+
+
+class InputRefining(Refining):
+    """Before the backbone, trained through it."""
+
+    placement = "input"
+
+    def prepare(self) -> Iterator[None]:
+        images, scale = self.bench.images, self.bench.scale
+        self._pool = [(w, w.target(scale)) for w in images.train]
+        smallest = min(min(w.lr.shape[1:]) for w in images.train)
+        self._side = min(self.recipe.patch, smallest)
+        self._warm_side = min(self.recipe.warm_patch, smallest)
+        yield from ()
+
+    def _loss(self, phase: Phase, step: int) -> Tensor:
+        return self._warm_loss() if phase == "warm" else self._main_loss(step)
+
+    def _warm_loss(self) -> Tensor:
+        lr, target = self._batch(self.recipe.warm_batch, self._warm_side, reduced=True)
+        refined = self.network(self.bench.tensor(lr))
+        return torch.nn.functional.mse_loss(refined, self.bench.tensor(target))
+
+    def _main_loss(self, step: int) -> Tensor:
+        lr, hr = self._batch(self.recipe.batch, self._side, reduced=False)
+        sr = self.bench.image(self.bench.backbone(self.network(self.bench.tensor(lr))))
+        edge = EDGE * self.bench.scale
+        inside = (..., slice(edge, -edge), slice(edge, -edge))
+        target = torch.from_numpy(hr).to(self.bench.device)
+        return self.loss(sr[inside], target[inside], step)
+
+    def _batch(self, count: int, side: int, reduced: bool) -> tuple[Float32, Float32]:
+        """LR patches with fresh noise, and HR or reduced HR patches."""
+        scale, degradation = self.bench.scale, self.bench.images.degradation
+        batch = []
+        for _ in range(count):
+            window, target = self._pool[int(self.rng.integers(len(self._pool)))]
+            ys, xs = self._place(window.lr, side)
+            if reduced:
+                wanted = target[:, ys, xs]
+            else:
+                s = scale
+                wanted = window.hr[:, ys.start * s : ys.stop * s, xs.start * s : xs.stop * s]
+            batch.append(self._turned(window.clean[:, ys, xs], wanted))
+        lr, wanted = (np.stack(column) for column in zip(*batch, strict=True))
+        return (lr if degradation is None else noisy(lr, degradation, self.rng)), wanted
+
+    def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor:  # noqa: ARG002 - same
+        result: Tensor = self.bench.backbone(self.refiner(self.bench.tensor(lr[None])))
+        return result
+
+
+def noisy(batch: Float32, degradation: Degradation, rng: np.random.Generator) -> Float32:
+    """Fresh noise, and JPEG, for a batch [N,C,h,w] of clean LR patches."""
+    if degradation.jpeg is None:
+        return degradation.noise(batch, rng)
+    if batch.shape[1] == 1:
+        return np.stack([degradation.noise(patch[0], rng)[None] for patch in batch])
+    patches = (degradation.noise(np.ascontiguousarray(p.transpose(1, 2, 0)), rng) for p in batch)
+    return np.stack([p.transpose(2, 0, 1) for p in patches])
+
+
+REFINING: dict[str, type[Refining]] = {"output": OutputRefining, "input": InputRefining}

@@ -1,0 +1,335 @@
+"""An image in blocks: parts that are upscaled one at a time, each by itself.
+
+A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. What
+comes out of it depends on the pixels in it and around it, on the plan and on the model, on nothing
+else: blocks can be done in any order, again, or on another machine, and give the values of
+`upscale`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.engine.model import Check, Model
+from napari_cfsr.core.image.axes import ArrayLike, Axes
+from napari_cfsr.core.image.intensity import (
+    IntensityMapping,
+    Region,
+    known_mapping,
+    resolve_mapping,
+)
+from napari_cfsr.core.image.missing import REACH
+from napari_cfsr.core.image.tiling import Tile, cuts, reads, tiles_of
+from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.upscale.tile_run import (
+    Kind,
+    Settled,
+    TileRun,
+    cropped,
+    kinds_bytes,
+    output_kinds,
+    settle,
+)
+
+Array = NDArray[Any]
+Index = tuple[int, ...]  # of a block: one number for each dimension of the image
+Slices = tuple[slice, ...]
+
+BLOCK_SIDE = 4096  # output pixels, at most, unless a tile is larger
+BLOCK_BYTES = 2**27  # of all outputs of a block together, at most, unless those of a tile are more
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How an image is cut into blocks.
+
+    Attributes
+    ----------
+    settled : Settled
+        What was asked, checked. Its options hold tile and halo as numbers.
+    scale : int
+    dtype : str
+        Of the image.
+    sides : tuple of int
+        Of a block in LR pixels and planes, one for each dimension of the image; the last block of
+        a dimension may be shorter.
+    rows, columns : tuple of (int, int)
+        Where the tiles of a plane start and stop, LR pixels.
+    """
+
+    settled: Settled
+    scale: int
+    dtype: str
+    sides: tuple[int, ...]
+    rows: tuple[tuple[int, int], ...]
+    columns: tuple[tuple[int, int], ...]
+
+    @property
+    def axes(self) -> Axes:
+        """Axes of the image."""
+        return self.settled.axes
+
+    @property
+    def part(self) -> Axes:
+        """Axes of what is upscaled."""
+        return cropped(self.axes, self.settled.region)
+
+    @property
+    def options(self) -> UpscaleOptions:
+        return self.settled.options
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Shape and dtype of each output, in the order of the image's axes."""
+        return output_kinds(self.part, np.dtype(self.dtype), self.scale, self.settled.outputs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all outputs, uncompressed."""
+        return kinds_bytes(self.kinds)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of blocks along each dimension."""
+        return tuple(-(-n // side) for n, side in zip(self.part.shape, self.sides, strict=True))
+
+    def indices(self) -> Iterator[Index]:
+        """All blocks, last dimension fastest."""
+        return iter(np.ndindex(*self.grid))
+
+    def within(self, index: Index) -> Slices:
+        """A block in what is upscaled, LR pixels, one slice for each dimension."""
+        return tuple(
+            slice(i * side, min((i + 1) * side, n))
+            for i, side, n in zip(index, self.sides, self.part.shape, strict=True)
+        )
+
+    def written(self, index: Index, name: str) -> Slices:
+        """A block in an output."""
+        shape, _ = self.kinds[name]
+        return tuple(
+            slice(s.start * self.scale, s.stop * self.scale)
+            if i in self.axes.spatial
+            else slice(s.start, min(s.stop, n))  # a difference has no alpha
+            for i, (s, n) in enumerate(zip(self.within(index), shape, strict=True))
+        )
+
+    def tiles(self, index: Index) -> list[Tile]:
+        """The tiles of each plane of a block."""
+        return tiles_of(*self._reads(index))
+
+    def _reads(self, index: Index) -> list[list[tuple[slice, slice]]]:
+        """Rows and columns that the tiles of a block read and write."""
+        halo, sizes = self.settled.halo, (self.axes.height, self.axes.width)
+        every = (
+            reads([slice(*part) for part in parts], size, halo)
+            for parts, size in zip((self.rows, self.columns), sizes, strict=True)
+        )
+        return [
+            [(read, part) for read, part in axis if inside.start <= part.start < inside.stop]
+            for axis, inside in zip(every, self.planar(index), strict=True)
+        ]
+
+    def planar(self, index: Index) -> Region:
+        """Rows and columns of the image that a block upscales."""
+        within = self.within(index)
+        ys, xs = (
+            slice(within[i].start + start.start, within[i].stop + start.start)
+            for i, start in zip(self.axes.spatial, self.settled.region, strict=True)
+        )
+        return ys, xs
+
+    def read(self, index: Index) -> Slices:
+        """What a block needs of the image: with halo, and what missing pixels are filled from."""
+        where = list(self.within(index))
+        sizes = (self.axes.height, self.axes.width)
+        for i, axis, n in zip(self.axes.spatial, self._reads(index), sizes, strict=True):
+            start, stop = axis[0][0].start, axis[-1][0].stop
+            where[i] = slice(max(start - REACH, 0), min(stop + REACH, n))
+        return tuple(where)
+
+    def pixels(self, index: Index) -> int:
+        """LR pixels of a block, as a progress counts them."""
+        sizes = [s.stop - s.start for s in self.within(index)]
+        return math.prod(n for n, name in zip(sizes, self.axes.names, strict=True) if name != "S")
+
+    @property
+    def total(self) -> int:
+        """LR pixels of all blocks."""
+        return self.part.plane_count * self.part.height * self.part.width
+
+    def known_mapping(self) -> tuple[IntensityMapping, ...] | None:
+        """The intensity mapping, or None if the image has to be read for it."""
+        return known_mapping(np.dtype(self.dtype), self.axes, self.options.intensity)
+
+    def find_mapping(
+        self, image: ArrayLike, check: Check = lambda: None
+    ) -> tuple[IntensityMapping, ...]:
+        """The intensity mapping; reads all of the image, a part at a time, where it has to."""
+        region = self.settled.region
+        return resolve_mapping(image, self.axes, self.options.intensity, check, region)
+
+
+def plan_blocks(
+    image: ArrayLike,
+    model: Model,
+    options: UpscaleOptions,
+    side: int = BLOCK_SIDE,
+    most_bytes: int = BLOCK_BYTES,
+    fill: bool = True,
+) -> BlockPlan:
+    """Cut an image into blocks; reads no pixels.
+
+    Parameters
+    ----------
+    image, model, options
+        As for `upscale`. Without a tile, it is chosen as there.
+    side : int
+        Output pixels of a block, at most, unless a tile is larger.
+    most_bytes : int
+        Of all outputs of a block together, likewise.
+    fill : bool
+        Whether blocks of small planes hold as many as `side` and `most_bytes` allow; else as many
+        as make up a tile.
+
+    Raises
+    ------
+    ImageError, OptionError
+        As `upscale`.
+    """
+    info = model.info
+    settled = settle(image, info, options)
+    tile = options.tile or info.largest_tile(model.free_memory(), settled.halo)
+    settled = replace(settled, options=replace(settled.options, tile=tile))
+    ys, xs = settled.region
+    rows, columns = ([(s.start, s.stop) for s in cuts(r.start, r.stop, tile)] for r in (ys, xs))
+    plan = BlockPlan(settled, info.scale, np.dtype(image.dtype).name, (), (), ())
+    plan.known_mapping()  # raises where the dtype or the mode is of no use
+    sides = _sides(plan, rows, columns, side, most_bytes, fill)
+    return replace(plan, sides=sides, rows=tuple(rows), columns=tuple(columns))
+
+
+def _sides(
+    plan: BlockPlan,
+    rows: list[tuple[int, int]],
+    columns: list[tuple[int, int]],
+    side: int,
+    most_bytes: int,
+    fill: bool,
+) -> tuple[int, ...]:
+    """As many tiles to a block as are allowed, and planes where it has room for several."""
+    part, scale = plan.part, plan.scale
+    sides = [1 if i in part.looped else n for i, n in enumerate(part.shape)]
+    if part.is_empty:
+        return tuple(max(n, 1) for n in part.shape)
+    steps = [starts[0][1] - starts[0][0] for starts in (rows, columns)]
+    per_pixel = plan.nbytes / plan.total
+    count = max(1, side // (max(steps) * scale))
+    while count > 1 and steps[0] * steps[1] * count**2 * per_pixel > most_bytes:
+        count -= 1
+    for i, step, cut in zip(part.spatial, steps, (rows, columns), strict=True):
+        sides[i] = min(count, len(cut)) * step
+    if part.looped:
+        last, plane = part.looped[-1], part.height * part.width
+        most = min((side // scale) ** 2, int(most_bytes / per_pixel)) if fill else 0
+        most = max(most, (plan.options.tile or 1) ** 2)
+        sides[last] = max(1, min(part.shape[last], most // plane))
+    return tuple(sides)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of an image that stands for the whole: what lies outside can't be read.
+
+    Attributes
+    ----------
+    pixels : array
+        The part.
+    start : tuple of int
+        Where it begins in `shape`.
+    shape : tuple of int
+    """
+
+    pixels: Array
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", self.pixels.dtype)
+
+    def __getitem__(self, key: Any, /) -> Any:
+        inside = tuple(
+            slice(k.start - start, k.stop - start) if isinstance(k, slice) and start else k
+            for k, start in zip(key, self.start, strict=True)
+        )
+        return self.pixels[inside]
+
+
+def run_block(
+    plan: BlockPlan,
+    index: Index,
+    pixels: Array,
+    mapping: tuple[IntensityMapping, ...],
+    model: Model,
+    check: Check = lambda: None,
+) -> Generator[UpscaleProgress, None, dict[str, Array]]:
+    """Upscale one block: yields progress after each batch of tiles, returns the outputs.
+
+    Parameters
+    ----------
+    plan : BlockPlan
+    index : tuple of int
+        Which block.
+    pixels : array
+        What `plan.read(index)` says, of the image.
+    mapping : tuple of IntensityMapping
+        Of the whole image.
+    model : Model
+    check : callable
+        Called several times a second; raises to stop.
+
+    Returns
+    -------
+    dict of str to array
+        Each output of the block, axes in the order of the image.
+    """
+    axes = plan.axes
+    where, planes = plan.read(index), plan.within(index)
+    shape = [s.stop - s.start for s in planes]
+    start = [0] * len(shape)
+    for i in axes.spatial:
+        shape[i], start[i] = axes.shape[i], where[i].start
+    ys, xs = plan.planar(index)
+    options = replace(
+        plan.options,
+        axes=axes.names,
+        rgb=False,  # the axes say already
+        region=((ys.start, ys.stop), (xs.start, xs.stop)),
+    )
+    window = Window(pixels, tuple(start), tuple(shape))
+    if "C" in axes.names:
+        mapping = mapping[planes[axes.names.index("C")]]
+    run = TileRun(window, model, options, check, mapping=mapping, grid=plan.tiles(index))
+    # a batch that does not depend on the memory that is free, so that neither does the result
+    run.batch_pixels = (run.tile + 2 * run.halo) ** 2
+    yield from run.tiles()
+    return run.arrays
+
+
+def upscale_block(
+    plan: BlockPlan,
+    index: Index,
+    pixels: Array,
+    mapping: tuple[IntensityMapping, ...],
+    model: Model,
+) -> dict[str, Array]:
+    """As `run_block`, in one go."""
+    return run_through(run_block(plan, index, pixels, mapping, model))

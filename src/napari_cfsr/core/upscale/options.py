@@ -1,0 +1,73 @@
+"""What is asked of a run, and what it tells on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_cfsr.core.image.intensity import Limits, Mode
+
+OUTPUTS = ("baseline", "delta", "difference")
+DEFAULT_HALO = 32  # LR pixels: within 0.01 grey levels of the whole image
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How to upscale; see `upscale` for each.
+
+    Attributes
+    ----------
+    outputs : tuple of str or None
+        None: all that the model can give.
+    """
+
+    axes: str | None = None
+    rgb: bool | None = None
+    outputs: tuple[str, ...] | None = None
+    ensemble: bool = False
+    back_projection: bool = False
+    tile: int | None = None
+    halo: int | Literal["exact"] | None = None
+    intensity: Mode | Limits = "auto"
+    region: tuple[Limits, Limits] | None = None
+
+
+@dataclass(frozen=True)
+class UpscaleProgress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    done, total : int
+        LR pixels.
+    seconds : float
+        Since the first tile began.
+    note : str
+        What the user should know, such as a smaller tile after running out of memory.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    note: str = ""
+
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total if self.total else 1.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None before the first tile is done."""
+        return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,405 @@
+"""Loading weights safely: no file is ever executed, and each way to be wrong has its own error."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cfsr.core.weights import engine_cache
+from napari_cfsr.core.weights.engine_cache import Arrays
+from napari_cfsr.core.weights.weight_files import WeightsFile, file_named
+from napari_cfsr.errors import (
+    ArchitectureError,
+    NotTensorsError,
+    RefinerMismatchError,
+    ScaleError,
+    TruncatedWeightsError,
+    UnsafeWeightsError,
+    WeightsError,
+    WeightsNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_cfsr.core.network.cfsr import CFSR
+    from napari_cfsr.core.network.refinenet import Placement, RefineNet
+
+REFINER_FORMAT = "napari-cfsr refiner 1"
+LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors take far less
+# operations of a pickle that name or call Python objects
+CODE = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"}
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a .pth, .pt or .safetensors file.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        No such file.
+    TruncatedWeightsError
+        The file is incomplete or no weights file.
+    UnsafeWeightsError
+        It holds pickled code. Not executed.
+    NotTensorsError
+        It holds something else than tensors by name.
+    """
+    if file_named(path) is None:
+        raise WeightsNotFoundError(f"expected a weights file, got {path}: there is no such file")
+    loaded = _load_safetensors(path) if _is_safetensors(path) else _load_pth(path)
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    import torch
+
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise NotTensorsError(f"expected tensors by name in {path}, got {_describe(loaded)}")
+    wrong = [k for k, v in loaded.items() if not isinstance(k, str) or not _is_plain_tensor(v)]
+    if wrong:
+        raise NotTensorsError(
+            f"expected tensors by name in {path}, got {_describe(loaded[wrong[0]])} as {wrong[0]!r}"
+        )
+    return {k: v.detach().to("cpu", torch.float32) for k, v in loaded.items()}
+
+
+def _is_plain_tensor(value: object) -> bool:
+    """Whether it is a tensor of real numbers that are all there."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    if value.is_meta or value.is_quantized or value.is_complex():
+        return False
+    # a tensor can claim a size that its file does not have, by repeating the same bytes
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _describe(value: object) -> str:
+    import torch
+
+    if isinstance(value, torch.Tensor) and not _is_plain_tensor(value):
+        return f"a Tensor of {value.dtype}, {value.layout} on {value.device}"
+    return f"an empty {type(value).__name__}" if value == {} else f"a {type(value).__name__}"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its name, or by its content: eight bytes of length, then JSON."""
+    if path.suffix.lower() == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise TruncatedWeightsError(
+            f"{path} is no complete safetensors file ({error}): get it again"
+        ) from error
+
+
+def _load_pth(path: Path) -> Any:
+    import torch
+
+    try:
+        pickled = _pickle_of(path)
+        if not pickled.startswith(b"\x80"):
+            raise pickle.UnpicklingError("no pickle that PyTorch writes")
+        with warnings.catch_warnings():  # it warns of odd files; here they are errors or fine
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnsafeWeightsError:
+        raise
+    except pickle.UnpicklingError as error:
+        if _names_code(pickled):
+            raise _unsafe(path) from error
+        reason: Exception = error
+    except Exception as error:  # of a damaged file, the reader raises whatever it please
+        reason = error
+    size = path.stat().st_size
+    raise TruncatedWeightsError(
+        f"{path} ({size} bytes) is no complete PyTorch file: get it again"
+    ) from reason
+
+
+def _unsafe(path: Path) -> UnsafeWeightsError:
+    return UnsafeWeightsError(
+        f"{path} holds Python code instead of plain tensors; it was not executed. Ask its "
+        "author for a .safetensors file"
+    )
+
+
+def _pickle_of(path: Path) -> bytes:
+    """The pickle of a PyTorch file: `data.pkl` of an archive, or the file itself."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(LARGEST_PICKLE)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any("/code/" in name for name in names):  # as torch.jit.save writes it
+            raise _unsafe(path)
+        name = next(name for name in names if name.endswith("data.pkl"))
+        with archive.open(name) as part:
+            return part.read(LARGEST_PICKLE)
+
+
+def _names_code(data: bytes) -> bool:
+    """Whether one of the complete pickles at the start of `data` names Python objects.
+
+    An incomplete one does not count: it is cut off, which is another error. Executes nothing.
+    """
+    stream, found = io.BytesIO(data), False
+    with suppress(ValueError):  # where the pickles end
+        while stream.tell() < len(data):
+            names = {operation.name for operation, *_ in pickletools.genops(stream)}
+            found = found or not CODE.isdisjoint(names)
+    return found
+
+
+def load_backbone(file: WeightsFile, scale: int) -> CFSR:
+    """A CFSR in merged form, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ArchitectureError
+        The tensors are not those of a CFSR.
+    ScaleError
+        They are, but for another scale.
+    """
+    network = open_backbone(file.path)
+    if network.config.scale != scale:
+        raise ScaleError(
+            f"expected weights for scale x{scale}, got {file.path} for x{network.config.scale}: "
+            f"choose scale {network.config.scale} or another file"
+        )
+    return network
+
+
+def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
+    """Weights by name of a CFSR in merged form; torch is needed for it once on a machine.
+
+    Raises what `load_backbone` raises.
+    """
+
+    def make() -> Arrays:
+        state = load_backbone(file, scale).state_dict()
+        return {name: value.numpy() for name, value in state.items()}
+
+    kept = {"weights": file.sha256, "form": f"CFSR merged 1, x{scale}"}
+    return engine_cache.arrays(kept, make)
+
+
+def open_backbone(path: Path) -> CFSR:
+    """A CFSR of any scale, else as `load_backbone`."""
+    from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, config_of
+
+    state = load_state(path)
+    in_training_form = any(".edge_" in k for k in state)
+    try:
+        config = config_of(state)
+        if sum(config.depths) > len(state) or config.embed_dim > state["norm.bias"].numel():
+            raise ValueError("its names and shapes do not go together")  # before it takes memory
+        network = CFSR(CFSRConfig(**{**vars(config), "merged": not in_training_form}))
+        network.load_state_dict(state)
+    except (KeyError, IndexError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ArchitectureError(
+            f"{path} holds another network than CFSR ({len(state)} tensors, the first is "
+            f"{next(iter(state))!r}): {_first_lines(error)}"
+        ) from error
+    return (network.merge() if in_training_form else network).eval()
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
+
+
+@dataclass(frozen=True)
+class RefinerCard:
+    """What is known of a refiner, from the metadata of its file.
+
+    Attributes
+    ----------
+    scale : int
+        Scale of the backbone.
+    placement : {"output", "input"}
+        Where it runs.
+    backbone_sha256 : str
+        The backbone it was trained on.
+    description : str
+        One line for a person.
+    gain : float or None
+        dB over the frozen backbone on held-out images.
+    extra : dict
+        Degradation, configuration, seed, date, version.
+    """
+
+    scale: int
+    placement: Placement
+    backbone_sha256: str
+    description: str = ""
+    gain: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        return {"format": REFINER_FORMAT, "card": json.dumps(vars(self), sort_keys=True)}
+
+
+def read_refiner_card(path: Path) -> RefinerCard:
+    """Read the metadata of a refiner file; needs no torch.
+
+    Raises
+    ------
+    WeightsNotFoundError, TruncatedWeightsError, ArchitectureError
+        No file, not a safetensors file, or not a refiner.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if file_named(path) is None:
+        raise WeightsNotFoundError(f"expected a refiner file, got {path}: there is no such file")
+    if not _is_safetensors(path):
+        raise ArchitectureError(
+            f"expected a refiner with metadata '{REFINER_FORMAT}', got {path}, which is no "
+            "safetensors file and has none"
+        )
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise TruncatedWeightsError(
+            f"{path} is no complete safetensors file ({error}): get it again"
+        ) from error
+    if metadata.get("format") != REFINER_FORMAT:
+        raise ArchitectureError(
+            f"expected a refiner with metadata '{REFINER_FORMAT}', got {path} with "
+            f"{metadata.get('format', 'none')}"
+        )
+    try:
+        card = RefinerCard(**json.loads(metadata["card"]))
+        _check_card(card)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArchitectureError(f"{path}: the refiner's card can't be read ({error})") from error
+    return card
+
+
+def _check_card(card: RefinerCard) -> None:
+    """Raise `TypeError` or `ValueError` unless every entry is of its kind; needs no torch."""
+    kinds = {
+        "scale": int,
+        "backbone_sha256": str,
+        "description": str,
+        "gain": int | float | None,
+        "extra": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(getattr(card, name), kind):
+            raise TypeError(f"{name} is {getattr(card, name)!r}")
+    if card.placement not in ("output", "input"):
+        raise ValueError(f"expected placement output or input, got {card.placement!r}")
+
+
+def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Path:
+    """Write a refiner with its card, all of it or nothing; needs no torch.
+
+    Parameters
+    ----------
+    path : Path
+        Where; a file of that name is replaced.
+    state : mapping of str to array or CPU tensor
+        Weights by name, as by `RefineNet.state_dict`.
+    card : RefinerCard
+
+    Raises
+    ------
+    WeightsError
+        It can't be written.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in state.items()}
+    with written_whole(path) as partial:
+        save_file(arrays, partial, card.to_metadata())
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` once all of it is written; else nothing changes."""
+    from safetensors import SafetensorError
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} can't be written ({error})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, RefinerCard]:
+    """A refiner in evaluation mode, on the CPU, that belongs to `backbone`.
+
+    Raises
+    ------
+    RefinerMismatchError
+        It was trained on another backbone.
+    ArchitectureError
+        It is not a RefineNet.
+    """
+    _check_match(file, read_refiner_card(file.path), backbone)
+    return open_refiner(file.path)
+
+
+def refiner_arrays(file: WeightsFile, backbone: WeightsFile) -> tuple[Arrays, RefinerCard]:
+    """Weights by name; torch is needed for it once on a machine. Else as `load_refiner`."""
+    card = read_refiner_card(file.path)
+    _check_match(file, card, backbone)
+
+    def make() -> Arrays:
+        state = open_refiner(file.path)[0].state_dict()
+        return {name: value.numpy() for name, value in state.items()}
+
+    return engine_cache.arrays({"weights": file.sha256, "form": "RefineNet 1"}, make), card
+
+
+def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) -> None:
+    """Raise `RefinerMismatchError` unless a refiner was trained on a backbone."""
+    if card.backbone_sha256 != backbone.sha256:
+        wanted = card.extra.get("backbone", "")
+        raise RefinerMismatchError(
+            f"{file.path} was trained on another backbone: it wants {wanted} x{card.scale} with "
+            f"SHA-256 {card.backbone_sha256}, got {backbone.name} with {backbone.sha256}"
+        )
+
+
+def open_refiner(path: Path) -> tuple[RefineNet, RefinerCard]:
+    """A refiner in evaluation mode, on the CPU, whatever its backbone; raises `WeightsError`."""
+    from napari_cfsr.core.network.refinenet import RefineNet
+
+    card = read_refiner_card(path)
+    network = RefineNet()
+    try:
+        network.load_state_dict(load_state(path))
+    except RuntimeError as error:
+        raise ArchitectureError(
+            f"{path} holds another network than RefineNet: {_first_lines(error)}"
+        ) from error
+    return network.eval(), card

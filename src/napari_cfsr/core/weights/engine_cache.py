@@ -1,0 +1,89 @@
+"""What engines keep on disk, so that the second start is quick: compiled networks, plain weights.
+
+An entry is found by what it was made from. It can be deleted at any time; one that is damaged is
+not used, and one that can't be written is no reason to stop work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.weights.weight_files import cache_folder
+from napari_cfsr.errors import FileFormatError
+
+Arrays = dict[str, NDArray[Any]]
+
+MOST_BYTES = 2**28  # of all entries; those unused for longest go first
+DIGEST = hashlib.sha256().digest_size
+
+
+def folder() -> Path:
+    """Where entries are kept."""
+    return cache_folder() / "engines"
+
+
+def _path(made_from: dict[str, Any]) -> Path:
+    text = json.dumps(made_from, sort_keys=True)
+    return folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.bin"
+
+
+def read(made_from: dict[str, Any]) -> bytes | None:
+    """The entry that was made from this, or None.
+
+    Parameters
+    ----------
+    made_from : dict
+        Plain values that say all that the entry depends on.
+    """
+    path = _path(made_from)
+    with suppress(OSError):
+        stored = path.read_bytes()
+        digest, content = stored[:DIGEST], stored[DIGEST:]
+        if hashlib.sha256(content).digest() == digest:
+            with suppress(OSError):  # a cache may be there to be read only
+                os.utime(path)
+            return content
+    return None
+
+
+def write(made_from: dict[str, Any], content: bytes) -> None:
+    """Keep an entry, as far as the disk lets it."""
+    with suppress(FileFormatError, OSError):
+        _drop_oldest(MOST_BYTES - len(content))
+        write_whole(_path(made_from), hashlib.sha256(content).digest() + content, overwrite=True)
+
+
+def _drop_oldest(most: int) -> None:
+    """Delete entries until the rest takes at most so many bytes."""
+    if not folder().is_dir():
+        return
+    known = sorted(((p.stat(), p) for p in folder().glob("*.bin")), key=lambda e: -e[0].st_mtime)
+    total = 0
+    for stat, path in known:
+        total += stat.st_size
+        if total > most:
+            path.unlink(missing_ok=True)
+
+
+def arrays(made_from: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    """Arrays by name from the entry, else from `make`, which are then kept."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load, save
+
+    stored = read(made_from)
+    if stored is not None:
+        with suppress(SafetensorError):
+            return load(stored)
+    made = {name: np.ascontiguousarray(value) for name, value in make().items()}
+    write(made_from, save(made))
+    return made

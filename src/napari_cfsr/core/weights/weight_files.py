@@ -1,0 +1,397 @@
+"""Weights files: where they are, how they are fetched, that they are the right ones.
+
+Nothing here needs torch, so a widget may ask what is there. Loading is in `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from napari_cfsr.errors import (
+    DownloadError,
+    OptionError,
+    ScaleError,
+    TamperedWeightsError,
+    WeightsError,
+    WeightsNotFoundError,
+)
+
+SCALES = (2, 3, 4)
+Kind = Literal["official", "bundled", "imported", "file"]
+
+OFFICIAL_URL = "https://raw.githubusercontent.com/Aitical/CFSR/ec9b237/model_zoo/"
+OFFICIAL_SHA256 = {
+    2: "e6440c1a70af2cfa16c51287593f681438c8f307a81f90367a24e42086522f2c",
+    3: "d501ce105b52550be501b327785d6fde27ca3534531f33aa0d530750ec41eb40",
+    4: "59c779a61c72238aed87683a908248d6e9e3cdb78a29a71da196d20092b6f2f6",
+}
+OFFICIAL_NOTICE = (
+    "The official weights are the CFSR authors' own. They state no licence (their model card "
+    "once said CC BY-NC 4.0): ask the authors before commercial use."
+)
+WEIGHTS_VARIABLE = "NAPARI_CFSR_WEIGHTS"  # a folder that is looked in first
+HOME_VARIABLE = "NAPARI_CFSR_HOME"  # cache and data go below it instead of the user's folders
+URL_VARIABLE = "NAPARI_CFSR_URL"  # a mirror of the official files
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 2**14  # bytes between two reports of a download
+BUNDLED = Path(__file__).parents[2] / "bundled"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+RESERVED = ("auto", "official", "bundled", "none")  # names that mean something else
+
+Folder = str | os.PathLike[str] | None
+Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 if unknown); may raise to stop
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file on this machine.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    sha256 : str
+        Hash of its bytes, in hexadecimal.
+    kind : {"official", "bundled", "imported", "file"}
+        Where it comes from.
+    """
+
+    path: Path
+    sha256: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.path.name}"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) / "cache" if home else platformdirs.user_cache_path("napari-cfsr", False)
+
+
+def data_folder() -> Path:
+    """Where imported backbones and refiners are kept."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) / "data" if home else platformdirs.user_data_path("napari-cfsr", False)
+
+
+def official_name(scale: int) -> str:
+    """File name of the official weights; raises `ScaleError` where there are none."""
+    if scale not in OFFICIAL_SHA256:
+        raise ScaleError(f"expected scale 2, 3 or 4, got {scale}: there are no weights for it")
+    return f"CFSR_x{scale}.pth"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: Path, scale: int) -> WeightsFile:
+    """The official file at `path`, checked byte for byte.
+
+    Raises
+    ------
+    TamperedWeightsError
+        It is not the published file.
+    """
+    expected, got = OFFICIAL_SHA256[scale], sha256_of(path)
+    if got != expected:
+        raise TamperedWeightsError(
+            f"{path} is not the published {official_name(scale)}: expected SHA-256 {expected}, got "
+            f"{got} ({path.stat().st_size} bytes). Delete it and fetch it again with "
+            f"'napari-cfsr models fetch --scale {scale}'"
+        )
+    return WeightsFile(path, got, "official")
+
+
+def official_path(scale: int, folder: Folder = None) -> Path | None:
+    """The official file if it is here, not verified.
+
+    The folder that the environment names comes first, then `folder`, then the cache.
+    """
+    name = official_name(scale)
+    named = (os.environ.get(WEIGHTS_VARIABLE), folder, cache_folder())
+    places = (Path(place) / name for place in named if place)
+    return next((path for path in places if path.is_file()), None)
+
+
+def bundled_path(scale: int) -> Path | None:
+    """The backbone of this package's own for `scale`, if there is one."""
+    path = BUNDLED / f"cfsr_x{scale}.safetensors"
+    return path if path.is_file() else None
+
+
+def imported_backbones() -> list[Path]:
+    """Backbones the user imported."""
+    return _files(data_folder() / "backbones")
+
+
+def refiner_files() -> Iterator[tuple[Path, Kind]]:
+    """All refiners on this machine: bundled first, then imported."""
+    for path in _files(BUNDLED / "refiners"):
+        yield path, "bundled"
+    for path in _files(data_folder() / "refiners"):
+        yield path, "imported"
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def file_named(name: str | os.PathLike[str]) -> Path | None:
+    """The file of that name, `~` allowed; None if there is none, or no file can be named so."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # too long a name, or the home of a user who does not exist
+        return None
+
+
+def find_backbone(
+    scale: int,
+    backbone: str | os.PathLike[str] = "auto",
+    download: bool = True,
+    progress: Progress | None = None,
+    folder: Folder = None,
+) -> tuple[WeightsFile, list[str]]:
+    """Find the weights of a backbone, fetching the official ones if need be.
+
+    Parameters
+    ----------
+    scale : int
+        2, 3 or 4.
+    backbone : str or path
+        `"auto"` (official if it is on this machine, or the user once agreed to the download and
+        it can be had; else bundled), `"official"`, `"bundled"`, the name of an imported backbone,
+        or a file.
+    download : bool
+        Whether the official file may be fetched.
+    progress : callable, optional
+        Called with bytes done and bytes in all during a download.
+    folder : str or path, optional
+        Where official files may be, too.
+
+    Returns
+    -------
+    WeightsFile, list of str
+        The file, and what the user should know of the choice.
+
+    Raises
+    ------
+    WeightsNotFoundError, TamperedWeightsError, DownloadError, ScaleError
+    """
+    if scale not in SCALES:
+        raise ScaleError(f"expected scale 2, 3 or 4, got {scale}")
+    if backbone == "bundled":
+        return _bundled(scale), []
+    if backbone == "official":
+        was_here = official_path(scale, folder) is not None
+        file = _official(scale, download, progress, folder)
+        if not was_here:  # who names them agrees to fetch them
+            _agree()
+        return file, []
+    if backbone == "auto":
+        return _automatic(scale, download, progress, folder)
+    path = file_named(backbone)
+    if path is not None:
+        return WeightsFile(path, sha256_of(path), "file"), []
+    for imported in imported_backbones():
+        if str(backbone) in (imported.name, imported.stem):
+            return WeightsFile(imported, sha256_of(imported), "imported"), []
+    raise WeightsNotFoundError(
+        f'expected backbone "auto", "official", "bundled", an imported name or a file; '
+        f"got {str(backbone)!r}, which is none of them"
+    )
+
+
+def _automatic(
+    scale: int, download: bool, progress: Progress | None, folder: Folder
+) -> tuple[WeightsFile, list[str]]:
+    """Official weights; bundled ones rather than a download that nobody agreed to."""
+    if bundled_path(scale) is None:
+        return _official(scale, download, progress, folder), []
+    try:
+        return _official(scale, download and agreed(), progress, folder), []
+    except WeightsNotFoundError:
+        note = "the official weights are not on this machine"
+    except DownloadError as error:
+        note = f"official weights are not to be had here ({error})"
+    return _bundled(scale), [note]
+
+
+def agreed() -> bool:
+    """Whether the user once asked for the official weights by that name, or by the button."""
+    return _agreement().is_file()
+
+
+def _agreement() -> Path:
+    return data_folder() / "official-weights-agreed"
+
+
+def _agree() -> None:
+    with suppress(OSError):  # then the question comes again
+        _agreement().parent.mkdir(parents=True, exist_ok=True)
+        _agreement().write_text(f"{OFFICIAL_URL}\n{OFFICIAL_NOTICE}\n", encoding="utf-8")
+
+
+def _bundled(scale: int) -> WeightsFile:
+    path = bundled_path(scale)
+    if path is None:
+        raise WeightsNotFoundError(
+            f'this version ships no x{scale} backbone of its own: use backbone="official"'
+        )
+    return WeightsFile(path, sha256_of(path), "bundled")
+
+
+def _official(scale: int, download: bool, progress: Progress | None, folder: Folder) -> WeightsFile:
+    path = official_path(scale, folder)
+    if path is not None:
+        return verified(path, scale)
+    if not download:
+        raise WeightsNotFoundError(
+            f"the official x{scale} weights are not on this machine: fetch them with 'napari-cfsr "
+            f"models fetch --scale {scale}', or name a folder that holds {official_name(scale)} "
+            f"in {WEIGHTS_VARIABLE}"
+        )
+    return fetch_official(scale, progress)
+
+
+class _Download:
+    """Downloads for pooch, whose own downloader leaves the connection open after an error."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.stopped: BaseException | None = None  # what progress raised
+
+    def __call__(self, url: str, path: str, *_: object) -> None:
+        import requests
+
+        with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            packed = "Content-Encoding" in response.headers  # then the length is another
+            total = 0 if packed else int(response.headers.get("Content-Length", 0))
+            for piece in response.iter_content(CHUNK):
+                file.write(piece)
+                self._report(file.tell(), total)
+
+    def _report(self, done: int, total: int) -> None:
+        try:
+            if self.progress is not None:
+                self.progress(done, total)
+        except BaseException as error:
+            self.stopped = error
+            raise
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """Pooch prints what it does; this package has its own words for it."""
+    import pooch
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
+    """Download the official weights into the cache, checked; a failure leaves nothing behind.
+
+    Parameters
+    ----------
+    scale : int
+        2, 3 or 4.
+    progress : callable, optional
+        Called with bytes done and bytes in all; an exception from it ends the download.
+
+    Raises
+    ------
+    DownloadError
+        No answer, a broken answer, or not the published file.
+    """
+    import pooch
+    import requests
+
+    name = official_name(scale)
+    url = os.environ.get(URL_VARIABLE, OFFICIAL_URL).rstrip("/") + "/" + name
+    folder = cache_folder()
+    download = _Download(progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _quiet_pooch():
+            path = pooch.retrieve(
+                url,
+                known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
+                fname=name,
+                path=folder,
+                downloader=download,
+            )
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        if error is download.stopped:
+            raise
+        if isinstance(error, requests.RequestException):
+            reason = f"{type(error).__name__}: {error}"
+        elif isinstance(error, OSError):
+            reason = f"it can't be written to {folder} ({error})"
+        else:  # pooch: the hash differs
+            reason = f"what came is not the published file ({error})"
+    else:
+        return verified(Path(path), scale)
+    raise DownloadError(
+        f"{name} could not be downloaded from {url}: {reason}. Nothing was kept. Try again, or get "
+        f"the file on another machine and name its folder in {WEIGHTS_VARIABLE}"
+    )
+
+
+def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
+    """Copy a weights file that was checked into the user's folder, all of it or nothing.
+
+    An official file goes to the cache under its official name.
+
+    Raises
+    ------
+    OptionError
+        Another file of that name is there and `overwrite` is false, or it could not be found
+        again under its name.
+    WeightsError
+        It can't be written.
+    """
+    sha = sha256_of(path)
+    scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
+    if scale is None and (path.suffix.lower() not in SUFFIXES or path.stem in RESERVED):
+        raise OptionError(
+            f"expected a name that ends in {', '.join(SUFFIXES)} and is none of "
+            f"{', '.join(RESERVED)}, got {path}: rename it"
+        )
+    target = cache_folder() / official_name(scale) if scale else data_folder() / to / path.name
+    partial = target.with_name(target.name + ".partial")
+    try:
+        if target.exists() and sha256_of(target) != sha and not overwrite:
+            raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+    except OSError as error:
+        raise WeightsError(f"{target} can't be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,189 @@
+"""What is to be compared with a reference layer, and its planes, read when they are needed."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cfsr.core.image.intensity import check_dtype
+from napari_cfsr.core.metrics.image_metrics import Channel
+from napari_cfsr.core.metrics.masked import bicubic
+from napari_cfsr.errors import ImageError
+from napari_cfsr.layers.alignment import Candidate, Match, match, plane_axes
+from napari_cfsr.layers.conversion import ImageInput, Region
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class QualityRequest:
+    """All that is to be measured, read on the GUI thread.
+
+    Attributes
+    ----------
+    reference : ImageInput
+        All of the layer.
+    region : tuple of slice
+        The part of it that is looked at.
+    part : str
+        The same in words.
+    candidates : tuple of Candidate
+    channel : {"Y", "RGB", "gray"}
+    shave : int
+    data_range : float or None
+        None: by the reference, see `core.quality.default_range`.
+    """
+
+    reference: ImageInput
+    region: Region
+    part: str
+    candidates: tuple[Candidate, ...]
+    channel: Channel
+    shave: int
+    data_range: float | None
+
+
+class Plan:
+    """What of each image is compared with what of the reference.
+
+    Parameters
+    ----------
+    request : QualityRequest
+
+    Attributes
+    ----------
+    matches : dict of int to Match
+        Of the images that can be compared, by their place in the request.
+    faults : dict of int to str
+        Why the others can't.
+    region : tuple of slice
+        The part of the reference that all of them cover.
+    notes, warnings : list of str
+
+    Raises
+    ------
+    ImageError
+        None can be compared, or they have no part of the reference in common.
+    """
+
+    def __init__(self, request: QualityRequest) -> None:
+        self.request = request
+        self.axes = plane_axes(request.reference.axes)
+        self.region = request.region
+        self.matches: dict[int, Match] = {}
+        self.faults: dict[int, str] = {}
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        check_dtype(request.reference.data.dtype)
+        for i, candidate in enumerate(request.candidates):
+            try:
+                self._match(i, candidate)
+            except ImageError as error:
+                self.faults[i] = str(error)
+        if not self.matches:
+            raise ImageError("; ".join(dict.fromkeys(self.faults.values())))
+        self._restrict()
+
+    def _match(self, i: int, candidate: Candidate) -> None:
+        """Take note of where an image lies, if it can be compared."""
+        request, reference = self.request, self.request.reference
+        check_dtype(candidate.image.data.dtype)
+        found = match(reference, candidate)
+        extra = len(request.region) - len(found.covered)
+        if any(s.stop - s.start > 1 for s in request.region[:extra]):
+            raise ImageError(
+                f"expected '{candidate.name}' with as many axes as '{reference.name}', got shape "
+                f"{candidate.shape} against {Candidate(reference).shape}: measure the current slice"
+            )
+        if _overlap(request.region[extra:], found.covered) is None:
+            raise ImageError(
+                f"expected '{candidate.name}' to cover {request.part} of '{reference.name}', got "
+                "none of its pixels there"
+            )
+        self.matches[i] = found
+        self.notes += [found.note] if found.note else []
+        self.warnings += [found.warning] if found.warning else []
+
+    def _restrict(self) -> None:
+        """Cut the region down to what all images cover: else their figures can't be compared."""
+        for found in self.matches.values():
+            extra = len(self.region) - len(found.covered)
+            common = _overlap(self.region[extra:], found.covered)
+            if common is None:
+                raise ImageError(
+                    "expected layers that have a part of the reference in common, got none that "
+                    "all of them cover: measure them one by one"
+                )
+            self.region = (*self.region[:extra], *common)
+        if self.region != self.request.region and len(self.matches) > 1:
+            self.notes.append("all were measured in the part that each of them covers")
+
+    @property
+    def slices(self) -> list[Index]:
+        """Where the planes are on the axes of the reference other than Y and X."""
+        others = [s for a, s in zip(self.axes, self.region, strict=True) if a not in "YX"]
+        return list(itertools.product(*(range(s.start, s.stop) for s in others)))
+
+    def slice_name(self, at: Index) -> str:
+        """Such as `T=0, Z=3`; axes that have one place only are left out."""
+        lengths = Candidate(self.request.reference).shape
+        axes = [(a, n) for a, n in zip(self.axes, lengths, strict=True) if a not in "YX"]
+        return ", ".join(f"{a}={i}" for (a, n), i in zip(axes, at, strict=True) if n > 1)
+
+    def box(self, at: Index) -> Region:
+        """The region of one plane."""
+        box, places = [], iter(at)
+        for axis, s in zip(self.axes, self.region, strict=True):
+            place = s.start if axis in "YX" else next(places)
+            box.append(s if axis in "YX" else slice(place, place + 1))
+        return tuple(box)
+
+    def reference_plane(self, at: Index) -> NDArray[Any]:
+        """[Y,X] or [Y,X,3] of the reference."""
+        return read_plane(self.request.reference, self.box(at))
+
+    def plane(self, i: int, at: Index) -> NDArray[Any]:
+        """The plane of an image that lies over that of the reference."""
+        candidate, found = self.request.candidates[i], self.matches[i]
+        box = self.box(at)[-len(found.offset) :]
+        own = tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, found.offset, strict=True))
+        own = (slice(0, 1),) * (len(candidate.shape) - len(own)) + own
+        if candidate.enlarge == 1:
+            return read_plane(candidate.image, own)
+        axes = plane_axes(candidate.image.axes)
+        whole = tuple(
+            slice(0, n // candidate.enlarge) if a in "YX" else s
+            for a, s, n in zip(axes, own, candidate.shape, strict=True)
+        )
+        large = bicubic(read_plane(candidate.image, whole), candidate.enlarge)
+        return large[own[axes.index("Y")], own[axes.index("X")]]
+
+
+def _overlap(region: Region, covered: Region) -> Region | None:
+    both = tuple(
+        slice(max(a.start, b.start), min(a.stop, b.stop))
+        for a, b in zip(region, covered, strict=True)
+    )
+    return both if all(s.stop > s.start for s in both) else None
+
+
+def read_plane(image: ImageInput, box: Region) -> NDArray[Any]:
+    """One plane [Y,X] or [Y,X,3] of a layer, without alpha; read if it is lazy.
+
+    Parameters
+    ----------
+    image : ImageInput
+    box : tuple of slice
+        One for each axis but colour samples; of length 1 for all but Y and X.
+    """
+    slices = dict(zip(plane_axes(image.axes), box, strict=True))
+    key = tuple(
+        slice(0, 3) if a == "S" else slices[a] if a in "YX" else slices[a].start for a in image.axes
+    )
+    left = [a for a in image.axes if a in "YXS"]
+    plane = np.asarray(image.data[key])
+    return plane.transpose([left.index(a) for a in "YXS" if a in left])

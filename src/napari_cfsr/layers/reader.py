@@ -1,0 +1,80 @@
+"""Opening OME-Zarr stores in napari: as a pyramid, nothing read but what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+Reader = Callable[[Any], list[LayerTuple]]
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """A function that reads what is at a path, if that is an OME-Zarr store that can be read."""
+    from napari_cfsr.core.store.growing_store import our_mark
+
+    if not isinstance(path, str | Path):
+        return None
+    store = Path(path)
+    marks = ("zarr.json", ".zattrs", ".zgroup")
+    if not store.is_dir() or not any((store / name).is_file() for name in marks):
+        return None
+    mark = our_mark(store)
+    return read_store if mark is not None or _is_image(store) else None
+
+
+def _is_image(store: Path) -> bool:
+    from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+    from napari_cfsr.errors import CFSRError
+
+    try:
+        open_ome_zarr(store)
+    except CFSRError:
+        return False
+    return True
+
+
+def read_store(path: str) -> list[LayerTuple]:
+    """Layers of a store: of one that this package wrote, one for each output.
+
+    Raises
+    ------
+    FileFormatError
+        The store is damaged, or was not written to its end.
+    """
+    from napari_cfsr.core.store.growing_store import our_mark
+
+    store = Path(path)
+    mark = our_mark(store) or {}
+    names = mark.get("outputs") or []
+    parts = [store / str(name) for name in names] if len(names) > 1 else [store]
+    return [_layer(part, store.stem) for part in parts]
+
+
+def _layer(path: Path, stem: str) -> LayerTuple:
+    from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+    from napari_cfsr.core.store.growing_store import our_mark
+    from napari_cfsr.core.store.level_view import level_range, viewed
+    from napari_cfsr.layers.conversion import signed_look
+
+    image = open_ome_zarr(path)
+    mark = our_mark(path) or {}
+    output = str(mark.get("output", ""))
+    levels, axes = viewed(image, luma=output == "difference" and "S" in image.axes)
+    letters = axes.replace("S", "")
+    space = image.space.along(letters)
+    arguments: dict[str, Any] = {
+        "name": f"{stem} {output}".strip(),
+        "rgb": "S" in axes,
+        "multiscale": len(levels) > 1,
+        "scale": space.sizes,
+        "translate": space.origin,
+        "units": [unit or "pixel" for unit in space.units],
+        "axis_labels": [letter.lower() for letter in letters],
+    }
+    if "record" in mark:
+        arguments["metadata"] = {"napari_cfsr": {**mark["record"], "output": output}}
+    if output == "difference":
+        arguments |= signed_look(level_range(levels[-1], axes))
+    return (levels if len(levels) > 1 else levels[0], arguments, "image")

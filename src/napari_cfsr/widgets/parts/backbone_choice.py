@@ -1,0 +1,124 @@
+"""Scale and backbone: what can be chosen, what it means, and whether it is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from magicgui.widgets import ComboBox
+
+from napari_cfsr.core.weights.weight_files import (
+    OFFICIAL_NOTICE,
+    OFFICIAL_SHA256,
+    SCALES,
+    bundled_path,
+    imported_backbones,
+    official_name,
+    official_path,
+    sha256_of,
+)
+from napari_cfsr.widgets.parts.preferences import folder_fault, weights_folder
+from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
+
+FROM_FILE = "file..."
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+TOOLTIPS = {
+    "scale": "How many times larger in Y and X.",
+    "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
+    "machine, else this plugin's own, which ship with it.",
+    "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
+    "device": "Where the network runs. auto: the GPU if there is one.",
+}
+
+
+def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other"], str] | None:
+    """The file that a choice means, if it is on this machine."""
+    if backbone in ("auto", "official"):
+        path = official_path(scale, weights_folder())
+        if path is not None:
+            return "official", str(path)
+        if backbone == "official":
+            return None
+    if backbone in ("auto", "bundled"):
+        path = bundled_path(scale)
+    else:
+        path = next((p for p in imported_backbones() if backbone in (p.stem, str(p))), None)
+    return ("other", str(path)) if path is not None else None
+
+
+class BackboneChoice:
+    """The widgets `scale`, `backbone` and `backbone_file` of a form."""
+
+    def __init__(self, scale: int) -> None:
+        self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=scale)
+        self.backbone = ComboBox(choices=self._names)
+        self.backbone_file = path_edit("r", "*.pth *.pt *.safetensors")
+        narrow(self.backbone.native)
+
+    def _names(self, _: Any) -> list[str]:
+        return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file is named."""
+        return bool(self.backbone.value == FROM_FILE)
+
+    @property
+    def value(self) -> str:
+        """Argument `backbone` of `load_model`."""
+        return str(self.backbone_file.value if self.from_file else self.backbone.value)
+
+    def choose(self, backbone: str) -> None:
+        """Choose `auto`, `official`, `bundled`, an imported name or a file."""
+        if backbone in self.backbone.choices:
+            self.backbone.value = backbone
+        else:
+            self.backbone.value = FROM_FILE
+            self.backbone_file.value = backbone
+
+    @property
+    def folder(self) -> str | None:
+        """Argument `weights_folder` of `load_model`."""
+        folder = weights_folder()
+        return None if folder is None else str(folder)
+
+    def sha256(self) -> str | None:
+        """Hash of the chosen backbone; None while it is not known."""
+        scale = self.scale.value
+        if self.from_file:
+            path = self.backbone_file.value
+            return sha256_of(path) if path and path.is_file() else None
+        found = backbone_path(scale, self.backbone.value)
+        if found is None:
+            return OFFICIAL_SHA256[scale] if self.backbone.value != "bundled" else None
+        kind, name = found
+        return OFFICIAL_SHA256[scale] if kind == "official" else sha256_of(Path(name))
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether the official weights would be used if they were here."""
+        scale, backbone = self.scale.value, self.backbone.value
+        if backbone not in ("auto", "official"):
+            return False
+        return official_path(scale, weights_folder()) is None
+
+    @property
+    def _missing(self) -> bool:
+        return not self.from_file and backbone_path(self.scale.value, self.value) is None
+
+    def reason(self) -> str:
+        """Why the backbone can't be used now; empty if it can."""
+        scale = self.scale.value
+        if self.from_file and not self.backbone_file.value.is_file():
+            return "Choose a backbone file."
+        if self.fetchable and (fault := folder_fault()):
+            return fault
+        if not self._missing:
+            return ""
+        if self.backbone.value == "bundled":
+            return f"This version ships no x{scale} backbone of its own: choose auto."
+        where = f", nor is {official_name(scale)} in {self.folder}" if self.folder else ""
+        return (
+            f"The official x{scale} weights are not on this machine yet{where}. {OFFICIAL_NOTICE}"
+        )

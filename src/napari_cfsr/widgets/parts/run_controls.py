@@ -1,0 +1,122 @@
+"""Why nothing can start, Start and Cancel, a progress bar with time left, and a status line."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfsr.core.upscale.options import duration
+from napari_cfsr.widgets.parts.accessible import explain
+
+STEPS = 1000  # resolution of the progress bar
+CANCEL = "End what is running now."
+
+
+def paragraph() -> QLabel:
+    """A paragraph that can be copied; long words, such as paths, do not widen the dock."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+    label.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return label
+
+
+class RunControls(QWidget):
+    """Controls of one kind of run; emits what was clicked, shows what it is told.
+
+    Parameters
+    ----------
+    start_text : str
+        Of the button.
+    start_tooltip : str
+        What it does; while it is disabled, the reason is shown instead.
+    """
+
+    started = Signal()
+    cancelled = Signal()
+
+    def __init__(self, start_text: str, start_tooltip: str) -> None:
+        super().__init__()
+        self._start_tooltip = start_tooltip
+        self.start_button = QPushButton(start_text)
+        self.cancel_button = QPushButton("Cancel")
+        explain(self.cancel_button, CANCEL)
+        self.progress = QProgressBar()
+        self.progress.setAccessibleName("progress")
+        self.reason = paragraph()
+        self.status = paragraph()
+        self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 2)
+        buttons.addWidget(self.cancel_button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._rows = QVBoxLayout()
+        self._rows.addLayout(buttons)
+        layout.addWidget(self.reason)
+        layout.addLayout(self._rows)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.status)
+        self.start_button.clicked.connect(self.started)
+        self.cancel_button.clicked.connect(self.cancelled)
+        self._running = False
+        self.progress.setTextVisible(True)
+        self._update()
+
+    def add_row(self, row: QHBoxLayout) -> None:
+        """Add more buttons below Start and Cancel."""
+        self._rows.addLayout(row)
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    def block(self, reason: str) -> None:
+        """Disable Start with the reason shown; an empty reason enables it."""
+        self.reason.setText(reason)
+        self._update()
+
+    def begin(self) -> None:
+        self._running = True
+        self.progress.setRange(0, 0)
+        self.progress.setFormat("")
+        self._update()
+
+    def show_step(
+        self, text: str, fraction: float | None = None, seconds_left: float | None = None
+    ) -> None:
+        """Show where a run is; without a fraction the bar only shows that it is alive."""
+        self.status.setText(text)
+        if fraction is None:
+            self.progress.setRange(0, 0)
+            return
+        self.progress.setRange(0, STEPS)
+        self.progress.setValue(round(fraction * STEPS))
+        left = "" if seconds_left is None else f" - {duration(seconds_left)} left"
+        self.progress.setFormat(f"{fraction:.0%}{left}")
+
+    def end(self, text: str) -> None:
+        """The run is over, for whatever reason; the form works again."""
+        self._running = False
+        self.progress.setRange(0, STEPS)
+        self.progress.setValue(0)
+        self.progress.setFormat("")
+        self.status.setText(text)
+        self._update()
+
+    def _update(self) -> None:
+        reason = self.reason.text()
+        self.start_button.setEnabled(not self._running and not reason)
+        explain(self.start_button, reason or self._start_tooltip)
+        self.reason.setVisible(bool(reason) and not self._running)
+        self.cancel_button.setEnabled(self._running)
+        self.progress.setVisible(self._running)

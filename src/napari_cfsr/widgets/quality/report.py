@@ -1,0 +1,207 @@
+"""The result page of the Quality widget: table, plot, maps, export."""
+
+from __future__ import annotations
+
+from magicgui.widgets import CheckBox, ComboBox
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpacerItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfsr.core.metrics.masked import MapKind
+from napari_cfsr.core.metrics.table import Line, QualityTable, short_names
+from napari_cfsr.widgets.parts.accessible import explain_all
+from napari_cfsr.widgets.parts.run_controls import paragraph
+from napari_cfsr.widgets.parts.run_widget import narrow
+from napari_cfsr.widgets.quality.plot import SlicePlot
+from napari_cfsr.widgets.quality.table_model import LEAST_WIDTH, QualityModel, QualityView
+from napari_cfsr.widgets.training.report import fitting
+
+NOTHING = "What was measured appears here."
+NONE = "none"
+
+TOOLTIPS = {
+    "view": "The figures of each layer; the best are bold. Select a line to map it; click a "
+    "heading to sort.",
+    "plot": "PSNR and SSIM of each slice; the line of the selected layer is thicker.",
+    "over": "Show by how much each layer is better than this one.",
+    "every": "A line for each slice, instead of the mean of all slices.",
+    "error_button": "Add the absolute error of the selected line's layer at each pixel, in the "
+    "units of the data, as a new layer over the reference.",
+    "ssim_button": "Add the SSIM of the selected line's layer around each pixel as a new layer "
+    "over the reference.",
+    "export_button": "Write means and slices, with how they were measured, to a CSV file.",
+    "copy_button": "Copy the table as it is shown as tab-separated text, for a spreadsheet.",
+}
+
+
+class QualityPage(QWidget):
+    """What was measured, and what can be done with it; emits what was clicked.
+
+    Parameters
+    ----------
+    theme : str
+        Name of napari's theme.
+    """
+
+    mapped = Signal(str)  # the kind of map
+    exported = Signal()
+    copied = Signal()
+
+    def __init__(self, theme: str) -> None:
+        super().__init__()
+        self.table: QualityTable | None = None
+        self.busy = False
+        self.heading, self.warnings, self.notes = (paragraph() for _ in range(3))
+        for label in (self.heading, self.warnings, self.notes):
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setSizePolicy(fitting())
+        font = self.warnings.font()
+        font.setBold(True)
+        self.warnings.setFont(font)
+        self.model = QualityModel()
+        self.view = QualityView(self.model)
+        self.over = ComboBox(choices=lambda _: self._rows())
+        self.every = CheckBox(text="every slice", value=False)
+        self.plot = SlicePlot(theme)
+        self.error_button = QPushButton("Add error map")
+        self.ssim_button = QPushButton("Add SSIM map")
+        self.export_button = QPushButton("Export CSV...")
+        self.copy_button = QPushButton("Copy table")
+        self._arrange()
+        self._connect()
+        self._show()
+
+    def _arrange(self) -> None:
+        narrow(self.over.native, 8)
+        row, grid = QHBoxLayout(), QGridLayout()
+        label = QLabel("gain over")
+        label.setBuddy(self.over.native)
+        row.addWidget(label)
+        row.addWidget(self.over.native, 1)
+        row.addWidget(self.every.native)
+        buttons = (self.error_button, self.ssim_button, self.copy_button, self.export_button)
+        for i, button in enumerate(buttons):
+            grid.addWidget(button, i // 2, i % 2)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 6, 4, 6)
+        for part in (self.heading, self.warnings, self.view):
+            layout.addWidget(part)
+        layout.addLayout(row)
+        layout.addLayout(grid)
+        layout.addWidget(self.plot)
+        layout.addWidget(self.notes)
+        layout.addItem(QSpacerItem(LEAST_WIDTH, 0))  # the dock does not widen when a table comes
+        layout.addStretch()
+        explain_all(self, TOOLTIPS, {"view": "figures", "over": "gain over"})
+
+    def _connect(self) -> None:
+        self.over.changed.connect(self._fill)
+        self.every.changed.connect(self._fill)
+        self.error_button.clicked.connect(lambda: self.mapped.emit("error"))
+        self.ssim_button.clicked.connect(lambda: self.mapped.emit("SSIM"))
+        self.export_button.clicked.connect(self.exported)
+        self.copy_button.clicked.connect(self.copied)
+        self.view.selectionModel().selectionChanged.connect(self._on_selection)
+
+    def _rows(self) -> list[tuple[str, int | None]]:
+        """What gains can be over."""
+        rows = self.table.rows if self.table is not None else ()
+        names = short_names([row.name for row in rows])
+        able = [(name, i) for i, name in enumerate(names) if not rows[i].fault]
+        return [(NONE, None), *able]
+
+    def show_table(self, table: QualityTable, over: int | None) -> None:
+        """Show what was measured.
+
+        Parameters
+        ----------
+        table : QualityTable
+        over : int, optional
+            The row that gains are over, to begin with.
+        """
+        self.table = table
+        with self.over.changed.blocked():
+            self.over.reset_choices()
+            self.over.value = over
+        self._show()
+
+    def _show(self) -> None:
+        table = self.table
+        stack = table is not None and len(table.slice_names) > 1
+        texts = (
+            (self.heading, table.describe if table else NOTHING),
+            (self.warnings, "\n".join(f"⚠ {w}." for w in table.warnings) if table else ""),
+            (
+                self.notes,
+                "\n".join(f"{n[0].upper()}{n[1:]}." for n in table.notes) if table else "",
+            ),
+        )
+        for label, text in texts:
+            label.setText(text)
+            label.setVisible(bool(text))
+        self.view.setVisible(table is not None)
+        self.every.visible = stack
+        if not stack:
+            self.every.value = False
+        self.plot.setVisible(stack)
+        if table is not None:
+            self.view.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+            self._fill()
+            self.plot.show_table(table if stack else None)
+        self.refresh()
+
+    def _fill(self) -> None:
+        """Fill the table; what was selected stays so, and so does the order."""
+        if self.table is None:
+            return
+        selected, header = self.selected, self.view.horizontalHeader()
+        column, order = header.sortIndicatorSection(), header.sortIndicatorOrder()
+        name = self.model.columns[column] if 0 <= column < len(self.model.columns) else ""
+        lines = self.table.lines(self.over.value, bool(self.every.value))
+        self.model.show_lines(self.table, lines, self.over.value is not None)
+        there = self.model.columns.index(name) if name in self.model.columns else -1
+        self.view.sortByColumn(there, order)
+        row = selected.row if selected is not None else self._first()
+        self.view.selectRow(next((i for i, x in enumerate(self.model.lines) if x.row == row), 0))
+
+    def _first(self) -> int:
+        """The last layer that could be measured: where delta is, if it is there."""
+        rows = self.table.rows if self.table is not None else ()
+        return next((i for i in reversed(range(len(rows))) if not rows[i].fault), 0)
+
+    @property
+    def selected(self) -> Line | None:
+        """The line that is selected."""
+        rows = self.view.selectionModel().selectedRows()
+        return self.model.lines[rows[0].row()] if rows else None
+
+    def _on_selection(self) -> None:
+        self.plot.emphasize(self.selected.row if self.selected is not None else None)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Enable what can be done."""
+        there, selected = self.table is not None, self.selected
+        rows = self.table.rows if self.table is not None else ()
+        able = selected is not None and not rows[selected.row].fault
+        for button in (self.error_button, self.ssim_button):
+            button.setEnabled(able and not self.busy)
+        self.export_button.setEnabled(there and not self.busy)
+        self.copy_button.setEnabled(there)
+        self.over.enabled = self.every.enabled = there
+
+    def text(self) -> str:
+        """The table as it is shown, as tab-separated text."""
+        return self.table.text(self.model.lines) if self.table is not None else ""
+
+
+def map_kind(name: str) -> MapKind:
+    """The kind of map that a signal names."""
+    return "error" if name == "error" else "SSIM"

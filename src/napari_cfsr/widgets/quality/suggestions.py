@@ -1,0 +1,106 @@
+"""What the Quality form suggests: which layer is the reference, which are to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from napari.layers import Image
+
+from napari_cfsr.errors import ImageError
+from napari_cfsr.layers.alignment import Candidate, match, reduction
+from napari_cfsr.layers.conversion import layer_axes, layer_shape, read_layer
+
+COMPARED = ("baseline", "delta")  # outputs of an upscaling that are images
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What is chosen until somebody chooses.
+
+    Attributes
+    ----------
+    reference : Image or None
+    layers : tuple of Image
+        To be compared.
+    lr : Image or None
+        Where the results come from.
+    """
+
+    reference: Image | None = None
+    layers: tuple[Image, ...] = ()
+    lr: Image | None = None
+
+
+def record(layer: Image) -> dict[str, Any]:
+    """What we have written about a layer that we have added; empty for other layers."""
+    found = layer.metadata.get("napari_cfsr")
+    return found if isinstance(found, dict) else {}
+
+
+def comparable(layer: Image) -> bool:
+    """Whether a layer shows what was imaged: not a difference or a map that we have made."""
+    return not ("map" in record(layer) or record(layer).get("output") == "difference")
+
+
+def candidate(layer: Image, enlarge: int = 1) -> Candidate:
+    """A layer to be compared, as it is now. Results of ours lie where their input says."""
+    return Candidate(read_layer(layer), enlarge, placed="output" in record(layer))
+
+
+def suggest(images: Sequence[Image]) -> Suggestion:
+    """The results of the last upscaling, against the image that lies exactly over them.
+
+    Without results, the largest image is the reference and nothing is to be compared yet.
+    """
+    results = [x for x in images if record(x).get("output") in COMPARED]
+    others = [x for x in images if not record(x)]
+    if not results:
+        return Suggestion(max(others or images, key=_pixels, default=None))
+    source = record(results[-1])
+    group = [x for x in results if _alike(record(x), source)]
+    lr = next((x for x in images if x.name == source.get("input")), None)
+    others = [x for x in others if x is not lr]
+    ranked = [(rank, x) for x in others if (rank := _rank(x, group[-1])) is not None]
+    if not ranked:
+        return Suggestion(max(others or images, key=_pixels), (), lr)
+    best = min(rank for rank, _ in ranked)
+    return Suggestion(next(x for rank, x in ranked if rank == best), tuple(group), lr)
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results are of the same input and scale."""
+    return all(one.get(k) == other.get(k) for k in ("input", "scale"))
+
+
+def _pixels(layer: Image) -> int:
+    sizes = zip(layer_axes(layer), layer_shape(layer), strict=False)
+    pixels = 1
+    for axis, n in sizes:
+        pixels *= n if axis in "YX" else 1
+    return pixels
+
+
+def _rank(reference: Image, layer: Image) -> int | None:
+    """How well a reference fits: 0 if exactly, 1 if with a warning, None if not at all."""
+    try:
+        return int(bool(match(read_layer(reference), candidate(layer)).warning))
+    except ImageError:
+        return None
+
+
+def known_scale(layers: Sequence[Image], enlarge: int | None) -> tuple[int, str]:
+    """The scale factor of what is compared, and the name of what it is known from; or 0."""
+    scales = [(int(record(x).get("scale", 0)), x.name) for x in layers]
+    scale, name = max(scales, default=(0, ""), key=lambda found: found[0])
+    return (enlarge, "the bicubic enlargement") if enlarge and enlarge > scale else (scale, name)
+
+
+def lr_layers(reference: Image | None, images: Sequence[Image]) -> list[tuple[Image, int]]:
+    """Layers that are a reduction of the reference, and by how much."""
+    if reference is None:
+        return []
+    source = read_layer(reference)
+    found = [(x, reduction(source, read_layer(x))) for x in images if x is not reference]
+    return [(x, factor) for x, factor in found if factor]

@@ -1,0 +1,286 @@
+"""The Quality widget: layers against a reference layer, in figures, maps and by eye."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import napari
+from napari.layers import Image, Labels, Layer, Shapes
+from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
+
+from napari_cfsr.core.metrics.table import csv_path, write_csv
+from napari_cfsr.errors import CFSRError, ImageError
+from napari_cfsr.layers.conversion import LayerSpec, Region, layer_shape, read_layer
+from napari_cfsr.layers.quality_input import QualityRequest
+from napari_cfsr.layers.regions import box_region, current_slices, visible_region
+from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
+from napari_cfsr.widgets.parts.run_controls import RunControls
+from napari_cfsr.widgets.parts.run_widget import (
+    FormArea,
+    RunWidget,
+    add_layer,
+    canvas_box,
+    displayed_axes,
+)
+from napari_cfsr.widgets.quality.blink import Blink
+from napari_cfsr.widgets.quality.compare_page import ComparePage
+from napari_cfsr.widgets.quality.form import REGIONS, SLICES, QualityForm, QualityValues
+from napari_cfsr.widgets.quality.report import QualityPage, map_kind
+from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
+from napari_cfsr.workers.quality import QualityResult, map_layer, measure_layers
+from napari_cfsr.workers.run import CancelToken, Failure, quality_worker
+
+FILTER = "Tables (*.csv)"
+START = "Measure PSNR and SSIM of the ticked layers."
+PAGES = "What to compare with what; the figures; and two layers shown in turn, for the eye."
+PARTS = dict(zip(REGIONS, ("whole image", "the current view", "the box"), strict=True))
+
+
+class QualityWidget(RunWidget):
+    """Measure how close layers of the viewer are to a reference layer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The viewer the widget belongs to.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        blink = Blink(napari_viewer, self._on_blink)
+        super().__init__(napari_viewer, RunControls("Measure", START), blink.close)
+        self._result: QualityResult | None = None
+        self._request: QualityRequest | None = None  # while it is measured
+        # what the rows of the result were measured on, as long as it is there
+        self._measured: list[tuple[weakref.ref[Layer], int]] = []
+        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
+        self.form = QualityForm(self._comparable, self._boxes, self._on_form)
+        self.result = QualityPage(napari_viewer.theme)
+        self.compare = ComparePage(napari_viewer, self._images, blink)
+        self._arrange()
+        self._connect()
+        self._on_layers()
+        make_accessible(self, napari_viewer)
+
+    def _arrange(self) -> None:
+        form = QWidget()
+        column = QVBoxLayout(form)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.form.main)
+        column.addStretch()
+        self.pages = QTabWidget()
+        pages = zip((form, self.result, self.compare), ("Setup", "Result", "Compare"), strict=True)
+        for page, title in pages:
+            self.pages.addTab(FormArea(page), title)
+        explain_pages(self.pages, PAGES)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.pages, 1)
+        layout.addWidget(self.controls)
+
+    def _connect(self) -> None:
+        self.controls.started.connect(self._start)
+        self.result.mapped.connect(self._map)
+        self.result.exported.connect(self._export)
+        self.result.copied.connect(self._copy)
+        layers = self._viewer.layers
+        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            self._ending.connect(event, self._on_layers)
+        self._ending.connect(self._viewer.events.theme, self._on_theme)
+
+    # what is there
+
+    def _images(self) -> list[Image]:
+        return [x for x in self._viewer.layers if isinstance(x, Image) and x.ndim >= 2]
+
+    def _comparable(self) -> list[Image]:
+        return [x for x in self._images() if comparable(x)]
+
+    def _boxes(self) -> list[Layer]:
+        return [x for x in self._viewer.layers if isinstance(x, Shapes | Labels)]
+
+    def _on_layers(self) -> None:
+        for layer in self._viewer.layers:
+            if layer not in self._named:
+                self._named.add(layer)
+                self._ending.connect(layer.events.name, self._refresh_form)
+        self._refresh_form()
+
+    def _refresh_form(self) -> None:
+        self.form.update()
+        self._on_form()
+
+    def _on_form(self) -> None:
+        ticked = self.form.layers.ticked
+        pair = (ticked[0], ticked[-1]) if len(ticked) > 1 else (self.form.reference.value, *ticked)
+        self.compare.update_layers(pair)
+        self._refresh()
+
+    def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().hideEvent(event)
+        if not event.spontaneous():  # not the window that is minimised, but the dock that closes
+            self.compare.blink.stop()
+
+    def _on_theme(self) -> None:
+        self.result.plot.set_theme(self._viewer.theme)
+
+    def _on_blink(self) -> None:
+        self.compare.refresh()
+
+    def _refresh(self) -> None:
+        """Enable what can be done; say why where it can't."""
+        self.controls.block(self.form.reason())
+        self.result.busy = self.controls.running
+        self.result.refresh()
+
+    # measuring
+
+    def _start(self) -> None:
+        try:
+            values = self.form.values()
+            request = self._read(values)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        self.form.chosen = True  # what was measured stays chosen
+        self._request = request
+        layers = [(values.reference, 1), *values.sources]
+        self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
+        token = CancelToken()
+        worker = quality_worker("a comparison", partial(measure_layers, request), token)
+        worker.returned.connect(self._on_measured)
+        self._run(worker, token)
+
+    def _read(self, values: QualityValues) -> QualityRequest:
+        """Snapshot of what is to be compared."""
+        layer = values.reference
+        return QualityRequest(
+            reference=read_layer(layer),
+            region=self._region(values),
+            part=PARTS[values.region],
+            candidates=tuple(candidate(x, factor) for x, factor in values.sources),
+            channel=values.channel,
+            shave=values.shave,
+            data_range=values.data_range,
+        )
+
+    def _region(self, values: QualityValues) -> Region:
+        layer = values.reference
+        region: Region = tuple(slice(0, n) for n in layer_shape(layer))
+        displayed = displayed_axes(self._viewer, layer)
+        if values.region == REGIONS[1]:
+            region = visible_region(layer, displayed, canvas_box(self._viewer))
+        elif values.region == REGIONS[2] and values.box_layer is not None:
+            region = box_region(layer, values.box_layer)
+        if values.slices == SLICES[1] and layer.ndim > 2:
+            region = current_slices(layer, region, self._viewer.dims.point, displayed)
+        return region
+
+    def _on_measured(self, outcome: QualityResult | Failure | None) -> None:
+        request, self._request = self._request, None
+        if not isinstance(outcome, QualityResult) or request is None:
+            self._fail(outcome)
+            return
+        self._result = outcome
+        self.result.show_table(outcome.table, self._baseline())
+        self.pages.setCurrentIndex(1)
+        rows = outcome.table.rows
+        done = sum(not row.fault for row in rows)
+        warnings = len(outcome.table.warnings)
+        text = f"Measured {done} of {len(rows)} layers." if done < len(rows) else "Measured."
+        self._end(
+            text
+            + (
+                f" There are {warnings} warnings."
+                if warnings > 1
+                else " There is a warning."
+                if warnings
+                else ""
+            )
+        )
+
+    def _fail(self, outcome: object) -> None:
+        if isinstance(outcome, Failure):
+            self._end(outcome.message)
+        else:
+            self._on_cancelled()
+
+    def _on_cancelled(self) -> None:
+        self._end("Cancelled.")
+
+    def _baseline(self) -> int | None:
+        """The row that gains are over to begin with: the backbone alone, if there are others."""
+        rows = self._result.table.rows if self._result is not None else ()
+        if sum(not row.fault for row in rows) < 2:
+            return None
+        for i, (source, enlarge) in enumerate(self._measured[1:]):
+            layer = source()
+            own = layer is not None and record(layer).get("output") == "baseline"
+            if own and enlarge == 1 and not rows[i].fault:
+                return i
+        return None
+
+    # what is done with it
+
+    def _map(self, name: str) -> None:
+        """Map the selected layer, as it is now."""
+        kind = map_kind(name)
+        try:
+            request = self._map_request()
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        token = CancelToken()
+        worker = quality_worker("a map", partial(map_layer, request, kind), token)
+        worker.returned.connect(self._on_map)
+        self._run(worker, token)
+
+    def _map_request(self) -> QualityRequest:
+        line, result = self.result.selected, self._result
+        if line is None or result is None:
+            raise ImageError("expected a selected line of the table, got none: select one")
+        table = result.table
+        found = [self._measured[0], self._measured[1 + line.row]]
+        names = (table.reference, table.rows[line.row].name)
+        layers: list[Layer] = []
+        for name, (source, _) in zip(names, found, strict=True):
+            layer = source()
+            if layer is None or layer not in self._viewer.layers:
+                raise ImageError(f"expected '{name}', got no such layer any more: measure again")
+            layers.append(layer)
+        return QualityRequest(
+            reference=read_layer(layers[0]),
+            region=result.region,
+            part=table.part,
+            candidates=(candidate(layers[1], found[1][1]),),
+            channel=table.options.channel,
+            shave=0,
+            data_range=table.options.data_range,
+        )
+
+    def _on_map(self, outcome: LayerSpec | Failure | None) -> None:
+        if not isinstance(outcome, LayerSpec):
+            self._fail(outcome)
+            return
+        layer = add_layer(self._viewer, outcome)
+        low, high = outcome.arguments["contrast_limits"]
+        self._end(f"Added '{layer.name}', shown from {low:g} to {high:.4g}.")
+
+    def _export(self) -> None:
+        table = self.result.table
+        if table is None:
+            return
+        suggested = str(Path.home() / f"{table.reference} quality.csv")
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export the table", suggested, FILTER)
+        if not chosen:
+            return
+        # the dialog has asked about a file of that very name, but not of the one with a suffix
+        path = csv_path(chosen)
+        asked = path == Path(chosen)
+        task = partial(write_csv, path, table.csv(self.result.over.value), asked)
+        self._task("Writing", task, lambda written: f"Wrote {written}")
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.result.text())
+        self._viewer.status = "Copied the table"

@@ -1,0 +1,303 @@
+"""The Refiners widget: what was trained, and files that are renamed, deleted and passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontDatabase
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QLineEdit,
+    QMessageBox,
+    QPlainTextEdit,
+    QPushButton,
+    QSplitter,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
+from napari_cfsr.core.weights.refiner_library import (
+    delete_refiner,
+    describe_card,
+    export_path,
+    export_refiner,
+    import_refiner,
+    is_taken,
+    rename_refiner,
+)
+from napari_cfsr.core.weights.weight_files import Kind, refiner_files
+from napari_cfsr.errors import CFSRError, WeightsError
+from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
+from napari_cfsr.widgets.parts.run_controls import paragraph
+from napari_cfsr.widgets.parts.run_widget import offer_refiners
+from napari_cfsr.workers.run import CancelToken, Failure, call_worker
+
+COLUMNS = ("name", "scale", "gain (dB)", "placement", "from", "date", "description")
+SEEN = 4  # columns that are seen in the narrowest dock; the others by scrolling
+LEAST_NAME = 110  # pixels for the names
+LEAST_WIDTH = 330  # of all
+ROW = 24  # pixels, of a line
+ORIGINS = {"bundled": "the program"}
+FILTER = "Refiners (*.safetensors)"
+
+TOOLTIPS = {
+    "table": "The refiners on this machine. Those that come with the program can't be changed.",
+    "card": "What is known of the refiner: data, degradation, and how it did on held-out images.",
+    "name": "The new name.",
+    "rename_button": "Give the refiner the name on the left.",
+    "delete_button": "Delete the refiner's file; asks first.",
+    "export_button": "Write a copy of the refiner to a file, to pass on.",
+    "import_button": "Check a refiner file, and keep a copy of it on this machine.",
+}
+NAMES = {"table": "refiners", "card": "what is known of it", "name": "new name"}
+
+
+class RefinersTable(QTableWidget):
+    """A row for each refiner; the names take the width that is left beside what counts most."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(list(COLUMNS))
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(ROW)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setWordWrap(False)
+        self.setMinimumWidth(LEAST_WIDTH)
+
+    def fit(self) -> None:
+        """Fit the columns to what is in them, and to the width."""
+        for column in range(1, len(COLUMNS)):
+            self.resizeColumnToContents(column)
+        self._fit_names()
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().resizeEvent(event)
+        self._fit_names()
+
+    def _fit_names(self) -> None:
+        others = sum(self.columnWidth(i) for i in range(1, SEEN))
+        self.setColumnWidth(0, max(LEAST_NAME, self.viewport().width() - others))
+
+
+class RefinersWidget(QWidget):
+    """Lists the refiners on this machine, with their cards.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The viewer the widget belongs to.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._refiners: list[tuple[Path, Kind, RefinerCard | None]] = []
+        self._faults: dict[Path, str] = {}
+        self._done: Callable[[Path], str] | None = None  # what to say of what a task returns
+        self._select = ""  # name to select when the list was read again
+        self._busy = False
+        self.table = RefinersTable()
+        self.card = QPlainTextEdit()
+        self.name = QLineEdit()
+        self.rename_button = QPushButton("Rename")
+        self.delete_button = QPushButton("Delete")
+        self.export_button = QPushButton("Export...")
+        self.import_button = QPushButton("Import...")
+        self.status = paragraph()
+        self._arrange()
+        self.table.itemSelectionChanged.connect(self._on_selection)
+        self.name.textChanged.connect(self._refresh)
+        self.rename_button.clicked.connect(self._rename)
+        self.delete_button.clicked.connect(self._delete)
+        self.export_button.clicked.connect(self._export)
+        self.import_button.clicked.connect(self._import)
+        self.reload_refiners()
+        make_accessible(self, napari_viewer)
+
+    def _arrange(self) -> None:
+        explain_all(self, TOOLTIPS, NAMES)
+        self.card.setReadOnly(True)
+        self.card.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        split = QSplitter(Qt.Orientation.Vertical)
+        split.addWidget(self.table)
+        split.addWidget(self.card)
+        split.setSizes([200, 200])
+        split.setStretchFactor(1, 1)
+        renaming, files = QHBoxLayout(), QHBoxLayout()
+        renaming.addWidget(self.name, 1)
+        renaming.addWidget(self.rename_button)
+        for button in (self.import_button, self.export_button, self.delete_button):
+            files.addWidget(button, 1)
+        layout = QVBoxLayout(self)
+        layout.addWidget(split, 1)
+        layout.addLayout(renaming)
+        layout.addLayout(files)
+        layout.addWidget(self.status)
+
+    # the list
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().showEvent(event)
+        self.reload_refiners()
+
+    def reload_refiners(self) -> None:
+        """List what is there now; what was selected stays so."""
+        selected = self._select or self.selected
+        self._select = ""
+        self._read()
+        self.table.blockSignals(True)
+        self.table.setRowCount(len(self._refiners))
+        for row, (path, kind, card) in enumerate(self._refiners):
+            for column, text in enumerate(_cells(path, kind, card)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)  # which may be cut short
+                self.table.setItem(row, column, item)
+        self.table.fit()
+        self.table.clearSelection()
+        names = [path.stem for path, *_ in self._refiners]
+        if names:
+            self.table.selectRow(names.index(selected) if selected in names else 0)
+        self.table.blockSignals(False)
+        self._on_selection()
+
+    def _read(self) -> None:
+        self._refiners, self._faults = [], {}
+        for path, kind in refiner_files():
+            try:
+                self._refiners.append((path, kind, read_refiner_card(path)))
+            except WeightsError as error:
+                self._refiners.append((path, kind, None))
+                self._faults[path] = str(error)
+
+    @property
+    def _current(self) -> tuple[Path, Kind, RefinerCard | None] | None:
+        rows = {index.row() for index in self.table.selectedIndexes()}
+        row = next(iter(rows), -1)
+        return self._refiners[row] if 0 <= row < len(self._refiners) else None
+
+    @property
+    def selected(self) -> str:
+        """Name of the refiner that is selected; empty if none is."""
+        return self._current[0].stem if self._current else ""
+
+    def _on_selection(self) -> None:
+        current = self._current
+        self.name.setText(self.selected)
+        if current is None:
+            self.card.setPlainText("There are no refiners yet: train one, or import a file.")
+        elif current[2] is None:
+            self.card.setPlainText(self._faults[current[0]])
+        else:
+            self.card.setPlainText("\n".join(describe_card(current[2])))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Enable what can be done."""
+        current = self._current
+        own = current is not None and current[1] != "bundled"
+        name = self.name.text().strip()
+        self.name.setEnabled(own and not self._busy)
+        self.rename_button.setEnabled(own and bool(name) and name != self.selected)
+        self.delete_button.setEnabled(own)
+        self.export_button.setEnabled(current is not None and current[2] is not None)
+        if self._busy:
+            for button in (self.rename_button, self.delete_button, self.export_button):
+                button.setEnabled(False)
+        self.import_button.setEnabled(not self._busy)
+
+    # what is done with one
+
+    def _rename(self) -> None:
+        old, new = self.selected, self.name.text().strip()
+        self._task(partial(rename_refiner, old, new), lambda path: f"{old} is now {path.stem}.")
+
+    def _delete(self) -> None:
+        name = self.selected
+        question = f"Delete the refiner '{name}'? Its file will be gone."
+        if self._agreed("Delete a refiner", question):
+            self._task(partial(delete_refiner, name), lambda path: f"Deleted {path}.")
+
+    def _export(self) -> None:
+        name = self.selected
+        suggested = str(Path.home() / f"{name}.safetensors")
+        chosen, _ = QFileDialog.getSaveFileName(self, "Export a refiner", suggested, FILTER)
+        if not chosen:
+            return
+        # the dialog has asked about a file of that very name, but not of the one with a suffix
+        try:
+            asked = export_path(chosen, name) == Path(chosen)
+        except CFSRError as error:
+            self.status.setText(str(error))
+            return
+        task = partial(export_refiner, name, chosen, overwrite=asked)
+        self._task(task, lambda path: f"Exported to {path}.")
+
+    def _import(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "Import a refiner", "", FILTER)
+        if not chosen:
+            return
+        overwrite, name = False, Path(chosen).stem
+        try:
+            if is_taken(name):
+                question = f"There is a refiner '{name}'. Replace it by this file?"
+                overwrite = self._agreed("Import a refiner", question)
+                if not overwrite:
+                    return
+        except CFSRError as error:
+            self.status.setText(str(error))
+            return
+        task = partial(import_refiner, chosen, overwrite)
+        self._task(task, lambda path: f"Imported {path.stem}.")
+
+    def _agreed(self, title: str, question: str) -> bool:
+        answer = QMessageBox.question(self, title, question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _task(self, task: Callable[[], Path], done: Callable[[Path], str]) -> None:
+        """Do it in a worker: disks may be slow."""
+        self._done, self._busy = done, True
+        self._refresh()
+        worker = call_worker("", task, CancelToken())
+        worker.returned.connect(self._on_task)
+        worker.errored.connect(self._on_error)
+        worker.start()
+
+    def _on_task(self, outcome: Path | Failure | None) -> None:
+        self._busy = False
+        if isinstance(outcome, Path) and self._done is not None:
+            self._select = outcome.stem
+            self.status.setText(self._done(outcome))
+        elif isinstance(outcome, Failure):
+            self.status.setText(outcome.message)
+        self._done = None
+        self.reload_refiners()
+        offer_refiners(self._viewer)
+
+    def _on_error(self, error: BaseException) -> None:
+        self._busy = False
+        self.status.setText(f"Unexpected fault: {error!r}")
+        self._refresh()
+
+
+def _cells(path: Path, kind: Kind, card: RefinerCard | None) -> list[str]:
+    """A row of the table."""
+    name, origin = path.stem, ORIGINS.get(kind, "this machine")
+    if card is None:
+        return [name, "", "", "", origin, "", "can't be read"]
+    decimals = 2 if abs(card.gain or 0) >= 0.1 else 4
+    gain = "" if card.gain is None else f"{card.gain:+.{decimals}f}"
+    date = str(card.extra.get("date", ""))[:10]
+    return [name, f"x{card.scale}", gain, card.placement, origin, date, card.description]

@@ -1,0 +1,140 @@
+"""What the Train widget does beside a training: simulate, estimate, measure a shift."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari.layers import Image
+
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.layers.conversion import ImageInput, LayerSpec, read_layer
+from napari_cfsr.layers.regions import current_slices
+from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
+from napari_cfsr.widgets.training.form import TrainForm
+from napari_cfsr.widgets.training.preview_layers import look_at, simulated_layer
+from napari_cfsr.widgets.training.tasks import Simulated, estimate, measure_shift, simulate
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.image.estimation import Estimate
+    from napari_cfsr.core.image.registration import Shift
+
+
+class TrainAids(RunWidget):
+    """The buttons in the form of the Train widget."""
+
+    form: TrainForm
+    _simulated: weakref.ref[Image] | None = None  # the layer of the last simulation
+
+    def _connect_aids(self) -> None:
+        self.form.preview_button.clicked.connect(self._simulate)
+        self.form.estimate_button.clicked.connect(self._estimate)
+        self.form.shift_button.clicked.connect(self._measure_shift)
+
+    def _enable_aids(self) -> None:
+        idle, form = not self.controls.running, self.form
+        has_data = idle and not form.data_reason()
+        form.preview_button.setEnabled(has_data)
+        form.shift_button.setEnabled(has_data)
+        form.estimate_button.setEnabled(idle and form.real_layer is not None)
+
+    def _shown_slice(self, layer: Image) -> ImageInput:
+        """The slice of a layer that the sliders show."""
+        dims = self._viewer.dims
+        extra = dims.ndim - layer.ndim
+        displayed = [d - extra for d in dims.displayed if d >= extra]
+        return read_layer(layer, current_slices(layer, None, dims.point, displayed))
+
+    # simulate
+
+    def _simulate(self) -> None:
+        """Show what the degradation makes of the first image."""
+        try:
+            values = self.form.values()
+            if values.folder is not None:
+                task = partial(simulate, values.folder)
+            else:
+                first = values.layers[0]
+                task = partial(simulate, (read_layer(first), self._shown_slice(first)))
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        task = partial(task, config=values.config, scale=values.load["scale"])
+        self._task("Simulating an LR image", task, self._on_simulated)
+
+    def _on_simulated(self, simulated: Simulated) -> str:
+        spec = simulated_layer(simulated, self.form.real_layer)
+        self._show_simulated(spec)
+        size = "x".join(str(n) for n in spec.data.shape[: spec.data.ndim - spec.arguments["rgb"]])
+        return f"Simulated {size} pixels: {simulated.degradation.describe()}."
+
+    def _show_simulated(self, spec: LayerSpec) -> None:
+        """Add the layer, or show the new pixels in the one that is there and of the same kind."""
+        layer = self._simulated() if self._simulated is not None else None
+        beside = self.form.real_layer is not None
+        if layer is not None and layer in self._viewer.layers and self._is_like(layer, spec):
+            layer.data = spec.data
+            for name in ("scale", "translate", "rotate", "shear", "affine", "units", "metadata"):
+                if name in spec.arguments:
+                    setattr(layer, name, spec.arguments[name])
+            return
+        layer = add_layer(self._viewer, spec)
+        self._simulated = weakref.ref(layer)
+        if beside:
+            look_at(self._viewer, [self.form.real_layer, layer])
+
+    @staticmethod
+    def _is_like(layer: Image, spec: LayerSpec) -> bool:
+        ndim = spec.data.ndim - spec.arguments["rgb"]
+        same = layer.name == spec.arguments["name"] and layer.ndim == ndim
+        return bool(same and layer.rgb == spec.arguments["rgb"])
+
+    # estimate
+
+    def _estimate(self) -> None:
+        """Estimate noise and blur from the real LR layer."""
+        layer = self.form.real_layer
+        if layer is None:
+            return
+        try:
+            values = self.form.values()
+            real = read_layer(layer), self._shown_slice(layer)
+            hr = tuple(self._shown_slice(x) for x in values.layers if x is not layer)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        task = partial(estimate, real, values.folder or hr, values.config, values.load["scale"])
+        self._task("Estimating noise and blur", task, self._on_estimated)
+
+    def _on_estimated(self, found: Estimate) -> str:
+        self.form.set_degradation(found)
+        text = self.form.config().degradation.describe()  # as it is shown, rounded
+        notes = " ".join(found.notes)
+        return f"Estimated: {text}. This is a starting point: edit it. {notes}".rstrip()
+
+    # shift
+
+    def _measure_shift(self) -> None:
+        """Measure the shift between the layers of a pair."""
+        try:
+            values = self.form.values()
+            lr, hr = (self._shown_slice(layer) for layer in values.layers)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        task = partial(measure_shift, lr, hr, values.config, values.load["scale"])
+        self._task("Measuring the shift", task, self._on_shift)
+
+    def _on_shift(self, shift: Shift) -> str:
+        from napari_cfsr.core.image.registration import LEAST_CORRELATION  # SciPy takes its time
+
+        text = f"dy {shift.dy:+.2f}, dx {shift.dx:+.2f}"
+        self.form.shift_text.setText(text)
+        doubt = ""
+        if shift.correlation < LEAST_CORRELATION:
+            doubt = " They look hardly alike: do they show the same scene?"
+        return (
+            f"The HR image has to be moved by {text} LR pixels to lie on the LR image (standard "
+            f"error {shift.uncertainty:.2g}, correlation {shift.correlation:.2f}).{doubt}"
+        )

@@ -1,0 +1,282 @@
+"""The form of the Train widget: what depends on what, and what is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+
+from napari_cfsr.core.training.config import PRESET_PLACEMENT, TrainConfig
+from napari_cfsr.core.weights.refiner_library import refiner_path_for, unique_name
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.layers.conversion import layer_axes, layer_shape
+from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
+from napari_cfsr.widgets.parts.settings import restore_field
+from napari_cfsr.widgets.training.fields import (
+    PRESET,
+    SOURCES,
+    TOOLTIPS,
+    Layers,
+    TrainFields,
+)
+from napari_cfsr.widgets.training.pairs import pair_fault
+from napari_cfsr.widgets.training.values import TrainValues, decimal, preset_text
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.image.estimation import Estimate
+
+SIMULATION = ("kernel", "photons", "read_noise", "offset", "gain", "jpeg", "reduce")
+SIMULATION_ROWS = (*SIMULATION, "blur", "real", "simulate", "Degradation")
+CHOICES = ("placement", "loss", "schedule")  # of the recipe
+COUNTS = ("steps", "batch", "patch", "every", "patience", "warm_steps")
+DECIMALS = ("rate", "ema")
+NOT_REMEMBERED = ("backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real")
+
+
+class TrainForm(TrainFields):
+    """Fields, and what follows from them.
+
+    Parameters
+    ----------
+    images : callable
+        Name and layer of each image layer of the viewer.
+    changed : callable
+        Called after anything was changed.
+    """
+
+    def __init__(self, images: Layers, changed: Callable[[], None]) -> None:
+        super().__init__(images)
+        self._changed = changed
+        self._updating = False
+        self._suggested = ""
+        self.source.changed.connect(self._guess_pair)
+        for name in ("lr_layer", "hr_layer", "scale"):
+            getattr(self, name).changed.connect(self._forget_shift)
+        for name in TOOLTIPS:
+            getattr(self, name).changed.connect(self._on_change)
+        self.update()
+
+    def _on_change(self) -> None:
+        if not self._updating:
+            self.update()
+            self._changed()
+
+    @property
+    def paired(self) -> bool:
+        """Whether the LR images are measured."""
+        return bool(self.source.value == SOURCES[2])
+
+    @property
+    def real_layer(self) -> Image | None:
+        """The real LR layer, if one is chosen."""
+        return self.real.value if isinstance(self.real.value, Image) else None
+
+    @property
+    def chosen(self) -> tuple[Image, ...]:
+        """Layers to train on; for a measured pair, the LR layer and the HR layer."""
+        if self.paired:
+            pair = self.lr_layer.value, self.hr_layer.value
+            return tuple(layer for layer in pair if layer is not None)
+        return tuple(self.layers.value) if self.source.value == SOURCES[0] else ()
+
+    def _guess_pair(self) -> None:
+        """Of the layers there are, the smallest and the largest, until two are chosen."""
+        layers = sorted(self.lr_layer.choices, key=lambda x: math.prod(layer_shape(x)))
+        if self.paired and self.lr_layer.value is self.hr_layer.value and len(layers) > 1:
+            self.lr_layer.value, self.hr_layer.value = layers[0], layers[-1]
+
+    def _forget_shift(self) -> None:
+        self.shift_text.setText("")
+
+    # what depends on what
+
+    def update(self) -> None:
+        """Make everything that depends on something else fit."""
+        self._updating = True
+        try:
+            for name in ("layers", "lr_layer", "hr_layer", "real", "backbone"):
+                self._reset(getattr(self, name))
+            self.blur_in.offer(self._pixel())
+            self._show_rows()
+            self._show_presets()
+            self._suggest_name()
+        finally:
+            self._updating = False
+
+    @staticmethod
+    def _reset(combo: Any) -> None:
+        """Offer what there is now; what was chosen stays chosen, under whatever name."""
+        before = combo.value
+        combo.reset_choices()
+        if isinstance(before, list):
+            combo.value = [v for v in before if v in combo.choices]
+        elif before in combo.choices:
+            combo.value = before
+
+    def _show_rows(self) -> None:
+        source = self.source.value
+        for name, there in {
+            "layers": source == SOURCES[0],
+            "folder": source == SOURCES[1],
+            "backbone_file": self.backbone_choice.from_file,
+            **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align", "match"), self.paired),
+            **dict.fromkeys(SIMULATION_ROWS, not self.paired),
+            "blur_unit": not self.paired and self.blur_in.has_units,
+        }.items():
+            self.main.show_row(name, there)
+
+    def _show_presets(self) -> None:
+        """Say in each field of the recipe what the preset has."""
+        placement = None if self.placement.value == PRESET else self.placement.value
+        config = TrainConfig(preset=self.preset.value, placement=placement)
+        recipes = {p: config.recipe(p) for p in config.placements}
+        self._show_preset("placement", f"{PRESET} ({PRESET_PLACEMENT[self.preset.value]})")
+        for name in ("loss", "schedule", *COUNTS, *DECIMALS):
+            values = {p: getattr(recipe, name) for p, recipe in recipes.items()}
+            self._show_preset(name, f"{PRESET} ({preset_text(values)})")
+        self.seed.native.setSpecialValueText(f"{PRESET} ({config.run_seed})")
+
+    def _show_preset(self, name: str, text: str) -> None:
+        native = getattr(self, name).native
+        if name in CHOICES:
+            native.setItemText(0, text)
+        elif name in DECIMALS:
+            native.setPlaceholderText(text)
+        else:
+            native.setSpecialValueText(text)
+
+    def _suggest_name(self) -> None:
+        """A name from the data, until the user writes one."""
+        if self.name.value != self._suggested:
+            return
+        layers = self.chosen
+        data = layers[-1 if self.paired else 0].name if layers else self._folder_name
+        name = f"{data or 'refiner'} x{self.scale.value}"
+        if not self._suggested.startswith(name):
+            self._suggested = unique_name(name)
+            self.name.value = self._suggested
+
+    @property
+    def _folder_name(self) -> str:
+        return Path(self.folder.value or "").name
+
+    def suggest_another_name(self) -> None:
+        """The name was used: suggest one that is free."""
+        self._suggested = self.name.value
+        self._suggested = self.name.value = unique_name(self._suggested)
+
+    def _pixel(self) -> tuple[float, str] | None:
+        """Size of an LR pixel and its unit, where the layer has one."""
+        layer = next(iter(self.chosen), None)
+        if layer is None or self.paired:
+            return None
+        axes = layer_axes(layer)
+        units = {str(layer.units[axes.index(a)]) for a in "YX"}
+        if len(units) > 1 or units & {"pixel", ""}:
+            return None
+        size = float(layer.scale[axes.index("X")])
+        return size * self.scale.value * self.reduce.value, units.pop()
+
+    def set_degradation(self, found: Estimate) -> None:
+        """Fill in what was estimated from a real image."""
+        self._updating = True
+        try:
+            for name in ("read_noise", "offset", "photons"):
+                getattr(self, name).value = getattr(found, name) or 0
+            self.blur_in.sigma = found.blur
+            self.gain.value, self.jpeg.value = 1, 0  # what was found holds without them
+        finally:
+            self._updating = False
+        self._on_change()
+
+    # what is asked for
+
+    def values(self) -> TrainValues:
+        """What is chosen now; `OptionError` if it makes no sense."""
+        folder = self.folder.value if self.source.value == SOURCES[1] else None
+        return TrainValues(
+            layers=self.chosen,
+            folder=Path(folder) if folder is not None else None,
+            config=self.config(),
+            load={
+                "scale": self.scale.value,
+                "backbone": self.backbone_choice.value,
+                "device": self.device.value,
+                "download": False,
+                "weights_folder": self.backbone_choice.folder,
+            },
+            name=self.name.value,
+            previews=self.previews.value,
+        )
+
+    def config(self) -> TrainConfig:
+        """The configuration; `OptionError` if it makes no sense."""
+        asked: dict[str, Any] = {"preset": self.preset.value}
+        for name in ("held_out", "intensity"):
+            asked[name] = getattr(self, name).value
+        asked["memory"] = self.memory.value * 2**20
+        asked |= {n: getattr(self, n).value for n in CHOICES if getattr(self, n).value != PRESET}
+        for name in (*COUNTS, "seed"):
+            field = getattr(self, name)
+            if not field.is_least:
+                asked[name] = field.value
+        asked |= {n: decimal(n, getattr(self, n).value) for n in DECIMALS}
+        return TrainConfig(**asked, **self._pair_options(), **self._simulation())
+
+    def _pair_options(self) -> dict[str, Any]:
+        return {n: getattr(self, n).value for n in ("align", "match")} if self.paired else {}
+
+    def _simulation(self) -> dict[str, Any]:
+        """Degradation, not for measured pairs."""
+        if self.paired:
+            return {}
+        asked = {n: getattr(self, n).value for n in SIMULATION}
+        asked |= {n: asked[n] or None for n in ("photons", "jpeg")}
+        return {**asked, "blur": self.blur_in.sigma}
+
+    def reason(self) -> str:
+        """Why nothing can be trained now; empty if it can."""
+        if reason := self.data_reason() or self.backbone_choice.reason():
+            return reason
+        try:
+            self.config()
+            refiner_path_for(self.name.value)
+        except CFSRError as error:
+            return _sentence(error)
+        return ""
+
+    def data_reason(self) -> str:
+        """Why the images can't be used; empty if they can."""
+        source, chosen = self.source.value, self.chosen
+        if source == SOURCES[1]:
+            folder = self.folder.value
+            there = folder is not None and str(folder) != "." and Path(folder).is_dir()
+            return "" if there else "Choose a folder of images."
+        if source == SOURCES[0]:
+            return "" if chosen else "Choose one or more high-resolution image layers."
+        if len(chosen) < 2:
+            return "Open a low- and a high-resolution image of the same scene."
+        return pair_fault(chosen[0], chosen[1], self.scale.value)
+
+    # between sessions
+
+    def remembered(self) -> dict[str, Any]:
+        """Settings worth keeping; those of one session's layers are not."""
+        values = {n: getattr(self, n).value for n in TOOLTIPS if n not in NOT_REMEMBERED}
+        values["folder"] = str(values["folder"] or "")
+        values["blur"] = None if self.paired else self.blur_in.sigma
+        return {k: v for k, v in values.items() if v not in (FROM_FILE, None)}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Set what was kept, as far as it still exists."""
+        for name, value in values.items():
+            if name in TOOLTIPS and name not in NOT_REMEMBERED:
+                restore_field(getattr(self, name), value)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:].rstrip(".") + "."

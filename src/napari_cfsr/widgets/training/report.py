@@ -1,0 +1,215 @@
+"""How a trained refiner did on held-out images, and what to do with it."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cfsr.core.training.results import Checkpoint, Report, TrainedRefiner
+from napari_cfsr.core.upscale.options import duration
+from napari_cfsr.core.weights.refiner_library import is_taken
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.widgets.parts.accessible import explain, explain_all
+from napari_cfsr.widgets.parts.run_controls import paragraph
+
+Outcome = TrainedRefiner | Checkpoint
+
+HEADINGS = ("PSNR (dB)", "SSIM")
+
+TOOLTIPS = {
+    "name": "The refiner is saved under this name, when you press Save.",
+    "overwrite": "Replace the refiner that has this name already.",
+    "save_button": "Save the refiner among those of this machine.",
+    "copy_button": "Copy the table, the verdict and the notes as text.",
+    "use_button": "Open Upscale with this refiner and its backbone chosen.",
+}
+
+
+class ReportTable(QTableWidget):
+    """PSNR and SSIM of each way to enlarge the held-out images; the best of each is bold."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(HEADINGS))
+        self.setHorizontalHeaderLabels(list(HEADINGS))
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        for header in (self.horizontalHeader(), self.verticalHeader()):
+            header.setSectionsClickable(False)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+
+    def show_report(self, report: Report) -> None:
+        """Fill it."""
+        self.setRowCount(len(report.rows))
+        self.setVerticalHeaderLabels([row.name for row in report.rows])
+        for column, (name, decimals) in enumerate((("psnr", 2), ("ssim", 4))):
+            values = [getattr(row, name) for row in report.rows]
+            for i, value in enumerate(values):
+                self.setItem(i, column, self._cell(f"{value:.{decimals}f}", value == max(values)))
+        rows = sum(self.rowHeight(i) for i in range(self.rowCount()))
+        header = self.horizontalHeader().sizeHint().height()
+        self.setFixedHeight(rows + header + 2 * self.frameWidth())
+
+    def _cell(self, text: str, bold: bool) -> QTableWidgetItem:
+        item = QTableWidgetItem(text)
+        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        font = item.font()
+        font.setBold(bold)
+        item.setFont(font)
+        return item
+
+
+def fitting() -> QSizePolicy:
+    """For a paragraph that is as high as its text needs at the width that there is."""
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    policy.setHeightForWidth(True)
+    return policy
+
+
+class ResultPage(QWidget):
+    """The report, the verdict, and buttons; emits what was clicked."""
+
+    save = Signal()
+    copy = Signal()
+    use = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcome: Outcome | None = None
+        self.saved = ""  # name under which it was saved
+        self.heading, self.verdict, self.notes, self.reason = (paragraph() for _ in range(4))
+        for label in (self.heading, self.verdict, self.notes, self.reason):
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setSizePolicy(fitting())
+        font = self.verdict.font()
+        font.setBold(True)
+        self.verdict.setFont(font)
+        self.table = ReportTable()
+        self.name = QLineEdit()
+        self.overwrite = QCheckBox("overwrite")
+        self.save_button = QPushButton("Save")
+        self.copy_button = QPushButton("Copy table")
+        self.use_button = QPushButton("Use in Upscale")
+        explain_all(self, TOOLTIPS, {"name": "name", "table": "report"})
+        self._arrange()
+        self.name.textChanged.connect(self.refresh)
+        self.overwrite.toggled.connect(self.refresh)
+        self.save_button.clicked.connect(self.save)
+        self.copy_button.clicked.connect(self.copy)
+        self.use_button.clicked.connect(self.use)
+        self.clear()
+
+    def _arrange(self) -> None:
+        named = QHBoxLayout()
+        label = QLabel("name")
+        label.setBuddy(self.name)
+        named.addWidget(label)
+        named.addWidget(self.name, 1)
+        named.addWidget(self.overwrite)
+        buttons = QHBoxLayout()
+        for button in (self.save_button, self.copy_button, self.use_button):
+            buttons.addWidget(button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        for part in (self.heading, self.table, self.verdict):
+            layout.addWidget(part)
+        layout.addLayout(named)
+        layout.addWidget(self.reason)
+        layout.addLayout(buttons)
+        layout.addWidget(self.notes)
+        layout.addStretch()
+
+    def clear(self) -> None:
+        """Nothing was trained yet."""
+        self._show(None, "The result of a training appears here.", "", "")
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        """Show a refiner that was measured, or the best so far of a training that broke off."""
+        if isinstance(outcome, Checkpoint):
+            heading = (
+                f"The best refiner so far, of step {outcome.step}: {outcome.gain:+.2f} dB over the "
+                "backbone on the images that pick the step. It was not measured on held-out images."
+            )
+            self._show(outcome, heading, "", "")
+            return
+        report = outcome.report
+        count = len(report.images)
+        heading = (
+            f"Mean of {count} held-out image{'' if count == 1 else 's'} ({report.channel}, "
+            f"{report.shave} pixels of border left out), trained in {duration(outcome.seconds)}."
+        )
+        heading += f" Placement {outcome.card.placement}." if outcome.improved else ""
+        self.table.show_report(report)
+        gains = zip(report.images, report.gains, strict=False)
+        explain(self.table, "\n".join(f"{name}: {gain:+.2f} dB" for name, gain in gains))
+        self._show(outcome, heading, outcome.verdict, "\n".join(outcome.notes))
+
+    def _show(self, outcome: Outcome | None, heading: str, verdict: str, notes: str) -> None:
+        self.outcome, self.saved = outcome, ""
+        self.table.setVisible(isinstance(outcome, TrainedRefiner))
+        for label, text in ((self.heading, heading), (self.verdict, verdict), (self.notes, notes)):
+            label.setText(text)
+            label.setVisible(bool(text))
+        self.overwrite.setChecked(False)
+        self.refresh()
+
+    def set_saved(self, name: str) -> None:
+        """It was saved under that name."""
+        self.saved = name
+        self.overwrite.setChecked(False)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Enable what can be done; say why where it can't."""
+        reason = self._reason()
+        there = self.outcome is not None
+        self.save_button.setEnabled(there and not reason)
+        explain(self.save_button, reason or TOOLTIPS["save_button"])
+        self.reason.setText(reason)
+        self.reason.setVisible(there and bool(reason))
+        for part in (self.name, self.overwrite):
+            part.setEnabled(there and not self._worthless)
+        self.copy_button.setEnabled(isinstance(self.outcome, TrainedRefiner))
+        self.use_button.setEnabled(bool(self.saved))
+
+    @property
+    def _worthless(self) -> bool:
+        return isinstance(self.outcome, TrainedRefiner) and not self.outcome.improved
+
+    def _reason(self) -> str:
+        """Why it can't be saved now; empty if it can."""
+        if self.outcome is None:
+            return "Nothing was trained yet."
+        if self._worthless:
+            return "It can't be saved: it does not beat the frozen backbone on held-out images."
+        name = self.name.text().strip()
+        if self.saved == name:
+            return f"It is saved as '{name}'."
+        try:
+            taken = is_taken(name)
+        except CFSRError as error:
+            return f"{error}."
+        if taken and not self.overwrite.isChecked():
+            return f"There is a refiner '{name}': choose another name, or tick overwrite."
+        return ""
+
+    def text(self) -> str:
+        """Table, verdict and notes as plain text."""
+        if not isinstance(self.outcome, TrainedRefiner):
+            return ""
+        outcome = self.outcome
+        return "\n".join([outcome.report.table(), "", outcome.verdict, *outcome.notes, ""])

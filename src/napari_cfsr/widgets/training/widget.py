@@ -1,0 +1,264 @@
+"""The Train widget: choose images, say what the camera does to them, press Train."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import napari
+from napari.layers import Image, Layer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QTabWidget, QVBoxLayout, QWidget
+
+from napari_cfsr.core.process.remote_training import RemoteTraining
+from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
+from napari_cfsr.core.weights.refiner_saving import save_named
+from napari_cfsr.errors import CFSRError
+from napari_cfsr.layers.conversion import read_layer
+from napari_cfsr.layers.training_input import TrainInput, TrainJob
+from napari_cfsr.widgets.parts.accessible import explain_all, explain_pages, make_accessible
+from napari_cfsr.widgets.parts.preferences import preferred
+from napari_cfsr.widgets.parts.run_widget import FormArea, Section, offer_refiners, show_in_upscale
+from napari_cfsr.widgets.parts.settings import read_settings, write_settings
+from napari_cfsr.widgets.training.assist import TrainAids
+from napari_cfsr.widgets.training.controls import TrainControls
+from napari_cfsr.widgets.training.form import TrainForm
+from napari_cfsr.widgets.training.plot import TrainingPlot
+from napari_cfsr.widgets.training.preview_layers import LivePreview
+from napari_cfsr.widgets.training.report import ResultPage
+from napari_cfsr.widgets.training.values import TrainValues
+from napari_cfsr.workers.run import CancelToken, Failure, train_worker
+
+SETTINGS = "train"
+TOOLTIPS = {"advanced": "The recipe: what the preset says of it can be changed here."}
+PAGES = "What to train on and how; how it goes on; and what came of it."
+TICK = 100  # milliseconds between two changes of the progress bar
+
+
+class TrainWidget(TrainAids):
+    """Train a refiner on layers of the viewer, on a folder, or on a measured pair.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The viewer the widget belongs to.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        training, preview = RemoteTraining(), LivePreview(napari_viewer)
+        super().__init__(napari_viewer, TrainControls(), training.close, preview.close)
+        self._training, self._preview = training, preview
+        self._values: TrainValues | None = None  # of the training under way, or the last one
+        self._load: dict[str, Any] = {}  # backbone of the refiner on the result page
+        self._progress: TrainProgress | None = None  # not shown yet
+        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
+        self.form = TrainForm(self._images, self._refresh)
+        self.plot = TrainingPlot(napari_viewer.theme)
+        self.result = ResultPage()
+        self._timer = QTimer(self)
+        self._timer.setInterval(TICK)
+        self._timer.timeout.connect(self._show_progress)
+        self._arrange()
+        self._connect()
+        self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
+        self._follow_weights()
+        self._on_layers()
+        self._choose_first()
+        make_accessible(self, napari_viewer)
+
+    def _arrange(self) -> None:
+        self.advanced = Section("Advanced", self.form.advanced)
+        form = QWidget()
+        column = QVBoxLayout(form)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.form.main)
+        column.addWidget(self.advanced)
+        column.addStretch()
+        self.pages = QTabWidget()
+        areas = [FormArea(page) for page in (form, self.plot, self.result)]
+        for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
+            self.pages.addTab(area, title)
+        explain_all(self, TOOLTIPS, {})
+        explain_pages(self.pages, PAGES)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.pages, 1)
+        layout.addWidget(self.fetch_button)
+        layout.addWidget(self.controls)
+
+    def _connect(self) -> None:
+        self.controls.started.connect(self._start)
+        self.controls.paused.connect(self._pause)
+        self.controls.stopped.connect(self._stop)
+        self._connect_aids()
+        self.result.save.connect(self._save)
+        self.result.copy.connect(self._copy)
+        self.result.use.connect(self._use)
+        layers = self._viewer.layers
+        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            self._ending.connect(event, self._on_layers)
+        self._ending.connect(layers.events.inserted, self._choose_first)
+        self._ending.connect(self._viewer.events.theme, self._on_theme)
+
+    # what is there
+
+    def _images(self) -> list[tuple[str, Image]]:
+        return [(x.name, x) for x in self._viewer.layers if isinstance(x, Image)]
+
+    def _on_layers(self) -> None:
+        for layer in self._viewer.layers:
+            if layer not in self._named:
+                self._named.add(layer)
+                self._ending.connect(layer.events.name, self._refresh_form)
+        self._refresh_form()
+
+    def _refresh_form(self) -> None:
+        self.form.update()
+        self._refresh()
+
+    def _on_theme(self) -> None:
+        self.plot.set_theme(self._viewer.theme)
+
+    def _choose_first(self) -> None:
+        """Choose the first image there is, unless it is a result of ours."""
+        own = [x for _, x in self._images() if "napari_cfsr" not in x.metadata]
+        if not self.form.layers.value and own:
+            self.form.layers.value = own[:1]
+
+    def _refresh(self) -> None:
+        """Enable what can be done; say why where it can't."""
+        running = self.controls.running
+        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
+        self.fetch_button.setEnabled(not running)
+        self.controls.block(self.form.reason())
+        self.result.setEnabled(not running)
+        self._enable_aids()
+
+    # a training
+
+    def _start(self) -> None:
+        try:
+            values = self.form.values()
+            job = TrainJob(self._input(values), values.load, values.config)
+        except CFSRError as error:
+            self.controls.end(str(error))
+            return
+        write_settings(SETTINGS, self.form.remembered())
+        self._values = replace(values, layers=())  # which may be closed meanwhile
+        self._preview.begin(values.layers[-1] if values.layers else None)
+        self.plot.begin()
+        self.pages.setCurrentIndex(1)
+        token = CancelToken()
+        worker = train_worker(job, self._training, token)
+        worker.returned.connect(self._on_trained)
+        self.controls.is_training = True
+        self._run(worker, token)
+        self._timer.start()
+
+    def _input(self, values: TrainValues) -> TrainInput:
+        """Snapshot of what is to be trained on."""
+        if values.folder is not None:
+            return TrainInput(values.folder)
+        images = tuple(read_layer(layer) for layer in values.layers)
+        return TrainInput(images[1:], images[:1]) if self.form.paired else TrainInput(images)
+
+    def _on_step(self, step: Any) -> None:
+        """Take note of what came; the window shows it ten times a second."""
+        if not isinstance(step, TrainProgress):
+            if step is not None:
+                super()._on_step(step)
+            return
+        self._progress = step
+        self.plot.add(step)
+        if step.preview is not None and self._values is not None and self._values.previews:
+            self._preview.show(step.preview)
+
+    def _show_progress(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is None or self._token is None:
+            return
+        text = "Paused" if self.controls.is_paused else _text(progress)
+        best = self.plot.best()
+        if best is not None:
+            text += f"\nBest so far: {best[2]:+.2f} dB at step {best[1]} (placement {best[0]})"
+        self.controls.show_step(text, progress.fraction, progress.seconds_left)
+
+    def _pause(self, paused: bool) -> None:
+        if paused:
+            self._training.pause()
+            self.controls.status.setText("Paused")
+        else:
+            self._training.resume()
+            self.controls.status.setText("Going on")
+
+    def _stop(self) -> None:
+        self._training.stop()
+        self.controls.status.setText("Stopping; then the best refiner so far is measured")
+
+    def _end(self, text: str) -> None:
+        self._timer.stop()
+        self.plot.end()
+        self._preview.end()
+        super()._end(text)
+
+    def _on_cancelled(self) -> None:
+        if not self.controls.is_training:
+            self._end("Cancelled.")
+            return
+        best = self._training.best
+        if best is None:
+            self._end("Cancelled; nothing was trained.")
+            return
+        self._end("Cancelled. The best refiner so far can still be saved.")
+        self._show_outcome(best)
+
+    def _on_trained(self, outcome: TrainedRefiner | Failure | None) -> None:
+        if outcome is None:
+            self._on_cancelled()
+        elif isinstance(outcome, Failure):
+            self._end(outcome.message)
+            if outcome.best is not None:
+                self._show_outcome(outcome.best)
+        else:
+            self._end(outcome.verdict)
+            self._show_outcome(outcome)
+
+    def _show_outcome(self, outcome: Any) -> None:
+        if self._values is not None:
+            self._load = self._values.load
+            self.result.name.setText(self._values.name)
+        self.result.show_outcome(outcome)
+        self.pages.setCurrentIndex(2)
+
+    # its result
+
+    def _save(self) -> None:
+        outcome, name = self.result.outcome, self.result.name.text().strip()
+        if outcome is not None and not self.controls.running:
+            overwrite = self.result.overwrite.isChecked()
+            self._task("Saving", partial(save_named, outcome, name, overwrite), self._on_saved)
+
+    def _on_saved(self, path: Path) -> str:
+        self.result.set_saved(path.stem)
+        if self.form.name.value == path.stem:
+            self.form.suggest_another_name()
+        offer_refiners(self._viewer)
+        return f"Saved {path}"
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.result.text())
+        self._viewer.status = "Copied the table"
+
+    def _use(self) -> None:
+        """Open Upscale with the refiner that was saved."""
+        load = self._load
+        show_in_upscale(self._viewer, load["scale"], load["backbone"], self.result.saved)
+
+
+def _text(progress: TrainProgress) -> str:
+    """What goes on, with the step if there is one."""
+    if progress.stage != "training":
+        return progress.text
+    return f"{progress.text} (placement {progress.placement}, step {progress.step})"

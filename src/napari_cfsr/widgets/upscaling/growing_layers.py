@@ -1,0 +1,110 @@
+"""Layers of a store in the viewer: they grow with it, and stay when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import napari
+from napari.layers import Layer
+from qtpy.QtCore import QObject, QTimer
+
+from napari_cfsr.core.upscale.provenance import provenance
+from napari_cfsr.widgets.parts.run_widget import add_layer
+from napari_cfsr.workers.store import StoreBegun, StoreOutcome
+
+REFRESH = 1000  # milliseconds between two looks at what has come
+GROWING = " (growing)"  # ends the names of layers that are not complete
+
+
+class StoreLayers(QObject):
+    """The layers of one run into a store.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    parent : QObject
+        When it goes, nothing is refreshed any more.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layers: dict[str, Layer] = {}
+        self._begun: StoreBegun | None = None
+        self._seen = 0
+        self._timer = QTimer(self)
+        self._timer.setInterval(REFRESH)
+        self._timer.timeout.connect(self.refresh)
+
+    def begin(self, begun: StoreBegun) -> None:
+        """Add the layers of a store that is there."""
+        from napari_cfsr.layers.store_layers import growing_layers  # zarr takes its time
+
+        self._begun, self._seen = begun, begun.growth.count
+        specs = growing_layers(begun.request.image, begun.growth, begun.outputs, begun.scale)
+        for name, spec in specs.items():
+            spec.arguments["name"] += GROWING
+            self._layers[name] = add_layer(self._viewer, spec)
+        self._timer.start()
+
+    def refresh(self) -> None:
+        """Show what has come since the last time."""
+        if self._begun is None or self._begun.growth.count == self._seen:
+            return
+        self._seen = self._begun.growth.count
+        for layer in self._there().values():
+            _show_again(layer)
+
+    def finish(self, outcome: StoreOutcome) -> None:
+        """All is written: the layers are complete."""
+        from napari_cfsr.layers.store_layers import difference_layer
+
+        begun, image = outcome.begun, outcome.begun.request.image
+        there = self._there()
+        self._end()
+        if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
+            spec = difference_layer(image, begun.growth, begun.scale, outcome.limits)
+            there["difference"] = add_layer(self._viewer, spec)
+        path = str(outcome.done.path)
+        record = provenance(outcome.done.result, image.name, image.expression, path)
+        for name, layer in there.items():
+            layer.name = layer.name.replace(GROWING, "")
+            layer.metadata = {"napari_cfsr": {**record, "output": name, "store": path}}
+            _show_again(layer)
+
+    def discard(self) -> None:
+        """Remove the layers of a run that was ended: half a result is not to be taken for one."""
+        there = self._there()
+        self._end()
+        for layer in there.values():
+            self._viewer.layers.remove(layer)
+
+    def leaver(self) -> Callable[[], None]:
+        """What does the same when this object is gone, and with it who would call `discard`."""
+        viewer, layers = self._viewer, self._layers
+
+        def remove() -> None:
+            for layer in list(layers.values()):
+                if layer in viewer.layers:
+                    viewer.layers.remove(layer)
+            layers.clear()
+
+        # later: the widget that is going still listens to what becomes of layers
+        return lambda: QTimer.singleShot(0, remove)
+
+    def _there(self) -> dict[str, Layer]:
+        """The layers that nobody has removed."""
+        return {name: x for name, x in self._layers.items() if x in self._viewer.layers}
+
+    def _end(self) -> None:
+        self._timer.stop()
+        self._layers.clear()
+        self._begun = None
+
+
+def _show_again(layer: Layer) -> None:
+    """Let napari read the pixels anew: it keeps those of the level that the thumbnail is made of.
+
+    It forgets them when it gets data, also the same data; a refresh alone would not do.
+    """
+    layer.data = list(layer.data) if layer.multiscale else layer.data

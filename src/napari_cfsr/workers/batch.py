@@ -1,0 +1,117 @@
+"""A batch as napari runs it: what is asked, what is told, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cfsr.core.process.remote_model import RemoteModel
+from napari_cfsr.core.upscale.options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.batch.run import BatchRecord, BatchStep
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRequest:
+    """All that a batch needs, read on the GUI thread.
+
+    Attributes
+    ----------
+    inputs : tuple of Path
+        Files, stores and folders.
+    output : Path or None
+        A folder; None: beside each input.
+    load : dict
+        Arguments of `load_model`.
+    options : UpscaleOptions
+    overwrite : bool
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path | None
+    load: dict[str, Any]
+    options: UpscaleOptions
+    overwrite: bool
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNews:
+    """What there is to show of a batch under way.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        Its inputs; told first, and not again.
+    step : BatchStep or None
+    """
+
+    paths: tuple[Path, ...] = ()
+    step: BatchStep | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchOutcome:
+    """A batch that is over: at its end, or cancelled."""
+
+    records: tuple[BatchRecord, ...]
+    seconds: float
+
+    @property
+    def cancelled(self) -> bool:
+        return any(record.state in ("waiting", "running") for record in self.records)
+
+
+def list_inputs(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
+    """The files that a batch of these inputs would upscale, and what is wrong with the inputs."""
+    from napari_cfsr.core.batch.targets import find_inputs
+
+    found, faults = find_inputs(inputs)
+    return list(found), "; ".join(fault.text for fault in faults)
+
+
+def run_batch(
+    request: BatchRequest, model: RemoteModel, check: Callable[[], None]
+) -> Generator[BatchNews, None, BatchOutcome]:
+    """Run a batch step by step. Where `check` raises `CancelledError`, it ends with an outcome.
+
+    Raises
+    ------
+    CFSRError
+        There are no weights, or the model can't be loaded.
+    """
+    from napari_cfsr.core.batch.plan import plan_batch
+    from napari_cfsr.core.batch.run import iter_batch
+    from napari_cfsr.core.weights.model_files import find_model
+
+    began = time.perf_counter()
+    load = request.load
+    files = find_model(
+        load["scale"], load["backbone"], load["refiner"], download=False,
+        weights_folder=load.get("weights_folder"),
+    )  # fmt: skip
+    plan = plan_batch(
+        request.inputs, request.output, files, request.options, load["precision"],
+        request.overwrite,
+    )  # fmt: skip
+    yield BatchNews(tuple(item.path for item in plan.items))
+
+    def loaded() -> RemoteModel:
+        model.load(load, check)
+        return model
+
+    steps = iter_batch(plan, loaded, check)
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                records: list[BatchRecord] = end.value
+                break
+            yield BatchNews(step=step)
+    finally:
+        model.rest()
+    return BatchOutcome(tuple(records), time.perf_counter() - began)

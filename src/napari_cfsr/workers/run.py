@@ -1,0 +1,284 @@
+"""Core generators as napari workers. A worker knows arrays and frozen requests, never a widget."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from napari.qt.threading import GeneratorWorker, create_worker
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt
+
+from napari_cfsr.core.process.remote_model import RemoteModel
+from napari_cfsr.core.process.remote_training import RemoteTraining
+from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.results import Checkpoint, TrainedRefiner, TrainProgress
+from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale.run import UpscaleResult, iter_upscale
+from napari_cfsr.core.weights.weight_files import find_backbone
+from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
+from napari_cfsr.layers.conversion import ImageInput, extremes, shown_difference
+from napari_cfsr.layers.training_input import TrainJob, training_data
+from napari_cfsr.workers.batch import BatchRequest, run_batch
+from napari_cfsr.workers.quality import QualityStep
+from napari_cfsr.workers.store import StoreRequest, upscale_to_store
+
+Result = TypeVar("Result")
+
+BEAT = 0.1  # seconds between two looks at whether to stop
+
+
+@dataclass(frozen=True, eq=False)
+class UpscaleRequest:
+    """All that a run needs, read on the GUI thread.
+
+    Attributes
+    ----------
+    image : ImageInput
+    load : dict
+        Arguments of `load_model`.
+    options : UpscaleOptions
+    """
+
+    image: ImageInput
+    load: dict[str, Any]
+    options: UpscaleOptions
+
+
+@dataclass(frozen=True, eq=False)
+class UpscaleOutcome:
+    """A finished run, with what takes time to compute for showing it."""
+
+    request: UpscaleRequest
+    result: UpscaleResult
+    difference: NDArray[np.float32] | None
+    limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended with a fault whose message says it all.
+
+    Attributes
+    ----------
+    message : str
+    best : Checkpoint or None
+        The best refiner so far, of a training that broke off after there was one.
+    """
+
+    message: str
+    best: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to show while a run is under way."""
+
+    text: str
+    fraction: float | None = None  # None: not known
+    seconds_left: float | None = None
+
+
+class CancelToken:
+    """Set on the GUI thread, looked at by the worker."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        if self._event.is_set():
+            raise CancelledError("cancelled")
+
+
+def upscale_worker(
+    request: UpscaleRequest, model: RemoteModel, token: CancelToken
+) -> GeneratorWorker:
+    """Worker that yields `Step`; returns `UpscaleOutcome`, `Failure`, or None when cancelled."""
+    return _worker("an upscaling", _upscale(request, model, token))
+
+
+def store_worker(request: StoreRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
+    """Worker that yields `StoreStep`; returns `StoreOutcome`, `Failure`, or None when cancelled."""
+    return _worker("an upscaling to disk", upscale_to_store(request, model, token.check))
+
+
+def batch_worker(request: BatchRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
+    """Worker that yields `BatchNews`; returns `BatchOutcome`, `Failure`, or None when cancelled."""
+    return _worker("a batch", run_batch(request, model, token.check))
+
+
+def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
+    """Worker that downloads the official weights; returns `WeightsFile`, `Failure` or None."""
+    return _worker("a download", _fetch(scale, token))
+
+
+def quality_worker(
+    name: str,
+    steps: Callable[[Callable[[], None]], Generator[QualityStep, None, Any]],
+    token: CancelToken,
+) -> GeneratorWorker:
+    """Worker that measures or maps; yields `QualityStep`.
+
+    Returns what the generator `steps(check)` returns, `Failure`, or None when cancelled.
+    """
+    return _worker(name, steps(token.check))
+
+
+def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> GeneratorWorker:
+    """Worker that calls a function; returns what it returns, `Failure`, or None when cancelled."""
+    return _worker(text, _call(text, function, token))
+
+
+def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) -> GeneratorWorker:
+    """Worker that trains a refiner; yields `TrainProgress`, and None where there is no news.
+
+    Returns `TrainedRefiner`, `Failure`, or None when it was cancelled, or stopped before anything
+    was trained. To pause, resume or stop it, tell `training`.
+    """
+    training.reset()
+    worker = _worker("a training", _train(job, training, token))
+    # `quit`, which napari's task manager calls, leaves the generator where it stands. In the
+    # worker's own thread, since that of the window may be about to end.
+    worker.aborted.connect(training.close, Qt.ConnectionType.DirectConnection)
+    return worker
+
+
+class _Task(functools.partial[Any]):
+    """A function that napari's task manager shows by a name instead of an address."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{self.name} by napari-cfsr"
+
+
+def _worker(name: str, steps: Generator[Any, None, Any]) -> GeneratorWorker:
+    """Worker that is yet to be started; see `_guarded`."""
+    task = _Task(_guarded, steps)
+    task.name = name
+    return create_worker(task, _start_thread=False)
+
+
+def _guarded(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+    """Run to the end. None when cancelled, `Failure` for faults that are ours to explain.
+
+    What is unexpected is raised, and napari shows it with its traceback; but no RuntimeError,
+    which would make the worker hang without a signal.
+    """
+    try:
+        return (yield from steps)
+    except CancelledError:
+        return None
+    except CFSRError as error:
+        return Failure(str(error))
+    except RuntimeError as error:
+        raise UnexpectedError(f"{type(error).__name__}: {error}") from error
+
+
+def _upscale(
+    request: UpscaleRequest, model: RemoteModel, token: CancelToken
+) -> Generator[Step, None, UpscaleOutcome]:
+    yield Step("Loading the model")
+    info = model.load(request.load, token.check)
+    yield Step(f"Loaded {info.backbone}; reading intensities")
+    try:
+        result = yield from _tiles(request, model, token)
+    finally:
+        model.rest()
+    token.check()
+    difference = shown_difference(result)
+    limits = extremes(difference) if difference is not None else (0.0, 0.0)
+    return UpscaleOutcome(request, result, difference, limits)
+
+
+def _tiles(
+    request: UpscaleRequest, model: RemoteModel, token: CancelToken
+) -> Generator[Step, None, UpscaleResult]:
+    steps = iter_upscale(request.image.data, model, request.options, token.check)
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            result: UpscaleResult = end.value
+            return result
+        yield Step(progress.note or "Upscaling", progress.fraction, progress.seconds_left)
+
+
+def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
+    fraction: float | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal fraction
+        fraction = done / total if total else None
+        token.check()
+
+    # pooch calls back from inside one call: the worker can't yield there
+    waiting = _beside(lambda: find_backbone(scale, "official", True, progress)[0], token.check)
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            return end.value
+        yield Step(f"Downloading the official x{scale} weights", fraction)
+
+
+def _beside(
+    function: Callable[[], Result], check: Callable[[], None]
+) -> Generator[None, None, Result]:
+    """Call it in a thread of its own and yield meanwhile; if `check` raises, it's left alone."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(BEAT)
+        check()
+        yield
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
+    waiting = _beside(function, token.check)
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            return end.value
+        yield Step(text)
+
+
+def _train(
+    job: TrainJob, training: RemoteTraining, token: CancelToken
+) -> Generator[TrainProgress | None, None, TrainedRefiner | Failure]:
+    def check() -> None:
+        token.check()
+        training.check()
+
+    try:
+        yield TrainProgress("preparing", "Reading the images", 0.0)
+        data = yield from _beside(lambda: training_data(job.data, job.config, check), check)
+        request = TrainRequest(data, job.load, job.config)
+        del data
+        steps = training.steps(request, token.check)
+        del request
+        return (yield from steps)
+    except CancelledError:
+        raise
+    except CFSRError as error:
+        return Failure(str(error), training.best)
