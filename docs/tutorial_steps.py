@@ -2,8 +2,8 @@
 
 Each function does what a page of `docs/tutorials` tells the reader to do, with the controls that it
 names, and yields the name of the picture that the page shows at that point. `make_screenshots.py`
-takes the pictures, `tests/test_tutorials.py` follows the steps and checks what came of them: page,
-pictures and test can't say different things.
+takes the pictures, `tests/docs/test_tutorials.py` follows the steps and checks what came of them:
+page, pictures and test can't say different things.
 """
 
 from __future__ import annotations

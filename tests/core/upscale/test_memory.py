@@ -1,0 +1,44 @@
+"""Peak memory of a run, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.peak_memory import PEAK
+
+PROGRAM = """
+import json, sys
+import numpy as np
+from napari_cfsr import load_model, upscale
+from napari_cfsr.core.engine.registry import keep_freed_memory
+keep_freed_memory()
+image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+result = upscale(image, load_model(4, "official", device="cpu"), axes="YXC")
+arrays = result.arrays()
+PEAK
+print(json.dumps([peak, image.nbytes, sum(a.nbytes for a in arrays.values())]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_peak_is_input_and_output_and_a_constant(official: Path) -> None:
+    rest = []
+    for side in (768, 1152):  # both have tiles with a whole halo
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM.replace("SIDE", str(side)).replace("PEAK", PEAK)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+        peak, image, output = json.loads(run.stdout)
+        assert output >= image * 16
+        rest.append(peak - image - output)
+    assert max(rest) < 1.5e9
+    assert abs(rest[1] - rest[0]) < 0.3e9

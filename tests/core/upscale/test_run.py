@@ -1,0 +1,607 @@
+"""Upscaling of arrays: any axes, dtype, size and tile; what happens when memory is short."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_cfsr import load_model, upscale
+from napari_cfsr.core.engine.model import SMALLEST_TILE, Prediction, SRModel
+from napari_cfsr.core.engine.registry import choose_engine
+from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.upscale.run import iter_upscale
+from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256
+from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
+from tests.helpers.fakes import FIELD, BoxModel
+from tests.helpers.strategies import axes_and_shapes, dtypes, values
+
+
+def finish(steps):
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@given(axes_and_shapes(), dtypes, st.integers(2, 4), st.integers(0, 2**32 - 1))
+@settings(max_examples=150)
+def test_any_axes_and_dtype_give_each_plane_as_if_alone(drawn, dtype, scale, seed) -> None:
+    names, shape = drawn
+    image = values(dtype, shape, seed)
+    model = BoxModel(scale)
+    result = upscale(image, model, axes=names, rgb=False, intensity="dtype")
+    assert result.baseline.dtype == dtype
+    assert result.baseline.shape == result.axes.scaled(scale)
+    order = sorted(range(len(names)), key=lambda i: "TZCSYX".index(names[i]))
+    planes = image.transpose(order).reshape(
+        -1, *(shape[names.index(a)] for a in "SYX" if a in names)
+    )
+    outs = result.baseline.transpose(order).reshape(
+        len(planes),
+        *(n * (scale if i >= planes.ndim - 3 else 1) for i, n in enumerate(planes.shape[1:])),
+    )
+    for plane, out in zip(planes, outs, strict=True):
+        alone = upscale(plane, model, axes="SYX"[-plane.ndim :], intensity="dtype").baseline
+        np.testing.assert_array_equal(out, alone)
+
+
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 64),
+    st.integers(FIELD, 16),
+    st.sampled_from(["uint8", "uint16", "float32"]),
+)
+def test_tiles_of_any_size_make_the_whole_image(height, width, tile, halo, dtype) -> None:
+    image = values(np.dtype(dtype), (height, width), 0)
+    model = BoxModel(3, refiner=True)
+    tiled = upscale(image, model, tile=tile, halo=halo)
+    whole = upscale(image, model, tile=100)
+    for name, array in whole.arrays().items():
+        np.testing.assert_allclose(tiled.arrays()[name], array, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_default_tiles_are_within_a_hundredth_of_a_grey_level(models, data: Path, scale) -> None:
+    from PIL import Image
+
+    file = data / "benchmark/B100/HR/101085.png"
+    image = np.asarray(Image.open(file)).astype(np.float32)[:200, :330] / 255
+    whole = upscale(image, models[scale], tile=512).baseline
+    tiled = upscale(image, models[scale], tile=96).baseline
+    worst = np.abs(tiled - whole).max() * 255
+    assert 0 < worst <= 0.01
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_exact_halo_is_exact(models, scale) -> None:
+    image = np.random.default_rng(0).random((160, 272)).astype(np.float32)
+    whole = upscale(image, models[scale], tile=512).baseline
+    tiled = upscale(image, models[scale], tile=64, halo="exact")
+    assert tiled.options.halo == 64
+    np.testing.assert_allclose(tiled.baseline, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["output", "input"])
+def test_the_exact_halo_is_exact_with_a_refiner(official, tmp_path, placement) -> None:
+    network = RefineNet(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.body[-1].weight.mul_(300)
+    save_refiner(
+        tmp_path / "r.safetensors",
+        network.state_dict(),
+        RefinerCard(2, placement, OFFICIAL_SHA256[2]),
+    )
+    model = load_model(2, "official", tmp_path / "r.safetensors", "cpu")
+    image = np.random.default_rng(0).random((160, 240)).astype(np.float32)
+    whole = upscale(image, model, tile=512)
+    tiled = upscale(image, model, tile=64, halo="exact")
+    assert tiled.options.halo == 72
+    assert np.abs(whole.difference).max() > 0.005
+    np.testing.assert_allclose(tiled.delta, whole.delta, rtol=0, atol=1e-5)
+    default = upscale(image, model, tile=64)
+    assert np.abs(default.delta - whole.delta).max() * 255 <= 0.01
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 4]))
+@settings(max_examples=12, deadline=None)
+def test_odd_sizes_come_out_exactly_scaled(models, height, width, scale) -> None:
+    image = np.random.default_rng(height).integers(0, 255, (height, width, 3)).astype(np.uint8)
+    out = upscale(image, models[scale], tile=16).baseline
+    assert out.shape == (height * scale, width * scale, 3)
+    assert abs(float(out.mean()) - float(image.mean())) < 20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 300), (300, 1), (2, 3, 1, 1)])
+def test_tiny_and_thin_images_in_all_qualities(models, shape) -> None:
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    axes = "TZYX"[-len(shape) :]
+    for ensemble in (False, True):
+        for back_projection in (False, True):
+            out = upscale(
+                image, models[4], axes, ensemble=ensemble, back_projection=back_projection
+            ).baseline
+            assert out.shape == (*shape[:-2], shape[-2] * 4, shape[-1] * 4)
+            assert np.ptp(out) > 0 or image.size == 1
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 5, 5), (2, 0, 3)])
+def test_empty_arrays_come_back_empty(shape) -> None:
+    out = upscale(np.zeros(shape, np.uint16), BoxModel(3), "ZYX"[-len(shape) :], rgb=False)
+    assert out.baseline.shape == (*shape[:-2], shape[-2] * 3, shape[-1] * 3)
+    assert out.baseline.dtype == np.uint16
+
+
+def test_layouts_in_memory_do_not_matter(models, tmp_path) -> None:
+    image = np.random.default_rng(0).integers(0, 4000, (40, 60)).astype(np.uint16)
+    expected = upscale(image, models[2]).baseline
+    mapped = np.memmap(tmp_path / "image.raw", np.uint16, "w+", shape=image.shape)
+    mapped[:] = image
+    for same in (
+        np.asfortranarray(image),
+        np.repeat(image, 2, axis=1)[:, ::2],
+        image[::-1][::-1],
+        image.astype(">u2"),
+        mapped,
+        da.from_array(image, chunks=(7, 13)),
+    ):
+        got = upscale(same, models[2]).baseline
+        assert got.dtype == np.uint16
+        assert got.dtype.isnative
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_lazy_arrays_are_never_read_whole() -> None:
+    sizes = []
+
+    def record(block: np.ndarray) -> np.ndarray:
+        sizes.append(block.size)
+        return block
+
+    lazy = da.zeros((1000, 1200), chunks=(100, 100), dtype=np.uint8).map_blocks(
+        record, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
+    )
+    reads = []
+
+    class Watched:
+        shape, dtype = lazy.shape, lazy.dtype
+
+        def __getitem__(self, key):
+            part = lazy[key]
+            reads.append(part.size)
+            return part
+
+    upscale(Watched(), BoxModel(2), axes="YX")
+    assert max(reads) <= (256 + 2 * 32 + 2 * 16) ** 2
+    assert len(reads) == 4 * 5
+
+
+def test_nan_and_infinity_come_back_as_blocks_and_spoil_nothing_else(models) -> None:
+    image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    spoilt = image.copy()
+    spoilt[10, 12], spoilt[0, 0], spoilt[30, 49] = np.nan, np.inf, -np.inf
+    out = upscale(spoilt, models[2], intensity=(0, 1), tile=32).baseline
+    assert np.isnan(out[20:22, 24:26]).all()
+    assert (out[0:2, 0:2] == np.inf).all()
+    assert (out[60:62, 98:100] == -np.inf).all()
+    assert np.isfinite(out).sum() == out.size - 3 * 4
+    clean = upscale(image, models[2], intensity=(0, 1), tile=32).baseline
+    far = np.ones(out.shape, bool)
+    for y, x in ((20, 24), (0, 0), (60, 98)):
+        far[max(y - 20, 0) : y + 22, max(x - 20, 0) : x + 22] = False
+    assert np.abs(out - clean)[far].max() < 0.02
+    assert np.isnan(upscale(np.full((5, 5), np.nan), models[2]).baseline).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_constant_images_stay_constant(models, dtype) -> None:
+    image = np.full((30, 30), 77, dtype)
+    out = upscale(image, models[3]).baseline.astype(float)[9:-9, 9:-9]  # zero padding shows outside
+    assert np.abs(out - 77).max() <= (2 if dtype == "uint8" else 1e-3)
+
+
+def test_alpha_is_bicubic_and_hidden_colours_do_not_bleed(models) -> None:
+    rng = np.random.default_rng(0)
+    colour = np.full((40, 40, 3), 200, np.uint8)
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[10:30, 10:30] = 255
+    hidden_black = np.dstack([np.where(alpha[..., None] > 0, colour, 0), alpha])
+    hidden_noise = hidden_black.copy()
+    hidden_noise[alpha == 0, :3] = rng.integers(0, 255, (np.sum(alpha == 0), 3))
+    a, b = (upscale(x, models[2]).baseline for x in (hidden_black, hidden_noise))
+    np.testing.assert_array_equal(a, b)
+    visible = a[a[..., 3] > 0]
+    assert np.abs(visible[:, :3].astype(int) - 200).max() <= 3
+    opaque = np.dstack([rng.integers(0, 255, (20, 20, 3)), np.full((20, 20), 255)]).astype(np.uint8)
+    out = upscale(opaque, models[2]).baseline
+    assert (out[..., 3] == 255).all()
+    np.testing.assert_array_equal(out[..., :3], upscale(opaque[..., :3], models[2]).baseline)
+
+
+def test_channels_are_independent_gray_images(models) -> None:
+    stack = np.random.default_rng(0).integers(0, 4095, (2, 3, 20, 22)).astype(np.uint16)
+    stack[:, 1] //= 10
+    out = upscale(stack, models[2], axes="TCYX").baseline
+    for channel in range(3):
+        alone = upscale(stack[:, channel], models[2], axes="TYX").baseline
+        np.testing.assert_array_equal(out[:, channel], alone)
+
+
+def test_difference_is_delta_minus_baseline_before_rounding() -> None:
+    image = np.random.default_rng(0).integers(0, 150, (20, 20)).astype(np.uint8)
+    result = upscale(image, BoxModel(2, refiner=True))
+    np.testing.assert_allclose(result.difference, 0.25 * 255, atol=1e-3)
+    assert result.difference.dtype == np.float32
+    rounded = result.delta.astype(int) - result.baseline
+    assert np.abs(rounded - result.difference).max() <= 1
+
+
+def test_outputs_are_those_asked_for() -> None:
+    image = np.zeros((4, 4), np.uint8)
+    assert list(upscale(image, BoxModel(2)).arrays()) == ["baseline"]
+    three = upscale(image, BoxModel(2, refiner=True)).arrays()
+    assert list(three) == ["baseline", "delta", "difference"]
+    one = upscale(image, BoxModel(2, refiner=True), outputs=("difference",)).arrays()
+    assert list(one) == ["difference"]
+    with pytest.raises(OptionError, match="expected a refiner for output 'delta'"):
+        upscale(image, BoxModel(2), outputs=("delta",))
+    with pytest.raises(OptionError, match="got 'nonsense'"):
+        upscale(image, BoxModel(2), outputs=("nonsense",))
+    with pytest.raises(OptionError, match="at least one output"):
+        upscale(image, BoxModel(2), outputs=())
+
+
+def test_small_planes_run_in_batches() -> None:
+    model = BoxModel(2)
+    stack = np.random.default_rng(0).integers(0, 255, (50, 64, 64)).astype(np.uint8)
+    result = upscale(stack, model, axes="TYX")
+    assert len(model.batches) == 2
+    assert model.batches[0][0] == (256 + 64) ** 2 // 64**2
+    np.testing.assert_array_equal(
+        result.baseline[7], upscale(stack[7], BoxModel(2), intensity="auto").baseline
+    )
+
+
+def test_progress_counts_pixels_to_the_end() -> None:
+    steps: list[UpscaleProgress] = []
+    upscale(np.zeros((300, 500), np.uint8), BoxModel(2), tile=128, progress=steps.append)
+    done = [s.done for s in steps]
+    assert done[0] == 0
+    assert done[-1] == steps[-1].total == 300 * 500
+    assert all(a < b for a, b in pairwise(done))
+    assert steps[0].seconds_left is None
+    assert steps[-1].seconds_left == 0
+    assert steps[-1].fraction == 1
+
+
+def test_progress_that_raises_leaves_no_network_running() -> None:
+    class Slow(BoxModel):
+        def predict(self, batch, how, check=lambda: None):
+            while len(self.batches) > 0:  # the second batch takes until it is stopped
+                check()
+                time.sleep(0.001)
+            return super().predict(batch, how, check)
+
+    def progress(step: UpscaleProgress) -> None:
+        if step.done:
+            raise KeyError
+
+    with pytest.raises(KeyError) as kept:  # and with it all frames, as a notebook keeps them
+        upscale(np.zeros((300, 300), np.uint8), Slow(), tile=64, progress=progress)
+    assert kept.tb is not None
+    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cfsr tiles")]
+
+
+def test_one_model_runs_once_at_a_time(models) -> None:
+    model, image = models[2], np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    expected = model.predict(image)["baseline"]
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(model.predict, [image] * 8):
+            np.testing.assert_array_equal(result["baseline"], expected)
+
+
+def test_out_of_memory_halves_what_did_not_fit() -> None:
+    model = BoxModel(2, most_pixels=100 * 100, memory=10**12)
+    image = np.random.default_rng(0).integers(0, 255, (8, 90, 90)).astype(np.uint8)
+    result = upscale(image, model, axes="ZYX")
+    assert [b[0] for b in model.batches] == [8, 4, 2, *[1] * 8]
+    noted = [f"out of memory: going on with {n} tiles at a time" for n in (4, 2, 1)]
+    assert list(result.notes) == noted
+
+
+def test_out_of_memory_goes_on_with_smaller_tiles() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (300, 300)).astype(np.uint8)
+    steps: list[UpscaleProgress] = []
+    model = BoxModel(2, most_pixels=120 * 120)
+    result = upscale(image, model, progress=steps.append, halo=8)
+    np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
+    assert list(result.notes) == [s.note for s in steps if s.note]
+    assert result.notes == ("out of memory: going on with tiles of 80 pixels",)
+    assert steps[-1].done == steps[-1].total
+    assert max(b[2] * b[3] for b in model.batches[-4:]) <= 120 * 120
+
+
+def test_out_of_memory_in_the_middle_keeps_what_is_done() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (96, 3000)).astype(np.uint8)
+    model = BoxModel(2, refiner=True)
+    steps = iter_upscale(image, model, UpscaleOptions(tile=128, halo=8))
+    for _ in range(3):
+        next(steps)
+    model.most_pixels = 70 * 70
+    before = len(model.batches)
+    result = finish(steps)
+    expected = upscale(image, BoxModel(2, refiner=True))
+    for name, array in expected.arrays().items():
+        np.testing.assert_allclose(result.arrays()[name], array, atol=1e-4)
+    assert len(model.batches) > before
+
+
+def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
+    model = BoxModel(2, most_pixels=10, device="cuda")
+    result = upscale(image, model)
+    assert result.info.device == "cpu"
+    assert "out of memory on cuda with the smallest tile: going on on the CPU" in result.notes
+    np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
+
+
+def test_on_the_cpu_tiles_are_large_again_and_only_what_is_left_is_done() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (2, 300, 900)).astype(np.uint8)
+    model = BoxModel(2, refiner=True, device="cuda", memory=10**9)
+    options = UpscaleOptions(axes="ZYX", tile=160, halo=8, region=((20, 290), (0, 900)))
+    steps = iter_upscale(image, model, options)
+    for _ in range(14):  # most of the first plane
+        step = next(steps)
+    left = step.total - step.done
+    assert 0 < left < step.total / 2
+    ahead = max(math.prod(b) for b in model.batches)  # one batch runs ahead of what is told
+    model.most_pixels = 10
+    result = finish(steps)
+    on_cpu = [b for b, d in zip(model.batches, model.devices, strict=True) if d == "cpu"]
+    # halos of 8 around tiles of 144x150, and what is done once more; not what had run meanwhile
+    assert left - ahead < sum(b[0] * b[2] * b[3] for b in on_cpu) < 1.6 * left
+    assert min(b[2] for b in on_cpu) > 100
+    expected = upscale(image, BoxModel(2, refiner=True), "ZYX", region=((20, 290), (0, 900)))
+    for name, array in expected.arrays().items():
+        np.testing.assert_allclose(result.arrays()[name], array, atol=1e-4)
+
+
+def test_out_of_memory_everywhere_is_an_error_that_says_so() -> None:
+    with pytest.raises(OutOfMemoryError, match=f"a tile of {SMALLEST_TILE} pixels on cpu"):
+        upscale(np.zeros((100, 100), np.uint8), BoxModel(2, most_pixels=10))
+
+
+def test_torch_running_out_of_memory_is_understood(torch_model, monkeypatch) -> None:
+    model = torch_model
+    network = model._engine._network
+    forward, sizes = network.forward, []
+
+    def small_only(x, gray):
+        sizes.append(x.shape[2] * x.shape[3])
+        if sizes[-1] > 70 * 70:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
+        return forward(x, gray)
+
+    monkeypatch.setattr(network, "forward", small_only)
+    image = np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)
+    result = upscale(image, model, halo=16)
+    monkeypatch.undo()
+    assert result.notes[-1] == "out of memory: going on with tiles of 32 pixels"
+    expected = upscale(image, model).baseline.astype(int)
+    assert np.abs(result.baseline - expected).max() <= 1
+
+
+def test_a_result_that_does_not_fit_is_refused_before_any_work() -> None:
+    huge = da.zeros((10**6, 10**6), dtype=np.float32, chunks=10**4)
+    with pytest.raises(OutOfMemoryError, match=r"needs 16000.0 GB and .* are free"):
+        upscale(huge, BoxModel(2), axes="YX", intensity=(0.0, 1.0))
+
+
+def test_cancel_stops_inside_a_tile(torch_model) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise CancelledError("cancelled")
+
+    image = np.zeros((200, 200), np.uint8)
+    with pytest.raises(CancelledError):
+        list(iter_upscale(image, torch_model, UpscaleOptions(tile=256), check))
+    assert calls == 8  # the only tile calls it before each of the 12 blocks
+
+
+def test_ensemble_is_the_mean_of_eight_flips_and_rotations(models) -> None:
+    image = np.random.default_rng(0).random((24, 31, 3)).astype(np.float32)
+    got = upscale(image, models[3], ensemble=True, intensity=(0, 1)).baseline
+    parts = []
+    for quarter in range(4):
+        for flip in (False, True):
+            turned = np.rot90(image, quarter)
+            turned = turned[:, ::-1] if flip else turned
+            out = upscale(turned, models[3], intensity=(0, 1)).baseline
+            out = out[:, ::-1] if flip else out
+            parts.append(np.rot90(out, -quarter))
+    np.testing.assert_allclose(got, np.mean(parts, 0), atol=2e-6)
+    tiled = upscale(image, models[3], ensemble=True, intensity=(0, 1), tile=16, halo="exact")
+    np.testing.assert_allclose(tiled.baseline, got, atol=1e-5)
+
+
+def test_back_projection_in_tiles_is_that_of_the_whole(models) -> None:
+    image = np.random.default_rng(0).random((70, 90)).astype(np.float32)
+    whole = upscale(image, models[4], back_projection=True, tile=256).baseline
+    tiled = upscale(image, models[4], back_projection=True, tile=32, halo="exact").baseline
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    assert np.abs(whole - upscale(image, models[4]).baseline).max() > 1e-3
+
+
+def test_back_projection_is_for_x4_only(models) -> None:
+    with pytest.raises(OptionError, match="expected scale 4 for back-projection, got 2"):
+        upscale(np.zeros((4, 4), np.uint8), models[2], back_projection=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"tile": 0}, OptionError, "expected tile >= 1, got 0"),
+        ({"halo": -1}, OptionError, "expected halo >= 0, got -1"),
+        ({"axes": "ZYX"}, ImageError, "one letter for each of the 2 dimensions"),
+    ],
+)
+def test_impossible_options(options, error, says) -> None:
+    with pytest.raises(error, match=says):
+        upscale(np.zeros((4, 4), np.uint8), BoxModel(2), **options)
+
+
+def test_things_that_are_no_images() -> None:
+    with pytest.raises(ImageError, match="expected an array, got list"):
+        upscale([[1, 2]], BoxModel(2))  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="real float pixels, got complex128"):
+        upscale(np.zeros((4, 4), complex), BoxModel(2))
+
+
+def test_model_says_what_it_is(models: dict[int, SRModel]) -> None:
+    model = models[4]
+    assert (model.scale, model.halo) == (4, 64)
+    engine = choose_engine("auto", "cpu")
+    assert repr(model) == f"SRModel(x4, file CFSR_x4.pth, refiner=None, {engine} on cpu)"
+    with pytest.raises(ImageError, match=r"expected a batch \[N,1,h,w\]"):
+        model.predict(np.zeros((3, 4, 4), np.float32))
+    with pytest.raises(OptionError, match="got 'delta'"):
+        model.predict(np.zeros((1, 3, 4, 4), np.float32), Prediction(("delta",)))
+
+
+@pytest.mark.parametrize("quality", [{}, {"back_projection": True}])
+def test_a_region_is_that_part_of_the_whole(models, quality) -> None:
+    image = np.random.default_rng(0).random((150, 170, 3)).astype(np.float32)
+    whole = upscale(image, models[4], intensity="dtype", halo="exact", **quality)
+    part = upscale(
+        image, models[4], intensity="dtype", halo="exact", region=((60, 93), (1, 80)), **quality
+    )
+    assert part.baseline.shape == (33 * 4, 79 * 4, 3)
+    np.testing.assert_allclose(part.baseline, whole.baseline[240:372, 4:320], atol=1e-5)
+
+
+def test_the_range_of_a_region_is_its_own_and_no_more_is_read_than_its_surroundings() -> None:
+    image = np.zeros((3000, 3000), np.float32)
+    image[:100], image[2000:2010, 2000:2010] = 900.0, 7.0
+    seen = np.zeros(image.shape, bool)
+
+    class Watched:
+        shape, dtype = image.shape, image.dtype
+
+        def __getitem__(self, key):
+            seen[key] = True
+            return image[key]
+
+    result = upscale(Watched(), BoxModel(2), axes="YX", region=((2000, 2100), (2000, 2100)))
+    assert result.mapping[0].high == 7
+    ys, xs = np.nonzero(seen)
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (1952, 2147, 1952, 2147)
+
+
+@pytest.mark.parametrize("region", [((0, 11), (0, 5)), ((3, 3), (0, 5)), ((-1, 4), (0, 5))])
+def test_impossible_regions(region) -> None:
+    with pytest.raises(OptionError, match="within 10 rows and 5 columns"):
+        upscale(np.zeros((10, 5), np.uint8), BoxModel(2), region=region)
+
+
+def test_a_hot_pixel_or_a_no_data_value_comes_back_and_spoils_nothing(models) -> None:
+    image = np.random.default_rng(0).normal(1000, 10, (150, 150)).astype(np.float32)
+    clean = upscale(image, models[2], intensity=(950, 1050)).baseline
+    for value in (1e20, -3.4e38, 3e5):
+        spoilt = image.copy()
+        spoilt[75, 70] = value
+        out = upscale(spoilt, models[2], intensity="percentile").baseline
+        np.testing.assert_allclose(out[150:152, 140:142], value, rtol=1e-6)
+        out = upscale(spoilt, models[2], intensity=(950, 1050)).baseline
+        assert np.isfinite(out).all()
+        away = np.abs(out - clean)
+        away[120:182, 110:172] = 0
+        assert away.max() < 0.05  # of a range of 100
+    counts = np.full((40, 40), 100, np.uint16)
+    counts[20, 20] = 65535
+    out = upscale(counts, models[2], intensity=(95, 105)).baseline
+    assert (out[40:42, 40:42] == 65535).all()
+
+
+def test_values_wider_apart_than_a_float_holds_are_refused() -> None:
+    image = np.array([[-1.7e308, 1.7e308]])
+    with pytest.raises(ImageError, match="give intensity limits"):
+        upscale(image, BoxModel(2))
+
+
+def test_colours_and_alpha_do_not_depend_on_the_tiles(models) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (120, 130, 4)).astype(np.uint8)
+    image[..., 3] = np.where(rng.random((120, 130)) < 0.3, 0, image[..., 3])
+    image[30:90, 20:110, 3] = 0  # wide and hidden
+    exact = image.astype(np.float32) / 255
+    whole = upscale(exact, models[2], tile=256).baseline
+    tiled = upscale(exact, models[2], tile=32).baseline
+    np.testing.assert_allclose(tiled[..., 3], whole[..., 3], atol=1e-6)
+    assert np.abs(tiled - whole).max() * 255 <= 0.01
+
+
+def test_one_nan_in_alpha_stays_where_it_is(models) -> None:
+    image = np.full((40, 40, 4), 0.5, np.float32)
+    image[..., 3] = 1
+    image[10, 10, 3] = np.nan
+    out = upscale(image, models[2]).baseline
+    assert np.isfinite(out).all()
+    assert (out[..., 3] < 0.99).sum() < 100
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint16", "int16"])
+def test_the_greatest_value_comes_back(dtype) -> None:
+    top = np.iinfo(dtype).max
+    out = upscale(np.full((4, 4), top, dtype), BoxModel(2), intensity="data").baseline
+    assert (out == top).all()
+
+
+def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
+    def refuse(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr("napari_cfsr.core.upscale.tile_run.np.empty", refuse)
+    with pytest.raises(OutOfMemoryError, match="which this system does not give"):
+        upscale(np.zeros((4, 4), np.uint8), BoxModel(2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes.",
+        "could not create a primitive",
+        "MPS backend out of memory",
+    ],
+)
+def test_what_torch_says_of_memory_on_other_systems(torch_model, monkeypatch, text) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch_model._engine._network, "forward", fail)
+    with pytest.raises(OutOfMemoryError, match="a tile of 32 pixels"):
+        upscale(np.zeros((40, 40), np.uint8), torch_model)
+
+
+def test_options_of_the_result_are_those_at_the_end() -> None:
+    result = upscale(np.zeros((300, 300), np.uint8), BoxModel(2, most_pixels=120 * 120), halo=8)
+    assert (result.options.tile, result.options.halo) == (80, 8)
+    assert result.options.outputs == ("baseline",)

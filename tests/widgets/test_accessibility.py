@@ -1,0 +1,616 @@
+"""All widgets by the keyboard alone, as a screen reader sees them, in both themes, on a laptop."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.theme import get_theme
+from PIL import Image as PillowImage
+from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QPushButton,
+    QScrollArea,
+    QScrollBar,
+    QTabBar,
+    QWidget,
+)
+
+import napari_cfsr.widgets
+from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner, TrainProgress
+from napari_cfsr.core.weights.checkpoints import RefinerCard
+from napari_cfsr.widgets.parts.accessible import WIDTH, _FocusFrame, in_order
+from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
+from napari_cfsr.widgets.quality.curves import COLORS as SLICE_COLORS
+from napari_cfsr.widgets.quality.curves import SliceCurves
+from napari_cfsr.widgets.quality.plot import SliceDrawing
+from napari_cfsr.widgets.training.curves import COLORS as TRAINING_COLORS
+from napari_cfsr.widgets.training.fields import SOURCES
+from napari_cfsr.widgets.upscaling.form import BOX, REGIONS
+from tests.widgets.test_refiners import make, mine
+from tests.widgets.test_upscale import photo
+
+NAMES = ("Upscale", "Batch", "Train", "Refiners", "Quality")
+LAPTOP = (1366, 768)
+SOURCE = Path(napari_cfsr.widgets.__file__).parent
+INTERACTIVE = (
+    QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractSlider, QAbstractItemView,
+    QTabBar, QPlainTextEdit,
+)  # fmt: skip
+# attributes of the same name in two widgets that stand for different things
+DIFFERENT = {
+    "advanced", "copy_button", "every", "export_button", "folder", "intensity", "layers",
+    "lr_layer", "name", "overwrite", "region", "slices", "table",
+}  # fmt: skip
+
+
+class Opened:
+    """A widget in a window as large as a small laptop's screen, in the narrowest dock.
+
+    Attributes
+    ----------
+    viewer, widget, window
+    """
+
+    def __init__(self, viewer: Any, name: str) -> None:
+        self.viewer, self.name = viewer, name
+        self.window = viewer.window._qt_window
+        self.dock, self.widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
+        self.window.resize(*LAPTOP)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let everything be laid out, in the narrowest dock."""
+        for _ in range(4):
+            QApplication.processEvents()
+        self.window.resizeDocks([self.dock], [1], Qt.Orientation.Horizontal)
+        for _ in range(4):
+            QApplication.processEvents()
+
+    def states(self) -> Iterator[str]:
+        """Put the widget into one state after the other, so that every control is seen once."""
+        for state in getattr(self, f"_{self.name.lower()}")():
+            self.settle()
+            yield state
+
+    def _upscale(self) -> Iterator[str]:
+        form = self.widget.form
+        yield "fresh"
+        form.backbone.value = form.refiner.value = FROM_FILE
+        form.region.value = REGIONS[2]
+        yield "files and a box"
+        form.backbone.value = form.refiner.value = "auto"
+        form.region.value = REGIONS[0]
+        self.widget.advanced.expand(animate=False)
+        yield "advanced"
+
+    def _batch(self) -> Iterator[str]:
+        form = self.widget.form
+        yield "fresh"
+        form.backbone.value = form.refiner.value = FROM_FILE
+        yield "files"
+
+    def _train(self) -> Iterator[str]:
+        widget, form = self.widget, self.widget.form
+        yield "fresh"
+        form.backbone.value = FROM_FILE
+        for source in SOURCES[1:]:
+            form.source.value = source
+            yield source
+        form.source.value, form.backbone.value = SOURCES[0], "auto"
+        widget.advanced.expand(animate=False)
+        yield "advanced"
+        widget.advanced.collapse(animate=False)
+        widget.pages.setCurrentIndex(1)
+        yield "progress"
+        widget.controls.is_training = True
+        widget.controls.begin()
+        yield "running"
+        widget.controls.end("Over")
+        widget.result.name.setText("cells")
+        widget.result.show_outcome(outcome())
+        widget.pages.setCurrentIndex(2)
+        yield "result"
+        widget.pages.setCurrentIndex(0)
+        yield "setup"
+
+    def _refiners(self) -> Iterator[str]:
+        table = self.widget.table
+        yield "fresh"
+        table.selectRow(table.rowCount() - 1)
+        self.widget.name.setText("another")
+        yield "mine"
+
+    def _quality(self) -> Iterator[str]:
+        widget = self.widget
+        yield "fresh"
+        widget.form.region.value = BOX
+        yield "box"
+        widget.form.region.value = "whole image"
+        widget.pages.setCurrentIndex(1)
+        yield "nothing measured"
+        self.measure()
+        yield "result"
+        widget.result.over.value = 0
+        widget.result.every.value = True
+        widget.result.view.sortByColumn(4, Qt.SortOrder.DescendingOrder)  # with its arrow
+        yield "every slice"
+        widget.pages.setCurrentIndex(2)
+        yield "compare"
+        widget.pages.setCurrentIndex(0)
+        yield "setup"
+
+    def measure(self) -> None:
+        form = self.widget.form
+        form.reference.value = next(x for x in self.viewer.layers if x.name == "stack")
+        form.layers.tick([x for x in self.viewer.layers if x.name.startswith("stack ")])
+        form.layers.changed.emit()
+        self.widget.controls.start_button.click()
+        for _ in range(1000):
+            QTest.qWait(20)
+            if not self.widget.controls.running:
+                break
+        assert self.widget.result.table is not None
+
+    def controls(self) -> list[QWidget]:
+        """What can be seen and operated."""
+        return [
+            x
+            for x in self.widget.findChildren(QWidget)
+            if isinstance(x, INTERACTIVE) and x.isVisible() and x.isEnabled() and not _inner(x)
+        ]
+
+
+def _inner(control: QWidget) -> bool:
+    """Whether it is a part of a control, which speaks for it."""
+    if isinstance(control, QScrollBar | QHeaderView):
+        return True
+    if control.metaObject().className() == "QTableCornerButton":
+        return True
+    parent = control.parentWidget()
+    return isinstance(parent, QAbstractSpinBox | QComboBox | QTabBar) or (
+        isinstance(control, QAbstractItemView) and parent.inherits("QComboBoxPrivateContainer")
+    )
+
+
+def outcome() -> TrainedRefiner:
+    rows = tuple(ReportRow(n, 20.0, 0.5) for n in ("bicubic", "baseline", "delta"))
+    report = Report(rows, "gray", 2, ("a", "b"), (0.5, 0.75))
+    notes = ("A note that is long enough to be broken into lines in any dock there may be.",)
+    card = RefinerCard(2, "input", "0" * 64)
+    return TrainedRefiner({}, card, report, True, "Worth it.", notes)
+
+
+@pytest.fixture
+def opened(make_napari_viewer, official) -> Callable[[str], Opened]:
+    def open_one(name: str) -> Opened:
+        make(mine("a refiner of mine with quite a long name"))
+        viewer = make_napari_viewer(show=True)
+        if name in ("Upscale", "Train"):
+            viewer.add_image(photo(), name="a layer with a name that is as long as names can be")
+            viewer.add_image(photo(80, 120), name="another")
+            viewer.add_shapes([[[1, 1], [9, 9]]], name="boxes")
+        if name == "Quality":
+            rng = np.random.default_rng(0)
+            stack = rng.random((3, 40, 50)).astype(np.float32)
+            viewer.add_image(stack, name="stack")
+            for i in range(3):
+                noisy = stack + rng.normal(0, 1e-4, stack.shape)
+                viewer.add_image(noisy, name=f"stack with a name of some length {i}")
+        return Opened(viewer, name)
+
+    return open_one
+
+
+def spoken(control: QWidget, labels: dict[QWidget, str]) -> str:
+    """What a screen reader calls it, by the rules of Qt."""
+    name = control.accessibleName()
+    if not name and isinstance(control, QAbstractButton):
+        name = control.text().replace("&", "")
+    return str(name or labels.get(control, ""))
+
+
+def labels_of(widget: QWidget) -> dict[QWidget, str]:
+    return {x.buddy(): x.text() for x in widget.findChildren(QLabel) if x.buddy() is not None}
+
+
+# what controls are for
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_says_what_it_is_and_what_it_does(opened, name) -> None:
+    window = opened(name)
+    seen: set[QWidget] = set()
+    for state in window.states():
+        controls = window.controls()
+        labels = labels_of(window.widget)
+        for control in controls:
+            what = f"{state}: {type(control).__name__} {spoken(control, labels)!r}"
+            assert control.toolTip().strip(), what
+            assert spoken(control, labels).strip(), what
+        # two that are called the same can't be told apart
+        names = Counter(spoken(x, labels) for x in controls)
+        assert not [n for n, count in names.items() if count > 1], state
+        seen |= set(controls)
+    assert len(seen) > 5
+
+
+def text_constants() -> Iterator[tuple[Path, str]]:
+    """Every longer text in the source of the widgets, without docstrings and parts of f-strings."""
+    for path in sorted(SOURCE.glob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        inside = {
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr | ast.JoinedStr)
+            for part in ast.walk(node)
+            if isinstance(node, ast.JoinedStr) or part is node.value
+        }
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and text.count(" ") >= 3 and id(node) not in inside:
+                yield path, text
+
+
+def test_each_text_is_written_once() -> None:
+    texts = list(text_constants())
+    assert len(texts) > 100
+    counts = Counter(text for _, text in texts)
+    assert not [text for text, count in counts.items() if count > 1]
+
+
+def test_a_control_is_explained_in_the_same_words_everywhere() -> None:
+    words: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        module = importlib.import_module(".".join(["napari_cfsr.widgets", *parts]))
+        for control, text in getattr(module, "TOOLTIPS", {}).items():
+            words.setdefault(control, set()).add(text)
+    assert len(words) > 60
+    assert {name for name, texts in words.items() if len(texts) > 1} <= DIFFERENT
+    assert not [t for texts in words.values() for t in texts if not t.endswith((".", "blurred."))]
+
+
+# the keyboard
+
+
+def tab(window: Opened, control: QWidget, back: bool = False) -> QWidget:
+    """Press Tab, or Shift and Tab; what has the focus then."""
+    shift = Qt.KeyboardModifier.ShiftModifier if back else Qt.KeyboardModifier.NoModifier
+    QTest.keyClick(control, Qt.Key.Key_Backtab if back else Qt.Key.Key_Tab, shift)
+    QApplication.processEvents()
+    return window.window.focusWidget()
+
+
+def comes_after(one: QWidget, other: QWidget, root: QWidget) -> bool:
+    """Whether `other` lies below, or to the right of it in the same row, or inside of it."""
+    if one.isAncestorOf(other):
+        return True
+    a, b = (QRect(x.mapTo(root, QPoint()), x.size()) for x in (one, other))
+    same_row = a.top() <= b.center().y() <= a.bottom() or b.top() <= a.center().y() <= b.bottom()
+    return b.left() > a.left() if same_row else b.top() > a.top()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tab_goes_through_everything_in_the_order_that_is_seen(opened, name) -> None:
+    window = opened(name)
+    widget = window.widget
+    for state in window.states():
+        expected = [x for x in in_order(widget) if x.isVisible() and x.isEnabled()]
+        focus = expected[0]
+        focus.setFocus(Qt.FocusReason.TabFocusReason)
+        QApplication.processEvents()
+        path = [focus]
+        while True:
+            after = tab(window, focus)
+            if not widget.isAncestorOf(after):
+                break  # on to the rest of napari
+            assert after not in path, f"{state}: {after} again"
+            assert comes_after(focus, after, widget), f"{state}: {_words(focus)} -> {_words(after)}"
+            path.append(focus := after)
+        assert path == expected, state
+        missed = [x for x in window.controls() if x not in path and _can_focus(x)]
+        assert not missed, f"{state}: {missed}"
+        if hasattr(widget, "controls") and widget.controls.start_button.isEnabled():
+            assert widget.controls.start_button in path
+        focus.setFocus(Qt.FocusReason.TabFocusReason)
+        back = [focus]
+        while widget.isAncestorOf(before := tab(window, focus, back=True)):
+            back.append(focus := before)
+        assert back == path[::-1], state
+
+
+def _words(control: QWidget) -> str:
+    return f"{type(control).__name__} {control.accessibleName()!r} {control.geometry()}"
+
+
+def _can_focus(control: QWidget) -> bool:
+    return bool(control.focusPolicy() & Qt.FocusPolicy.TabFocus)
+
+
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space])
+@pytest.mark.parametrize("name", NAMES)
+def test_buttons_are_pressed_by_keys(opened, name, key) -> None:
+    window = opened(name)
+    pressed: list[QWidget] = []
+    done: set[QWidget] = set()
+    for _ in window.states():
+        for button in window.controls():
+            if not isinstance(button, QPushButton) or button in done or button.isCheckable():
+                continue
+            if name == "Quality" and button is window.widget.controls.start_button:
+                continue  # the next state needs it
+            done.add(button)
+            button.clicked.disconnect()  # what it does is tested elsewhere
+            button.clicked.connect(lambda *_, button=button: pressed.append(button))
+            QTest.keyClick(button, key)
+    assert len(done) >= 3
+    assert set(pressed) == done
+
+
+def test_a_section_opens_by_a_key(opened) -> None:
+    widget = opened("Upscale").widget
+    button = widget.advanced.toggleButton()
+    assert button.text() == "▸ Advanced"
+    QTest.keyClick(button, Qt.Key.Key_Return)
+    QTest.qWait(400)  # it is animated
+    assert widget.form.tile.native.isVisible()
+    assert button.text() == "▾ Advanced"
+    assert button.accessibleName() == "Advanced"
+
+
+def test_results_of_a_batch_open_by_a_key(opened) -> None:
+    table = opened("Batch").widget.table
+    table.show_paths([Path("a.png"), Path("b.png")])
+    table._outputs = {1: (Path("b x4.png"),)}
+    asked: list[tuple[Path, ...]] = []
+    table.opened.disconnect()
+    table.opened.connect(asked.append)
+    table.selectRow(0)
+    QTest.keyClick(table, Qt.Key.Key_Return)  # nothing came of it
+    QTest.keyClick(table, Qt.Key.Key_Down)
+    QTest.keyClick(table, Qt.Key.Key_Return)
+    assert asked == [(Path("b x4.png"),)]
+
+
+def frame(widget: QWidget) -> _FocusFrame:
+    return next(iter(widget.window().findChildren(_FocusFrame)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_the_focus_by_the_keyboard_is_framed(opened, name) -> None:
+    window = opened(name)
+    shown = frame(window.widget)
+    for _ in window.states():
+        for control in in_order(window.widget):
+            if not (control.isVisible() and control.isEnabled()):
+                continue
+            control.setFocus(Qt.FocusReason.TabFocusReason)
+            QApplication.sendEvent(control, _focus_in())  # the window may not be the active one
+            QApplication.processEvents()
+            around = QRect(shown.mapToGlobal(QPoint()), shown.size())
+            inside = QRect(control.mapToGlobal(QPoint()), control.size())
+            assert shown.isVisible()
+            assert not _beyond(inside, around.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH))
+            assert not _beyond(around, inside.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH))
+            drawn = shown.grab().toImage()
+            color = drawn.pixelColor(drawn.width() // 2, 0).getRgb()[:3]
+            assert _close(color, get_theme(window.viewer.theme).text)
+        control.clearFocus()
+        QApplication.sendEvent(control, _focus_in(Qt.FocusReason.MouseFocusReason))
+        assert not shown.isVisible()
+
+
+def _focus_in(reason: Any = Qt.FocusReason.TabFocusReason) -> Any:
+    from qtpy.QtCore import QEvent
+    from qtpy.QtGui import QFocusEvent
+
+    return QFocusEvent(QEvent.Type.FocusIn, reason)
+
+
+def _beyond(inner: QRect, outer: QRect) -> bool:
+    return not outer.contains(inner)
+
+
+# a small screen
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_cut_off_on_a_small_laptop(opened, name, theme) -> None:
+    window = opened(name)
+    window.viewer.theme = theme
+    widget = window.widget
+    for state in window.states():
+        assert (window.window.width(), window.window.height()) == LAPTOP, state
+        bottom = widget.mapTo(window.window, QPoint(0, widget.height())).y()
+        assert bottom <= LAPTOP[1], state
+        for control in window.controls():
+            what = f"{state}: {type(control).__name__} {control.accessibleName()!r}"
+            for area in _areas(control, widget):
+                left = control.mapTo(area, QPoint()).x()
+                assert left >= 0, what
+                assert left + control.width() <= area.width(), what
+            if isinstance(control, QPushButton | QCheckBox):
+                assert control.width() >= control.sizeHint().width(), f"{what} {control.text()}"
+                assert control.height() >= control.minimumSizeHint().height(), what
+        for area in widget.findChildren(QScrollArea):
+            assert not area.horizontalScrollBar().isVisible(), state
+    assert widget.width() <= 400  # enough is left for the image
+
+
+def _areas(control: QWidget, root: QWidget) -> Iterator[QWidget]:
+    """What a control may be cut off by: all that it lies in."""
+    parent = control.parentWidget()
+    while parent is not root:
+        if isinstance(parent, QScrollArea):
+            yield parent.viewport()
+        parent = parent.parentWidget()
+    yield root
+
+
+@pytest.mark.parametrize("name", ["Refiners", "Quality"])
+def test_tables_need_no_scrolling_sideways_for_what_counts(opened, name) -> None:
+    window = opened(name)
+    for state in window.states():
+        if name == "Quality" and state not in ("result", "every slice"):
+            continue
+        table = window.widget.table if name == "Refiners" else window.widget.result.view
+        header = table.horizontalHeader()
+        wanted = range(4) if name == "Refiners" else range(header.count())
+        ends = [header.sectionViewportPosition(i) + header.sectionSize(i) for i in wanted]
+        assert max(ends) <= table.viewport().width(), state
+        for i in wanted[1:]:  # names may be cut short, figures not
+            assert header.sectionSize(i) >= table.sizeHintForColumn(i), f"{state} {i}"
+
+
+def test_refiners_show_several_lines(opened) -> None:
+    table = opened("Refiners").widget.table
+    assert table.viewport().height() >= 4 * table.rowHeight(0)
+
+
+# themes
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 has it, 1 to 21."""
+
+    def luminance(color: str) -> float:
+        red, green, blue = (
+            v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+            for v in QColor(color).getRgbF()[:3]
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_lines_of_plots_and_selected_lines_stand_out(theme) -> None:
+    colors = get_theme(theme)
+    ground = colors.background.as_hex()
+    for line in (*SLICE_COLORS[theme], *TRAINING_COLORS[theme].values()):
+        assert contrast(line, ground) >= 3, line
+    assert contrast(colors.text.as_hex(), ground) >= 4.5
+    assert contrast(colors.text.as_hex(), colors.current.as_hex()) >= 4.5
+
+
+def picture(plot: QWidget) -> np.ndarray:
+    image = plot._label.pixmap().toImage().convertToFormat(plot._label.pixmap().toImage().format())
+    size = image.width(), image.height()
+    return np.array([[image.pixelColor(x, y).getRgb()[:3] for x in range(0, size[0], 2)]
+                     for y in range(0, size[1], 2)])  # fmt: skip
+
+
+def rgb(color: Any) -> tuple[int, ...]:
+    return QColor(color.as_hex()).getRgb()[:3]
+
+
+def _close(pixel: Any, color: Any) -> bool:
+    """The same, but for what a screen of 16 bits leaves of it."""
+    return bool(np.abs(np.subtract(pixel, rgb(color))).max() <= 8)
+
+
+@pytest.mark.parametrize("name", ["Train", "Quality"])
+def test_plots_follow_the_theme_while_they_are_open(opened, qtbot, name) -> None:
+    window = opened(name)
+    widget = window.widget
+    widget.pages.setCurrentIndex(1)
+    if name == "Train":
+        plot = widget.plot
+        for step in range(1, 30):
+            for placement in ("input", "output"):
+                plot.add(TrainProgress("training", "", 0.5, None, placement, step, 1 / step, step))
+    else:
+        window.measure()
+        plot = widget.result.plot
+        # on a short screen the plot is below; it is drawn all the same
+        assert plot.isVisible()
+    qtbot.waitUntil(lambda: plot.drawn > 0, timeout=30_000)
+    for theme in ("light", "dark"):
+        before = plot.drawn
+        window.viewer.theme = theme
+        qtbot.waitUntil(lambda before=before: plot.drawn > before, timeout=30_000)
+        QTest.qWait(700)
+        colors, pixels = get_theme(theme), picture(plot)
+        assert _close(pixels[0, 0], colors.background)
+        distance = np.abs(pixels - np.array(rgb(colors.text))).sum(-1)
+        assert distance.min() < 60, "no text in the colour of the theme's"
+
+
+def test_a_plot_of_nearly_equal_values_has_room_for_their_digits() -> None:
+    values = 0.9994 - np.linspace(0, 5e-5, 10)
+    curves = (("a", 40 + values, values), ("b", 40 + values, values + 1e-6))
+    drawing = SliceDrawing(curves, np.arange(10.0), "Z", 0, "dark", (330, 280), 1.0)
+    canvas = SliceCurves()
+    canvas.draw(drawing)
+    numbers = [x for axes in canvas._figure.axes for x in axes.get_yticklabels()]
+    assert len(numbers) > 4
+    assert max(len(x.get_text()) for x in numbers) >= 8
+    assert min(x.get_window_extent().x0 for x in numbers) >= 0
+
+
+@pytest.mark.parametrize("name", ["Upscale", "Batch"])
+def test_the_fields_of_a_form_begin_below_each_other(opened, name) -> None:
+    window = opened(name)
+    for state in window.states():
+        forms = [window.widget.form.main, getattr(window.widget.form, "advanced", None)]
+        for form in forms:
+            if form is None or not form.native.isVisible():
+                continue
+            shown = [x.native for x in form if x.visible and not isinstance(x.native, QCheckBox)]
+            starts = {x.mapTo(window.widget, QPoint()).x() for x in shown}
+            assert len(starts) == 1, f"{state}: {starts}"
+
+
+@pytest.mark.parametrize(("name", "view"), [("Train", "layers"), ("Refiners", "table")])
+def test_a_selected_line_has_the_colour_that_napari_selects_with(opened, name, view) -> None:
+    window = opened(name)
+    widget = window.widget
+    for theme in ("light", "dark"):
+        window.viewer.theme = theme
+        window.settle()
+        shown = widget.form.layers.native if view == "layers" else widget.table
+        index = shown.selectedIndexes()[0]
+        place = shown.visualRect(index)
+        image = shown.viewport().grab(place).toImage()
+        there = image.pixelColor(place.width() - 6, 2).getRgb()[:3]
+        assert _close(there, get_theme(theme).current)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_closing_while_something_has_the_focus_is_fine(opened, qtbot, name) -> None:
+    window = opened(name)
+    control = next(x for x in in_order(window.widget) if x.isVisible() and x.isEnabled())
+    QApplication.sendEvent(control, _focus_in())
+    window.viewer.window.remove_dock_widget(window.widget)
+    window.widget.deleteLater()
+    QApplication.processEvents()
+
+
+def test_a_folder_of_images_reads_as_two_controls(opened, tmp_path) -> None:
+    PillowImage.fromarray(photo(8, 8)).save(tmp_path / "a.png")
+    form = opened("Batch").widget.form
+    assert form.images.line_edit.native.accessibleName() == "images"
+    assert form.images.choose_btn.native.accessibleName() == "images: choose"
+    assert form.results.choose_btn.native.toolTip() == form.results.tooltip
