@@ -200,7 +200,8 @@ def training(folder: Path) -> None:
 
 def estimating(viewer, widget) -> None:
     """A real LR image (here a simulated one), what is estimated from it, and the preview."""
-    from napari_cfsr.core.image.degradation import degrade, imresize
+    from napari_cfsr.core.image.degradation import degrade
+    from napari_cfsr.core.image.resize import imresize
 
     hr = imresize(viewer.layers[0].data, 0.5)
     lr = degrade(hr, 2, photons=50, read_noise=0.01, seed=1)
@@ -258,7 +259,8 @@ def quality(folder: Path) -> None:
 def quality_of_stack(folder: Path) -> None:
     """A stack of fluorescence images at low light, reduced, upscaled, and measured."""
     from napari_cfsr import read_image
-    from napari_cfsr.core.image.degradation import degrade, imresize
+    from napari_cfsr.core.image.degradation import degrade
+    from napari_cfsr.core.image.resize import imresize
 
     viewer, upscale = open_viewer()
     files = sorted(folder.glob("*.png"))[-8:]

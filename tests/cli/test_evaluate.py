@@ -19,7 +19,7 @@ from napari_cfsr import load_model
 from napari_cfsr.cli import main
 from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 from napari_cfsr.core.evaluate.tables import markdown
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights import weight_files
 
 Run = Callable[..., tuple[int, str, str]]

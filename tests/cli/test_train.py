@@ -27,7 +27,8 @@ from safetensors import safe_open
 import napari_cfsr as nc
 from napari_cfsr.cli import main, parser, train_options
 from napari_cfsr.cli.train_options import config_of
-from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade, imresize
+from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import config as training_config
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import folder_data

@@ -20,7 +20,7 @@ from napari_cfsr.cli import main, visualize_options
 from napari_cfsr.cli.visualize_sources import UPRIGHT
 from napari_cfsr.core.figures import options as figure_options
 from napari_cfsr.core.figures import save as figures
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner

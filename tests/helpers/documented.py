@@ -92,7 +92,8 @@ def nuclei(height: int, width: int, first: int = 0) -> np.ndarray:
 
 def make_files(folder: Path) -> None:
     """Every file that a page names, small."""
-    from napari_cfsr.core.image.degradation import degrade, imresize
+    from napari_cfsr.core.image.degradation import degrade
+    from napari_cfsr.core.image.resize import imresize
 
     def write(name: str, pixels: np.ndarray, **arguments: object) -> None:
         path = folder / name

@@ -40,12 +40,13 @@ from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner,
 from napari_cfsr.core.weights.checkpoints import RefinerCard
 from napari_cfsr.widgets.parts.accessible import WIDTH, _FocusFrame, in_order
 from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
+from napari_cfsr.widgets.parts.choices import BOX
 from napari_cfsr.widgets.quality.curves import COLORS as SLICE_COLORS
 from napari_cfsr.widgets.quality.curves import SliceCurves
 from napari_cfsr.widgets.quality.plot import SliceDrawing
 from napari_cfsr.widgets.training.curves import COLORS as TRAINING_COLORS
 from napari_cfsr.widgets.training.fields import SOURCES
-from napari_cfsr.widgets.upscaling.form import BOX, REGIONS
+from napari_cfsr.widgets.upscaling.form import REGIONS
 from tests.widgets.test_refiners import make, mine
 from tests.widgets.test_upscale import photo
 

@@ -20,7 +20,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_cfsr import psnr, ssim
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_metrics import ssim_map
 from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.quality.form import REGIONS, SLICES

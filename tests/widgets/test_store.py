@@ -16,8 +16,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import open_image, upscale_to_zarr
 from napari_cfsr.core.batch.targets import find_targets
+from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store import growing_store as zarr_store
-from napari_cfsr.core.store.growing_store import store_status
 from napari_cfsr.widgets.upscaling.form import REGIONS
 from napari_cfsr.widgets.upscaling.growing_layers import GROWING
 from napari_cfsr.widgets.upscaling.output_choice import WHERE

@@ -20,7 +20,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import psnr
-from napari_cfsr.core.image.degradation import degrade, imresize
+from napari_cfsr.core.image.degradation import degrade
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.process import remote_training
 from napari_cfsr.core.process.remote_training import THREAD
 from napari_cfsr.core.training.config import TrainConfig

@@ -19,7 +19,7 @@ from napari.layers import Image
 from PIL import Image as PillowImage
 
 from napari_cfsr import psnr, ssim, upscale
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_metrics import ssim_map
 from napari_cfsr.core.metrics.masked import (
     Figures,

@@ -119,7 +119,7 @@ def _take_output(options: argparse.Namespace) -> None:
     last: Path = options.inputs[1]
     if last.suffix.lower() != ".zarr":
         return
-    from napari_cfsr.core.store.growing_store import store_status
+    from napari_cfsr.core.io.store_metadata import store_status
 
     if store_status(last) != "other":
         options.output = options.inputs.pop()

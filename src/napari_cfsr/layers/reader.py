@@ -12,7 +12,7 @@ Reader = Callable[[Any], list[LayerTuple]]
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """A function that reads what is at a path, if that is an OME-Zarr store that can be read."""
-    from napari_cfsr.core.store.growing_store import our_mark
+    from napari_cfsr.core.io.store_metadata import our_mark
 
     if not isinstance(path, str | Path):
         return None
@@ -43,7 +43,7 @@ def read_store(path: str) -> list[LayerTuple]:
     FileFormatError
         The store is damaged, or was not written to its end.
     """
-    from napari_cfsr.core.store.growing_store import our_mark
+    from napari_cfsr.core.io.store_metadata import our_mark
 
     store = Path(path)
     mark = our_mark(store) or {}
@@ -54,7 +54,7 @@ def read_store(path: str) -> list[LayerTuple]:
 
 def _layer(path: Path, stem: str) -> LayerTuple:
     from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-    from napari_cfsr.core.store.growing_store import our_mark
+    from napari_cfsr.core.io.store_metadata import our_mark
     from napari_cfsr.core.store.level_view import level_range, viewed
     from napari_cfsr.layers.conversion import signed_look
 

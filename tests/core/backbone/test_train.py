@@ -25,7 +25,7 @@ from napari_cfsr.core.backbone.train import (
     evaluate_backbone,
     iter_train_backbone,
 )
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, flushes_denormals
 from napari_cfsr.core.weights.checkpoints import load_state, open_backbone

@@ -26,13 +26,14 @@ from napari_cfsr.core.batch.run import BatchRecord, BatchStep, iter_batch
 from napari_cfsr.core.batch.summary import as_csv, as_json, summary_line, write_summary
 from napari_cfsr.core.batch.targets import find_targets
 from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.io.store_metadata import store_status
+from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.run import StoreProgress
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.weights.model_files import ModelFiles, find_model
 from napari_cfsr.core.weights.weight_files import WeightsFile
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
-from tests.fakes import BoxModel
+from tests.helpers.fakes import BoxModel
 
 FAKE = ModelFiles(2, WeightsFile(Path("fake.pth"), "0", "file"), None)
 

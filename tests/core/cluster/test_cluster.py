@@ -25,7 +25,8 @@ from napari_cfsr.core.cluster.run import ReadyQueue, iter_upscale_on_cluster
 from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
 from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.io.store_metadata import store_status
+from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import Unit
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import weight_files

@@ -30,7 +30,7 @@ from napari_cfsr.core.evaluate.run import (
 )
 from napari_cfsr.core.evaluate.scores import measure
 from napari_cfsr.core.evaluate.tables import markdown, number, table
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights.checkpoints import open_backbone
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 from tests.helpers.fakes import BoxModel

@@ -41,7 +41,7 @@ from napari_cfsr.core.figures.save import (
 from napari_cfsr.core.figures.scale_bar import round_length
 from napari_cfsr.core.figures.sheet import captions, sheet_of
 from napari_cfsr.core.figures.text import Font
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 FRAME = 255, 212, 0  # colour of the first crop

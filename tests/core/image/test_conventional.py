@@ -10,7 +10,8 @@ from PIL import Image
 
 from napari_cfsr import psnr
 from napari_cfsr.core.image.conventional import _Noise, bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import ImageError
 
 LOW_LIGHT = Degradation(photons=50, read_noise=0.01)

@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from napari_cfsr import psnr
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.registration import Shift, align_pair, check_pair, estimate_shift
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import ImageError, OptionError
 
 CLEAN = Degradation()

@@ -24,7 +24,8 @@ from numpy.testing import assert_array_equal
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
 from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-from napari_cfsr.core.store.growing_store import JOURNAL, store_status
+from napari_cfsr.core.io.store_metadata import store_status
+from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import halved, plan_layout
 from napari_cfsr.core.upscale.blocks import plan_blocks
 from napari_cfsr.core.upscale.options import UpscaleOptions
@@ -332,9 +333,9 @@ VICTIM = """
 import sys, time
 sys.path.insert(0, {root!r})
 import numpy as np
-from tests.fakes import BoxModel
-from tests.strategies import values
-from tests.test_ome_zarr import small_run
+from tests.helpers.fakes import BoxModel
+from tests.helpers.strategies import values
+from tests.core.io.test_ome_zarr import small_run
 from napari_cfsr.core.upscale.blocks import plan_blocks
 plan_blocks.__defaults__ = (1, 1, False)
 

@@ -12,8 +12,9 @@ import pytest
 
 from napari_cfsr import psnr, ssim
 from napari_cfsr.core.image.conventional import bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.estimation import estimate_degradation
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.report import WORTH, Measurement, is_gain, verdict
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import MOST_PSNR, Window

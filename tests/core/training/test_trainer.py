@@ -14,7 +14,8 @@ import torch
 
 from napari_cfsr import psnr
 from napari_cfsr.core.engine.model import Prediction, SRModel
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import trainer as refining
 from napari_cfsr.core.training.config import CLIP, Recipe, TrainConfig
 from napari_cfsr.core.training.trainer import REFINING, Bench, InputRefining, OutputRefining, noisy

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import TrainData, array_data, array_sources, folder_data
 from napari_cfsr.core.training.request import TrainRequest

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.data import folder_data
 from napari_cfsr.errors import ImageError
 

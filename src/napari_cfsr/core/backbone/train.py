@@ -319,7 +319,7 @@ class _BackboneTraining:
         return found
 
     def _card(self) -> dict[str, Any]:
-        from napari_cfsr import __version__
+        from napari_cfsr._version import __version__
 
         return {
             **self.request.card,

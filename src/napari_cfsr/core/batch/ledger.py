@@ -17,8 +17,8 @@ from typing import Any
 from napari_cfsr.core.image.axes import parse_axes
 from napari_cfsr.core.io.atomic import write_whole
 from napari_cfsr.core.io.lazy_reader import open_image
+from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.fingerprint import fingerprint
-from napari_cfsr.core.store.growing_store import store_status
 from napari_cfsr.errors import FileFormatError
 
 LEDGER = ".napari-cfsr.json"

@@ -109,7 +109,7 @@ def image_files(path: Path) -> list[Path]:
 
 
 def _is_ours(store: Path) -> bool:
-    from napari_cfsr.core.store.growing_store import our_mark
+    from napari_cfsr.core.io.store_metadata import our_mark
 
     return our_mark(store) is not None
 

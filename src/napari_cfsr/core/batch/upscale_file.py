@@ -16,8 +16,8 @@ from napari_cfsr.core.image.axes import parse_axes
 from napari_cfsr.core.io.image_files import ImageFile, check_format, read_image, write_image
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.lazy_reader import open_image
+from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff
-from napari_cfsr.core.store.growing_store import store_status
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, iter_upscale_to_zarr
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.provenance import describe, provenance

@@ -22,8 +22,9 @@ from napari_cfsr.core.engine.model import Check
 from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping
 from napari_cfsr.core.io.lazy_reader import open_image
+from napari_cfsr.core.io.store_metadata import our_mark
 from napari_cfsr.core.store.fingerprint import fingerprint
-from napari_cfsr.core.store.growing_store import GrowingStore, our_mark, writing
+from napari_cfsr.core.store.growing_store import GrowingStore, writing
 from napari_cfsr.core.store.layout import Unit, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, run_block
 from napari_cfsr.core.upscale.generators import run_through

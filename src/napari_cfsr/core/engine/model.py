@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.degradation import back_project
+from napari_cfsr.core.image.resize import back_project
 from napari_cfsr.core.image.tiling import ALIGN, scaled
 from napari_cfsr.core.weights.model_files import ModelFiles, find_model
 from napari_cfsr.core.weights.weight_files import Progress

@@ -25,7 +25,7 @@ from napari_cfsr.core.engine.model import Check, Model, check_back_projection
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, Sample, find_dataset
 from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault, ImageScores
 from napari_cfsr.core.evaluate.scores import measure
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_pair import CHANNELS, Channel
 from napari_cfsr.core.upscale.generators import run_through
 from napari_cfsr.core.upscale.options import UpscaleOptions

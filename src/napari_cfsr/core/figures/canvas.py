@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_cfsr.core.figures.layout import Box
-from napari_cfsr.core.figures.text import Font
+from napari_cfsr.core.figures.text import BASELINE, LINE, Font
 
 Pixels = NDArray[np.uint8]
 Align = Literal["left", "center", "right"]
 
-LINE = 1.25  # times the font size
-BASELINE = 0.95  # of the font size below the top of a line
 LARGEST_EMBEDDED = 4096  # pixels; the side of a whole image in PDF and SVG
 LARGEST_REPEATED = 1200  # pixels; the side of a crop in PDF and SVG
 

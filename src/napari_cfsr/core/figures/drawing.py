@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from napari_cfsr.core.figures.arrangements import FRAME
-from napari_cfsr.core.figures.canvas import BASELINE, LINE, Canvas, settings
+from napari_cfsr.core.figures.canvas import Canvas, settings
 from napari_cfsr.core.figures.content import Content
 from napari_cfsr.core.figures.layout import Box
 from napari_cfsr.core.figures.scale_bar import round_length
 from napari_cfsr.core.figures.sheet import BAR, PAD, SLASH, Caption, Number, Sheet, sheet_of
-from napari_cfsr.core.figures.text import LEAST_SHRUNK, Font
+from napari_cfsr.core.figures.text import BASELINE, LEAST_SHRUNK, LINE, Font
 from napari_cfsr.errors import OptionError
 
 # of the crops; bright, different to colour-blind eyes, and rare in photographs

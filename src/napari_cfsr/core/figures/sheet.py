@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_cfsr.core.figures.arrangements import Sizes
-from napari_cfsr.core.figures.canvas import LINE
 from napari_cfsr.core.figures.content import Content
 from napari_cfsr.core.figures.contrast import Mark, marks, psnr_text, ssim_text
 from napari_cfsr.core.figures.layout import Layout, arrange
 from napari_cfsr.core.figures.notes import small_print, unit
-from napari_cfsr.core.figures.text import MINUS, TIMES, Font, check_family
+from napari_cfsr.core.figures.text import LINE, MINUS, TIMES, Font, check_family
 
 NAMES = {"LR": ("LR (nearest)", "LR"), "difference": (f"delta {MINUS} baseline", "difference")}
 PAD = 2.2  # points between an image and its caption, frame included

@@ -76,3 +76,9 @@ def check_family(family: str) -> None:
         raise OptionError(
             f"expected a font of this machine, got {family!r}: {SHIPPED!r} is always there"
         ) from error
+
+
+LINE = 1.25  # times the font size
+
+
+BASELINE = 0.95  # of the font size below the top of a line

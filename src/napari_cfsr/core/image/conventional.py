@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.degradation import Degradation, imresize, to_unit
+from napari_cfsr.core.image.degradation import Degradation, to_unit
 from napari_cfsr.core.image.estimation import estimate_degradation
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import ImageError
 
 Float32 = NDArray[np.float32]

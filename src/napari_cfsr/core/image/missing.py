@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from napari_cfsr.core.image.degradation import imresize
 from napari_cfsr.core.image.intensity import IntensityMapping
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.image.tiling import Tile, scaled
 
 Array = NDArray[Any]

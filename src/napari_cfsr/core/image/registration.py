@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import shift as spline_shift
 from scipy.signal.windows import tukey
 
-from napari_cfsr.core.image.degradation import imresize
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import ImageError, OptionError
 
 Float64 = NDArray[np.float64]

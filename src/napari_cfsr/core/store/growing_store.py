@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
@@ -22,53 +22,18 @@ from dask.base import is_dask_collection
 from numpy.typing import NDArray
 from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
-from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore
 
+from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, _is_empty, our_mark
 from napari_cfsr.core.store.fingerprint import FORMAT
 from napari_cfsr.core.store.layout import Layout, LevelShape, Unit, halved
-from napari_cfsr.core.upscale.tile_run import Kind
+from napari_cfsr.core.upscale.resolve import Kind
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]
-Status = Literal["absent", "partial", "complete", "other"]
 
-KEY = "napari_cfsr"  # of the attribute that is ours
 JOURNAL = ".napari_cfsr_done"
-UNFINISHED = ".partial"  # ends the names of zarr's files on their way
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-
-
-def store_status(path: Path) -> Status:
-    """What is at a path.
-
-    Returns
-    -------
-    {"absent", "partial", "complete", "other"}
-        `partial` and `complete` are stores that this package began or finished; `other` is
-        anything else, other zarr stores included.
-    """
-    if not os.path.lexists(path) or _is_empty(path):
-        return "absent"
-    mark = our_mark(path)
-    if mark is None:
-        return "other"
-    return "complete" if mark.get("complete") else "partial"
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether it is a folder with nothing in it but what never came to be a file."""
-    return path.is_dir() and all(file.name.endswith(UNFINISHED) for file in path.iterdir())
-
-
-def our_mark(path: Path) -> Mapping[str, Any] | None:
-    """What this package wrote about a group; None if it did not."""
-    try:
-        group = zarr.open_group(LocalStore(path, read_only=True), mode="r", zarr_format=3)
-    except (GroupNotFoundError, OSError, ValueError, KeyError):
-        return None
-    mark = group.attrs.get(KEY)
-    return mark if isinstance(mark, Mapping) else None
 
 
 def stores_read(image: Any) -> list[Path]:
@@ -83,14 +48,6 @@ def stores_read(image: Any) -> list[Path]:
     # those of the network have a path, too, but no absolute one
     paths = [Path(str(getattr(s, "root", "") or getattr(s, "path", ""))) for s in stores]
     return [path for path in paths if path.is_absolute()]
-
-
-def half_written(path: Path) -> str:
-    """What to say of a store that is not complete."""
-    return (
-        f"{path}: expected a complete image, this one was not written to its end: repeat the "
-        "upscaling that writes it, with the same options, and it goes on where it stopped"
-    )
 
 
 def remove_store(path: Path) -> None:

@@ -21,15 +21,9 @@ from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
 from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_metadata import colour_channels, image_metadata
+from napari_cfsr.core.io.store_metadata import our_mark, store_status
 from napari_cfsr.core.store.fingerprint import check_same, store_request
-from napari_cfsr.core.store.growing_store import (
-    GrowingStore,
-    our_mark,
-    remove_store,
-    store_status,
-    stores_read,
-    writing,
-)
+from napari_cfsr.core.store.growing_store import GrowingStore, remove_store, stores_read, writing
 from napari_cfsr.core.store.layout import Unit, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, plan_blocks, run_block
 from napari_cfsr.core.upscale.generators import run_through

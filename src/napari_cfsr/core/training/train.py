@@ -359,7 +359,7 @@ class _Training:
         )
 
     def _card(self, placement: Placement, best: _Best) -> RefinerCard:
-        from napari_cfsr import __version__
+        from napari_cfsr._version import __version__
 
         data, images = self.request.data, self.bench.images
         simulated = images.degradation is not None

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.registration import (
     LEAST_CORRELATION,
     align_pair,
     check_pair,
     estimate_shift,
 )
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.data import Source, forget_files
 from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.split import (

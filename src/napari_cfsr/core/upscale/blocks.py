@@ -28,15 +28,15 @@ from napari_cfsr.core.image.missing import REACH
 from napari_cfsr.core.image.tiling import Tile, cuts, reads, tiles_of
 from napari_cfsr.core.upscale.generators import run_through
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.tile_run import (
+from napari_cfsr.core.upscale.resolve import (
     Kind,
     Settled,
-    TileRun,
     cropped,
     kinds_bytes,
     output_kinds,
     settle,
 )
+from napari_cfsr.core.upscale.tile_run import TileRun
 
 Array = NDArray[Any]
 Index = tuple[int, ...]  # of a block: one number for each dimension of the image

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import psutil
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import Limits
-from napari_cfsr.core.upscale.tile_run import cropped, kinds_bytes, output_kinds
+from napari_cfsr.core.engine.model import (
+    BACK_PROJECTION_FIELD,
+    ModelInfo,
+    Prediction,
+    check_back_projection,
+)
+from napari_cfsr.core.image.axes import ArrayLike, Axes, parse_axes
+from napari_cfsr.core.image.intensity import Limits, Region
+from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
+from napari_cfsr.errors import ImageError, OptionError
 
 MODEL_BYTES = 1_100_000_000  # what the network takes beside the result, docs/measurements.md
 
@@ -62,3 +72,125 @@ def size(nbytes: float) -> str:
             value = nbytes / factor
             return f"{value:.1f} {unit}" if unit != "MB" else f"{value:.0f} MB"
     return f"{nbytes / 1e3:.0f} kB"
+
+
+Kind = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an output
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was asked of a run, checked, with every default filled in but the tile.
+
+    Attributes
+    ----------
+    axes : Axes
+        Of the image.
+    region : (slice, slice)
+        Rows and columns to upscale.
+    halo : int
+        LR pixels around a tile, those for back-projection included.
+    how : Prediction
+    options : UpscaleOptions
+        With outputs, and the halo without those.
+    """
+
+    axes: Axes
+    region: Region
+    halo: int
+    how: Prediction
+    options: UpscaleOptions
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.options.outputs or ()
+
+
+def settle(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> Settled:
+    """Check what is asked of a model for an image; reads no pixels.
+
+    Raises
+    ------
+    ImageError, OptionError
+        As `upscale`.
+    """
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise ImageError(f"expected an array, got {type(image).__name__}")
+    axes = parse_axes(options.axes, tuple(image.shape), options.rgb)
+    check_back_projection(options.back_projection, info.scale)
+    outputs = _check_outputs(options.outputs, info)
+    halo = info.exact_halo if options.halo == "exact" else options.halo
+    halo = DEFAULT_HALO if halo is None else halo
+    if options.tile is not None and options.tile < 1:
+        raise OptionError(f"expected tile >= 1, got {options.tile}")
+    if halo < 0:
+        raise OptionError(f"expected halo >= 0, got {halo}")
+    predicted = ("baseline", "delta") if "difference" in outputs else outputs
+    return Settled(
+        axes,
+        _check_region(options.region, axes),
+        # the pixels that back-projection spreads from are themselves to be true
+        halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
+        Prediction(tuple(predicted), options.ensemble, options.back_projection),
+        replace(options, outputs=outputs, halo=halo),
+    )
+
+
+def cropped(axes: Axes, region: Region) -> Axes:
+    """The same axes for some rows and columns."""
+    sizes = {"Y": region[0], "X": region[1]}
+    shape = tuple(
+        sizes[name].stop - sizes[name].start if name in sizes else n
+        for name, n in zip(axes.names, axes.shape, strict=True)
+    )
+    return Axes(axes.names, shape)
+
+
+def output_kinds(
+    part: Axes, dtype: np.dtype[Any], scale: int, outputs: tuple[str, ...]
+) -> dict[str, Kind]:
+    """Shape and dtype of each output: those of the image, a difference float32 without alpha."""
+    shape = part.scaled(scale)
+    native = np.dtype(dtype).newbyteorder("=")
+    kinds: dict[str, Kind] = dict.fromkeys(outputs, (shape, native))
+    if "difference" in outputs:
+        if part.has_alpha:
+            s = part.names.index("S")
+            shape = tuple(n - 1 if i == s else n for i, n in enumerate(shape))
+        kinds["difference"] = (shape, np.dtype(np.float32))
+    return kinds
+
+
+def kinds_bytes(kinds: Mapping[str, Kind]) -> int:
+    """Bytes of all outputs together."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values())
+
+
+def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:
+    """Rows and columns to upscale; all by default."""
+    if region is None:
+        return slice(0, axes.height), slice(0, axes.width)
+    (top, bottom), (left, right) = ((int(a), int(b)) for a, b in region)
+    if not (0 <= top < bottom <= axes.height and 0 <= left < right <= axes.width):
+        raise OptionError(
+            f"expected region ((top, bottom), (left, right)) within {axes.height} rows and "
+            f"{axes.width} columns, got {region}"
+        )
+    return slice(top, bottom), slice(left, right)
+
+
+def _check_outputs(outputs: tuple[str, ...] | None, info: ModelInfo) -> tuple[str, ...]:
+    """The outputs to make, in a fixed order; all there are by default."""
+    possible = OUTPUTS if "delta" in info.outputs else ("baseline",)
+    if outputs is None:
+        return possible
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise OptionError(f"expected outputs among {', '.join(OUTPUTS)}, got {name!r}")
+        if name not in possible:
+            raise OptionError(
+                f"expected a refiner for output {name!r}, but {info.backbone} x{info.scale} has "
+                "none loaded: choose one or leave the output out"
+            )
+    if not outputs:
+        raise OptionError(f"expected at least one output of {', '.join(OUTPUTS)}, got none")
+    return tuple(name for name in OUTPUTS if name in outputs)

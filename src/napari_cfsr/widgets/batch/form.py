@@ -12,11 +12,11 @@ from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
+from napari_cfsr.widgets.parts.choices import PRECISIONS, QUALITIES
+from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import RefinerChoice
 from napari_cfsr.widgets.parts.run_widget import AlignedLabels, narrow, path_edit
-from napari_cfsr.widgets.upscaling.form import PRECISIONS, QUALITIES
-from napari_cfsr.widgets.upscaling.form import TOOLTIPS as UPSCALE_TOOLTIPS
 from napari_cfsr.workers.batch import BatchRequest
 
 TOOLTIPS = {
@@ -25,8 +25,8 @@ TOOLTIPS = {
     "results": "The folder that the results go to. Empty: beside each image.",
     **BACKBONE_TOOLTIPS,
     **REFINER_TOOLTIPS,
-    "quality": UPSCALE_TOOLTIPS["quality"],
-    "precision": UPSCALE_TOOLTIPS["precision"],
+    "quality": CHOICE_TOOLTIPS["quality"],
+    "precision": CHOICE_TOOLTIPS["precision"],
     "overwrite": "Upscale everything anew and replace the results that are there. Else what is "
     "there already, from the same image with the same settings, is left as it is.",
 }

@@ -12,11 +12,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cfsr.widgets.parts.accessible import explain_all
+from napari_cfsr.widgets.parts.choices import fitting
 from napari_cfsr.widgets.parts.rows import Rows
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import narrow
 from napari_cfsr.widgets.quality.blink import Blink
-from napari_cfsr.widgets.training.report import fitting
 
 BY_HAND = "by hand"
 SECONDS = 0.7  # that each layer is shown

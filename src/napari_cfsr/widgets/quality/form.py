@@ -16,14 +16,13 @@ from napari_cfsr.core.metrics.masked import default_range
 from napari_cfsr.errors import OptionError
 from napari_cfsr.layers.conversion import level_zero
 from napari_cfsr.widgets.parts.accessible import explain, name_control
+from napari_cfsr.widgets.parts.choices import BOX, NO_BOX, decimal
+from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
 from napari_cfsr.widgets.parts.rows import Rows, Whole
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import narrow
 from napari_cfsr.widgets.quality.layer_list import LayerList
 from napari_cfsr.widgets.quality.suggestions import Suggestion, known_scale, lr_layers, suggest
-from napari_cfsr.widgets.training.values import decimal
-from napari_cfsr.widgets.upscaling.form import BOX, NO_BOX
-from napari_cfsr.widgets.upscaling.form import TOOLTIPS as UPSCALE_TOOLTIPS
 
 REGIONS = ("whole image", "current view", BOX)
 SLICES = ("all slices", "current slice")
@@ -43,7 +42,7 @@ TOOLTIPS = {
     "data_range": "What PSNR and SSIM refer to: the greatest possible value less the least, in the "
     "units of the data. Empty: by the reference, as the line below says.",
     "region": "What part of the reference is looked at.",
-    "box_layer": UPSCALE_TOOLTIPS["box_layer"],
+    "box_layer": CHOICE_TOOLTIPS["box_layer"],
     "slices": "All of a stack, each slice for itself, or only where the sliders stand now.",
 }
 LABELS = {"layers": "compare", "data_range": "data range", "box_layer": "box in"}

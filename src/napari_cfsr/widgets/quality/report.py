@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
 from napari_cfsr.core.metrics.masked import MapKind
 from napari_cfsr.core.metrics.table import Line, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
+from napari_cfsr.widgets.parts.choices import fitting
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import narrow
 from napari_cfsr.widgets.quality.plot import SlicePlot
 from napari_cfsr.widgets.quality.table_model import LEAST_WIDTH, QualityModel, QualityView
-from napari_cfsr.widgets.training.report import fitting
 
 NOTHING = "What was measured appears here."
 NONE = "none"

@@ -14,6 +14,7 @@ from napari_cfsr.core.weights.refiner_library import refiner_path_for, unique_na
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers.conversion import layer_axes, layer_shape
 from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
+from napari_cfsr.widgets.parts.choices import decimal
 from napari_cfsr.widgets.parts.settings import restore_field
 from napari_cfsr.widgets.training.fields import (
     PRESET,
@@ -23,7 +24,7 @@ from napari_cfsr.widgets.training.fields import (
     TrainFields,
 )
 from napari_cfsr.widgets.training.pairs import pair_fault
-from napari_cfsr.widgets.training.values import TrainValues, decimal, preset_text
+from napari_cfsr.widgets.training.values import TrainValues, preset_text
 
 if TYPE_CHECKING:
     from napari_cfsr.core.image.estimation import Estimate

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -23,6 +22,7 @@ from napari_cfsr.core.upscale.options import duration
 from napari_cfsr.core.weights.refiner_library import is_taken
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.parts.accessible import explain, explain_all
+from napari_cfsr.widgets.parts.choices import fitting
 from napari_cfsr.widgets.parts.run_controls import paragraph
 
 Outcome = TrainedRefiner | Checkpoint
@@ -71,13 +71,6 @@ class ReportTable(QTableWidget):
         font.setBold(bold)
         item.setFont(font)
         return item
-
-
-def fitting() -> QSizePolicy:
-    """For a paragraph that is as high as its text needs at the width that there is."""
-    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-    policy.setHeightForWidth(True)
-    return policy
 
 
 class ResultPage(QWidget):

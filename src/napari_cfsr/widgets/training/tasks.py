@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.degradation import Degradation, imresize
+from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.intensity import IntensityMapping, resolve_mapping
+from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import array_sources, folder_data
 from napari_cfsr.layers.conversion import ImageInput

@@ -9,7 +9,6 @@ from typing import Any
 from napari.layers import Image
 
 from napari_cfsr.core.training.config import TrainConfig
-from napari_cfsr.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,3 @@ def preset_text(values: dict[Any, Any]) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def decimal(name: str, text: str) -> float | None:
-    """The number that is written; None where nothing is."""
-    try:
-        return float(text) if text.strip() else None
-    except ValueError:
-        raise OptionError(f"expected {name} as a number, got {text!r}") from None

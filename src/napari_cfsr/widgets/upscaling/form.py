@@ -13,40 +13,29 @@ from napari_cfsr.layers.conversion import ImageInput
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
+from napari_cfsr.widgets.parts.choices import BOX, PRECISIONS, QUALITIES
+from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import RefinerChoice
 from napari_cfsr.widgets.parts.run_widget import AlignedLabels, narrow
 from napari_cfsr.widgets.upscaling.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
 from napari_cfsr.widgets.upscaling.output_choice import OutputChoice
 
-BOX = "box of a shape or label"
-NO_BOX = "Add a shapes or labels layer to select a box."
 REGIONS = ("whole layer", "current view", BOX)
 SLICES = ("all slices", "current slice")
-QUALITIES = {
-    "standard": (False, False),
-    "self-ensemble (8 times slower)": (True, False),
-    "back-projection (bicubic-reduced input)": (False, True),
-    "self-ensemble and back-projection": (True, True),
-}
-PRECISIONS = ("float32", "fast")
 INTENSITIES = ("auto", "dtype", "data", "percentile", "contrast limits")
 
 TOOLTIPS = {
     "layer": "The image layer to upscale. It is not changed: the results are new layers.",
     **BACKBONE_TOOLTIPS,
     **REFINER_TOOLTIPS,
+    **CHOICE_TOOLTIPS,
     "region": "What part of the layer to upscale. The result lies exactly over it.",
-    "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
     "slices": "All of a stack, or only where the sliders stand now; Y and X stay whole.",
-    "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
-    "is for images that were reduced bicubically from larger ones.",
     **OUTPUT_TOOLTIPS,
     "tile": "Side of a tile in input pixels; 0 chooses it from the free memory.",
     "halo": "Input pixels read around each tile. 32: at most 0.01 grey levels from the whole "
     "image; 64 (72 with a refiner): exact.",
-    "precision": "fast: float16 on GPUs, bfloat16 on CPUs that have it, float32 on others; differs "
-    "by about one grey level.",
     "intensity": "Which values the network sees as black and white; undone in the result. auto: "
     "the whole range for 8-bit images and colour, least to greatest value otherwise. Contrast "
     "limits are those of the layer; colour has none, and gets auto.",

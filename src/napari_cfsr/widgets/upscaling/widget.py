@@ -18,6 +18,7 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers.conversion import ImageInput, LayerSpec, Region, read_layer, result_layers
 from napari_cfsr.layers.regions import box_is_quick, box_region, current_slices, visible_region
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
+from napari_cfsr.widgets.parts.choices import NO_BOX
 from napari_cfsr.widgets.parts.preferences import preferred
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import (
@@ -30,13 +31,7 @@ from napari_cfsr.widgets.parts.run_widget import (
     displayed_axes,
 )
 from napari_cfsr.widgets.parts.settings import read_settings, write_settings
-from napari_cfsr.widgets.upscaling.form import (
-    NO_BOX,
-    REGIONS,
-    SLICES,
-    FormValues,
-    UpscaleForm,
-)
+from napari_cfsr.widgets.upscaling.form import REGIONS, SLICES, FormValues, UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import StoreLayers
 from napari_cfsr.widgets.upscaling.report import stored, summary
 from napari_cfsr.workers.run import (
