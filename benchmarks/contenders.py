@@ -104,7 +104,7 @@ def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:
 def engine(weights: Path, image: np.ndarray, what: str) -> Run | str:
     """One of our engines, as our processes run it: "openvino, delta, refiner at the output"."""
     from napari_cfsr import load_model
-    from napari_cfsr.core.engine.model import Prediction
+    from napari_cfsr.core.engine.model import PredictOptions
     from napari_cfsr.core.engine.registry import keep_freed_memory
 
     keep_freed_memory()
@@ -124,7 +124,7 @@ def engine(weights: Path, image: np.ndarray, what: str) -> Run | str:
     if "gray" in details:
         image = np.ascontiguousarray(image[:, :1])
     outputs = "baseline" if place is None else "delta"
-    return lambda: model.predict(image, Prediction((outputs,)))[outputs]
+    return lambda: model.predict(image, PredictOptions((outputs,)))[outputs]
 
 
 def onnx(weights: Path, image: np.ndarray) -> Run | str:

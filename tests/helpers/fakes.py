@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from napari_cfsr.core.engine.model import ModelInfo, Prediction
+from napari_cfsr.core.engine.model import ModelInfo, PredictOptions
 from napari_cfsr.core.image.tiling import scaled
 from napari_cfsr.errors import OutOfMemoryError
 
@@ -50,7 +50,7 @@ class BoxModel:
         )  # fmt: skip
 
     def predict(
-        self, batch: np.ndarray, how: Prediction, check: Callable[[], None] = lambda: None
+        self, batch: np.ndarray, how: PredictOptions, check: Callable[[], None] = lambda: None
     ) -> dict[str, np.ndarray]:
         check()
         self.batches.append(batch.shape)

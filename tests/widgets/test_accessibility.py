@@ -77,9 +77,9 @@ class Opened:
         self.window = viewer.window._qt_window
         self.dock, self.widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
         self.window.resize(*LAPTOP)
-        self.settle()
+        self.resolve_request()
 
-    def settle(self) -> None:
+    def resolve_request(self) -> None:
         """Let everything be laid out, in the narrowest dock."""
         for _ in range(4):
             QApplication.processEvents()
@@ -90,7 +90,7 @@ class Opened:
     def states(self) -> Iterator[str]:
         """Put the widget into one state after the other, so that every control is seen once."""
         for state in getattr(self, f"_{self.name.lower()}")():
-            self.settle()
+            self.resolve_request()
             yield state
 
     def _upscale(self) -> Iterator[str]:
@@ -590,7 +590,7 @@ def test_a_selected_line_has_the_colour_that_napari_selects_with(opened, name, v
     widget = window.widget
     for theme in ("light", "dark"):
         window.viewer.theme = theme
-        window.settle()
+        window.resolve_request()
         shown = widget.form.layers.native if view == "layers" else widget.table
         index = shown.selectedIndexes()[0]
         place = shown.visualRect(index)

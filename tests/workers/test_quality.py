@@ -22,8 +22,8 @@ from napari_cfsr import psnr, ssim, upscale
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_metrics import ssim_map
 from napari_cfsr.core.metrics.masked import (
-    Figures,
     QualityOptions,
+    QualityScores,
     bicubic,
     default_range,
     measure,
@@ -72,7 +72,7 @@ def test_figures_are_those_of_psnr_and_ssim(channel) -> None:
 
 def test_identical_images_are_infinitely_close() -> None:
     image, _ = noisy_pair()
-    assert measure(image, image, GRAY) == Figures(math.inf, 1.0)
+    assert measure(image, image, GRAY) == QualityScores(math.inf, 1.0)
 
 
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
@@ -195,9 +195,9 @@ def test_bicubic_keeps_the_dtype_and_rounds(dtype) -> None:
 
 def table(rows=None, slices=("",), **changes) -> QualityTable:
     rows = rows or (
-        QualityRow("cells bicubic", (Figures(27.84, 0.71),)),
-        QualityRow("cells, x2 baseline", (Figures(22.59, 0.5),)),
-        QualityRow("cells x2 delta", (Figures(30.4, 0.81, 3),)),
+        QualityRow("cells bicubic", (QualityScores(27.84, 0.71),)),
+        QualityRow("cells, x2 baseline", (QualityScores(22.59, 0.5),)),
+        QualityRow("cells x2 delta", (QualityScores(30.4, 0.81, 3),)),
     )
     options = QualityOptions("gray", 2, 4095.0)
     made = QualityTable("cells HR", "whole image", options, "12 bits", tuple(slices), tuple(rows))
@@ -235,8 +235,8 @@ def test_best_of(values, best) -> None:
 
 
 def test_infinite_values_and_their_gains() -> None:
-    same = QualityRow("same", (Figures(math.inf, 1.0),))
-    other = QualityRow("other", (Figures(30.0, 0.9),))
+    same = QualityRow("same", (QualityScores(math.inf, 1.0),))
+    other = QualityRow("other", (QualityScores(30.0, 0.9),))
     lines = table((same, other)).lines(over=0)
     assert [line.values["psnr_gain"] for line in lines] == [0.0, -math.inf]
     assert [shown(line.values["psnr"], "psnr") for line in lines] == ["∞", "30.000"]
@@ -249,8 +249,8 @@ def test_infinite_values_and_their_gains() -> None:
 
 def stack() -> QualityTable:
     rows = (
-        QualityRow("a", (Figures(30.0, 0.9), Figures(32.0, 0.8))),
-        QualityRow("b", (Figures(31.0, 0.7), Figures(math.nan, math.nan, 9))),
+        QualityRow("a", (QualityScores(30.0, 0.9), QualityScores(32.0, 0.8))),
+        QualityRow("b", (QualityScores(31.0, 0.7), QualityScores(math.nan, math.nan, 9))),
         QualityRow("c", (), "it has another shape"),
     )
     return table(rows, ("Z=0", "Z=1"))
@@ -289,7 +289,10 @@ def test_csv_holds_everything_and_can_be_read_again() -> None:
 
 def test_text_is_for_a_spreadsheet() -> None:
     made = table(
-        (QualityRow("a\tb", (Figures(30.0, 0.9),)), QualityRow("c", (Figures(31.0, 0.8),)))
+        (
+            QualityRow("a\tb", (QualityScores(30.0, 0.9),)),
+            QualityRow("c", (QualityScores(31.0, 0.8),)),
+        )
     )
     text = made.text(made.lines(over=0))
     assert text.splitlines() == [
@@ -472,7 +475,7 @@ def run(steps):
 def test_stacks_are_measured_slice_by_slice_whatever_the_order_of_their_axes() -> None:
     image, reference = noisy_pair((2, 3, 40, 50))
     figures = [
-        Figures(psnr(a, b, 2, "gray", 255.0), ssim(a, b, 2, "gray", 255.0))
+        QualityScores(psnr(a, b, 2, "gray", 255.0), ssim(a, b, 2, "gray", 255.0))
         for a, b in zip(image.reshape(-1, 40, 50), reference.reshape(-1, 40, 50), strict=True)
     ]
     labels = ("t", "c", "y", "x")
@@ -505,7 +508,7 @@ def test_a_region_of_the_reference_is_measured_in_all_that_cover_it() -> None:
     result = run(measure_layers(asked))
     box = (slice(10, 45), slice(20, 60))
     assert result.region == box
-    expected = Figures(
+    expected = QualityScores(
         psnr(image[box], reference[box], 2, "gray", 255.0),
         ssim(image[box], reference[box], 2, "gray", 255.0),
     )

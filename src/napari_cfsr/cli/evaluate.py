@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfsr.cli.common import add_model_options, load, say
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _shown(steps: Generator[EvaluateProgress, None, BenchmarkReport]) -> Benchma
                 say(_text(step.fault))
             bar.update(step.done - bar.n)
 
-        return run_through(steps, show)
+        return exhaust(steps, show)
 
 
 def _text(fault: Fault) -> str:
@@ -140,7 +140,7 @@ def _text(fault: Fault) -> str:
 
 def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
     from napari_cfsr.core.evaluate.tables import markdown
-    from napari_cfsr.core.io.atomic import write_whole
+    from napari_cfsr.core.io.atomic import atomic_write
 
     made: dict[str, Callable[[], str]] = {
         "json": lambda: json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n",
@@ -149,5 +149,5 @@ def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
     for kind, text in made.items():
         path = getattr(options, kind)
         if path is not None:
-            write_whole(path, text().encode(), options.overwrite)
+            atomic_write(path, text().encode(), options.overwrite)
             print(f"written to {path}")

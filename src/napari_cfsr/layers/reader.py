@@ -12,7 +12,7 @@ Reader = Callable[[Any], list[LayerTuple]]
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """A function that reads what is at a path, if that is an OME-Zarr store that can be read."""
-    from napari_cfsr.core.io.store_metadata import our_mark
+    from napari_cfsr.core.io.store_metadata import read_store_metadata
 
     if not isinstance(path, str | Path):
         return None
@@ -20,7 +20,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     marks = ("zarr.json", ".zattrs", ".zgroup")
     if not store.is_dir() or not any((store / name).is_file() for name in marks):
         return None
-    mark = our_mark(store)
+    mark = read_store_metadata(store)
     return read_store if mark is not None or _is_image(store) else None
 
 
@@ -43,10 +43,10 @@ def read_store(path: str) -> list[LayerTuple]:
     FileFormatError
         The store is damaged, or was not written to its end.
     """
-    from napari_cfsr.core.io.store_metadata import our_mark
+    from napari_cfsr.core.io.store_metadata import read_store_metadata
 
     store = Path(path)
-    mark = our_mark(store) or {}
+    mark = read_store_metadata(store) or {}
     names = mark.get("outputs") or []
     parts = [store / str(name) for name in names] if len(names) > 1 else [store]
     return [_layer(part, store.stem) for part in parts]
@@ -54,12 +54,12 @@ def read_store(path: str) -> list[LayerTuple]:
 
 def _layer(path: Path, stem: str) -> LayerTuple:
     from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-    from napari_cfsr.core.io.store_metadata import our_mark
+    from napari_cfsr.core.io.store_metadata import read_store_metadata
     from napari_cfsr.core.store.level_view import level_range, viewed
     from napari_cfsr.layers.conversion import signed_look
 
     image = open_ome_zarr(path)
-    mark = our_mark(path) or {}
+    mark = read_store_metadata(path) or {}
     output = str(mark.get("output", ""))
     levels, axes = viewed(image, luma=output == "difference" and "S" in image.axes)
     letters = axes.replace("S", "")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from napari_cfsr.core.store.level_view import LevelView
-from napari_cfsr.core.store.preview import Growth
+from napari_cfsr.core.store.preview import StorePreview
 from napari_cfsr.layers.conversion import (
     ImageInput,
     LayerSpec,
@@ -17,7 +17,7 @@ from napari_cfsr.layers.conversion import (
 
 
 def growing_layers(
-    source: ImageInput, growth: Growth, outputs: Sequence[str], scale: int
+    source: ImageInput, growth: StorePreview, outputs: Sequence[str], scale: int
 ) -> dict[str, LayerSpec]:
     """Layers that show the outputs of a store while it grows, and afterwards.
 
@@ -31,7 +31,7 @@ def growing_layers(
 
 
 def difference_layer(
-    source: ImageInput, growth: Growth, scale: int, limits: tuple[float, float]
+    source: ImageInput, growth: StorePreview, scale: int, limits: tuple[float, float]
 ) -> LayerSpec:
     """The layer of the difference of a finished store, whose range is `limits`."""
     levels = views(growth, "difference", luma=source.rgb)
@@ -39,7 +39,7 @@ def difference_layer(
     return _spec(shown, levels, f"{source.name} x{scale} difference", scale)
 
 
-def views(growth: Growth, name: str, luma: bool = False) -> list[LevelView]:
+def views(growth: StorePreview, name: str, luma: bool = False) -> list[LevelView]:
     """The levels of an output, axes in the order of the image."""
     return [LevelView(level, growth.layout.order, luma) for level in growth.levels(name)]
 

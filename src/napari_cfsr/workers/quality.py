@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.metrics.masked import (
-    Figures,
     MapKind,
     QualityOptions,
+    QualityScores,
     default_range,
     measure,
     quality_map,
@@ -77,7 +77,7 @@ def measure_layers(
     plan = Plan(request)
     data_range, words = yield from _data_range(plan, check)
     options = QualityOptions(request.channel, request.shave, data_range)
-    figures: dict[int, list[Figures]] = {i: [] for i in plan.matches}
+    figures: dict[int, list[QualityScores]] = {i: [] for i in plan.matches}
     began, slices = time.perf_counter(), plan.slices
     for done, at in enumerate(slices):
         reference = plan.reference_plane(at)
@@ -132,7 +132,7 @@ def _unlike(name: str, image: NDArray[Any], reference_name: str, reference: NDAr
 
 
 def _table(
-    plan: Plan, figures: dict[int, list[Figures]], options: QualityOptions, words: str
+    plan: Plan, figures: dict[int, list[QualityScores]], options: QualityOptions, words: str
 ) -> QualityTable:
     request, notes = plan.request, list(plan.notes)
     for i, measured in figures.items():

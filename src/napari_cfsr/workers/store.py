@@ -17,7 +17,7 @@ from napari_cfsr.errors import StoreExistsError
 from napari_cfsr.layers.conversion import ImageInput, layer_to_world
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.store.preview import Growth
+    from napari_cfsr.core.store.preview import StorePreview
     from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 
 STORE = ".zarr"
@@ -54,7 +54,7 @@ class StoreBegun:
     path : Path
     scale : int
     outputs : tuple of str
-    growth : Growth
+    growth : StorePreview
         How to look at it.
     """
 
@@ -62,7 +62,7 @@ class StoreBegun:
     path: Path
     scale: int
     outputs: tuple[str, ...]
-    growth: Growth
+    growth: StorePreview
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def upscale_to_store(
     CFSRError
         As `iter_upscale_to_zarr`.
     """
-    from napari_cfsr.core.store.preview import Growth  # zarr takes its time
+    from napari_cfsr.core.store.preview import StorePreview  # zarr takes its time
 
     yield StoreStep("Loading the model")
     info = model.load(request.load, check)
@@ -145,13 +145,13 @@ def upscale_to_store(
     try:
         space, note = layer_space(request.image)
         run = _prepared(request, model, check, space)
-        growth = Growth(run.store)
+        growth = StorePreview(run.store)
         run.watch = growth.put
-        begun = StoreBegun(request, run.path, info.scale, tuple(run.plan.kinds), growth)
+        begun = StoreBegun(request, run.path, info.scale, tuple(run.plan.specs), growth)
         if note:
             run.notes.append(note)
         yield StoreStep(f"Writing {run.path}", 0.0, begun=begun)
-        for progress in run.units():
+        for progress in run.shards():
             yield _step(progress, run.path)
         done = run.finish()
         growth.finish()
@@ -160,11 +160,11 @@ def upscale_to_store(
     return StoreOutcome(begun, done, _difference_range(request.image, growth))
 
 
-def _difference_range(image: ImageInput, growth: Growth) -> tuple[float, float]:
+def _difference_range(image: ImageInput, growth: StorePreview) -> tuple[float, float]:
     """The range in which a difference is shown; found here, so that the window need not wait."""
     from napari_cfsr.core.store.level_view import LevelView, level_range
 
-    if "difference" not in growth.store.kinds:
+    if "difference" not in growth.store.specs:
         return 0.0, 0.0
     smallest = LevelView(growth.levels("difference")[-1], growth.layout.order, luma=image.rgb)
     return level_range(smallest, image.axes.replace("S", ""))

@@ -20,14 +20,14 @@ import tifffile
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
 from napari_cfsr.cli import main
-from napari_cfsr.core.cluster import task_dispatcher as cluster_desk
+from napari_cfsr.core.cluster import task_dispatcher as task_dispatcher
 from napari_cfsr.core.cluster.run import ReadyQueue, iter_upscale_on_cluster
 from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
 from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
-from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
@@ -102,8 +102,8 @@ def contents(store: Path) -> dict[str, bytes]:
     return {str(file.relative_to(store)): file.read_bytes() for file in files}
 
 
-def level0(units: str) -> int:
-    return sum(line.startswith("0 ") for line in units.splitlines())
+def level0(shards: str) -> int:
+    return sum(line.startswith("0 ") for line in shards.splitlines())
 
 
 # the same bytes
@@ -123,7 +123,7 @@ def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
 
     again = replace(OPTIONS, tile=80)
     list(iter_upscale_on_cluster(image, model, tmp_path / "b.zarr", client, again))
-    loads = client.run(lambda: sys.modules["napari_cfsr.core.cluster.worker_model"].HOLDER.loads)
+    loads = client.run(lambda: sys.modules["napari_cfsr.core.cluster.worker_model"].MODELS.loads)
     assert list(loads.values()) == [1, 1]
 
 
@@ -246,7 +246,7 @@ def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path
 def test_workers_of_another_version_end_the_run(
     client, model, image, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cluster_desk, "version_here", lambda: "9.9")
+    monkeypatch.setattr(task_dispatcher, "version_here", lambda: "9.9")
     with pytest.raises(ClusterError, match=r"expected napari-cfsr 9\.9 on every worker, as here"):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
 
@@ -257,19 +257,19 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     def fail(*_: object) -> None:
         raise RuntimeError("odd\nthing")
 
-    monkeypatch.setattr(cluster_desk, "run_unit", fail)
+    monkeypatch.setattr(task_dispatcher, "run_shard", fail)
     with pytest.raises(
         ClusterError, match=r"^block \(0, \d, \d+\) of level 0 failed \(RuntimeError: odd\)"
     ):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
-    died = cluster_desk._failed(KilledWorker("task", None, 3), Unit(0, (1, 2)))
+    died = task_dispatcher._failed(KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
 def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkeypatch) -> None:
     monkeypatch.chdir(image.parent)
-    assert cluster_desk.CONNECT_SECONDS <= 9
-    monkeypatch.setattr(cluster_desk, "CONNECT_SECONDS", 0.5)
+    assert task_dispatcher.CONNECT_SECONDS <= 9
+    monkeypatch.setattr(task_dispatcher, "CONNECT_SECONDS", 0.5)
 
     def fault(*arguments: str) -> str:
         assert main(["upscale", "in.tif", *arguments]) == 2
@@ -290,7 +290,9 @@ def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkey
 
 def test_a_cluster_writes_stores_only(image, official, capsys, monkeypatch) -> None:
     monkeypatch.chdir(image.parent)
-    monkeypatch.setattr(cluster_desk, "local_workers", lambda count: pytest.MonkeyPatch.context())
+    monkeypatch.setattr(
+        task_dispatcher, "local_workers", lambda count: pytest.MonkeyPatch.context()
+    )
     assert main(["upscale", "in.tif", "-o", "out.tif", "--scale=2", "--workers=2"]) == 2
     assert "expected OUT.zarr for a cluster, got out.tif" in capsys.readouterr().err
 
@@ -299,10 +301,10 @@ def test_a_cluster_writes_stores_only(image, official, capsys, monkeypatch) -> N
 
 
 def test_units_come_after_those_they_are_made_from() -> None:
-    a, b, c = (Unit(0, (i,)) for i in range(3))
-    top = Unit(1, (0,))
+    a, b, c = (ShardIndex(0, (i,)) for i in range(3))
+    top = ShardIndex(1, (0,))
     queue = ReadyQueue([a, b, top, c], {top: [a, b]})
-    done: set[Unit] = set()
+    done: set[ShardIndex] = set()
     assert [queue.next(done) for _ in range(4)] == [a, b, c, None]
     done |= {a}
     assert queue.next(done) is None

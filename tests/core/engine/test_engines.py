@@ -25,7 +25,7 @@ from PIL import Image
 import napari_cfsr
 from napari_cfsr import load_model, upscale
 from napari_cfsr.core.engine import registry as engines
-from napari_cfsr.core.engine.model import Prediction, SRModel
+from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.engine.registry import (
     Engine,
     choose_device,
@@ -210,7 +210,7 @@ def test_engines_agree(both, both_after, shape) -> None:
     batch = images(*shape) * 1.2 - 0.1
     for pair in (both, both_after):
         torch_, openvino = (
-            pair[name].predict(batch, Prediction(("baseline", "delta")))
+            pair[name].predict(batch, PredictOptions(("baseline", "delta")))
             for name in ("torch", "openvino")
         )
         assert np.abs(torch_["delta"] - torch_["baseline"]).max() > 1e-4
@@ -227,8 +227,8 @@ def test_a_crop_is_that_part_of_the_whole(both, both_after, engine, channels) ->
         model = pair[engine]
         for outputs in (("baseline", "delta"), ("delta",)):
             for crop in ((slice(0, 11), slice(20, 50)), (slice(16, 24), slice(3, 40))):
-                whole = model.predict(batch, Prediction(outputs))
-                part = model.predict(batch, Prediction(outputs, crop=crop))
+                whole = model.predict(batch, PredictOptions(outputs))
+                part = model.predict(batch, PredictOptions(outputs, crop=crop))
                 assert tuple(part) == outputs
                 for name in outputs:
                     ys, xs = (slice(4 * s.start, 4 * s.stop) for s in crop)

@@ -1,4 +1,4 @@
-"""Figures: the numbers they show, where everything stands, and the pixels that come out."""
+"""QualityScores: the numbers they show, where everything stands, and the pixels that come out."""
 
 from __future__ import annotations
 

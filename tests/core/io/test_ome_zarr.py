@@ -153,13 +153,13 @@ def test_a_slide_of_65536_pixels_has_few_files_and_chunks_for_viewers() -> None:
     slide = da.zeros((16384, 16384, 3), dtype=np.uint8, chunks=1024)
     plan = plan_blocks(slide, BoxModel(4), UpscaleOptions())
     layout = plan_layout(plan)
-    (shape, _) = plan.kinds["baseline"]
+    (shape, _) = plan.specs["baseline"]
     full = layout.level_shape(shape, 0)
     assert (full.shape, full.chunks, full.shards) == (
         (3, 65536, 65536), (3, 512, 512), (3, 4096, 4096),
     )  # fmt: skip
     assert layout.sizes[-1] == (1024, 1024)
-    units = list(layout.units(shape))
+    units = list(layout.shards(shape))
     assert len(units) == 256 + 64 + 16 + 4 + 1 + 1 + 1
     # each after those it is made from
     place = {unit: i for i, unit in enumerate(units)}
@@ -168,8 +168,8 @@ def test_a_slide_of_65536_pixels_has_few_files_and_chunks_for_viewers() -> None:
     plan = plan_blocks(stack, BoxModel(2), UpscaleOptions(axes="ZYX"))
     layout = plan_layout(plan)
     assert plan.sides == (4, 1024, 1024)
-    assert layout.level_shape(plan.kinds["baseline"][0], 0).chunks == (1, 512, 512)
-    assert len(list(layout.units(plan.kinds["baseline"][0]))) == 125 * 2
+    assert layout.level_shape(plan.specs["baseline"][0], 0).chunks == (1, 512, 512)
+    assert len(list(layout.shards(plan.specs["baseline"][0]))) == 125 * 2
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 300), st.sampled_from([2, 3, 4]))
@@ -178,9 +178,9 @@ def test_units_tile_every_level_of_any_image(height, width, tile, scale) -> None
         da.zeros((height, width), dtype=np.uint8), BoxModel(scale), UpscaleOptions(tile=tile)
     )
     layout = plan_layout(plan)
-    shape = plan.kinds["baseline"][0]
+    shape = plan.specs["baseline"][0]
     seen: dict[int, int] = {}
-    for unit in layout.units(shape):
+    for unit in layout.shards(shape):
         form = layout.level_shape(shape, unit.level)
         ys, xs = layout.where(unit, form)
         assert 0 <= ys.start < ys.stop <= form.shape[0]

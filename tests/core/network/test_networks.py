@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.engine.model import BACKBONE_FIELD, REFINER_FIELD, Prediction, SRModel
+from napari_cfsr.core.engine.model import BACKBONE_FIELD, REFINER_FIELD, PredictOptions, SRModel
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights.checkpoints import open_backbone
@@ -99,7 +99,7 @@ def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, m
     image = np.random.default_rng(0).random((2, 3, 40, 33), np.float32)
     session = onnxruntime.InferenceSession(official_folder / "CFSRx4.onnx")
     (expected,) = session.run(None, {"modelInput": image})
-    got = models[4].predict(image, Prediction())["baseline"]
+    got = models[4].predict(image, PredictOptions())["baseline"]
     np.testing.assert_allclose(got, expected, atol=5e-6)
 
 
@@ -139,8 +139,8 @@ def test_refiner_sees_three_pixels() -> None:
 
 def test_gray_is_the_mean_of_three_equal_channels(models: dict[int, SRModel]) -> None:
     image = np.random.default_rng(0).random((1, 1, 20, 24), np.float32)
-    gray = models[3].predict(image, Prediction())["baseline"]
-    rgb = models[3].predict(np.repeat(image, 3, 1), Prediction())["baseline"]
+    gray = models[3].predict(image, PredictOptions())["baseline"]
+    rgb = models[3].predict(np.repeat(image, 3, 1), PredictOptions())["baseline"]
     assert gray.shape == (1, 1, 60, 72)
     # the mean is taken of the last weights, not of the channels
     np.testing.assert_allclose(gray, rgb.mean(1, keepdims=True), atol=5e-6)

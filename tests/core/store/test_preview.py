@@ -11,9 +11,9 @@ from numpy.testing import assert_array_equal
 
 from napari_cfsr.core.image.intensity import Limits
 from napari_cfsr.core.image.pixel_space import pixel_space
-from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.level_view import LevelView, level_range
-from napari_cfsr.core.store.preview import Growth
+from napari_cfsr.core.store.preview import StorePreview
 from napari_cfsr.core.store.run import StoreRun
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.upscale.resolve import MODEL_BYTES, result_bytes, size, why_not_in_memory
@@ -37,8 +37,8 @@ def begun(pixels: np.ndarray, path, axes: str, model: BoxModel | None = None) ->
     return run
 
 
-def followed(run: StoreRun) -> Growth:
-    growth = Growth(run.store)
+def followed(run: StoreRun) -> StorePreview:
+    growth = StorePreview(run.store)
     run.watch = growth.put
     return growth
 
@@ -105,11 +105,11 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
     pixels = values(np.dtype("uint16"), shape, 0)
     run = begun(pixels, tmp_path / "a.zarr", axes)
     growth = followed(run)
-    levels = {name: growth.levels(name) for name in run.plan.kinds}
+    levels = {name: growth.levels(name) for name in run.plan.specs}
     assert len(levels["baseline"]) > 1
     top = len(levels["baseline"]) - 1
     blocks = 0
-    for _ in run.units():
+    for _ in run.shards():
         done = [unit for unit in run.store.done if unit.level == 0]
         if len(done) == blocks:
             continue
@@ -120,7 +120,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
             where = run.layout.where(last, run.store.form(name, 0))
             written = np.asarray(whole[where])
             assert_array_equal(pyramid[0][where], written)
-            if last.level == 0 and Unit(top, (*last.index[:-2], 0, 0)) not in run.store.done:
+            if last.level == 0 and ShardIndex(top, (*last.index[:-2], 0, 0)) not in run.store.done:
                 step = 2**top
                 starts = [-(-s.start // step) for s in where[-2:]]
                 seen = written[
@@ -132,7 +132,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
                     *(slice(a, a + n) for a, n in zip(starts, seen.shape[-2:], strict=True)),
                 )
                 assert_array_equal(pyramid[top][small], seen)
-    assert blocks == np.prod([*run.layout.grid(run.plan.kinds["baseline"][0], 0)])
+    assert blocks == np.prod([*run.layout.grid(run.plan.specs["baseline"][0], 0)])
     run.finish()
     growth.finish()
     for name, pyramid in levels.items():
@@ -146,7 +146,7 @@ def test_what_is_not_done_is_black_and_costs_no_reading(tmp_path) -> None:
     growth = followed(run)
     for level in growth.levels("delta"):
         assert not level[slice(0, level.shape[0]), slice(5, 9)].any()
-    steps = run.units()
+    steps = run.shards()
     while growth.count == 0:
         next(steps)
     level = growth.levels("baseline")[0]
@@ -161,13 +161,13 @@ def test_gone_on_with_it_shows_what_an_earlier_run_had_done(tmp_path) -> None:
     pixels = values(np.dtype("uint16"), (2, 700, 1000), 0)
     first = begun(pixels, tmp_path / "a.zarr", "TYX")
     before = followed(first)
-    steps = first.units()
+    steps = first.shards()
     while before.count < 19:  # in the second plane, past two blocks of 2x2 reduced to one
         next(steps)
     steps.close()
     run = begun(pixels, tmp_path / "a.zarr", "TYX")
     growth = followed(run)
-    for name in run.plan.kinds:
+    for name in run.plan.specs:
         for old, new in zip(before.levels(name), growth.levels(name), strict=True):
             everything = tuple(slice(0, n) for n in old.shape)
             if old.shape[-1] > 1024:
@@ -185,7 +185,7 @@ def test_cancelled_in_a_block_nothing_false_is_seen(tmp_path) -> None:
 
     run.check = stop
     with pytest.raises(CancelledError):
-        list(run.units())
+        list(run.shards())
     assert growth.count == 0
     assert not growth.levels("baseline")[-1][slice(0, 99), slice(0, 99)].any()
 

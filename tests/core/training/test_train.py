@@ -21,7 +21,7 @@ from napari_cfsr.core.training.data import array_data
 from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
 from napari_cfsr.core.training.train import identity, iter_train
-from napari_cfsr.core.training.trainer import InputRefining, Refining
+from napari_cfsr.core.training.trainer import InputTrainer, RefinerTrainer
 from napari_cfsr.core.training.windows import prepare
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.errors import CancelledError, ImageError, NoGainError, OptionError
@@ -256,7 +256,7 @@ def test_what_gains_only_where_it_is_picked(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held-out images decide: what was the best until then is given up."""
-    monkeypatch.setattr(Refining, "gain", lambda self: 0.5)
+    monkeypatch.setattr(RefinerTrainer, "gain", lambda self: 0.5)
     config = {"placement": "output", "rate": 1.0, "schedule": "constant"}
     seen, trained = finish(iter_train(sent(data, "gray", **config)))
     assert [p.step for p in seen if p.best is not None] == [2]
@@ -266,16 +266,16 @@ def test_what_gains_only_where_it_is_picked(
 
 def test_weights_that_are_lost(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN, from the middle on: the best before is kept, and what is told is valid JSON."""
-    steps = InputRefining._loss
+    steps = InputTrainer._loss
     taken = 0
 
-    def lost(self: InputRefining, phase: Any, step: int) -> Any:
+    def lost(self: InputTrainer, phase: Any, step: int) -> Any:
         nonlocal taken
         taken += 1
         loss = steps(self, phase, step)
         return loss * float("nan") if taken > 20 else loss
 
-    monkeypatch.setattr(InputRefining, "_loss", lost)
+    monkeypatch.setattr(InputTrainer, "_loss", lost)
     seen, trained = finish(iter_train(sent(data, "gray", placement="input")))
     assert [p.step for p in seen if p.best is not None][-1] == 18
     assert trained.improved
@@ -424,13 +424,13 @@ def test_clean_images_keep_the_backbone_or_the_output(data: Path) -> None:
 
 def test_the_published_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipes = []
-    made = Refining.__init__
+    made = RefinerTrainer.__init__
 
-    def init(self: Refining, bench: Any, recipe: Any, seed: int) -> None:
+    def init(self: RefinerTrainer, context: Any, recipe: Any, seed: int) -> None:
         recipes.append((recipe, seed))
-        made(self, bench, recipe, seed)
+        made(self, context, recipe, seed)
 
-    monkeypatch.setattr(Refining, "__init__", init)
+    monkeypatch.setattr(RefinerTrainer, "__init__", init)
     config = TrainConfig(preset="benchmark")
     wanted = request(sim(data), 2, preset="benchmark", steps=3)
     seen, trained = finish(iter_train(wanted))
@@ -442,15 +442,15 @@ def test_the_published_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_it_goes_on_from_the_best_warm_step(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    load = InputRefining.load
+    load = InputTrainer.load
 
-    def spy(self: InputRefining, state: dict[str, np.ndarray]) -> None:
+    def spy(self: InputTrainer, state: dict[str, np.ndarray]) -> None:
         loaded.append(state)
         load(self, state)
 
     gains = iter([0.1, 0.5, 0.2, 0.3, 0.1, -1.0, -1.0, -1.0])
-    monkeypatch.setattr(InputRefining, "load", spy)
-    monkeypatch.setattr(InputRefining, "gain", lambda self: next(gains))
+    monkeypatch.setattr(InputTrainer, "load", spy)
+    monkeypatch.setattr(InputTrainer, "gain", lambda self: next(gains))
     seen, trained = finish(iter_train(sent(data, "gray", placement="input")))
     best = {p.step: p.best for p in seen if p.best is not None}
     assert list(best) == [6, 12]
@@ -463,7 +463,7 @@ def test_it_goes_on_from_the_best_warm_step(data: Path, monkeypatch: pytest.Monk
 
 def test_patience(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gains = iter([0.1, 0.2, 0.1, 0.15, 0.2, 9.0])
-    monkeypatch.setattr(Refining, "gain", lambda self: next(gains))
+    monkeypatch.setattr(RefinerTrainer, "gain", lambda self: next(gains))
     seen, trained = finish(
         iter_train(sent(data, "gray", placement="output", steps=100, patience=3))
     )

@@ -13,12 +13,18 @@ import pytest
 import torch
 
 from napari_cfsr import psnr
-from napari_cfsr.core.engine.model import Prediction, SRModel
+from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training import trainer as refining
+from napari_cfsr.core.training import trainer as trainer
 from napari_cfsr.core.training.config import CLIP, Recipe, TrainConfig
-from napari_cfsr.core.training.trainer import REFINING, Bench, InputRefining, OutputRefining, noisy
+from napari_cfsr.core.training.trainer import (
+    TRAINERS,
+    InputTrainer,
+    OutputTrainer,
+    TrainingContext,
+    noisy,
+)
 from napari_cfsr.core.training.windows import Window, prepare
 from napari_cfsr.core.weights.checkpoints import load_backbone
 from napari_cfsr.core.weights.weight_files import WeightsFile
@@ -31,34 +37,36 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def bench_of(folder: Path, images: tuple[np.ndarray, ...], **how: Any) -> Bench:
+def bench_of(folder: Path, images: tuple[np.ndarray, ...], **how: Any) -> TrainingContext:
     file = WeightsFile(folder / "CFSR_x2.pth", "", "official")
     backbone = load_backbone(file, 2).to(memory_format=torch.channels_last)
-    return Bench(backbone, prepare(request(images, **how)))
+    return TrainingContext(backbone, prepare(request(images, **how)))
 
 
 @pytest.fixture(scope="module")
-def gray(official_folder: Path, data: Path) -> Bench:
+def gray(official_folder: Path, data: Path) -> TrainingContext:
     return bench_of(official_folder, sim(data), photons=50, read_noise=0.01)
 
 
 @pytest.fixture(scope="module")
-def colour(official_folder: Path, data: Path) -> Bench:
+def colour(official_folder: Path, data: Path) -> TrainingContext:
     return bench_of(official_folder, photos(data, 4, 128))
 
 
-def made(bench: Bench, placement: str, recipe: Recipe = RECIPE, seed: int = 1, **own: Any) -> Any:
+def made(
+    context: TrainingContext, placement: str, recipe: Recipe = RECIPE, seed: int = 1, **own: Any
+) -> Any:
     """A refiner, ready for steps."""
-    result = REFINING[placement](bench, replace(recipe, **own), seed)
+    result = TRAINERS[placement](context, replace(recipe, **own), seed)
     for _ in result.prepare():
         pass
-    result.picked_baselines = baselines(bench)
+    result.validation_baselines = baselines(context)
     return result
 
 
 @lru_cache(maxsize=4)
-def baselines(bench: Bench) -> list[torch.Tensor]:
-    return [bench.baseline(window.lr) for window in bench.images.pick]
+def baselines(context: TrainingContext) -> list[torch.Tensor]:
+    return [context.baseline(window.lr) for window in context.images.pick]
 
 
 # the backbone
@@ -68,21 +76,21 @@ def baselines(bench: Bench) -> list[torch.Tensor]:
 def test_the_baseline_is_that_of_the_model(
     kind: str, models: dict[int, SRModel], request: pytest.FixtureRequest
 ) -> None:
-    bench = request.getfixturevalue(kind)
-    window = bench.images.pick[0]
-    mine = bench.array(bench.baseline(window.lr))
-    model = models[2].predict(window.lr[None], Prediction(("baseline",)))["baseline"][0]
+    context = request.getfixturevalue(kind)
+    window = context.images.pick[0]
+    mine = context.array(context.baseline(window.lr))
+    model = models[2].predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
     np.testing.assert_allclose(mine, np.clip(model, 0, 1), atol=1e-5)
     assert mine.shape == window.hr.shape
     image = np.moveaxis(mine, 0, -1) if kind == "colour" else mine[0]
     hr = np.moveaxis(window.hr, 0, -1) if kind == "colour" else window.hr[0]
     channel = "Y" if kind == "colour" else "gray"
-    assert bench.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))  # type: ignore[arg-type]
-    assert math.isnan(bench.psnr(mine * np.float32(np.nan), window))
+    assert context.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))  # type: ignore[arg-type]
+    assert math.isnan(context.psnr(mine * np.float32(np.nan), window))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_stays_as_it_is(gray: Bench, placement: str) -> None:
+def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -96,7 +104,7 @@ def test_the_backbone_stays_as_it_is(gray: Bench, placement: str) -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_it_starts_as_the_backbone(gray: Bench, placement: str) -> None:
+def test_it_starts_as_the_backbone(gray: TrainingContext, placement: str) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
     window = gray.images.pick[0]
@@ -106,27 +114,27 @@ def test_it_starts_as_the_backbone(gray: Bench, placement: str) -> None:
 
 
 def test_patches_of_the_output_are_those_of_whole_windows(
-    gray: Bench, official_folder: Path, data: Path
+    gray: TrainingContext, official_folder: Path, data: Path
 ) -> None:
     """Which the backbone sees with what lies around them."""
     large = bench_of(official_folder, photos(data, 4, 560), memory=2**24)
     assert any(w.inner[0] != slice(0, w.lr.shape[1]) for w in large.images.train)
-    for bench in (gray, large):
-        trained = REFINING["output"](bench, RECIPE, 1)
-        assert len(list(trained.prepare())) == len(bench.images.train)
-        for (source, target), window in zip(trained._pool, bench.images.train, strict=True):
+    for context in (gray, large):
+        trained = TRAINERS["output"](context, RECIPE, 1)
+        assert len(list(trained.prepare())) == len(context.images.train)
+        for (source, target), window in zip(trained._pool, context.images.train, strict=True):
             ys, xs = (slice(2 * s.start, 2 * s.stop) for s in window.inner)
-            np.testing.assert_array_equal(source, bench.baseline(window.lr)[0, :, ys, xs].numpy())
+            np.testing.assert_array_equal(source, context.baseline(window.lr)[0, :, ys, xs].numpy())
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
 def test_so_many_windows_are_upscaled_as_there_is_time_for(
-    gray: Bench, monkeypatch: pytest.MonkeyPatch
+    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = gray.images.train[0].lr[0].size
-    monkeypatch.setattr(refining, "MOST_UPSCALED", 3 * size)
+    monkeypatch.setattr(trainer, "MOST_UPSCALED", 3 * size)
     assert len(made(gray, "output")._pool) == 3
-    monkeypatch.setattr(refining, "MOST_UPSCALED", 1)
+    monkeypatch.setattr(trainer, "MOST_UPSCALED", 1)
     assert len(made(gray, "output")._pool) == 1
 
 
@@ -134,34 +142,34 @@ def test_so_many_windows_are_upscaled_as_there_is_time_for(
 def test_patches_show_the_same_place(kind: str, official_folder: Path, data: Path) -> None:
     """Without noise: LR patches are the reduced HR patches, however they are turned."""
     images = sim(data) if kind == "gray" else photos(data, 4, 128)
-    bench = bench_of(official_folder, images)
-    trained = made(bench, "input")
+    context = bench_of(official_folder, images)
+    trained = made(context, "input")
     seen = set()
     for _ in range(8):
         lr, wanted = trained._batch(4, 24, reduced=True)
-        assert lr.shape == wanted.shape == (4, bench.images.channels, 24, 24)
+        assert lr.shape == wanted.shape == (4, context.images.channels, 24, 24)
         np.testing.assert_allclose(lr, np.clip(wanted, 0, 1), atol=1e-5)
         lr, hr = trained._batch(4, 24, reduced=False)
-        assert hr.shape == (4, bench.images.channels, 48, 48)
+        assert hr.shape == (4, context.images.channels, 48, 48)
         inner = (..., slice(3, -3), slice(3, -3))
         reduced = imresize(hr, 0.5, axes=(2, 3))
         np.testing.assert_allclose(lr[inner], np.clip(reduced, 0, 1)[inner], atol=1e-4)
         seen |= {patch.tobytes() for patch in lr}
     assert len(seen) == 32
-    output = made(bench, "output")
+    output = made(context, "output")
     (source, target) = output._pool[0]
     turned = output._turned(source, target)
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
-def test_all_eight_ways_are_seen(gray: Bench) -> None:
+def test_all_eight_ways_are_seen(gray: TrainingContext) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
     ways = {np.array2string(trained._turned(corner)[0]) for _ in range(200)}
     assert len(ways) == 8
 
 
-def test_the_noise_is_fresh_at_every_step(gray: Bench) -> None:
+def test_the_noise_is_fresh_at_every_step(gray: TrainingContext) -> None:
     trained = made(gray, "input")
     lr, clean = zip(*(trained._batch(8, 32, reduced=True) for _ in range(12)), strict=True)
     noise, clean = np.stack(lr) - np.clip(clean, 0, 1), np.clip(np.stack(clean), 0, 1)
@@ -174,16 +182,16 @@ def test_the_noise_is_fresh_at_every_step(gray: Bench) -> None:
     assert trained._batch(8, 32, reduced=True)[0].tobytes() != lr[0].tobytes()
 
 
-def prepare_same(bench: Bench) -> Bench:
+def prepare_same(context: TrainingContext) -> TrainingContext:
     """The same images as measured ones: their noise is what it is."""
     windows = {
-        role: tuple(replace(w, clean=w.lr) for w in getattr(bench.images, role))
+        role: tuple(replace(w, clean=w.lr) for w in getattr(context.images, role))
         for role in ("train", "pick", "held_out")
     }
-    return Bench(bench.backbone, replace(bench.images, **windows, degradation=None))
+    return TrainingContext(context.backbone, replace(context.images, **windows, degradation=None))
 
 
-def test_measured_images_get_no_noise(gray: Bench) -> None:
+def test_measured_images_get_no_noise(gray: TrainingContext) -> None:
     trained = made(prepare_same(gray), "input")
     pixels = {p for w in gray.images.train for p in np.unique(w.lr)}
     lr, _ = trained._batch(4, 24, reduced=True)
@@ -209,9 +217,9 @@ def test_noise_of_a_batch(channels: int, jpeg: int | None) -> None:
 
 
 def test_small_images_give_small_patches(official_folder: Path, data: Path) -> None:
-    bench = bench_of(official_folder, tuple(im[:64, :80] for im in sim(data, 4)))
+    context = bench_of(official_folder, tuple(im[:64, :80] for im in sim(data, 4)))
     for placement in PLACEMENTS:
-        trained = made(bench, placement, patch=500, warm_patch=500)
+        trained = made(context, placement, patch=500, warm_patch=500)
         for phase in ("warm", "main"):
             assert all(math.isfinite(loss) for loss in trained.steps(phase))
 
@@ -220,7 +228,7 @@ def test_small_images_give_small_patches(official_folder: Path, data: Path) -> N
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_same_seed_takes_the_same_steps(gray: Bench, placement: str) -> None:
+def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: str) -> None:
     def run(seed: int) -> tuple[list[float], bytes]:
         trained = made(gray, placement, seed=seed)
         phases = ("warm", "main") if placement == "input" else ("main",)
@@ -238,7 +246,7 @@ def test_the_same_seed_takes_the_same_steps(gray: Bench, placement: str) -> None
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_make_the_loss_small(gray: Bench, placement: str, phase: str) -> None:
+def test_steps_make_the_loss_small(gray: TrainingContext, placement: str, phase: str) -> None:
     count = 25 if (placement, phase) == ("input", "main") else 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
@@ -251,7 +259,7 @@ def norm(network: torch.nn.Module) -> float:
     return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())  # type: ignore[union-attr]
 
 
-def test_gradients_are_clipped(gray: Bench) -> None:
+def test_gradients_are_clipped(gray: TrainingContext) -> None:
     trained = made(gray, "output")
     plain = trained.loss
     next(iter(trained.steps("main")))
@@ -273,16 +281,18 @@ class Recorder(torch.optim.Adam):
         return super().step(*args)
 
 
-def rates(bench: Bench, monkeypatch: pytest.MonkeyPatch, phase: str, **own: Any) -> list[float]:
+def rates(
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch, phase: str, **own: Any
+) -> list[float]:
     monkeypatch.setattr(Recorder, "rates", [])
     monkeypatch.setattr(torch.optim, "Adam", Recorder)
-    trained = made(bench, "input", warm_rate=5e-3, **own)
+    trained = made(context, "input", warm_rate=5e-3, **own)
     for _ in trained.steps(phase):
         pass
     return Recorder.rates
 
 
-def test_the_rate(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rates(gray, monkeypatch, "main") == [3e-3] * 4
     assert rates(gray, monkeypatch, "warm") == [5e-3] * 4
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=50)
@@ -294,7 +304,7 @@ def test_the_rate(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_few_steps_have_a_cycle_too(
-    gray: Bench, monkeypatch: pytest.MonkeyPatch, steps: int
+    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
     assert len(cycle) == steps
@@ -302,7 +312,7 @@ def test_few_steps_have_a_cycle_too(
     assert steps == 1 or max(cycle) == pytest.approx(5e-3, rel=0.05)
 
 
-def test_the_average(gray: Bench) -> None:
+def test_the_average(gray: TrainingContext) -> None:
     """Of the weights, by hand; it is what is validated and kept."""
     trained = made(gray, "output", ema=0.75)
     average: dict[str, np.ndarray] = {}
@@ -318,7 +328,7 @@ def test_the_average(gray: Bench) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_come_back(gray: Bench, ema: float) -> None:
+def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()
@@ -335,19 +345,19 @@ def test_weights_come_back(gray: Bench, ema: float) -> None:
 
 
 def test_a_baseline_that_is_known_is_not_computed(
-    gray: Bench, monkeypatch: pytest.MonkeyPatch
+    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained, window = made(gray, "output"), gray.images.pick[0]
     expected = trained.predict(window.lr)
-    known = trained.picked_baselines[0]
-    monkeypatch.setattr(Bench, "baseline", None)
+    known = trained.validation_baselines[0]
+    monkeypatch.setattr(TrainingContext, "baseline", None)
     assert torch.equal(trained.predict(window.lr, known), expected)
 
 
-def test_the_published_recipe_runs(gray: Bench) -> None:
+def test_the_published_recipe_runs(gray: TrainingContext) -> None:
     recipe = replace(TrainConfig(preset="benchmark").recipe("output"), steps=2, batch=2)
     trained = made(gray, "output", recipe)
-    assert isinstance(trained, OutputRefining)
+    assert isinstance(trained, OutputTrainer)
     assert trained.refiner is trained.network
     before = trained.state()
     losses = list(trained.steps("main"))
@@ -360,4 +370,4 @@ def test_a_window_reduces_as_the_training_data_of_the_backbone(data: Path) -> No
     image = sim(data)[0]
     window = Window("cells", image[None], image[None], image[None], (slice(0), slice(0)))
     np.testing.assert_array_equal(window.target(2)[0], imresize(image, 0.5))
-    assert InputRefining.placement == "input"
+    assert InputTrainer.placement == "input"

@@ -89,7 +89,7 @@ def test_blocks_of_any_size_and_a_region_give_the_same(side) -> None:
     assert mapping == expected.mapping
     from napari_cfsr.core.upscale.blocks import upscale_block
 
-    got = {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.kinds.items()}
+    got = {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.specs.items()}
     for index in plan.indices():
         outputs = upscale_block(plan, index, image[plan.read(index)], mapping, model)
         for name, part in outputs.items():

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.model import SMALLEST_TILE, Prediction, SRModel
+from napari_cfsr.core.engine.model import SMALLEST_TILE, PredictOptions, SRModel
 from napari_cfsr.core.engine.registry import choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
@@ -484,7 +484,7 @@ def test_model_says_what_it_is(models: dict[int, SRModel]) -> None:
     with pytest.raises(ImageError, match=r"expected a batch \[N,1,h,w\]"):
         model.predict(np.zeros((3, 4, 4), np.float32))
     with pytest.raises(OptionError, match="got 'delta'"):
-        model.predict(np.zeros((1, 3, 4, 4), np.float32), Prediction(("delta",)))
+        model.predict(np.zeros((1, 3, 4, 4), np.float32), PredictOptions(("delta",)))
 
 
 @pytest.mark.parametrize("quality", [{}, {"back_projection": True}])

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from napari_cfsr.core.engine.model import Prediction, load_model
+from napari_cfsr.core.engine.model import PredictOptions, load_model
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import checkpoints, weight_files
@@ -620,6 +620,6 @@ def test_the_output_of_a_refiner_is_that_of_its_formula(official: Path, tmp_path
             tmp_path / f"{placement}.safetensors", OFFICIAL_SHA256[2], placement=placement
         )
         model = load_model(2, refiner=path, device="cpu")
-        got = model.predict(lr, Prediction(("baseline", "delta")))
+        got = model.predict(lr, PredictOptions(("baseline", "delta")))
         np.testing.assert_allclose(got["delta"], want.numpy(), rtol=0, atol=1e-5)
         assert np.abs(got["delta"] - got["baseline"]).max() > 1e-5

@@ -293,17 +293,17 @@ def test_an_import_into_a_folder_that_cannot_be_made_is_one_clear_error(
 
 # download
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+TaskResult = Callable[[BaseHTTPRequestHandler], None]
 AGREED = "data/official-weights-agreed"
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], list[str]]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[TaskResult], list[str]]]:
     """Starts a mirror that answers as told; gives the list of paths asked for."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
-    def start(answer: Answer) -> list[str]:
+    def start(answer: TaskResult) -> list[str]:
         asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -328,8 +328,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], list[s
         server.server_close()
 
 
-def sends(body: bytes, length: int | None = None, status: int = 200) -> Answer:
-    """Answer with `body`, saying that it is `length` bytes long."""
+def sends(body: bytes, length: int | None = None, status: int = 200) -> TaskResult:
+    """TaskResult with `body`, saying that it is `length` bytes long."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
@@ -340,8 +340,8 @@ def sends(body: bytes, length: int | None = None, status: int = 200) -> Answer:
     return answer
 
 
-def publishes(folder: Path) -> Answer:
-    """Answer with the file that is asked for."""
+def publishes(folder: Path) -> TaskResult:
+    """TaskResult with the file that is asked for."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         sends((folder / Path(request.path).name).read_bytes())(request)
@@ -351,7 +351,7 @@ def publishes(folder: Path) -> Answer:
 
 def test_once_agreed_auto_fetches_the_official_weights(
     ours: Path,
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -378,7 +378,7 @@ def test_once_agreed_auto_fetches_the_official_weights(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_download_is_kept_in_the_cache_and_not_repeated(
-    serve: Callable[[Answer], list[str]], official_folder: Path, home: Path, scale: int
+    serve: Callable[[TaskResult], list[str]], official_folder: Path, home: Path, scale: int
 ) -> None:
     published = (official_folder / f"CFSR_x{scale}.pth").read_bytes()
     asked = serve(sends(published))
@@ -400,7 +400,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
 
 
 def test_a_download_without_a_length_reports_an_unknown_total(
-    serve: Callable[[Answer], list[str]], official_folder: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path
 ) -> None:
     published = (official_folder / "CFSR_x2.pth").read_bytes()
 
@@ -419,14 +419,14 @@ def test_a_download_without_a_length_reports_an_unknown_total(
 
 
 def test_a_download_without_progress(
-    serve: Callable[[Answer], list[str]], official_folder: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path
 ) -> None:
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
 def test_a_download_replaces_a_damaged_file_of_the_same_name(
-    serve: Callable[[Answer], list[str]], official_folder: Path, home: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path, home: Path
 ) -> None:
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "CFSR_x2.pth").write_bytes(b"damaged")
@@ -449,10 +449,10 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(
     ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty"],
 )
 def test_a_failed_download_leaves_nothing(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
-    answer: Answer,
+    answer: TaskResult,
     reason: str,
     with_progress: bool,
 ) -> None:
@@ -474,7 +474,7 @@ def test_a_failed_download_leaves_nothing(
 
 
 def test_a_connection_that_is_reset_leaves_nothing(
-    serve: Callable[[Answer], list[str]], home: Path
+    serve: Callable[[TaskResult], list[str]], home: Path
 ) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.connection.shutdown(socket.SHUT_RDWR)
@@ -486,7 +486,7 @@ def test_a_connection_that_is_reset_leaves_nothing(
 
 
 def test_a_server_that_falls_silent_is_given_up(
-    serve: Callable[[Answer], list[str]], home: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[TaskResult], list[str]], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
     gone_on = threading.Event()
@@ -506,7 +506,7 @@ def test_a_server_that_falls_silent_is_given_up(
 
 
 def test_a_mirror_that_packs_the_file(
-    serve: Callable[[Answer], list[str]], official_folder: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path
 ) -> None:
     packed = gzip.compress((official_folder / "CFSR_x2.pth").read_bytes(), 1)
 
@@ -544,7 +544,7 @@ def test_a_mirror_that_is_no_address_is_a_download_error(
 
 
 def test_a_slow_download_can_be_cancelled(
-    serve: Callable[[Answer], list[str]], official_folder: Path, home: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path, home: Path
 ) -> None:
     published = (official_folder / "CFSR_x2.pth").read_bytes()
     gone_on = threading.Event()
@@ -576,7 +576,7 @@ def test_a_slow_download_can_be_cancelled(
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, RuntimeError])
 def test_whatever_progress_raises_ends_the_download_as_it_is(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
     error: type[BaseException],
@@ -592,7 +592,7 @@ def test_whatever_progress_raises_ends_the_download_as_it_is(
 
 
 def test_a_full_disk_during_a_download_is_a_download_error(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -609,7 +609,7 @@ def test_a_full_disk_during_a_download_is_a_download_error(
 
 
 def test_a_cache_that_cannot_be_made_is_a_download_error(
-    serve: Callable[[Answer], list[str]], official_folder: Path, home: Path
+    serve: Callable[[TaskResult], list[str]], official_folder: Path, home: Path
 ) -> None:
     serve(sends((official_folder / "CFSR_x2.pth").read_bytes()))
     home.write_text("a file where the folder should be")
@@ -618,7 +618,7 @@ def test_a_cache_that_cannot_be_made_is_a_download_error(
 
 
 def test_a_download_says_nothing_of_its_own(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -632,7 +632,7 @@ def test_a_download_says_nothing_of_its_own(
 
 
 def test_fetching_all_on_the_command_line(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
     capsys: pytest.CaptureFixture[str],
@@ -661,10 +661,10 @@ def test_fetching_all_on_the_command_line(
     ids=["404", "cut"],
 )
 def test_a_failed_fetch_on_the_command_line_is_one_line(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     home: Path,
     capsys: pytest.CaptureFixture[str],
-    answer: Answer,
+    answer: TaskResult,
     reason: str,
 ) -> None:
     serve(answer)
@@ -678,7 +678,7 @@ def test_a_failed_fetch_on_the_command_line_is_one_line(
 
 
 def test_upscaling_fetches_weights_on_first_use(
-    serve: Callable[[Answer], list[str]],
+    serve: Callable[[TaskResult], list[str]],
     official_folder: Path,
     home: Path,
     tmp_path: Path,

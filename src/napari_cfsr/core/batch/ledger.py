@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.io.lazy_reader import open_image
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.fingerprint import fingerprint
@@ -26,7 +26,7 @@ FORMAT = 1
 CHUNK = 2**22  # bytes that are hashed between two looks at whether to stop
 COARSEST = 2 * 10**9  # nanoseconds; file systems round times, FAT to two seconds
 
-Trace = dict[str, int]
+FileStamp = dict[str, int]
 Check = Callable[[], None]
 
 
@@ -47,12 +47,12 @@ class Ledger:
         self._own: set[str] = set()  # entries that were made here
         self._requests: dict[str, Mapping[str, Any]] = {}
         self._texts: dict[str, str] = {}  # of entries as they are written: thousands take long
-        self._seen: Trace | None = None
+        self._seen: FileStamp | None = None
         self._read()
 
     def _read(self) -> None:
         """Take up the entries of the file, but for those that were made here."""
-        self._seen = trace(self.path)
+        self._seen = file_stamp(self.path)
         try:
             content = json.loads(self.path.read_text("utf-8"))
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Ledger:
         return {t for t in found if _is_same(self._entries[t.name]["input"], now)}
 
     def _is_made(self, target: Path, request: str) -> bool:
-        entry, there = self._entries.get(target.name), trace(target)
+        entry, there = self._entries.get(target.name), file_stamp(target)
         if entry is None or there is None or entry["request"] != request:
             return False
         if entry["output"] is not None:
@@ -112,7 +112,7 @@ class Ledger:
             self._entries[target.name] = {
                 "input": dict(identity),
                 "request": key,
-                "before": trace(target),
+                "before": file_stamp(target),
                 "begun_ns": time.time_ns(),
                 "output": None,
             }
@@ -120,17 +120,17 @@ class Ledger:
 
     def finish(self, path: Path, targets: Sequence[Path]) -> None:
         """Enter what was written; as unknown if the input was changed meanwhile."""
-        now = trace(path) or {}
+        now = file_stamp(path) or {}
         for target in targets:
             entry = self._entries[target.name]
             unchanged = all(entry["input"].get(k) == v for k, v in now.items())
-            entry["output" if unchanged else "before"] = trace(target)
+            entry["output" if unchanged else "before"] = file_stamp(target)
             self._texts.pop(target.name, None)
         self._write()
 
     def _write(self) -> None:
         """Write it, with what another run in this folder entered meanwhile."""
-        if not self.fault and trace(self.path) != self._seen:
+        if not self.fault and file_stamp(self.path) != self._seen:
             self._read()
         for name, entry in self._entries.items():
             if name not in self._texts:
@@ -139,8 +139,8 @@ class Ledger:
         requests = json.dumps({k: v for k, v in self._requests.items() if k in used})
         outputs = ",\n".join(self._texts[name] for name in self._entries)
         text = f'{{"format": {FORMAT}, "requests": {requests}, "outputs": {{\n{outputs}\n}}}}\n'
-        write_whole(self.path, text.encode(), overwrite=True)
-        self._seen, self.fault = trace(self.path), ""
+        atomic_write(self.path, text.encode(), overwrite=True)
+        self._seen, self.fault = file_stamp(self.path), ""
 
 
 def _is_valid(content: Any) -> bool:
@@ -177,7 +177,7 @@ def _is_same(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> bool:
     return all(before.get(name) == now[name] for name in ("name", "size", "sha256"))
 
 
-def trace(path: Path) -> Trace | None:
+def file_stamp(path: Path) -> FileStamp | None:
     """Size and time of a file, or of all in a store; None if it is not there or not complete."""
     try:
         if not path.is_dir():
@@ -198,7 +198,7 @@ def input_identity(path: Path, check: Check = lambda: None) -> dict[str, Any] | 
 
     Of a store, the fingerprint of its pixels stands for the bytes. None if it can't be read.
     """
-    before = trace(path)
+    before = file_stamp(path)
     if before is None:
         return None
     try:

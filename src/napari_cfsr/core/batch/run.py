@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_cfsr.core.batch.clock import BatchClock
-from napari_cfsr.core.batch.ledger import Ledger, input_identity, trace
+from napari_cfsr.core.batch.ledger import Ledger, file_stamp, input_identity
 from napari_cfsr.core.batch.plan import BatchPlan
 from napari_cfsr.core.batch.targets import STORE, Targets, check_targets
 from napari_cfsr.core.batch.upscale_file import BlockRun, FileRecord, iter_upscale_file
@@ -147,7 +147,9 @@ class _Run:
             return
         model = load()
         self._check_model(model)
-        self.clock.expect({i: (trace(items[i].path) or {}).get("size", 0) for i in self.replace})
+        self.clock.expect(
+            {i: (file_stamp(items[i].path) or {}).get("size", 0) for i in self.replace}
+        )
         for i in self.replace:
             targets = items[i].targets
             assert targets is not None  # else it would not have come here

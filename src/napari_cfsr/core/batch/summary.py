@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_cfsr.core.batch.run import BatchRecord
-from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.upscale.options import duration
 from napari_cfsr.errors import OptionError
 
@@ -58,7 +58,7 @@ def write_summary(path: Path, records: Sequence[BatchRecord], overwrite: bool = 
     check_summary(path)
     text = as_csv(records) if path.suffix.lower() == ".csv" else as_json(records)
     # names of files need not be text: what is none is written as Python writes it
-    write_whole(path, text.encode("utf-8", "backslashreplace"), overwrite)
+    atomic_write(path, text.encode("utf-8", "backslashreplace"), overwrite)
 
 
 def as_csv(records: Sequence[BatchRecord]) -> str:

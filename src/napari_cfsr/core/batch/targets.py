@@ -109,9 +109,9 @@ def image_files(path: Path) -> list[Path]:
 
 
 def _is_ours(store: Path) -> bool:
-    from napari_cfsr.core.io.store_metadata import our_mark
+    from napari_cfsr.core.io.store_metadata import read_store_metadata
 
-    return our_mark(store) is not None
+    return read_store_metadata(store) is not None
 
 
 # targets

@@ -1,7 +1,7 @@
 """Upscaling to an OME-Zarr store on the workers of a dask cluster.
 
 The client plans the run and keeps its journal, as a run in one process does; workers read the image
-and write the store themselves, a unit at a time. The store comes out the same.
+and write the store themselves, a shard at a time. The store comes out the same.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.cluster.task_dispatcher import Desk
+from napari_cfsr.core.cluster.task_dispatcher import TaskDispatcher
 from napari_cfsr.core.cluster.worker_model import ModelRecipe
-from napari_cfsr.core.cluster.worker_task import Answer, Job, mark_of
+from napari_cfsr.core.cluster.worker_task import Job, TaskResult, mark_of
 from napari_cfsr.core.engine.model import Check, Model
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.lazy_reader import open_image
 from napari_cfsr.core.store.fingerprint import fingerprint
-from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.upscale.provenance import versions
@@ -98,13 +98,13 @@ def iter_upscale_on_cluster(
         image.pixels, model, Path(path), options, check, source, client, image.path, device, engine
     )
     run.prepare(image.space, image.omero, overwrite)
-    yield from run.units()
+    yield from run.shards()
     return run.finish()
 
 
 @dataclass(eq=False)
 class ClusterRun(StoreRun):
-    """A run into a store whose units are made by workers.
+    """A run into a store whose shards are made by workers.
 
     Attributes
     ----------
@@ -120,45 +120,45 @@ class ClusterRun(StoreRun):
     engine: str
     ran_on: set[str] = field(default_factory=set)  # devices of the workers
 
-    def units(self) -> Generator[StoreProgress, None, None]:
+    def shards(self) -> Generator[StoreProgress, None, None]:
         """Have everything written that is not there yet."""
         yield self.start()
-        desk = Desk(self.client, pickle.dumps(self.job()), self.weights())
+        dispatcher = TaskDispatcher(self.client, pickle.dumps(self.job()), self.weights())
         shape = self.plan.part.scaled(self.plan.scale)
         parts = {u: self.layout.parts(shape, u) for u in self.todo if u.level}
         queue = ReadyQueue((u for u in self.todo if u not in self.store.done), parts)
         try:
             while True:
                 self.check()
-                while desk.has_room() and (unit := queue.next(self.store.done)) is not None:
-                    desk.submit(unit)
-                if not desk.under_way:
+                while dispatcher.has_room() and (shard := queue.next(self.store.done)) is not None:
+                    dispatcher.submit(shard)
+                if not dispatcher.under_way:
                     return
-                if (done := desk.poll(POLL_SECONDS)) is not None:
+                if (done := dispatcher.poll(POLL_SECONDS)) is not None:
                     yield from self.take(*done)
-                elif note := desk.news():
+                elif note := dispatcher.news():
                     yield self.progress(note=note)
         finally:
-            desk.close()
+            dispatcher.close()
 
-    def take(self, unit: Unit, answer: Answer) -> Generator[StoreProgress, None, None]:
-        """Enter a unit that a worker wrote."""
-        self._see(unit, answer.worker)
-        self.enter(unit)
-        if unit.level:
+    def take(self, shard: ShardIndex, result: TaskResult) -> Generator[StoreProgress, None, None]:
+        """Enter a shard that a worker wrote."""
+        self._see(shard, result.worker)
+        self.enter(shard)
+        if shard.level:
             return
-        self.ran_on.add(answer.device.split(":")[0])
-        notes = list(answer.notes)
-        if answer.torch != versions(("torch",)).get("torch"):
-            notes.append(f"some blocks were made with torch {answer.torch}")
+        self.ran_on.add(result.device.split(":")[0])
+        notes = list(result.notes)
+        if result.torch != versions(("torch",)).get("torch"):
+            notes.append(f"some blocks were made with torch {result.torch}")
         fresh = [note for note in dict.fromkeys(notes) if note not in self.notes]
         self.notes += fresh
         yield self.progress(note="; ".join(fresh))
 
-    def _see(self, unit: Unit, worker: str) -> None:
-        """Wait until the files of a unit can be seen from here."""
+    def _see(self, shard: ShardIndex, worker: str) -> None:
+        """Wait until the files of a shard can be seen from here."""
         deadline = time.monotonic() + SEEN_SECONDS
-        while not self.store.is_there(unit):
+        while not self.store.is_there(shard):
             self.check()
             if time.monotonic() > deadline:
                 raise ClusterError(
@@ -210,24 +210,26 @@ class ReadyQueue:
 
     Parameters
     ----------
-    todo : iterable of Unit
-    parts : dict of Unit to list of Unit
-        What a unit is made from; those that are made from nothing may be left out.
+    todo : iterable of ShardIndex
+    parts : dict of ShardIndex to list of ShardIndex
+        What a shard is made from; those that are made from nothing may be left out.
     """
 
-    def __init__(self, todo: Iterable[Unit], parts: dict[Unit, list[Unit]]) -> None:
+    def __init__(
+        self, todo: Iterable[ShardIndex], parts: dict[ShardIndex, list[ShardIndex]]
+    ) -> None:
         self._todo, self._parts = deque(todo), parts
-        self._waiting: list[Unit] = []  # their turn has come, their parts' not yet
+        self._waiting: list[ShardIndex] = []  # their turn has come, their parts' not yet
 
-    def next(self, done: set[Unit]) -> Unit | None:
+    def next(self, done: set[ShardIndex]) -> ShardIndex | None:
         """The next that can be made; None if there is none now."""
-        for unit in self._waiting:
-            if done.issuperset(self._parts[unit]):
-                self._waiting.remove(unit)
-                return unit
+        for shard in self._waiting:
+            if done.issuperset(self._parts[shard]):
+                self._waiting.remove(shard)
+                return shard
         while self._todo:
-            unit = self._todo.popleft()
-            if done.issuperset(self._parts.get(unit, ())):
-                return unit
-            self._waiting.append(unit)
+            shard = self._todo.popleft()
+            if done.issuperset(self._parts.get(shard, ())):
+                return shard
+            self._waiting.append(shard)
         return None

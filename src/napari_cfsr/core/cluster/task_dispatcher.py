@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.cluster.worker_task import Answer, run_unit, take_weights, version_here
-from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.cluster.worker_task import TaskResult, run_shard, take_weights, version_here
+from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.weights.by_hash import HashedFile
 from napari_cfsr.errors import CFSRError, ClusterError, OptionError, WeightsError
 
@@ -69,7 +69,7 @@ def connect(address: str) -> Iterator[Any]:
     except (OSError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ClusterError(
-            f"expected a dask scheduler at {address}, got no answer ({reason}): is it running, and "
+            f"expected a dask scheduler at {address}, got no reply ({reason}): is it running, and "
             "is that its address?"
         ) from error
     with client:
@@ -119,7 +119,7 @@ def _started(distributed: Any, count: int, env: dict[str, str]) -> Iterator[Any]
 
 
 @dataclass(eq=False)
-class Desk:
+class TaskDispatcher:
     """Hands out tasks to a cluster and takes what becomes of them.
 
     Attributes
@@ -134,7 +134,7 @@ class Desk:
     client: Any
     job: bytes
     weights: Mapping[HashedFile, Path]
-    _tasks: dict[str, tuple[Any, Unit]] = field(default_factory=dict)
+    _tasks: dict[str, tuple[Any, ShardIndex]] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -170,25 +170,25 @@ class Desk:
         self._told = alone
         return f"waiting for workers at {self._address()}"
 
-    def submit(self, unit: Unit, after: Any = None) -> None:
-        """Hand out a unit."""
+    def submit(self, shard: ShardIndex, after: Any = None) -> None:
+        """Hand out a shard."""
         self._count += 1
         with self._connected():
             future = self.client.submit(
-                run_unit,
+                run_shard,
                 version_here(),
                 self.job,
-                (unit.level, *unit.index),
+                (shard.level, *shard.index),
                 after,
                 key=f"{self._name}-{self._count}",
                 retries=RETRIES,
                 pure=False,
             )
-            self._tasks[future.key] = future, unit
+            self._tasks[future.key] = future, shard
             future.add_done_callback(self._ended.put)
 
-    def poll(self, timeout: float) -> tuple[Unit, Answer] | None:
-        """A unit that is done, if one is within some seconds.
+    def poll(self, timeout: float) -> tuple[ShardIndex, TaskResult] | None:
+        """A shard that is done, if one is within some seconds.
 
         Raises
         ------
@@ -201,33 +201,33 @@ class Desk:
             future = self._ended.get(timeout=timeout)
         except queue.Empty:
             return None
-        _, unit = self._tasks.pop(future.key)
-        answer = self._answer(future, unit)
-        if answer.error is not None:
-            raise answer.error(answer.text)
-        if answer.missing:
-            self.submit(unit, self._send(answer))
+        _, shard = self._tasks.pop(future.key)
+        result = self._result(future, shard)
+        if result.error is not None:
+            raise result.error(result.text)
+        if result.missing:
+            self.submit(shard, self._send(result))
             return None
-        return unit, answer
+        return shard, result
 
-    def _answer(self, future: Any, unit: Unit) -> Answer:
+    def _result(self, future: Any, shard: ShardIndex) -> TaskResult:
         if future.status == "error":
             error = future.exception()
-            raise _failed(error, unit) from error
+            raise _failed(error, shard) from error
         with self._connected():
-            answer: Answer = future.result()
-        return answer
+            result: TaskResult = future.result()
+        return result
 
-    def _send(self, answer: Answer) -> Any:
+    def _send(self, result: TaskResult) -> Any:
         """Send a worker the weights it lacks; the task that takes them."""
-        worker = answer.worker
+        worker = result.worker
         asked = self._asked[worker] = self._asked.get(worker, 0) + 1
         there = self._sent.get(worker)
         if there is not None and not there.done():
             return there
         if asked > MOST_ASKED * max(self._most, LEAST_TASKS):
             raise WeightsError(f"worker {worker} was sent the weights and does not find them")
-        missing = {f: p for f, p in self.weights.items() if f.sha256 in answer.missing}
+        missing = {f: p for f, p in self.weights.items() if f.sha256 in result.missing}
         contents = {file: path.read_bytes() for file, path in missing.items()}
         with self._connected():
             for file, content in contents.items():
@@ -272,17 +272,17 @@ class Desk:
         return str(scheduler.address) if scheduler is not None else "its address"
 
 
-def _failed(error: BaseException, unit: Unit) -> CFSRError:
+def _failed(error: BaseException, shard: ShardIndex) -> CFSRError:
     """A task that distributed gives up."""
     from distributed import KilledWorker
 
     if isinstance(error, CFSRError):  # of the weights that it waited for
         return error
-    block = ", ".join(map(str, unit.index))
+    block = ", ".join(map(str, shard.index))
     kept = "what is written is kept: run the same again to go on"
     if isinstance(error, KilledWorker):
         return ClusterError(
-            f"workers died again and again while they had block ({block}) of level {unit.level}, "
+            f"workers died again and again while they had block ({block}) of level {shard.level}, "
             f"most often for lack of memory: give them more or choose a smaller tile; {kept}"
         )
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -291,4 +291,4 @@ def _failed(error: BaseException, unit: Unit) -> CFSRError:
             f"the cluster can't read the tasks ({reason}): scheduler and workers need "
             f"napari-cfsr[cluster] {version_here()}, as here"
         )
-    return ClusterError(f"block ({block}) of level {unit.level} failed ({reason}); {kept}")
+    return ClusterError(f"block ({block}) of level {shard.level} failed ({reason}); {kept}")

@@ -54,7 +54,7 @@ class MissingWeights(Exception):  # noqa: N818 - a question, which is answered
         self.missing = missing
 
 
-class ModelHolder:
+class WorkerModelCache:
     """The model of this process: the last that was asked for, for one task at a time.
 
     Attributes
@@ -93,7 +93,7 @@ class ModelHolder:
             self._lock.release()
 
 
-HOLDER = ModelHolder()  # a worker process has one model, whatever tasks it gets
+MODELS = WorkerModelCache()  # a worker process has one model, whatever tasks it gets
 
 
 def _load(recipe: ModelRecipe) -> SRModel:

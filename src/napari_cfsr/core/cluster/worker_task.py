@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: one unit of a store at a time, from file to file.
+"""What a worker of a cluster does: one shard of a store at a time, from file to file.
 
 Client and workers share a file system. A task gets the names of image and store and a few numbers;
 pixels and weights do not travel with it.
@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.cluster.worker_model import HOLDER, MissingWeights, ModelRecipe
+from napari_cfsr.core.cluster.worker_model import MODELS, MissingWeights, ModelRecipe
 from napari_cfsr.core.engine.model import Check
 from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping
 from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.io.store_metadata import our_mark
+from napari_cfsr.core.io.store_metadata import read_store_metadata
 from napari_cfsr.core.store.fingerprint import fingerprint
 from napari_cfsr.core.store.growing_store import GrowingStore, writing
-from napari_cfsr.core.store.layout import Unit, plan_layout
+from napari_cfsr.core.store.layout import ShardIndex, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, run_block
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.provenance import versions
 from napari_cfsr.core.weights.by_hash import HashedFile, keep_by_hash
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
@@ -64,7 +64,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskResult:
     """What became of a task.
 
     Attributes
@@ -98,11 +98,13 @@ def version_here() -> str:
 
 def mark_of(store: Path) -> str:
     """What a store says of itself, in one string; a run that was begun otherwise says another."""
-    return json.dumps(our_mark(store), sort_keys=True)
+    return json.dumps(read_store_metadata(store), sort_keys=True)
 
 
-def run_unit(version: str, job: bytes, unit: tuple[int, ...], _after: object = None) -> Answer:
-    """Make one unit of the store: the task that workers run.
+def run_shard(
+    version: str, job: bytes, shard: tuple[int, ...], _after: object = None
+) -> TaskResult:
+    """Make one shard of the store: the task that workers run.
 
     Parameters
     ----------
@@ -110,7 +112,7 @@ def run_unit(version: str, job: bytes, unit: tuple[int, ...], _after: object = N
         Of this package, at the client.
     job : bytes
         A pickled `Job`; of another version, it could not be read.
-    unit : tuple of int
+    shard : tuple of int
         Level and index.
     _after : object
         Of a task that comes first.
@@ -123,18 +125,18 @@ def run_unit(version: str, job: bytes, unit: tuple[int, ...], _after: object = N
             f"expected napari-cfsr {version} on every worker, as here, got {version_here()} on "
             f"{worker}: install the same version on all"
         )
-        return Answer(worker, error=ClusterError, text=text)
+        return TaskResult(worker, error=ClusterError, text=text)
     try:
-        notes, ran = _opened(job).write(Unit(unit[0], unit[1:]), stop_check())
+        notes, ran = _opened(job).write(ShardIndex(shard[0], shard[1:]), stop_check())
     except MissingWeights as question:
-        return Answer(worker, missing=question.missing)
+        return TaskResult(worker, missing=question.missing)
     except CFSRError as error:
-        return Answer(worker, error=type(error), text=f"{error} (on worker {worker})")
-    return Answer(worker, notes=notes, device=ran, torch=versions(("torch",)).get("torch", ""))
+        return TaskResult(worker, error=type(error), text=f"{error} (on worker {worker})")
+    return TaskResult(worker, notes=notes, device=ran, torch=versions(("torch",)).get("torch", ""))
 
 
 def take_weights(file: HashedFile, content: bytes, _after: object = None) -> str:
-    """Keep weights that were sent to this machine: the task that answers `Answer.missing`."""
+    """Keep weights that were sent to this machine: the task that answers `TaskResult.missing`."""
     return keep_by_hash(file, content).name
 
 
@@ -169,9 +171,9 @@ class OpenedJob:
     def __init__(self, job: Job) -> None:
         self.job, self.path = job, Path(job.store)
         self.check_store()
-        kinds, alpha = job.plan.kinds, job.plan.axes.has_alpha
-        images: dict[str, dict[str, Any]] = {name: {} for name in kinds}  # the client's business
-        self.store = GrowingStore(self.path, plan_layout(job.plan), kinds, alpha, images)
+        specs, alpha = job.plan.specs, job.plan.axes.has_alpha
+        images: dict[str, dict[str, Any]] = {name: {} for name in specs}  # the client's business
+        self.store = GrowingStore(self.path, plan_layout(job.plan), specs, alpha, images)
         self.store.open()
 
     def check_store(self) -> None:
@@ -198,13 +200,13 @@ class OpenedJob:
             raise ClusterError(f"{job.image}: expected the image that the client has, got another")
         return pixels
 
-    def write(self, unit: Unit, check: Check) -> tuple[tuple[str, ...], str]:
-        """Make a unit and write it; what the user should know, and the device of the network."""
-        if unit.level:
-            self._write(lambda: self.store.write_level(unit), check)
+    def write(self, shard: ShardIndex, check: Check) -> tuple[tuple[str, ...], str]:
+        """Make a shard and write it; what the user should know, and the device of the network."""
+        if shard.level:
+            self._write(lambda: self.store.write_level(shard), check)
             return (), ""
-        outputs, notes, device = self._outputs(unit, check)
-        self._write(lambda: self.store.write_block(unit, outputs), check)
+        outputs, notes, device = self._outputs(shard, check)
+        self._write(lambda: self.store.write_block(shard, outputs), check)
         return notes, device
 
     def _write(self, write: Callable[[], None], check: Check) -> None:
@@ -213,12 +215,14 @@ class OpenedJob:
         with writing(self.path, KEPT):
             write()
 
-    def _outputs(self, unit: Unit, check: Check) -> tuple[dict[str, Array], tuple[str, ...], str]:
-        """Upscale the block that a unit of level 0 is."""
-        job, index = self.job, self.store.layout.block(unit)
+    def _outputs(
+        self, shard: ShardIndex, check: Check
+    ) -> tuple[dict[str, Array], tuple[str, ...], str]:
+        """Upscale the block that a shard of level 0 is."""
+        job, index = self.job, self.store.layout.block(shard)
         pixels = np.asarray(self.image[job.plan.read(index)])
         notes: list[str] = []
-        with HOLDER.model(job.recipe, check) as model:
+        with MODELS.model(job.recipe, check) as model:
             steps = run_block(job.plan, index, pixels, job.mapping, model, check)
-            outputs = run_through(steps, lambda step: notes.append(step.note))
+            outputs = exhaust(steps, lambda step: notes.append(step.note))
             return outputs, tuple(filter(None, notes)), model.info.device

@@ -37,7 +37,7 @@ MEMORY_SHARE = 0.5  # of what is free
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictOptions:
     """How to predict.
 
     Attributes
@@ -120,7 +120,7 @@ class Model(Protocol):
     def info(self) -> ModelInfo: ...
 
     def predict(
-        self, batch: Float32, how: Prediction, check: Check = ...
+        self, batch: Float32, how: PredictOptions, check: Check = ...
     ) -> dict[str, Float32]: ...
 
     def free_memory(self) -> int: ...
@@ -165,7 +165,7 @@ class SRModel:
     def predict(
         self,
         batch: Float32,
-        how: Prediction = Prediction(),
+        how: PredictOptions = PredictOptions(),
         check: Check = lambda: None,
     ) -> dict[str, Float32]:
         """Super-resolve a batch of images that fit in memory.
@@ -175,7 +175,7 @@ class SRModel:
         batch : array [N,1,h,w] or [N,3,h,w] of float32
             Gray or RGB in [0,1]; values beyond are allowed. Gray is run as three equal channels
             and averaged back.
-        how : Prediction
+        how : PredictOptions
             Which outputs, and how.
         check : callable
             Called several times a second; raises to stop.
@@ -201,7 +201,7 @@ class SRModel:
         with self._lock:
             return self._predict(batch, how, check)
 
-    def _predict(self, batch: Float32, how: Prediction, check: Check) -> dict[str, Float32]:
+    def _predict(self, batch: Float32, how: PredictOptions, check: Check) -> dict[str, Float32]:
         if not how.ensemble and not how.back_projection:
             return self._engine.run(batch, how.outputs, check, how.crop)
         run = self._ensemble if how.ensemble else self._engine.run

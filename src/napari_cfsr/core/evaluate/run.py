@@ -27,7 +27,7 @@ from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault, ImageScores
 from napari_cfsr.core.evaluate.scores import measure
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_pair import CHANNELS, Channel
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.upscale.provenance import PACKAGES, versions
 from napari_cfsr.core.upscale.run import iter_upscale
@@ -149,7 +149,7 @@ def evaluate(
     progress: Callable[[EvaluateProgress], None] | None = None,
 ) -> BenchmarkReport:
     """Measure all images; see `iter_evaluate`."""
-    return run_through(iter_evaluate(options, model), progress)
+    return exhaust(iter_evaluate(options, model), progress)
 
 
 def iter_evaluate(
@@ -275,7 +275,7 @@ class _Evaluation:
             ),
             self.check,
         )
-        arrays: dict[str, Float32] = run_through(steps).arrays()
+        arrays: dict[str, Float32] = exhaust(steps).arrays()
         self.model_seconds += time.perf_counter() - began
         return arrays
 

@@ -16,7 +16,7 @@ from napari_cfsr.core.figures.comparison import Comparison
 from napari_cfsr.core.figures.content import Content, content_of
 from napari_cfsr.core.figures.crops import Crop
 from napari_cfsr.core.figures.options import FigureOptions
-from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def save_figure(
     kind = check_format(path)
     if isinstance(comparison, Comparison):
         comparison = content_of(comparison, options)
-    write_whole(path, _encoded(kind, comparison), overwrite)
+    atomic_write(path, _encoded(kind, comparison), overwrite)
     return comparison
 
 

@@ -28,7 +28,7 @@ FURTHEST = 1e3  # times the intensity range; beyond it, a value counts as missin
 
 
 @dataclass(frozen=True, eq=False)
-class TilePixels:
+class PreparedTile:
     """Pixels of one tile, its halo included.
 
     Attributes
@@ -59,7 +59,7 @@ def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
 
 def prepare(
     region: Array, where: tuple[slice, slice], tile: Tile, mapping: IntensityMapping, alpha: bool
-) -> TilePixels:
+) -> PreparedTile:
     """Map and fill what was read around a tile.
 
     Parameters
@@ -83,7 +83,7 @@ def prepare(
     )
     filled = np.stack([_filled(u, m | hidden)[inner] for u, m in zip(unit, missing, strict=True)])
     missing = missing[:, *inner]
-    return TilePixels(
+    return PreparedTile(
         colours=colours[:, *inner],
         alpha=region[-1][inner] if alpha else None,
         unit=filled,
@@ -103,7 +103,7 @@ def _filled(values: Float32, missing: NDArray[np.bool_]) -> Float32:
     return filled
 
 
-def put_back(values: Array, pixels: TilePixels, tile: Tile, scale: int) -> Array:
+def put_back(values: Array, pixels: PreparedTile, tile: Tile, scale: int) -> Array:
     """Upscaled colours [S,H,W] of what a tile keeps, missing pixels as blocks of what they were."""
     if pixels.missing is None:
         return values
@@ -113,7 +113,7 @@ def put_back(values: Array, pixels: TilePixels, tile: Tile, scale: int) -> Array
     return np.where(missing, original, values)
 
 
-def without_missing(difference: Array, pixels: TilePixels, tile: Tile, scale: int) -> Array:
+def without_missing(difference: Array, pixels: PreparedTile, tile: Tile, scale: int) -> Array:
     """A difference [S,H,W] that is 0 where pixels came back as they were, NaN where they are."""
     if pixels.missing is None:
         return difference

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_cfsr.errors import FileFormatError, OptionError
 
 
-def write_whole(
+def atomic_write(
     path: Path, content: bytes, overwrite: bool = False, make_folders: bool = True
 ) -> None:
     """Write a file; whatever goes wrong, what was there before is still there.

@@ -31,7 +31,7 @@ def store_status(path: Path) -> Status:
     """
     if not os.path.lexists(path) or _is_empty(path):
         return "absent"
-    mark = our_mark(path)
+    mark = read_store_metadata(path)
     if mark is None:
         return "other"
     return "complete" if mark.get("complete") else "partial"
@@ -42,7 +42,7 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and all(file.name.endswith(UNFINISHED) for file in path.iterdir())
 
 
-def our_mark(path: Path) -> Mapping[str, Any] | None:
+def read_store_metadata(path: Path) -> Mapping[str, Any] | None:
     """What this package wrote about a group; None if it did not."""
     try:
         group = zarr.open_group(LocalStore(path, read_only=True), mode="r", zarr_format=3)

@@ -42,7 +42,7 @@ class QualityOptions:
 
 
 @dataclass(frozen=True)
-class Figures:
+class QualityScores:
     """How close one plane is to its reference.
 
     Attributes
@@ -65,7 +65,7 @@ def measure(
     reference: NDArray[Any],
     options: QualityOptions,
     check: Check = lambda: None,
-) -> Figures:
+) -> QualityScores:
     """PSNR and SSIM; of what is finite, where not all of both images is.
 
     PSNR is that of the finite pixels. SSIM is the mean over the windows that hold finite pixels
@@ -88,7 +88,7 @@ def measure(
     channel, shave, data_range = options.channel, options.shave, options.data_range
     if valid is None:
         arguments = (image, reference, shave, channel, data_range, check)
-        return Figures(psnr(*arguments), ssim(*arguments))
+        return QualityScores(psnr(*arguments), ssim(*arguments))
     inner = tuple(slice(shave, n - shave) for n in valid.shape)
     image, reference = _filled(image[inner], valid[inner]), _filled(reference[inner], valid[inner])
     valid = valid[inner]
@@ -98,7 +98,7 @@ def measure(
     value += 10 * float(np.log10(count / valid.size)) if count else float("nan")
     similarity = ssim_map(image, reference, channel, data_range, check)[_whole_windows(valid)]
     mean = float(similarity.mean(dtype=np.float64)) if similarity.size else float("nan")
-    return Figures(value, mean, valid.size - count)
+    return QualityScores(value, mean, valid.size - count)
 
 
 def quality_map(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from napari_cfsr.core.io.atomic import write_whole
-from napari_cfsr.core.metrics.masked import Figures, QualityOptions
+from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.metrics.masked import QualityOptions, QualityScores
 from napari_cfsr.errors import FileFormatError
 
 Column = Literal["psnr", "ssim", "psnr_gain", "ssim_gain"]
@@ -34,14 +34,14 @@ class QualityRow:
     Attributes
     ----------
     name : str
-    figures : tuple of Figures
+    figures : tuple of QualityScores
         One for each slice; none where there is a fault.
     fault : str
         Why it can't be compared.
     """
 
     name: str
-    figures: tuple[Figures, ...] = ()
+    figures: tuple[QualityScores, ...] = ()
     fault: str = ""
 
     def value(self, column: Literal["psnr", "ssim"], at: int | None) -> float:
@@ -250,5 +250,5 @@ def write_csv(path: Path, text: str, overwrite: bool) -> Path:
     """
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
-    write_whole(path, text.encode(), overwrite=True, make_folders=False)
+    atomic_write(path, text.encode(), overwrite=True, make_folders=False)
     return path

@@ -11,7 +11,7 @@ import contextlib
 import queue
 from typing import Any
 
-from napari_cfsr.core.engine.model import Check, Float32, ModelInfo, Prediction
+from napari_cfsr.core.engine.model import Check, Float32, ModelInfo, PredictOptions
 from napari_cfsr.core.process.child import Child
 from napari_cfsr.core.weights.weight_files import Progress
 from napari_cfsr.errors import CancelledError, ModelProcessError
@@ -64,7 +64,7 @@ class RemoteModel:
     def predict(
         self,
         batch: Float32,
-        how: Prediction = Prediction(),  # noqa: B008 - frozen
+        how: PredictOptions = PredictOptions(),  # noqa: B008 - frozen
         check: Check = lambda: None,
     ) -> dict[str, Float32]:
         """As `SRModel.predict`."""

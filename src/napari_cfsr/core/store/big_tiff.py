@@ -123,7 +123,7 @@ def iter_upscale_to_tiff(
     store = first.with_name(f".{first.stem}.partial.zarr")
     run = StoreRun(image, model, store, options, check, source)
     run.prepare(space, omero, overwrite)
-    yield from run.units()
+    yield from run.shards()
     for name, target in targets.items():
         yield run.progress(note=f"Writing {target.name}")
         group = run.store.groups[name]
@@ -243,7 +243,7 @@ def _ome(image: LazyImage) -> dict[str, Any]:
         if unit is None or letter not in "TZYX":
             continue
         word = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
-        facts |= {word: size, f"{word}Unit": unit_symbol(unit)}
+        facts |= {word: size, f"{word}ShardIndex": unit_symbol(unit)}
     names = [c.get("label") for c in (image.omero or {}).get("channels", ())]
     if "C" in image.axes and all(names):
         count = image.pixels.shape[image.axes.index("C")]

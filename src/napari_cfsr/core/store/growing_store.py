@@ -1,8 +1,8 @@
-"""A store that grows: written unit by unit, resumable, and not an image before it is complete.
+"""A store that grows: written shard by shard, resumable, and not an image before it is complete.
 
 Until the end, its groups say only that they are not complete: what makes them OME-Zarr is written
 last, so that no program takes a half for the whole. A journal in the store lists what is done; a
-unit is entered after its files are in place, and each file appears whole or not at all.
+shard is entered after its files are in place, and each file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, _is_empty, our_mark
+from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, _is_empty, read_store_metadata
 from napari_cfsr.core.store.fingerprint import FORMAT
-from napari_cfsr.core.store.layout import Layout, LevelShape, Unit, halved
-from napari_cfsr.core.upscale.resolve import Kind
+from napari_cfsr.core.store.layout import Layout, LevelShape, ShardIndex, halved
+from napari_cfsr.core.upscale.resolve import OutputSpec
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ class GrowingStore:
     ----------
     path : Path
     layout : Layout
-    kinds : dict of str to (shape, dtype)
+    specs : dict of str to (shape, dtype)
         Each output, in the order of the image's axes.
     alpha : bool
         Whether the last colour sample is alpha; a difference has none.
@@ -90,22 +90,22 @@ class GrowingStore:
 
     path: Path
     layout: Layout
-    kinds: Mapping[str, Kind]
+    specs: Mapping[str, OutputSpec]
     alpha: bool
     images: Mapping[str, Mapping[str, Any]]
 
     def __post_init__(self) -> None:
         self.groups = {
-            name: self.path / name if len(self.kinds) > 1 else self.path for name in self.kinds
+            name: self.path / name if len(self.specs) > 1 else self.path for name in self.specs
         }
         self.arrays: dict[tuple[str, int], Any] = {}
-        self.done: set[Unit] = set()
+        self.done: set[ShardIndex] = set()
 
     def begin(self, mark: Mapping[str, Any]) -> None:
         """Make the groups and arrays, without pixels."""
         self.path.mkdir(parents=True, exist_ok=True)
-        several = {"outputs": list(self.kinds)}
-        own = several if len(self.kinds) > 1 else self._mark(*self.kinds)
+        several = {"outputs": list(self.specs)}
+        own = several if len(self.specs) > 1 else self._mark(*self.specs)
         self._group(self.path, {**mark, **own})
         self.open()
 
@@ -114,10 +114,10 @@ class GrowingStore:
         for leftover in self.path.rglob(f"*{UNFINISHED}"):
             leftover.unlink()
         self.open()
-        self.done = {unit for unit in self._journal() if self.is_there(unit)}
+        self.done = {shard for shard in self._journal() if self.is_there(shard)}
         # anew, since the last line may have been torn
         fresh = self.path / f"{JOURNAL}{UNFINISHED}"
-        fresh.write_text("".join(_line(unit) for unit in sorted(self.done)), "ascii")
+        fresh.write_text("".join(_line(shard) for shard in sorted(self.done)), "ascii")
         fresh.replace(self.path / JOURNAL)
 
     def _mark(self, name: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class GrowingStore:
     def open(self) -> None:
         """Open all arrays; make those that are not there yet."""
         for name, group in self.groups.items():
-            if group != self.path and our_mark(group) is None:
+            if group != self.path and read_store_metadata(group) is None:
                 self._group(group, self._mark(name))
             for level in range(len(self.layout.sizes)):
                 self.arrays[name, level] = self._array(name, level)
@@ -140,7 +140,7 @@ class GrowingStore:
         folder = self.groups[name] / str(level)
         if (folder / "zarr.json").is_file():
             return zarr.open_array(LocalStore(folder), mode="r+")
-        shape, dtype = self.kinds[name]
+        shape, dtype = self.specs[name]
         form = self.layout.level_shape(shape, level)
         return zarr.create_array(
             LocalStore(folder),
@@ -156,45 +156,45 @@ class GrowingStore:
         )
 
     def form(self, name: str, level: int) -> LevelShape:
-        return self.layout.level_shape(self.kinds[name][0], level)
+        return self.layout.level_shape(self.specs[name][0], level)
 
     # what is done
 
-    def _journal(self) -> Iterator[Unit]:
+    def _journal(self) -> Iterator[ShardIndex]:
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / JOURNAL).read_text("ascii").splitlines(keepends=True):
                 if line.endswith("\n"):  # else the last words of a process that was killed
                     level, *index = (int(word) for word in line.split())
-                    yield Unit(level, tuple(index))
+                    yield ShardIndex(level, tuple(index))
 
-    def is_there(self, unit: Unit) -> bool:
-        """Whether the files of a unit are there: after a power cut they need not be."""
-        where = (str(unit.level), "c", *(str(i) for i in unit.index))
+    def is_there(self, shard: ShardIndex) -> bool:
+        """Whether the files of a shard are there: after a power cut they need not be."""
+        where = (str(shard.level), "c", *(str(i) for i in shard.index))
         files = [group.joinpath(*where) for group in self.groups.values()]
         return all(file.is_file() and file.stat().st_size for file in files)
 
-    def enter(self, unit: Unit) -> None:
-        """Say that a unit is written."""
+    def enter(self, shard: ShardIndex) -> None:
+        """Say that a shard is written."""
         with (self.path / JOURNAL).open("a", encoding="ascii") as journal:
-            journal.write(_line(unit))
+            journal.write(_line(shard))
             journal.flush()
             os.fsync(journal.fileno())
-        self.done.add(unit)
+        self.done.add(shard)
 
     # pixels
 
-    def write_block(self, unit: Unit, outputs: Mapping[str, Array]) -> None:
+    def write_block(self, shard: ShardIndex, outputs: Mapping[str, Array]) -> None:
         """Write what one block gave, axes in the order of the image."""
         for name, values in outputs.items():
-            where = self.layout.where(unit, self.form(name, 0))
+            where = self.layout.where(shard, self.form(name, 0))
             self.arrays[name, 0][where] = values.transpose(self.layout.order)
 
-    def write_level(self, unit: Unit) -> None:
-        """Write one unit of a higher level from the level before."""
-        for name in self.kinds:
-            form = self.form(name, unit.level)
-            where = self.layout.where(unit, form)
-            self.arrays[name, unit.level][where] = self._reduced(name, unit.level, form, where)
+    def write_level(self, shard: ShardIndex) -> None:
+        """Write one shard of a higher level from the level before."""
+        for name in self.specs:
+            form = self.form(name, shard.level)
+            where = self.layout.where(shard, form)
+            self.arrays[name, shard.level][where] = self._reduced(name, shard.level, form, where)
 
     def _reduced(self, name: str, level: int, form: LevelShape, where: tuple[slice, ...]) -> Array:
         """The mean of 2x2 pixels of the level before; a row of chunks at a time is in memory."""
@@ -225,14 +225,14 @@ class GrowingStore:
         mark = {"complete": True, "format": FORMAT, "axes": self.layout.axes, "record": record}
         for name, group in self.groups.items():
             _put(group, {"ome": self.images[name], KEY: {**mark, "output": name}})
-        if len(self.kinds) > 1:
-            _put(self.path, {KEY: {**mark, "outputs": list(self.kinds)}})
+        if len(self.specs) > 1:
+            _put(self.path, {KEY: {**mark, "outputs": list(self.specs)}})
         (self.path / JOURNAL).unlink(missing_ok=True)
 
 
-def _line(unit: Unit) -> str:
+def _line(shard: ShardIndex) -> str:
     """Of the journal."""
-    return " ".join(str(i) for i in (unit.level, *unit.index)) + "\n"
+    return " ".join(str(i) for i in (shard.level, *shard.index)) + "\n"
 
 
 def _put(path: Path, attributes: dict[str, Any]) -> None:

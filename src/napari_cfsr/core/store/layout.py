@@ -28,7 +28,7 @@ SMALLEST_LEVEL = 1024  # pixels; the pyramid ends there
 
 
 @dataclass(frozen=True, order=True)
-class Unit:
+class ShardIndex:
     """What is written at a time: one shard of one level, of each output.
 
     Attributes
@@ -77,9 +77,9 @@ class Layout:
         """Something of each dimension of the image, in stored order."""
         return tuple(values[i] for i in self.order)
 
-    def block(self, unit: Unit) -> Index:
-        """The block of the plan that a unit of level 0 is."""
-        return tuple(unit.index[self.order.index(i)] for i in range(len(self.order)))
+    def block(self, shard: ShardIndex) -> Index:
+        """The block of the plan that a shard of level 0 is."""
+        return tuple(shard.index[self.order.index(i)] for i in range(len(self.order)))
 
     def level_shape(self, shape: tuple[int, ...], level: int) -> LevelShape:
         """The array of a level, for an output whose shape is given in the image's order."""
@@ -99,34 +99,34 @@ class Layout:
         stored = (*self.stored(shape)[:-2], *self.sizes[level])
         return tuple(-(-n // side) for n, side in zip(stored, self.sides, strict=True))
 
-    def where(self, unit: Unit, level_shape: LevelShape) -> tuple[slice, ...]:
-        """The part of a level's array that a unit is."""
+    def where(self, shard: ShardIndex, level_shape: LevelShape) -> tuple[slice, ...]:
+        """The part of a level's array that a shard is."""
         return tuple(
             slice(i * side, min((i + 1) * side, n))
-            for i, side, n in zip(unit.index, self.sides, level_shape.shape, strict=True)
+            for i, side, n in zip(shard.index, self.sides, level_shape.shape, strict=True)
         )
 
-    def units(self, shape: tuple[int, ...]) -> Iterator[Unit]:
-        """All units, in an order in which each comes after those that it is made from."""
+    def shards(self, shape: tuple[int, ...]) -> Iterator[ShardIndex]:
+        """All shards, in an order in which each comes after those that it is made from."""
         top = len(self.sizes) - 1
         grid = self.grid(shape, top)
         for planes in np.ndindex(*self.grid(shape, 0)[:-2]):
             for y, x in np.ndindex(*grid[-2:]):
-                yield from self._upwards(shape, Unit(top, (*planes, y, x)))
+                yield from self._upwards(shape, ShardIndex(top, (*planes, y, x)))
 
-    def _upwards(self, shape: tuple[int, ...], unit: Unit) -> Iterator[Unit]:
-        for part in self.parts(shape, unit):
+    def _upwards(self, shape: tuple[int, ...], shard: ShardIndex) -> Iterator[ShardIndex]:
+        for part in self.parts(shape, shard):
             yield from self._upwards(shape, part)
-        yield unit
+        yield shard
 
-    def parts(self, shape: tuple[int, ...], unit: Unit) -> list[Unit]:
-        """The units of the level above that a unit is made from; none at level 0."""
-        if unit.level == 0:
+    def parts(self, shape: tuple[int, ...], shard: ShardIndex) -> list[ShardIndex]:
+        """The shards of the level above that a shard is made from; none at level 0."""
+        if shard.level == 0:
             return []
-        rows, columns = self.grid(shape, unit.level - 1)[-2:]
-        *planes, y, x = unit.index
+        rows, columns = self.grid(shape, shard.level - 1)[-2:]
+        *planes, y, x = shard.index
         return [
-            Unit(unit.level - 1, (*planes, i, j))
+            ShardIndex(shard.level - 1, (*planes, i, j))
             for i, j in itertools.product((2 * y, 2 * y + 1), (2 * x, 2 * x + 1))
             if i < rows and j < columns
         ]

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.store.growing_store import GrowingStore
-from napari_cfsr.core.store.layout import Unit
+from napari_cfsr.core.store.layout import ShardIndex
 
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
-Group = tuple[int, ...]  # of planes that are written together: a unit's index but for Y and X
+Group = tuple[int, ...]  # of planes that are written together: a shard's index but for Y and X
 
 
-class Growth:
+class StorePreview:
     """The outputs of a store as they are at each moment. Read in one thread, told in another.
 
     Parameters
@@ -53,10 +53,10 @@ class Growth:
         self.complete = True
         self._preview = {}
 
-    def put(self, unit: Unit, outputs: Mapping[str, Array]) -> None:
+    def put(self, shard: ShardIndex, outputs: Mapping[str, Array]) -> None:
         """Take note of a block that was written: its outputs, axes in the order of the image."""
         for name, values in outputs.items():
-            self._paint(name, unit, values.transpose(self.layout.order))
+            self._paint(name, shard, values.transpose(self.layout.order))
 
     def preview(self, name: str, level: int, where: Slices) -> Array | None:
         """A part of a level, from the small image; None if it has nothing of these planes."""
@@ -80,21 +80,21 @@ class Growth:
             slice(s.start - first, s.stop - first) for s, first in zip(where, firsts, strict=False)
         )
 
-    def _paint(self, name: str, unit: Unit, values: Array) -> None:
-        """Put a unit of any level into the small image, every so many pixels of it."""
+    def _paint(self, name: str, shard: ShardIndex, values: Array) -> None:
+        """Put a shard of any level into the small image, every so many pixels of it."""
         if self.top == 0:
             return
-        group = unit.index[:-2]
+        group = shard.index[:-2]
         if group != self._group:
             # in this order, since the window may look in between
             self._preview = {}
             self._group = group
-        form = self.store.form(name, unit.level)
-        where = self.layout.where(unit, form)
+        form = self.store.form(name, shard.level)
+        where = self.layout.where(shard, form)
         if name not in self._preview:
             planes = [s.stop - s.start for s in where[:-2]]
             self._preview[name] = np.zeros([*planes, *self.layout.sizes[-1]], values.dtype)
-        step = 2 ** (self.top - unit.level)
+        step = 2 ** (self.top - shard.level)
         y, x = (s.start for s in where[-2:])
         part = values[..., -y % step :: step, -x % step :: step]
         top, left = -(-y // step), -(-x // step)
@@ -108,13 +108,13 @@ class Growth:
         if not tip:
             return
         done = {u for u in store.done if u.index[:-2] == max(tip)}
-        for unit in sorted(done):
-            *planes, y, x = unit.index
-            if Unit(unit.level + 1, (*planes, y // 2, x // 2)) in done:
+        for shard in sorted(done):
+            *planes, y, x = shard.index
+            if ShardIndex(shard.level + 1, (*planes, y // 2, x // 2)) in done:
                 continue
-            for name in store.kinds:
-                where = self.layout.where(unit, store.form(name, unit.level))
-                self._paint(name, unit, np.asarray(store.arrays[name, unit.level][where]))
+            for name in store.specs:
+                where = self.layout.where(shard, store.form(name, shard.level))
+                self._paint(name, shard, np.asarray(store.arrays[name, shard.level][where]))
 
 
 class GrowingLevel:
@@ -125,24 +125,24 @@ class GrowingLevel:
     shape, dtype
     """
 
-    def __init__(self, growth: Growth, name: str, level: int) -> None:
+    def __init__(self, growth: StorePreview, name: str, level: int) -> None:
         self._growth, self._name, self._level = growth, name, level
         self._form = growth.store.form(name, level)
         self._array = growth.store.arrays[name, level]
         self.shape = self._form.shape
-        self.dtype = np.dtype(growth.store.kinds[name][1])
+        self.dtype = np.dtype(growth.store.specs[name][1])
 
     def __getitem__(self, where: Slices) -> Array:
         if self._growth.complete:
             return np.asarray(self._array[where])
         result = np.zeros([s.stop - s.start for s in where], self.dtype)
-        for unit in self._touched(where):
-            own = self._growth.layout.where(unit, self._form)
+        for shard in self._touched(where):
+            own = self._growth.layout.where(shard, self._form)
             part = tuple(
                 slice(max(a.start, b.start), min(a.stop, b.stop))
                 for a, b in zip(own, where, strict=True)
             )
-            if unit in self._growth.store.done:
+            if shard in self._growth.store.done:
                 values: Array | None = np.asarray(self._array[part])
             else:
                 values = self._growth.preview(self._name, self._level, part)
@@ -154,11 +154,11 @@ class GrowingLevel:
                 result[inside] = values
         return result
 
-    def _touched(self, where: Slices) -> Iterator[Unit]:
-        """The units that a part lies in."""
+    def _touched(self, where: Slices) -> Iterator[ShardIndex]:
+        """The shards that a part lies in."""
         spans = [
             range(s.start // side, -(-s.stop // side) if s.stop > s.start else 0)
             for s, side in zip(where, self._growth.layout.sides, strict=True)
         ]
         for index in itertools.product(*spans):
-            yield Unit(self._level, index)
+            yield ShardIndex(self._level, index)

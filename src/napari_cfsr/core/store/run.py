@@ -21,12 +21,12 @@ from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
 from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_metadata import colour_channels, image_metadata
-from napari_cfsr.core.io.store_metadata import our_mark, store_status
+from napari_cfsr.core.io.store_metadata import read_store_metadata, store_status
 from napari_cfsr.core.store.fingerprint import check_same, store_request
 from napari_cfsr.core.store.growing_store import GrowingStore, remove_store, stores_read, writing
-from napari_cfsr.core.store.layout import Unit, plan_layout
+from napari_cfsr.core.store.layout import ShardIndex, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, plan_blocks, run_block
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.provenance import provenance
 from napari_cfsr.core.upscale.run import UpscaleResult
@@ -105,7 +105,7 @@ def upscale_to_zarr(
     progress : callable, optional
         Called with a `StoreProgress` after each batch of tiles; may raise to stop.
     space : PixelSpace, optional
-        Sizes of the pixels of `image`, where it lies, and in which units.
+        Sizes of the pixels of `image`, where it lies, and in which shards.
     omero : dict, optional
         How OME-Zarr names and shows the channels of `image`; kept as it is.
     overwrite : bool
@@ -130,7 +130,7 @@ def upscale_to_zarr(
     steps = iter_upscale_to_zarr(
         image, model, path, options, space=space, omero=omero, overwrite=overwrite
     )
-    return run_through(steps, progress)
+    return exhaust(steps, progress)
 
 
 def iter_upscale_to_zarr(
@@ -161,7 +161,7 @@ def iter_upscale_to_zarr(
     """
     run = StoreRun(image, model, Path(path), options or UpscaleOptions(), check, source)
     run.prepare(space, omero, overwrite)
-    yield from run.units()
+    yield from run.shards()
     return run.finish()
 
 
@@ -176,7 +176,9 @@ class StoreRun:
     check: Check
     source: str
     # told of each block that was written, with its outputs
-    watch: Callable[[Unit, Mapping[str, Array]], None] | None = field(default=None, init=False)
+    watch: Callable[[ShardIndex, Mapping[str, Array]], None] | None = field(
+        default=None, init=False
+    )
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
@@ -204,7 +206,7 @@ class StoreRun:
                 if status != "absent":
                     remove_store(self.path)
                 self._begin(plan, mapping, request)
-        self.mark = our_mark(self.path)
+        self.mark = read_store_metadata(self.path)
         self.earlier = self._pixels_done()
 
     def _status(self, overwrite: bool) -> str:
@@ -233,7 +235,7 @@ class StoreRun:
     def _is_same(self, request: dict[str, Any], overwrite: bool) -> bool:
         """Whether the store was begun with the same request; raises if it may not be replaced."""
         try:
-            check_same(self.path, our_mark(self.path) or {}, request)
+            check_same(self.path, read_store_metadata(self.path) or {}, request)
         except OptionError:
             if overwrite:
                 return False
@@ -242,7 +244,7 @@ class StoreRun:
 
     def _resume(self) -> None:
         """Go on with what was found when the store was begun: tile, blocks and intensities."""
-        found = (our_mark(self.path) or {})["plan"]
+        found = (read_store_metadata(self.path) or {})["plan"]
         plan = plan_blocks(self.image, self.model, replace(self.asked, tile=found["tile"]))
         self.plan = replace(plan, sides=tuple(found["sides"]))
         self.mapping = tuple(IntensityMapping(**m) for m in found["mapping"])
@@ -251,45 +253,45 @@ class StoreRun:
 
     def _make_store(self) -> None:
         self.layout = plan_layout(self.plan)
-        kinds, alpha = self.plan.kinds, self.plan.axes.has_alpha
-        images = {name: self._metadata(name) for name in kinds}
-        self.store = GrowingStore(self.path, self.layout, kinds, alpha, images)
+        specs, alpha = self.plan.specs, self.plan.axes.has_alpha
+        images = {name: self._metadata(name) for name in specs}
+        self.store = GrowingStore(self.path, self.layout, specs, alpha, images)
         shape = self.plan.part.scaled(self.plan.scale)
-        self.todo = list(self.layout.units(shape))
+        self.todo = list(self.layout.shards(shape))
 
     def _pixels_done(self) -> int:
-        done = [unit for unit in self.todo if unit.level == 0 and unit in self.store.done]
+        done = [shard for shard in self.todo if shard.level == 0 and shard in self.store.done]
         self.resumed = len(done)
-        return sum(self.plan.pixels(self.layout.block(unit)) for unit in done)
+        return sum(self.plan.pixels(self.layout.block(shard)) for shard in done)
 
     # pixels
 
-    def units(self) -> Generator[StoreProgress, None, None]:
+    def shards(self) -> Generator[StoreProgress, None, None]:
         """Write what is not there yet."""
         yield self.start()
-        for unit in self.todo:
+        for shard in self.todo:
             self.check()
-            if unit in self.store.done:
+            if shard in self.store.done:
                 continue
-            if unit.level == 0:
-                outputs = yield from self._outputs(unit)
+            if shard.level == 0:
+                outputs = yield from self._outputs(shard)
                 self._check_store()
                 with writing(self.path, self._kept()):
-                    self.store.write_block(unit, outputs)
+                    self.store.write_block(shard, outputs)
                 if self.watch is not None:
-                    self.watch(unit, outputs)
+                    self.watch(shard, outputs)
                 del outputs
             else:
                 self._check_store()
                 with writing(self.path, self._kept()):
-                    self.store.write_level(unit)
-            self.enter(unit)
-            if unit.level == 0:
+                    self.store.write_level(shard)
+            self.enter(shard)
+            if shard.level == 0:
                 yield self.progress()
 
     def _check_store(self) -> None:
         """Raise an error unless the store is still that of this run."""
-        if our_mark(self.path) != self.mark:
+        if read_store_metadata(self.path) != self.mark:
             raise FileFormatError(
                 f"{self.path}: expected the store that this run began, it was removed, replaced "
                 "or finished by another run: repeat the call, with no other run into this store"
@@ -301,16 +303,16 @@ class StoreRun:
         self.began = time.perf_counter()
         return self.progress()
 
-    def enter(self, unit: Unit) -> None:
-        """Say in the journal that a unit is written, and count it."""
+    def enter(self, shard: ShardIndex) -> None:
+        """Say in the journal that a shard is written, and count it."""
         with writing(self.path, self._kept()):
-            self.store.enter(unit)
-        if unit.level == 0:
-            self.pixels_done += self.plan.pixels(self.layout.block(unit))
+            self.store.enter(shard)
+        if shard.level == 0:
+            self.pixels_done += self.plan.pixels(self.layout.block(shard))
 
-    def _outputs(self, unit: Unit) -> Generator[StoreProgress, None, dict[str, Array]]:
-        """Upscale the block that a unit of level 0 is."""
-        index = self.layout.block(unit)
+    def _outputs(self, shard: ShardIndex) -> Generator[StoreProgress, None, dict[str, Array]]:
+        """Upscale the block that a shard of level 0 is."""
+        index = self.layout.block(shard)
         pixels = np.asarray(self.image[self.plan.read(index)])
         steps = run_block(self.plan, index, pixels, self.mapping, self.model, self.check)
         while True:
@@ -331,8 +333,8 @@ class StoreRun:
         return StoreProgress(done, self.plan.total, seconds, note, self.earlier)
 
     def _kept(self) -> str:
-        blocks = sum(unit.level == 0 for unit in self.store.done)
-        of = sum(unit.level == 0 for unit in self.todo)
+        blocks = sum(shard.level == 0 for shard in self.store.done)
+        of = sum(shard.level == 0 for shard in self.todo)
         return f"; {blocks} of {of} blocks are written and kept: make room and run the same again"
 
     def finish(self) -> StoreResult:
@@ -358,7 +360,7 @@ class StoreRun:
             seconds=time.perf_counter() - self.started,
             notes=self.model.info.notes + tuple(dict.fromkeys(self.notes)),
         )
-        blocks = sum(unit.level == 0 for unit in self.todo)
+        blocks = sum(shard.level == 0 for shard in self.todo)
         return StoreResult(self.path, dict(self.store.groups), result, blocks, self.resumed)
 
     def _metadata(self, name: str) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from napari_cfsr.core.training.results import (
     TrainedRefiner,
     TrainProgress,
 )
-from napari_cfsr.core.training.trainer import REFINING, Bench, Phase, Refining
+from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, TrainingContext
 from napari_cfsr.core.training.windows import TrainingImages, iter_prepare
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.weights.checkpoints import RefinerCard, load_backbone
 from napari_cfsr.core.weights.weight_files import find_backbone
 
@@ -87,7 +87,7 @@ def train_refiner(
     data = array_data(hr_images, pairs, config.intensity)
     load = {"backbone": model.info.backbone_path, "device": model.info.device}
     steps = iter_train(TrainRequest(data, {"scale": model.scale, **load}, config))
-    return run_through(steps, progress)
+    return exhaust(steps, progress)
 
 
 def iter_train(
@@ -139,9 +139,9 @@ class _Training:
 
     def run(self) -> Generator[TrainProgress, None, TrainedRefiner]:
         images = yield from self._read()
-        self.bench = self._bench(images)
+        self.context = self._context(images)
         self.clock.drop("rest")
-        self.clock.plan.update(planned(self.config, images, self.bench.scale))
+        self.clock.plan.update(planned(self.config, images, self.context.scale))
         yield from self._baselines(images)
         placement = yield from self._train()
         report = yield from self._measure(images, placement)
@@ -166,41 +166,41 @@ class _Training:
             yield self._progress("preparing", f"Reading {name}")
             self.clock.start()
 
-    def _bench(self, images: TrainingImages) -> Bench:
+    def _context(self, images: TrainingImages) -> TrainingContext:
         backbone = load_backbone(self.file, self.request.load["scale"]).to(self.device)
         backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         on_each_block(backbone, self.check)
-        return Bench(backbone, images)
+        return TrainingContext(backbone, images)
 
     def _baselines(self, images: TrainingImages) -> Steps:
         """The backbone's output for the images that pick the step."""
         self.baselines = []
         self.clock.start()
         for window in images.pick:
-            self.baselines.append(self.bench.baseline(window.lr))
+            self.baselines.append(self.context.baseline(window.lr))
             self.clock.tick("baseline")
             yield self._progress("preparing", f"Upscaling {window.name}")
             self.clock.start()
 
     def _train(self) -> Generator[TrainProgress, None, Placement]:
         """Train; with several placements, a trial of each decides which one goes on."""
-        tried: list[Refining] = []
+        tried: list[RefinerTrainer] = []
         for placement in self.config.placements:
             if tried and self.stop():
                 break
-            refining = self._refining(placement)
-            tried.append(refining)
-            yield from self._prepared(refining)
-            if refining.recipe.warm_steps:
-                yield from self._phase(refining, "warm")
+            trainer = self._trainer(placement)
+            tried.append(trainer)
+            yield from self._prepared(trainer)
+            if trainer.recipe.warm_steps:
+                yield from self._phase(trainer, "warm")
             elif len(self.config.placements) > 1:
-                yield from self._phase(refining, "trial")
+                yield from self._phase(trainer, "trial")
         chosen = max(tried, key=lambda r: (self.best[r.placement].gain, r.placement == "output"))
         self._note_choice(tried, chosen)
         yield from self._phase(chosen, "main")
         return chosen.placement
 
-    def _note_choice(self, tried: list[Refining], chosen: Refining) -> None:
+    def _note_choice(self, tried: list[RefinerTrainer], chosen: RefinerTrainer) -> None:
         """Say how the placement was chosen; the others will not go on."""
         if len(tried) == 1:
             return
@@ -214,39 +214,39 @@ class _Training:
                 self.clock.drop(f"main {other.placement}")
                 self.clock.drop(f"validate {other.placement}")
 
-    def _refining(self, placement: Placement) -> Refining:
+    def _trainer(self, placement: Placement) -> RefinerTrainer:
         recipe = self.config.recipe(placement)
         if self.request.data.lr is None and self.config.degradation.is_clean:
             # the LR image is what the backbone was trained on already
             recipe = replace(recipe, warm_steps=0)
             self.clock.drop(f"warm {placement}")
-        refining = REFINING[placement](self.bench, recipe, self.config.run_seed)
-        refining.picked_baselines = self.baselines
+        trainer = TRAINERS[placement](self.context, recipe, self.config.run_seed)
+        trainer.validation_baselines = self.baselines
         self.best[placement] = _Best()
-        return refining
+        return trainer
 
-    def _prepared(self, refining: Refining) -> Steps:
+    def _prepared(self, trainer: RefinerTrainer) -> Steps:
         self.clock.start()
-        for _ in refining.prepare():
+        for _ in trainer.prepare():
             self.check()
-            self.clock.tick(f"prepare {refining.placement}")
+            self.clock.tick(f"prepare {trainer.placement}")
             yield self._progress("preparing", "Upscaling images to train on")
             if self.stop():
                 return
             self.clock.start()
-        self.clock.drop(f"prepare {refining.placement}")
+        self.clock.drop(f"prepare {trainer.placement}")
 
-    def _phase(self, refining: Refining, phase: Phase) -> Steps:
+    def _phase(self, trainer: RefinerTrainer, phase: Phase) -> Steps:
         """Steps and validations of one phase, until its end, `stop`, or no gain for long."""
-        placement = refining.placement
+        placement = trainer.placement
         if self.stop():
             return
-        every, best = self._every(refining, phase), self.best[placement]
-        idle, since, last = 0, 0, refining.count(phase)
+        every, best = self._every(trainer, phase), self.best[placement]
+        idle, since, last = 0, 0, trainer.count(phase)
         if phase == "main" and best.state is not None:
-            refining.load(best.state)
+            trainer.load(best.state)
         self.clock.start()
-        with closing(refining.steps(phase)) as steps:
+        with closing(trainer.steps(phase)) as steps:
             for step, loss in enumerate(steps, 1):
                 self.check()
                 self.clock.tick(f"{phase} {placement}")
@@ -255,15 +255,15 @@ class _Training:
                 if stopping and self._has_best:  # nobody waits for a validation then
                     break
                 if since < every and step < last and not stopping:
-                    yield self._step(refining, phase, loss)
+                    yield self._step(trainer, phase, loss)
                     self.clock.start()
                     continue
                 since = 0
                 before = best.step
-                yield self._validate(refining, phase, loss)
+                yield self._validate(trainer, phase, loss)
                 idle = 0 if best.step > before else idle + 1
                 self.clock.start()
-                if self.stop() or idle >= refining.recipe.patience:
+                if self.stop() or idle >= trainer.recipe.patience:
                     break
         self.clock.drop(f"{phase} {placement}")
         if phase == "main":
@@ -274,37 +274,37 @@ class _Training:
         """Whether there is anything better than the backbone yet."""
         return any(best.state is not None for best in self.best.values())
 
-    def _every(self, refining: Refining, phase: Phase) -> int:
+    def _every(self, trainer: RefinerTrainer, phase: Phase) -> int:
         if phase == "warm":
-            return max(1, refining.recipe.warm_steps // WARM_VALIDATIONS)
-        return refining.recipe.every
+            return max(1, trainer.recipe.warm_steps // WARM_VALIDATIONS)
+        return trainer.recipe.every
 
-    def _step(self, refining: Refining, phase: Phase, loss: float) -> TrainProgress:
+    def _step(self, trainer: RefinerTrainer, phase: Phase, loss: float) -> TrainProgress:
         progress = self._progress("training", TEXT[phase])
-        return replace(progress, placement=refining.placement, step=refining.taken, loss=loss)
+        return replace(progress, placement=trainer.placement, step=trainer.taken, loss=loss)
 
-    def _validate(self, refining: Refining, phase: Phase, loss: float) -> TrainProgress:
+    def _validate(self, trainer: RefinerTrainer, phase: Phase, loss: float) -> TrainProgress:
         """Measure the gain on the images that pick the step; keep the refiner if it is the best."""
-        gain = refining.gain()
-        self.clock.tick(f"validate {refining.placement}")
-        best, new = self.best[refining.placement], None
+        gain = trainer.gain()
+        self.clock.tick(f"validate {trainer.placement}")
+        best, new = self.best[trainer.placement], None
         if np.isfinite(gain) and gain > best.gain:
-            best.gain, best.step, best.state = gain, refining.taken, refining.state()
-            others = (b.gain for p, b in self.best.items() if p != refining.placement)
+            best.gain, best.step, best.state = gain, trainer.taken, trainer.state()
+            others = (b.gain for p, b in self.best.items() if p != trainer.placement)
             if gain > max(others, default=0.0):
-                card = self._card(refining.placement, best)
+                card = self._card(trainer.placement, best)
                 new = Checkpoint(best.state, card, best.step, gain)
-        point = {"placement": refining.placement, "step": refining.taken}
+        point = {"placement": trainer.placement, "step": trainer.taken}
         self.history.append({**point, "loss": _known(loss, 8), "gain": _known(gain, 5)})
-        progress = self._step(refining, phase, loss)
-        return replace(progress, gain=gain, best=new, preview=self._preview(refining))
+        progress = self._step(trainer, phase, loss)
+        return replace(progress, gain=gain, best=new, preview=self._preview(trainer))
 
-    def _preview(self, refining: Refining) -> Preview:
-        window, baseline = self.bench.images.pick[0], self.baselines[0]
+    def _preview(self, trainer: RefinerTrainer) -> Preview:
+        window, baseline = self.context.images.pick[0], self.baselines[0]
         arrays = (
             window.lr,
-            self.bench.array(baseline),
-            self.bench.array(refining.predict(window.lr, baseline)),
+            self.context.array(baseline),
+            self.context.array(trainer.predict(window.lr, baseline)),
             window.hr,
         )
         return Preview(window.name, *(_shown(array) for array in arrays))
@@ -314,16 +314,16 @@ class _Training:
     def _measure(
         self, images: TrainingImages, placement: Placement
     ) -> Generator[TrainProgress, None, Report]:
-        refining = REFINING[placement](self.bench, self.config.recipe(placement), 0)
-        refining.load(self._state(placement))
-        measurement = Measurement(self.bench.scale, images.channels, images.degradation)
-        bench = self.bench
+        trainer = TRAINERS[placement](self.context, self.config.recipe(placement), 0)
+        trainer.load(self._state(placement))
+        measurement = Measurement(self.context.scale, images.channels, images.degradation)
+        context = self.context
 
         def baseline(lr: Float32) -> Float32:
-            return bench.array(bench.baseline(lr))
+            return context.array(context.baseline(lr))
 
         def delta(lr: Float32) -> Float32:
-            return bench.array(refining.predict(lr))
+            return context.array(trainer.predict(lr))
 
         self.clock.drop_all_but("measure")
         self.clock.start()
@@ -361,11 +361,11 @@ class _Training:
     def _card(self, placement: Placement, best: _Best) -> RefinerCard:
         from napari_cfsr._version import __version__
 
-        data, images = self.request.data, self.bench.images
+        data, images = self.request.data, self.context.images
         simulated = images.degradation is not None
         how = self.config.degradation.describe() if simulated else "measured pairs"
         return RefinerCard(
-            scale=self.bench.scale,
+            scale=self.context.scale,
             placement=placement,
             backbone_sha256=self.file.sha256,
             description=f"{data.origin}: {how}",

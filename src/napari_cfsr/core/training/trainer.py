@@ -33,7 +33,7 @@ MOST_UPSCALED = 1_000_000  # LR pixels of windows to train on whose backbone out
 ONE_CYCLE_RISE = 0.2  # share of the steps in which the rate rises
 
 
-class Bench:
+class TrainingContext:
     """Backbone and images, as tensors where they are needed.
 
     Parameters
@@ -80,22 +80,22 @@ class Bench:
         return min(psnr(a, b, shave=self.scale, channel="Y"), MOST_PSNR)
 
 
-class Refining(ABC):
+class RefinerTrainer(ABC):
     """A refiner in training.
 
     Parameters
     ----------
-    bench : Bench
+    context : TrainingContext
     recipe : Recipe
     seed : int
     """
 
     placement: Literal["output", "input"]
 
-    def __init__(self, bench: Bench, recipe: Recipe, seed: int) -> None:
-        self.bench, self.recipe = bench, recipe
+    def __init__(self, context: TrainingContext, recipe: Recipe, seed: int) -> None:
+        self.context, self.recipe = context, recipe
         self.rng = np.random.default_rng([seed, 10])
-        network = RefineNet(torch.Generator().manual_seed(seed)).to(bench.device)
+        network = RefineNet(torch.Generator().manual_seed(seed)).to(context.device)
         self.network: RefineNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = loss_function(recipe.loss)
         self.average: AveragedModel | None = None
@@ -158,15 +158,15 @@ class Refining(ABC):
 
     def gain(self) -> float:
         """Mean gain over the backbone on the images that pick the step, dB."""
-        bench = self.bench
+        context = self.context
         gains = [
-            bench.psnr(bench.array(self.predict(window.lr, baseline)), window)
-            - bench.psnr(bench.array(baseline), window)
-            for window, baseline in zip(bench.images.pick, self.picked_baselines, strict=True)
+            context.psnr(context.array(self.predict(window.lr, baseline)), window)
+            - context.psnr(context.array(baseline), window)
+            for window, baseline in zip(context.images.pick, self.validation_baselines, strict=True)
         ]
         return float(np.mean(gains))
 
-    picked_baselines: list[Tensor]
+    validation_baselines: list[Tensor]
 
     def predict(self, lr: Float32, baseline: Tensor | None = None) -> Tensor:
         """Delta of an LR image [C,h,w], RGB [1,3,H,W]; a `baseline` that is known saves a pass."""
@@ -191,18 +191,18 @@ class Refining(ABC):
         return slice(y, y + side), slice(x, x + side)
 
 
-class OutputRefining(Refining):
+class OutputTrainer(RefinerTrainer):
     """After the backbone, as published."""
 
     placement = "output"
 
     def prepare(self) -> Iterator[None]:
-        scale = self.bench.scale
+        scale = self.context.scale
         self._pool: list[tuple[Float32, Float32]] = []
-        for window in _thinned(self.bench.images.train):
+        for window in _thinned(self.context.images.train):
             inner = tuple(slice(s.start * scale, s.stop * scale) for s in window.inner)
             where = (slice(None), *inner)
-            baseline = self.bench.baseline(window.lr)[0].cpu().numpy()
+            baseline = self.context.baseline(window.lr)[0].cpu().numpy()
             self._pool.append((baseline[where].copy(), window.hr[where]))
             yield
         smallest = min(min(hr.shape[1:]) for _, hr in self._pool)
@@ -215,14 +215,14 @@ class OutputRefining(Refining):
             where = (slice(None), *self._place(hr, self._side))
             batch.append(self._turned(baseline[where], hr[where]))
         source, target = (np.stack(column) for column in zip(*batch, strict=True))
-        refined = self.bench.image(self.network(self.bench.tensor(source)))
+        refined = self.context.image(self.network(self.context.tensor(source)))
         return self.loss(refined, self._target(target), step)
 
     def _target(self, target: Float32) -> Tensor:
-        return torch.from_numpy(target).to(self.bench.device)
+        return torch.from_numpy(target).to(self.context.device)
 
     def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor:
-        result: Tensor = self.refiner(self.bench.baseline(lr) if baseline is None else baseline)
+        result: Tensor = self.refiner(self.context.baseline(lr) if baseline is None else baseline)
         return result
 
 
@@ -232,13 +232,13 @@ def _thinned(windows: tuple[Window, ...]) -> tuple[Window, ...]:
     return tuple(windows[int(i * step)] for i in range(max(1, int(len(windows) / step))))
 
 
-class InputRefining(Refining):
+class InputTrainer(RefinerTrainer):
     """Before the backbone, trained through it."""
 
     placement = "input"
 
     def prepare(self) -> Iterator[None]:
-        images, scale = self.bench.images, self.bench.scale
+        images, scale = self.context.images, self.context.scale
         self._pool = [(w, w.target(scale)) for w in images.train]
         smallest = min(min(w.lr.shape[1:]) for w in images.train)
         self._side = min(self.recipe.patch, smallest)
@@ -250,20 +250,20 @@ class InputRefining(Refining):
 
     def _warm_loss(self) -> Tensor:
         lr, target = self._batch(self.recipe.warm_batch, self._warm_side, reduced=True)
-        refined = self.network(self.bench.tensor(lr))
-        return torch.nn.functional.mse_loss(refined, self.bench.tensor(target))
+        refined = self.network(self.context.tensor(lr))
+        return torch.nn.functional.mse_loss(refined, self.context.tensor(target))
 
     def _main_loss(self, step: int) -> Tensor:
         lr, hr = self._batch(self.recipe.batch, self._side, reduced=False)
-        sr = self.bench.image(self.bench.backbone(self.network(self.bench.tensor(lr))))
-        edge = EDGE * self.bench.scale
+        sr = self.context.image(self.context.backbone(self.network(self.context.tensor(lr))))
+        edge = EDGE * self.context.scale
         inside = (..., slice(edge, -edge), slice(edge, -edge))
-        target = torch.from_numpy(hr).to(self.bench.device)
+        target = torch.from_numpy(hr).to(self.context.device)
         return self.loss(sr[inside], target[inside], step)
 
     def _batch(self, count: int, side: int, reduced: bool) -> tuple[Float32, Float32]:
         """LR patches with fresh noise, and HR or reduced HR patches."""
-        scale, degradation = self.bench.scale, self.bench.images.degradation
+        scale, degradation = self.context.scale, self.context.images.degradation
         batch = []
         for _ in range(count):
             window, target = self._pool[int(self.rng.integers(len(self._pool)))]
@@ -278,7 +278,7 @@ class InputRefining(Refining):
         return (lr if degradation is None else noisy(lr, degradation, self.rng)), wanted
 
     def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor:  # noqa: ARG002 - same
-        result: Tensor = self.bench.backbone(self.refiner(self.bench.tensor(lr[None])))
+        result: Tensor = self.context.backbone(self.refiner(self.context.tensor(lr[None])))
         return result
 
 
@@ -292,4 +292,4 @@ def noisy(batch: Float32, degradation: Degradation, rng: np.random.Generator) ->
     return np.stack([p.transpose(2, 0, 1) for p in patches])
 
 
-REFINING: dict[str, type[Refining]] = {"output": OutputRefining, "input": InputRefining}
+TRAINERS: dict[str, type[RefinerTrainer]] = {"output": OutputTrainer, "input": InputTrainer}

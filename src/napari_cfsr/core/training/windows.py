@@ -34,7 +34,7 @@ from napari_cfsr.core.training.split import (
     split,
     thinned,
 )
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import ImageError
 
 Float32 = NDArray[np.float32]
@@ -124,7 +124,7 @@ def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None,
 
 def prepare(request: TrainRequest) -> TrainingImages:
     """The windows of `iter_prepare`: the same for the same request, noise included."""
-    return run_through(iter_prepare(request))
+    return exhaust(iter_prepare(request))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,15 +26,15 @@ from napari_cfsr.core.image.intensity import (
 )
 from napari_cfsr.core.image.missing import REACH
 from napari_cfsr.core.image.tiling import Tile, cuts, reads, tiles_of
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import (
-    Kind,
-    Settled,
+    OutputSpec,
+    ResolvedRequest,
     cropped,
-    kinds_bytes,
-    output_kinds,
-    settle,
+    output_bytes,
+    output_specs,
+    resolve_request,
 )
 from napari_cfsr.core.upscale.tile_run import TileRun
 
@@ -52,7 +52,7 @@ class BlockPlan:
 
     Attributes
     ----------
-    settled : Settled
+    settled : ResolvedRequest
         What was asked, checked. Its options hold tile and halo as numbers.
     scale : int
     dtype : str
@@ -64,7 +64,7 @@ class BlockPlan:
         Where the tiles of a plane start and stop, LR pixels.
     """
 
-    settled: Settled
+    settled: ResolvedRequest
     scale: int
     dtype: str
     sides: tuple[int, ...]
@@ -86,14 +86,14 @@ class BlockPlan:
         return self.settled.options
 
     @property
-    def kinds(self) -> dict[str, Kind]:
+    def specs(self) -> dict[str, OutputSpec]:
         """Shape and dtype of each output, in the order of the image's axes."""
-        return output_kinds(self.part, np.dtype(self.dtype), self.scale, self.settled.outputs)
+        return output_specs(self.part, np.dtype(self.dtype), self.scale, self.settled.outputs)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all outputs, uncompressed."""
-        return kinds_bytes(self.kinds)
+        return output_bytes(self.specs)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ class BlockPlan:
 
     def written(self, index: Index, name: str) -> Slices:
         """A block in an output."""
-        shape, _ = self.kinds[name]
+        shape, _ = self.specs[name]
         return tuple(
             slice(s.start * self.scale, s.stop * self.scale)
             if i in self.axes.spatial
@@ -205,7 +205,7 @@ def plan_blocks(
         As `upscale`.
     """
     info = model.info
-    settled = settle(image, info, options)
+    settled = resolve_request(image, info, options)
     tile = options.tile or info.largest_tile(model.free_memory(), settled.halo)
     settled = replace(settled, options=replace(settled.options, tile=tile))
     ys, xs = settled.region
@@ -332,4 +332,4 @@ def upscale_block(
     model: Model,
 ) -> dict[str, Array]:
     """As `run_block`, in one go."""
-    return run_through(run_block(plan, index, pixels, mapping, model))
+    return exhaust(run_block(plan, index, pixels, mapping, model))

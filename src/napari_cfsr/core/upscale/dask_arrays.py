@@ -162,10 +162,10 @@ class _Source:
         return replace(self, mapping=Delayed(key, whole).compute().value).lazy()
 
     def empty(self) -> dict[str, Any]:
-        return {name: da.zeros(shape, dtype=dtype) for name, (shape, dtype) in self.kinds()}
+        return {name: da.zeros(shape, dtype=dtype) for name, (shape, dtype) in self.specs()}
 
-    def kinds(self) -> Iterator[tuple[str, tuple[tuple[int, ...], np.dtype[Any]]]]:
-        return iter(self.plan.kinds.items())
+    def specs(self) -> Iterator[tuple[str, tuple[tuple[int, ...], np.dtype[Any]]]]:
+        return iter(self.plan.specs.items())
 
     def arrays(self) -> dict[str, Any]:
         """A dask array for each output; they share the layer that runs the model."""
@@ -178,7 +178,7 @@ class _Source:
             needs |= source.dependencies
             needs[name] = set(self.image.__dask_layers__())
         result = {}
-        for output, (_, dtype) in self.kinds():
+        for output, (_, dtype) in self.specs():
             key = f"{output}-{name}"
             picked = {
                 (key, *index): (itemgetter(output), (name, *index)) for index in self.plan.indices()
@@ -198,7 +198,7 @@ class _Source:
 
     def chunks(self, output: str) -> tuple[tuple[int, ...], ...]:
         """Sizes of the blocks of an output along each dimension."""
-        shape, _ = self.plan.kinds[output]
+        shape, _ = self.plan.specs[output]
         result = []
         for axis in range(len(shape)):
             index = [0] * len(shape)

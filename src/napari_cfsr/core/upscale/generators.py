@@ -10,7 +10,7 @@ Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 
-def run_through(
+def exhaust(
     steps: Generator[Step, None, Result], progress: Callable[[Step], object] | None = None
 ) -> Result:
     """What a generator returns; `progress` is called with what it yields.

@@ -13,7 +13,7 @@ import psutil
 from napari_cfsr.core.engine.model import (
     BACK_PROJECTION_FIELD,
     ModelInfo,
-    Prediction,
+    PredictOptions,
     check_back_projection,
 )
 from napari_cfsr.core.image.axes import ArrayLike, Axes, parse_axes
@@ -51,7 +51,7 @@ def result_bytes(
     whole = parse_axes(axes, shape, rgb=False)
     ys, xs = region or ((0, whole.height), (0, whole.width))
     part = cropped(whole, (slice(*map(int, ys)), slice(*map(int, xs))))
-    return kinds_bytes(output_kinds(part, np.dtype(dtype), scale, outputs))
+    return output_bytes(output_specs(part, np.dtype(dtype), scale, outputs))
 
 
 def why_not_in_memory(nbytes: int) -> str:
@@ -74,11 +74,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes / 1e3:.0f} kB"
 
 
-Kind = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an output
+OutputSpec = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an output
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedRequest:
     """What was asked of a run, checked, with every default filled in but the tile.
 
     Attributes
@@ -89,7 +89,7 @@ class Settled:
         Rows and columns to upscale.
     halo : int
         LR pixels around a tile, those for back-projection included.
-    how : Prediction
+    how : PredictOptions
     options : UpscaleOptions
         With outputs, and the halo without those.
     """
@@ -97,7 +97,7 @@ class Settled:
     axes: Axes
     region: Region
     halo: int
-    how: Prediction
+    how: PredictOptions
     options: UpscaleOptions
 
     @property
@@ -105,7 +105,7 @@ class Settled:
         return self.options.outputs or ()
 
 
-def settle(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> Settled:
+def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> ResolvedRequest:
     """Check what is asked of a model for an image; reads no pixels.
 
     Raises
@@ -125,12 +125,12 @@ def settle(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> Settle
     if halo < 0:
         raise OptionError(f"expected halo >= 0, got {halo}")
     predicted = ("baseline", "delta") if "difference" in outputs else outputs
-    return Settled(
+    return ResolvedRequest(
         axes,
         _check_region(options.region, axes),
         # the pixels that back-projection spreads from are themselves to be true
         halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
-        Prediction(tuple(predicted), options.ensemble, options.back_projection),
+        PredictOptions(tuple(predicted), options.ensemble, options.back_projection),
         replace(options, outputs=outputs, halo=halo),
     )
 
@@ -145,24 +145,24 @@ def cropped(axes: Axes, region: Region) -> Axes:
     return Axes(axes.names, shape)
 
 
-def output_kinds(
+def output_specs(
     part: Axes, dtype: np.dtype[Any], scale: int, outputs: tuple[str, ...]
-) -> dict[str, Kind]:
+) -> dict[str, OutputSpec]:
     """Shape and dtype of each output: those of the image, a difference float32 without alpha."""
     shape = part.scaled(scale)
     native = np.dtype(dtype).newbyteorder("=")
-    kinds: dict[str, Kind] = dict.fromkeys(outputs, (shape, native))
+    specs: dict[str, OutputSpec] = dict.fromkeys(outputs, (shape, native))
     if "difference" in outputs:
         if part.has_alpha:
             s = part.names.index("S")
             shape = tuple(n - 1 if i == s else n for i, n in enumerate(shape))
-        kinds["difference"] = (shape, np.dtype(np.float32))
-    return kinds
+        specs["difference"] = (shape, np.dtype(np.float32))
+    return specs
 
 
-def kinds_bytes(kinds: Mapping[str, Kind]) -> int:
+def output_bytes(specs: Mapping[str, OutputSpec]) -> int:
     """Bytes of all outputs together."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds.values())
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in specs.values())
 
 
 def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:

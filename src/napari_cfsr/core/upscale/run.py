@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine.model import Check, Model, ModelInfo
 from napari_cfsr.core.image.axes import ArrayLike, Axes
 from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
-from napari_cfsr.core.upscale.generators import run_through
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.tile_run import TileRun
 
@@ -131,7 +131,7 @@ def upscale(
     options = UpscaleOptions(
         axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
     )
-    return run_through(iter_upscale(image, model, options), progress)
+    return exhaust(iter_upscale(image, model, options), progress)
 
 
 def iter_upscale(

@@ -23,7 +23,7 @@ from napari_cfsr.core.engine.model import (
 from napari_cfsr.core.image.axes import ArrayLike, Axes, Plane
 from napari_cfsr.core.image.intensity import IntensityMapping, Region, resolve_mapping
 from napari_cfsr.core.image.missing import (
-    TilePixels,
+    PreparedTile,
     around,
     enlarged_alpha,
     prepare,
@@ -33,7 +33,7 @@ from napari_cfsr.core.image.missing import (
 from napari_cfsr.core.image.tiling import ALIGN, Tile, scaled, tile_grid
 from napari_cfsr.core.upscale.background import Background
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.resolve import cropped, kinds_bytes, output_kinds, settle
+from napari_cfsr.core.upscale.resolve import cropped, output_bytes, output_specs, resolve_request
 from napari_cfsr.errors import OutOfMemoryError
 
 Array = NDArray[Any]
@@ -46,7 +46,7 @@ class _Batch:
     """Tiles that run at once, and their pixels."""
 
     tiles: list[tuple[Plane, Tile]]
-    pixels: list[TilePixels]
+    pixels: list[PreparedTile]
 
 
 @dataclass
@@ -62,7 +62,7 @@ class TileRun:
     grid: list[Tile] | None = None  # tiles of each plane; cut where not given
 
     def __post_init__(self) -> None:
-        settled = settle(self.image, self.model.info, self.options)
+        settled = resolve_request(self.image, self.model.info, self.options)
         self.axes, self.region, self.halo = settled.axes, settled.region, settled.halo
         self.how = settled.how
         self.fixed_tile = self.options.tile
@@ -87,8 +87,8 @@ class TileRun:
 
     def allocate(self, outputs: tuple[str, ...]) -> dict[str, Array]:
         """Arrays for the outputs, if they fit."""
-        kinds = output_kinds(self.part, self.image.dtype, self.model.info.scale, outputs)
-        needed = kinds_bytes(kinds)
+        specs = output_specs(self.part, self.image.dtype, self.model.info.scale, outputs)
+        needed = output_bytes(specs)
         free = psutil.virtual_memory().available
         if needed > free:
             raise OutOfMemoryError(
@@ -96,7 +96,7 @@ class TileRun:
                 "a region, fewer slices or fewer outputs, or to OME-Zarr on disk"
             )
         try:
-            return {name: np.empty(s, d) for name, (s, d) in kinds.items()}
+            return {name: np.empty(s, d) for name, (s, d) in specs.items()}
         except MemoryError as error:  # of a container, say, which psutil does not see
             raise OutOfMemoryError(
                 f"the result needs {needed / 1e9:.1f} GB, which this system does not give: upscale "
@@ -223,7 +223,7 @@ class TileRun:
             self.write_tile(plane, tile, own, {k: v[i] for k, v in predicted.items()})
 
     def write_tile(
-        self, plane: Plane, tile: Tile, own: TilePixels, parts: dict[str, Float32]
+        self, plane: Plane, tile: Tile, own: PreparedTile, parts: dict[str, Float32]
     ) -> None:
         scale, axes = self.model.info.scale, self.axes
         mapping = self.mappings[axes.channel_of(plane)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.io.atomic import write_whole
+from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.weights.weight_files import cache_folder
 from napari_cfsr.errors import FileFormatError
 
@@ -60,7 +60,7 @@ def write(made_from: dict[str, Any], content: bytes) -> None:
     """Keep an entry, as far as the disk lets it."""
     with suppress(FileFormatError, OSError):
         _drop_oldest(MOST_BYTES - len(content))
-        write_whole(_path(made_from), hashlib.sha256(content).digest() + content, overwrite=True)
+        atomic_write(_path(made_from), hashlib.sha256(content).digest() + content, overwrite=True)
 
 
 def _drop_oldest(most: int) -> None:

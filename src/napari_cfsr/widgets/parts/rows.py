@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 from napari_cfsr.widgets.parts.accessible import name_control, native_of
 
 
-class Whole:
+class IntegerField:
     """A whole number; at its least it can mean something else, which magicgui's can't.
 
     Parameters
@@ -51,7 +51,7 @@ class Whole:
         self.native.setToolTip(text)
 
 
-Field: TypeAlias = Widget | Whole | QWidget
+Field: TypeAlias = Widget | IntegerField | QWidget
 
 
 class Rows(QWidget):

@@ -147,7 +147,7 @@ class BeforeChoice(QObject):
         return bool(super().eventFilter(watched, event))
 
 
-class Ending:
+class WidgetCleanup:
     """What is to be done when a widget goes, without touching the widget, which is gone then.
 
     Parameters
@@ -214,7 +214,7 @@ class RunWidget(QWidget):
         self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
         explain(self.fetch_button, OFFICIAL_NOTICE)
         self.fetch_button.clicked.connect(self._fetch)
-        self._ending = Ending(*close)
+        self._ending = WidgetCleanup(*close)
         self._ending.watch(self)
 
     def _refresh(self) -> None:

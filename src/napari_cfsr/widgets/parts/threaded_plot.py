@@ -29,7 +29,7 @@ class Canvas(Protocol):
     def draw(self, drawing: Any) -> Picture: ...
 
 
-class DrawnPlot(QWidget):
+class ThreadedPlot(QWidget):
     """Draws when something has changed, and only while it can be seen.
 
     Parameters
@@ -146,7 +146,7 @@ class Painter:
     Parameters
     ----------
     canvas, redraw
-        As for `DrawnPlot`.
+        As for `ThreadedPlot`.
     """
 
     def __init__(self, canvas: Callable[[], Canvas], redraw: float) -> None:

@@ -18,7 +18,7 @@ from napari_cfsr.layers.conversion import level_zero
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.choices import BOX, NO_BOX, decimal
 from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
-from napari_cfsr.widgets.parts.rows import Rows, Whole
+from napari_cfsr.widgets.parts.rows import IntegerField, Rows
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import narrow
 from napari_cfsr.widgets.quality.layer_list import LayerList
@@ -107,7 +107,7 @@ class QualityForm:
         self.bicubic = CheckBox(text="bicubic of", value=False)
         self.lr_layer = ComboBox(choices=lambda _: _named([x for x, _ in self._factors]))
         self.channel = ComboBox(choices=self._channels)
-        self.shave = Whole(AUTO, AUTO, 1024, "auto")
+        self.shave = IntegerField(AUTO, AUTO, 1024, "auto")
         self.data_range = LineEdit()
         self.data_range.native.setPlaceholderText("auto")
         self.words = paragraph()

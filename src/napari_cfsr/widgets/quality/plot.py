@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QSize
 
 from napari_cfsr.core.metrics.table import QualityTable, short_names
-from napari_cfsr.widgets.parts.threaded_plot import SIZE, Canvas, DrawnPlot
+from napari_cfsr.widgets.parts.threaded_plot import SIZE, Canvas, ThreadedPlot
 
 Float64 = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ def places_of(slice_names: tuple[str, ...]) -> tuple[str, Float64]:
     return "slice", np.arange(len(slice_names), dtype=float)
 
 
-class SlicePlot(DrawnPlot):
+class SlicePlot(ThreadedPlot):
     """Shows the table of a stack.
 
     Parameters

@@ -15,7 +15,7 @@ from napari_cfsr.core.training.config import Loss, PlacementChoice, Preset, Sche
 from napari_cfsr.widgets.parts.accessible import explain_all
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
-from napari_cfsr.widgets.parts.rows import Rows, Whole, side_by_side
+from napari_cfsr.widgets.parts.rows import IntegerField, Rows, side_by_side
 from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
 from napari_cfsr.widgets.training.blur import Blur
 from napari_cfsr.widgets.training.report import TOOLTIPS as RESULT_TOOLTIPS
@@ -144,9 +144,9 @@ class TrainFields:
         self.read_noise = _number(0, 0, 1, 0.005, 4)
         self.offset = _number(0, -1, 1, 0.01, 4)
         self.gain = _number(1, 0, 1e6, 0.1, 3)
-        self.jpeg = Whole(0, 0, 95, NONE)
-        self.reduce = Whole(1, 1, 16)
-        self.seed = Whole(UNSET, UNSET, 2**31 - 1, PRESET)
+        self.jpeg = IntegerField(0, 0, 95, NONE)
+        self.reduce = IntegerField(1, 1, 16)
+        self.seed = IntegerField(UNSET, UNSET, 2**31 - 1, PRESET)
         self.real = ComboBox(choices=lambda _: [(NONE, NONE), *images()])
         for combo in (self.lr_layer, self.hr_layer, self.real):
             narrow(combo.native)
@@ -159,12 +159,12 @@ class TrainFields:
         self.schedule = _choice(get_args(Schedule))
         self.rate, self.ema = LineEdit(), LineEdit()
         self.steps, self.batch, self.patch, self.every, self.patience = (
-            Whole(0, 0, most, PRESET) for most in (10**6, 1024, 2048, 10**6, 10**4)
+            IntegerField(0, 0, most, PRESET) for most in (10**6, 1024, 2048, 10**6, 10**4)
         )
-        self.warm_steps = Whole(UNSET, UNSET, 10**6, PRESET)
+        self.warm_steps = IntegerField(UNSET, UNSET, 10**6, PRESET)
         self.held_out = _number(0.15, 0.05, 0.4, 0.05, 2)
         self.intensity = ComboBox(choices=MODES)
-        self.memory = Whole(1024, 16, 2**20)
+        self.memory = IntegerField(1024, 16, 2**20)
 
     def _lay_out(self) -> None:
         rows = self.main

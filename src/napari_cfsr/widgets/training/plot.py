@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.training.results import TrainProgress
-from napari_cfsr.widgets.parts.threaded_plot import Canvas, DrawnPlot
+from napari_cfsr.widgets.parts.threaded_plot import Canvas, ThreadedPlot
 
 TICK = 100  # milliseconds between two looks at whether there is something to do
 REDRAW = 0.5  # seconds between two drawings at least
@@ -72,7 +72,7 @@ class Drawing:
     ratio: float
 
 
-class TrainingPlot(DrawnPlot):
+class TrainingPlot(ThreadedPlot):
     """Shows what it is told, drawn twice a second at most.
 
     Parameters

@@ -16,7 +16,7 @@ REFRESH = 1000  # milliseconds between two looks at what has come
 GROWING = " (growing)"  # ends the names of layers that are not complete
 
 
-class StoreLayers(QObject):
+class GrowingLayers(QObject):
     """The layers of one run into a store.
 
     Parameters

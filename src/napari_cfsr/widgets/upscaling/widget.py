@@ -32,7 +32,7 @@ from napari_cfsr.widgets.parts.run_widget import (
 )
 from napari_cfsr.widgets.parts.settings import read_settings, write_settings
 from napari_cfsr.widgets.upscaling.form import REGIONS, SLICES, FormValues, UpscaleForm
-from napari_cfsr.widgets.upscaling.growing_layers import StoreLayers
+from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
 from napari_cfsr.widgets.upscaling.report import stored, summary
 from napari_cfsr.workers.run import (
     CancelToken,
@@ -70,7 +70,7 @@ class UpscaleWidget(RunWidget):
         self._chosen: dict[str, Layer] = {}  # layers that the form names, by field
         self._pending: list[LayerSpec] = []
         self._adding = False
-        self._growing = StoreLayers(napari_viewer, self)
+        self._growing = GrowingLayers(napari_viewer, self)
         self._ending.close.append(self._growing.leaver())
         self._store: Path | None = None  # that the run under way writes
         self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
