@@ -14,7 +14,7 @@ import tifffile
 
 import napari_cfsr as nc
 from napari_cfsr.cli import main
-from napari_cfsr.core.image.pixel_space import PixelSpace
+from napari_cfsr.core.image.spacing import PixelSpace
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store import run as zarr_run
 from napari_cfsr.core.upscale.blocks import plan_blocks

@@ -12,7 +12,7 @@ from napari.utils.colormaps import Colormap
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_cfsr.core.upscale.provenance import provenance
+from napari_cfsr.core.upscale.provenance import record_provenance
 from napari_cfsr.core.upscale.run import UpscaleResult
 from napari_cfsr.errors import ImageError
 
@@ -258,7 +258,7 @@ def result_layers(
         Its extremes.
     """
     scale = result.info.scale
-    record = provenance(result, source.name, source.expression)
+    record = record_provenance(result, source.name, source.expression)
     placement = output_placement(source, scale)
     axes = source.axes.replace("S", "")
     spatial = (axes.index("Y"), axes.index("X"))

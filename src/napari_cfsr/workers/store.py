@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cfsr.core.image.pixel_space import PixelSpace, unit_name
+from napari_cfsr.core.image.spacing import PixelSpace, unit_name
 from napari_cfsr.core.process.remote_model import RemoteModel
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import StoreExistsError

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
-from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
+from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_zarr import open_ome_zarr
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL

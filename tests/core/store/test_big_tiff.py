@@ -12,7 +12,7 @@ import tifffile
 from numpy.testing import assert_array_equal
 
 from napari_cfsr import open_image, upscale, upscale_to_zarr
-from napari_cfsr.core.image.pixel_space import pixel_space
+from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff, write_big_tiff
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr.core.image.intensity import Limits
-from napari_cfsr.core.image.pixel_space import pixel_space
+from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.level_view import LevelView, level_range
 from napari_cfsr.core.store.preview import StorePreview

@@ -18,7 +18,7 @@ from napari_cfsr.core.image.axes import parse_axes
 from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.io.lazy_reader import open_image
 from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.store.fingerprint import fingerprint
+from napari_cfsr.core.store.fingerprint import fingerprint_pixels
 from napari_cfsr.errors import FileFormatError
 
 LEDGER = ".napari-cfsr.json"
@@ -220,6 +220,6 @@ def _bytes(path: Path, check: Check) -> str:
 def _pixels(path: Path) -> str:
     try:
         image = open_image(path)
-        return fingerprint(image.pixels, parse_axes(image.axes, image.pixels.shape, False))
+        return fingerprint_pixels(image.pixels, parse_axes(image.axes, image.pixels.shape, False))
     except Exception as error:  # zarr raises whatever it pleases
         raise FileFormatError(f"{path}: can't be read ({error})") from error

@@ -20,7 +20,7 @@ from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, iter_upscale_to_zarr
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.provenance import describe, provenance
+from napari_cfsr.core.upscale.provenance import describe
 from napari_cfsr.core.upscale.run import iter_upscale
 from napari_cfsr.errors import OptionError
 
@@ -143,7 +143,7 @@ def _in_memory(
         targets.files,
         (describe(result), *dict.fromkeys(notes)),
         result.seconds,
-        provenance(result, str(path), f"nc.read_image({str(path)!r}).pixels"),
+        record_provenance(result, str(path), f"nc.read_image({str(path)!r}).pixels"),
         ", ".join(str(t) for t in targets.files.values()),
     )
 
@@ -172,7 +172,7 @@ def _record(path: Path, target: Path, image: LazyImage, done: StoreResult) -> Fi
         done.images,
         (describe(result), *resumed, *image.notes),
         result.seconds,
-        provenance(result, str(path), f"nc.open_image({str(path)!r}).pixels"),
+        record_provenance(result, str(path), f"nc.open_image({str(path)!r}).pixels"),
         str(target),
     )
 

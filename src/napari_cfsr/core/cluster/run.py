@@ -21,7 +21,7 @@ from napari_cfsr.core.cluster.worker_task import Job, TaskResult, mark_of
 from napari_cfsr.core.engine.model import Check, Model
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.store.fingerprint import fingerprint
+from napari_cfsr.core.store.fingerprint import fingerprint_pixels
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 from napari_cfsr.core.upscale.options import UpscaleOptions
@@ -177,7 +177,7 @@ class ClusterRun(StoreRun):
         return Job(
             str(self.image_path.absolute()),
             str(self.path.absolute()),
-            fingerprint(self.image, self.plan.axes),
+            fingerprint_pixels(self.image, self.plan.axes),
             mark_of(self.path),
             self.plan,
             self.mapping,

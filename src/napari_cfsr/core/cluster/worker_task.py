@@ -23,7 +23,7 @@ from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping
 from napari_cfsr.core.io.lazy_reader import open_image
 from napari_cfsr.core.io.store_metadata import read_store_metadata
-from napari_cfsr.core.store.fingerprint import fingerprint
+from napari_cfsr.core.store.fingerprint import fingerprint_pixels
 from napari_cfsr.core.store.growing_store import GrowingStore, writing
 from napari_cfsr.core.store.layout import ShardIndex, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, run_block
@@ -193,7 +193,7 @@ class OpenedJob:
             pixels = open_image(job.image).pixels
             axes = job.plan.axes
             same = tuple(pixels.shape) == axes.shape
-            same = same and fingerprint(pixels, axes) == job.fingerprint
+            same = same and fingerprint_pixels(pixels, axes) == job.fingerprint
         except FileFormatError as error:
             raise ClusterError(f"{error}: workers have to see the image under this path") from error
         if not same:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.pixel_space import PixelSpace
+from napari_cfsr.core.image.spacing import PixelSpace
 
 
 @dataclass(frozen=True, eq=False)

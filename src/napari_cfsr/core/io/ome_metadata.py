@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_cfsr.core.image.intensity import dtype_range
-from napari_cfsr.core.image.pixel_space import PixelSpace, unit_name
+from napari_cfsr.core.image.spacing import PixelSpace, unit_name
 from napari_cfsr.errors import FileFormatError
 
 VERSION = "0.5"

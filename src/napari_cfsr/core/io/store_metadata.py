@@ -29,7 +29,7 @@ def store_status(path: Path) -> Status:
         `partial` and `complete` are stores that this package began or finished; `other` is
         anything else, other zarr stores included.
     """
-    if not os.path.lexists(path) or _is_empty(path):
+    if not os.path.lexists(path) or is_empty(path):
         return "absent"
     mark = read_store_metadata(path)
     if mark is None:
@@ -37,7 +37,7 @@ def store_status(path: Path) -> Status:
     return "complete" if mark.get("complete") else "partial"
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
     """Whether it is a folder with nothing in it but what never came to be a file."""
     return path.is_dir() and all(file.name.endswith(UNFINISHED) for file in path.iterdir())
 

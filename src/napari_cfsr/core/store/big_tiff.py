@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine.model import Check, Model
 from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.pixel_space import PixelSpace, unit_symbol
+from napari_cfsr.core.image.spacing import PixelSpace, unit_symbol
 from napari_cfsr.core.io.image_files import TIFF_SUFFIXES
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.ome_zarr import open_ome_zarr

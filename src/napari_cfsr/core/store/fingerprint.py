@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_cfsr.core.engine.model import ModelInfo
 from napari_cfsr.core.image.axes import ArrayLike, Axes, Plane
-from napari_cfsr.core.image.pixel_space import PixelSpace
+from napari_cfsr.core.image.spacing import PixelSpace
 from napari_cfsr.core.upscale.blocks import BlockPlan
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import StoreExistsError
@@ -41,7 +41,7 @@ def store_request(
         "refiner": info.refiner_sha256,
         "placement": info.placement,
         "precision": info.precision,
-        "image": fingerprint(image, plan.axes),
+        "image": fingerprint_pixels(image, plan.axes),
     }
     as_read: dict[str, Any] = json.loads(json.dumps(request))
     return as_read
@@ -74,7 +74,7 @@ def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in request.items() if k != "options"}, **request.get("options", {})}
 
 
-def fingerprint(image: ArrayLike, axes: Axes) -> str:
+def fingerprint_pixels(image: ArrayLike, axes: Axes) -> str:
     """SHA-256 of small windows all over the first, the middle and the last plane.
 
     It tells whether two runs see the same image, for the price of a few chunks.

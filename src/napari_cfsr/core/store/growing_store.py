@@ -24,7 +24,7 @@ from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, _is_empty, read_store_metadata
+from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, is_empty, read_store_metadata
 from napari_cfsr.core.store.fingerprint import FORMAT
 from napari_cfsr.core.store.layout import Layout, LevelShape, ShardIndex, halved
 from napari_cfsr.core.upscale.resolve import OutputSpec
@@ -52,7 +52,7 @@ def stores_read(image: Any) -> list[Path]:
 
 def remove_store(path: Path) -> None:
     """Remove a zarr store to make room for another; raises `OptionError` for anything else."""
-    if _is_empty(path):
+    if is_empty(path):
         return
     marks = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
     if path.is_symlink() or not path.is_dir() or not any((path / m).is_file() for m in marks):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine.model import Check, Model
 from napari_cfsr.core.image.axes import ArrayLike
 from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
-from napari_cfsr.core.image.pixel_space import PixelSpace, pixel_space
+from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_metadata import colour_channels, image_metadata
 from napari_cfsr.core.io.store_metadata import read_store_metadata, store_status
 from napari_cfsr.core.store.fingerprint import check_same, store_request
@@ -28,7 +28,7 @@ from napari_cfsr.core.store.layout import ShardIndex, plan_layout
 from napari_cfsr.core.upscale.blocks import BlockPlan, plan_blocks, run_block
 from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.provenance import provenance
+from napari_cfsr.core.upscale.provenance import record_provenance
 from napari_cfsr.core.upscale.run import UpscaleResult
 from napari_cfsr.errors import FileFormatError, OptionError, StoreExistsError
 
@@ -341,7 +341,7 @@ class StoreRun:
         """Make it an image, and say what was done."""
         self._check_store()
         done = self.result()
-        record = provenance(done.result, self.source, "image", "OUT.zarr")
+        record = record_provenance(done.result, self.source, "image", "OUT.zarr")
         del record["seconds"]  # of this run only, where there were several
         with writing(self.path, self._kept()):
             self.store.finish(record)

@@ -75,7 +75,9 @@ def load_arguments(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def provenance(result: UpscaleResult, source: str, image: str, store: str = "") -> dict[str, Any]:
+def record_provenance(
+    result: UpscaleResult, source: str, image: str, store: str = ""
+) -> dict[str, Any]:
     """Record of a run, of plain values only.
 
     Parameters

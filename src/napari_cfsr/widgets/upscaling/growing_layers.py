@@ -8,7 +8,7 @@ import napari
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer
 
-from napari_cfsr.core.upscale.provenance import provenance
+from napari_cfsr.core.upscale.provenance import record_provenance
 from napari_cfsr.widgets.parts.run_widget import add_layer
 from napari_cfsr.workers.store import StoreBegun, StoreOutcome
 
@@ -66,7 +66,7 @@ class GrowingLayers(QObject):
             spec = difference_layer(image, begun.growth, begun.scale, outcome.limits)
             there["difference"] = add_layer(self._viewer, spec)
         path = str(outcome.done.path)
-        record = provenance(outcome.done.result, image.name, image.expression, path)
+        record = record_provenance(outcome.done.result, image.name, image.expression, path)
         for name, layer in there.items():
             layer.name = layer.name.replace(GROWING, "")
             layer.metadata = {"napari_cfsr": {**record, "output": name, "store": path}}
