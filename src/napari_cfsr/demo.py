@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_cfsr.layers.sample_data import photo
+from napari_cfsr.layers import photo
 
 if TYPE_CHECKING:
     import napari

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.core.engine.registry import ENGINES
+from napari_cfsr.core.engine import ENGINES
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.engine.model import SRModel
-    from napari_cfsr.core.upscale.options import UpscaleProgress
-    from napari_cfsr.core.weights.model_files import ModelFiles
+    from napari_cfsr.core.engine import SRModel
+    from napari_cfsr.core.upscale import UpscaleProgress
+    from napari_cfsr.core.weights import ModelFiles
 
 PROGRAM = "napari-cfsr"
 
@@ -80,7 +80,7 @@ def load(options: argparse.Namespace) -> SRModel:
 
 def find(options: argparse.Namespace) -> ModelFiles:
     """The weights of the model that is asked for."""
-    from napari_cfsr.core.weights.model_files import find_model
+    from napari_cfsr.core.weights import find_model
 
     with download_bar() as progress:
         return find_model(
@@ -95,8 +95,7 @@ def open_found(
     files: ModelFiles, options: argparse.Namespace, device: str | None = None
 ) -> SRModel:
     """The model that is made of those weights, on another device than theirs if one is given."""
-    from napari_cfsr.core.engine.model import open_model
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.engine import keep_freed_memory, open_model
 
     keep_freed_memory()
     return open_model(files, device or options.device, options.precision, options.engine)

@@ -43,12 +43,11 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def _demo_files(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.batch.targets import check_targets
-    from napari_cfsr.core.figures.save import Comparison, Crop, FigureOptions, save_figure
-    from napari_cfsr.core.io.image_files import ImageFile, write_image
-    from napari_cfsr.core.upscale.provenance import describe
-    from napari_cfsr.core.upscale.run import upscale
-    from napari_cfsr.layers.sample_data import photo
+    from napari_cfsr.core.batch import check_targets
+    from napari_cfsr.core.figures import Comparison, Crop, FigureOptions, save_figure
+    from napari_cfsr.core.io import ImageFile, write_image
+    from napari_cfsr.core.upscale import describe, upscale
+    from napari_cfsr.layers import photo
 
     scale = options.scale
     hr, lr = (data for data, *_ in photo(scale))

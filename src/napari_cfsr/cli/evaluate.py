@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cfsr.cli.common import add_model_options, load, say
-from napari_cfsr.core.upscale.generators import exhaust
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.errors import FileFormatError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault
-    from napari_cfsr.core.evaluate.run import EvaluateOptions, EvaluateProgress
+    from napari_cfsr.core.evaluate import BenchmarkReport, EvaluateOptions, EvaluateProgress, Fault
 
 DESCRIPTION = """\
 Measure PSNR and SSIM of bicubic, baseline and delta on data sets in the EDSR layout:
@@ -69,8 +68,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Measure, show and write; what can't be measured is named, and the rest goes on."""
-    from napari_cfsr.core.evaluate.run import iter_evaluate
-    from napari_cfsr.core.evaluate.tables import table
+    from napari_cfsr.core.evaluate import iter_evaluate, table
 
     asked = _options(options)
     _check_files(options)
@@ -85,7 +83,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _options(options: argparse.Namespace) -> EvaluateOptions:
-    from napari_cfsr.core.evaluate.run import EvaluateOptions
+    from napari_cfsr.core.evaluate import EvaluateOptions
 
     if not options.data.is_dir():
         raise FileFormatError(f"expected a folder at --data, got {options.data}")
@@ -104,8 +102,8 @@ def _options(options: argparse.Namespace) -> EvaluateOptions:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raise an error where a result can't be written, before any time is spent."""
-    from napari_cfsr.core.batch.targets import check_targets
-    from napari_cfsr.core.weights.refiner_saving import check_writable
+    from napari_cfsr.core.batch import check_targets
+    from napari_cfsr.core.weights import check_writable
 
     targets = {kind: getattr(options, kind) for kind in ("json", "markdown")}
     targets = {kind: path for kind, path in targets.items() if path is not None}
@@ -139,8 +137,8 @@ def _text(fault: Fault) -> str:
 
 
 def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
-    from napari_cfsr.core.evaluate.tables import markdown
-    from napari_cfsr.core.io.atomic import atomic_write
+    from napari_cfsr.core.evaluate import markdown
+    from napari_cfsr.core.io import atomic_write
 
     made: dict[str, Callable[[], str]] = {
         "json": lambda: json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n",

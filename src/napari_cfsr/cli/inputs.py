@@ -12,7 +12,7 @@ def input_files(
     inputs: Sequence[Path], ours: Callable[[Path], bool] = lambda _: False
 ) -> tuple[list[Path], int]:
     """What `find_inputs` finds; what is wrong with an input is said, and counted."""
-    from napari_cfsr.core.batch.targets import find_inputs
+    from napari_cfsr.core.batch import find_inputs
 
     files, faults = find_inputs(inputs, ours)
     for fault in faults:

@@ -54,7 +54,7 @@ def _add_refiner_actions(actions: Any) -> None:
 
 def models_table() -> list[dict[str, Any]]:
     """What is on this machine, a record for each."""
-    from napari_cfsr.core.weights.refiner_search import refiner_cards
+    from napari_cfsr.core.weights import refiner_cards
 
     rows: list[dict[str, Any]] = []
     for scale in weight_files.SCALES:
@@ -110,10 +110,15 @@ def run_models_import(options: argparse.Namespace) -> int:
 
 def import_weights(path: Path, overwrite: bool) -> Path:
     """Check that a file is a backbone or a refiner, and keep a copy of it."""
-    from napari_cfsr.core.network.cfsr import config_of
-    from napari_cfsr.core.weights.checkpoints import load_backbone, load_state
-    from napari_cfsr.core.weights.refiner_library import import_refiner
-    from napari_cfsr.core.weights.weight_files import WeightsFile, import_file, sha256_of
+    from napari_cfsr.core.network import config_of
+    from napari_cfsr.core.weights import (
+        WeightsFile,
+        import_file,
+        import_refiner,
+        load_backbone,
+        load_state,
+        sha256_of,
+    )
     from napari_cfsr.errors import ArchitectureError, ScaleError
 
     state = load_state(path)
@@ -134,8 +139,7 @@ def import_weights(path: Path, overwrite: bool) -> Path:
 
 def run_models_show(options: argparse.Namespace) -> int:
     """Print the card of a refiner, by name or in a file."""
-    from napari_cfsr.core.weights.checkpoints import read_refiner_card
-    from napari_cfsr.core.weights.refiner_library import describe_card, find_refiner_file
+    from napari_cfsr.core.weights import describe_card, find_refiner_file, read_refiner_card
 
     file = weight_files.file_named(options.name)
     path, kind = (file, "file") if file is not None else find_refiner_file(options.name)
@@ -151,7 +155,7 @@ def run_models_show(options: argparse.Namespace) -> int:
 
 
 def run_models_rename(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.weights.refiner_library import rename_refiner
+    from napari_cfsr.core.weights import rename_refiner
 
     print(f"{options.name} -> {rename_refiner(options.name, options.new)}")
     return 0
@@ -159,7 +163,7 @@ def run_models_rename(options: argparse.Namespace) -> int:
 
 def run_models_delete(options: argparse.Namespace) -> int:
     """Delete each; a fault with one does not stop the others."""
-    from napari_cfsr.core.weights.refiner_library import delete_refiner
+    from napari_cfsr.core.weights import delete_refiner
 
     faults = 0
     for name in options.names:
@@ -172,7 +176,7 @@ def run_models_delete(options: argparse.Namespace) -> int:
 
 
 def run_models_export(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.weights.refiner_library import export_refiner
+    from napari_cfsr.core.weights import export_refiner
 
     print(f"{options.name} -> {export_refiner(options.name, options.file, options.overwrite)}")
     return 0

@@ -17,9 +17,7 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import CancelledError, CFSRError, NoGainError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.training.request import TrainRequest
-    from napari_cfsr.core.training.results import TrainedRefiner
-    from napari_cfsr.core.training.tensorboard import TrainingLog
+    from napari_cfsr.core.training import TrainedRefiner, TrainingLog, TrainRequest
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -29,7 +27,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> int:
     """Train, measure and save; everything that can be wrong is looked at before."""
-    from napari_cfsr.core.training.request import TrainRequest
+    from napari_cfsr.core.training import TrainRequest
 
     config = config_of(options)
     target = _target(options)
@@ -48,8 +46,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace) -> Path:
     """Where the refiner goes, and that it can go there."""
-    from napari_cfsr.core.weights.refiner_library import check_target, export_path
-    from napari_cfsr.core.weights.refiner_saving import check_writable
+    from napari_cfsr.core.weights import check_target, check_writable, export_path
 
     if options.name is not None:
         target = check_target(options.name, options.overwrite)
@@ -82,7 +79,7 @@ def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
     if folder is None:
         yield None
         return
-    from napari_cfsr.core.training.tensorboard import TrainingLog
+    from napari_cfsr.core.training import TrainingLog
 
     log = TrainingLog(folder)
     try:
@@ -95,8 +92,8 @@ def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
 
 def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     """Train in this process, shown on standard error."""
-    from napari_cfsr.core.engine.registry import keep_freed_memory
-    from napari_cfsr.core.training.train import iter_train
+    from napari_cfsr.core.engine import keep_freed_memory
+    from napari_cfsr.core.training import iter_train
 
     keep_freed_memory()
     interrupts = Interrupts()
@@ -125,7 +122,7 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
 
 def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) -> int:
     """Save it, print what came out, and give the exit status."""
-    from napari_cfsr.core.weights.refiner_saving import SavedElsewhereError, save_or_elsewhere
+    from napari_cfsr.core.weights import SavedElsewhereError, save_or_elsewhere
 
     path: Path | None = None
     fault: CFSRError | None = None

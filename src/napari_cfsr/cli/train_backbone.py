@@ -17,9 +17,7 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.backbone.config import BackboneConfig
-    from napari_cfsr.core.backbone.data import Pairs
-    from napari_cfsr.core.backbone.train import BackboneProgress, BackboneRequest
+    from napari_cfsr.core.backbone import BackboneConfig, BackboneProgress, BackboneRequest, Pairs
 
 DESCRIPTION = """\
 Train a CFSR backbone. LR images are made by MATLAB's bicubic. The best weights by the validation
@@ -85,8 +83,8 @@ def add_train_backbone(command: argparse.ArgumentParser) -> None:
 
 def run_train_backbone(options: argparse.Namespace) -> int:
     """Train until the end or Ctrl-C."""
-    from napari_cfsr.core.backbone.train import iter_train_backbone
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.backbone import iter_train_backbone
+    from napari_cfsr.core.engine import keep_freed_memory
 
     keep_freed_memory()
     request = _request(options)
@@ -99,8 +97,7 @@ def run_train_backbone(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> BackboneRequest:
     """Everything that can be wrong is looked at before."""
-    from napari_cfsr.core.backbone.files import TrainingState
-    from napari_cfsr.core.backbone.train import BackboneRequest
+    from napari_cfsr.core.backbone import BackboneRequest, TrainingState
 
     state = TrainingState.load(options.resume) if options.resume else None
     config = _config(options, state.about["config"] if state else {})
@@ -131,7 +128,7 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
 
 def _config(options: argparse.Namespace, before: dict[str, Any]) -> BackboneConfig:
     """What the options say; where they say nothing, as it was before."""
-    from napari_cfsr.core.backbone.config import BackboneConfig
+    from napari_cfsr.core.backbone import BackboneConfig
 
     config = BackboneConfig.from_dict(before)
     given = {k: v for k, v in vars(options).items() if k in config.to_dict()}
@@ -144,8 +141,8 @@ def _config(options: argparse.Namespace, before: dict[str, Any]) -> BackboneConf
 
 
 def _check_output(options: argparse.Namespace) -> None:
-    from napari_cfsr.core.backbone.train import state_path
-    from napari_cfsr.core.weights.refiner_saving import check_writable
+    from napari_cfsr.core.backbone import state_path
+    from napari_cfsr.core.weights import check_writable
 
     output = options.output
     if output.suffix != ".safetensors":
@@ -164,7 +161,7 @@ def _check_output(options: argparse.Namespace) -> None:
 
 def _init(path: Path) -> Any:
     """The network to start from."""
-    from napari_cfsr.core.weights.checkpoints import open_backbone
+    from napari_cfsr.core.weights import open_backbone
 
     network = open_backbone(path)
     if weight_files.sha256_of(path) in weight_files.OFFICIAL_SHA256.values():
@@ -184,7 +181,7 @@ def _images(options: argparse.Namespace, config: BackboneConfig) -> tuple[Pairs,
 
 def _tell_small(train: Pairs, config: BackboneConfig, device: str) -> None:
     """Say how many images are too small for a patch: the training leaves them out."""
-    from napari_cfsr.core.engine.registry import choose_device
+    from napari_cfsr.core.engine import choose_device
 
     patch = config.on(choose_device(device)).patch or 0
     small = sum(min(lr.shape[:2]) < patch for lr, _ in train.pairs)
@@ -199,7 +196,7 @@ def _read(folder: Path, scale: int) -> Pairs:
     """Read a folder, with a progress bar."""
     from tqdm import tqdm
 
-    from napari_cfsr.core.backbone.data import iter_pairs
+    from napari_cfsr.core.backbone import iter_pairs
 
     steps = iter_pairs(folder, scale)
     with tqdm(desc=f"reading {folder.name}", unit="image", disable=None, leave=False) as bar:
@@ -246,7 +243,7 @@ class _Display:
         self._bar: Any = tqdm(total=100, bar_format=form, disable=None, leave=False)
         self._log: Any = None
         if folder is not None:
-            from napari_cfsr.core.training.tensorboard import TrainingLog
+            from napari_cfsr.core.training import TrainingLog
 
             self._log = TrainingLog(folder)
 
@@ -291,7 +288,7 @@ def _finish(
     stopped: bool,
     options: argparse.Namespace,
 ) -> int:
-    from napari_cfsr.core.backbone.files import read_backbone_card
+    from napari_cfsr.core.backbone import read_backbone_card
 
     over = not stopped if last is None else last.fraction >= 1
     card = read_backbone_card(request.output) if request.output.exists() else {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cfsr.cli.common import say
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.training.results import TrainProgress
+    from napari_cfsr.core.training import TrainProgress
 
 REFRESH = 0.1  # seconds
 STOPPING = (

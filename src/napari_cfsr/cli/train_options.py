@@ -13,8 +13,7 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.training.config import TrainConfig
-    from napari_cfsr.core.training.data import TrainData
+    from napari_cfsr.core.training import TrainConfig, TrainData
 
 # those of `TrainConfig`, whose module takes long to import: every command builds this parser
 CHOICES = {
@@ -59,7 +58,7 @@ def _add(group: Any, name: str, text: str, **kind: Any) -> None:
 
 
 def _add_data(group: Any) -> None:
-    from napari_cfsr.core.image.intensity import MODES
+    from napari_cfsr.core.image import MODES
 
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -144,7 +143,7 @@ def _bytes(text: str) -> int:
 
 def config_of(options: argparse.Namespace) -> TrainConfig:
     """The configuration that is asked for; raises `OptionError` if it makes no sense."""
-    from napari_cfsr.core.training.config import TrainConfig
+    from napari_cfsr.core.training import TrainConfig
 
     given = vars(options)
     asked = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
@@ -162,7 +161,7 @@ def config_of(options: argparse.Namespace) -> TrainConfig:
 
 def _physical_blur(given: dict[str, Any]) -> float | None:
     """Sigma in LR pixels of a blur in a unit of length; None if there is none."""
-    from napari_cfsr.core.image.degradation import blur_in_pixels
+    from napari_cfsr.core.image import blur_in_pixels
 
     fwhm, pixel_size = given.get("blur_fwhm"), given.get("pixel_size")
     if fwhm is None and pixel_size is None and "hr_fwhm" not in given:
@@ -176,7 +175,7 @@ def _physical_blur(given: dict[str, Any]) -> float | None:
 
 def data_of(options: argparse.Namespace, config: TrainConfig) -> TrainData:
     """The images that are asked for, not read yet."""
-    from napari_cfsr.core.training.data import folder_data, pair_data
+    from napari_cfsr.core.training import folder_data, pair_data
 
     if options.pairs:
         lr, hr = options.pairs

@@ -18,13 +18,13 @@ from napari_cfsr.cli.upscale_run import run_plan, save_summary
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch.plan import BatchPlan
-    from napari_cfsr.core.upscale.options import UpscaleOptions
-    from napari_cfsr.core.weights.model_files import ModelFiles
+    from napari_cfsr.core.batch import BatchPlan
+    from napari_cfsr.core.upscale import UpscaleOptions
+    from napari_cfsr.core.weights import ModelFiles
 
 
 def add_upscale(command: argparse.ArgumentParser) -> None:
-    from napari_cfsr.core.image.intensity import MODES
+    from napari_cfsr.core.image import MODES
 
     command.set_defaults(run=run_upscale)
     command.add_argument(
@@ -84,9 +84,7 @@ def _halo(text: str) -> int | str:
 
 def run_upscale(options: argparse.Namespace) -> int:
     """Upscale each file; a fault in one does not stop the others."""
-    from napari_cfsr.core.batch.plan import plan_batch
-    from napari_cfsr.core.batch.run import BatchRecord
-    from napari_cfsr.core.batch.targets import find_inputs
+    from napari_cfsr.core.batch import BatchRecord, find_inputs, plan_batch
 
     _take_output(options)
     _check_summary(options)
@@ -119,14 +117,14 @@ def _take_output(options: argparse.Namespace) -> None:
     last: Path = options.inputs[1]
     if last.suffix.lower() != ".zarr":
         return
-    from napari_cfsr.core.io.store_metadata import store_status
+    from napari_cfsr.core.io import store_status
 
     if store_status(last) != "other":
         options.output = options.inputs.pop()
 
 
 def _asked(options: argparse.Namespace) -> UpscaleOptions:
-    from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions
+    from napari_cfsr.core.upscale import OUTPUTS, UpscaleOptions
 
     return UpscaleOptions(
         axes=options.axes.upper() if options.axes else None,
@@ -151,7 +149,7 @@ def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
 
 def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -> None:
     """Raise an error where the summary can't be written, before any time is spent."""
-    from napari_cfsr.core.batch.summary import check_summary
+    from napari_cfsr.core.batch import check_summary
 
     path: Path | None = options.summary
     if path is None:

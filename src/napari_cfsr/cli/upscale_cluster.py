@@ -14,12 +14,11 @@ from napari_cfsr.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari_cfsr.core.batch.plan import BatchPlan
-    from napari_cfsr.core.batch.upscale_file import BlockRun
-    from napari_cfsr.core.engine.model import Check, Model
-    from napari_cfsr.core.io.lazy_image import LazyImage
-    from napari_cfsr.core.store.run import StoreProgress, StoreResult
-    from napari_cfsr.core.upscale.options import UpscaleOptions
+    from napari_cfsr.core.batch import BatchPlan, BlockRun
+    from napari_cfsr.core.engine import Check, Model
+    from napari_cfsr.core.io import LazyImage
+    from napari_cfsr.core.store import StoreProgress, StoreResult
+    from napari_cfsr.core.upscale import UpscaleOptions
 
 
 def add_cluster_options(command: argparse.ArgumentParser) -> None:
@@ -44,7 +43,7 @@ def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
     if options.dask is None and options.workers is None:
         yield None
         return
-    from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers, need_distributed
+    from napari_cfsr.core.cluster import connect, local_workers, need_distributed
 
     need_distributed()  # it sets the levels of its logs when it is imported
     # what libraries log is for developers; what the user should know comes as an error or a note
@@ -77,7 +76,7 @@ def cluster_blocks(client: Any, device: str, engine: str) -> BlockRun:
         check: Check,
         source: str,
     ) -> Generator[StoreProgress, None, StoreResult]:
-        from napari_cfsr.core.cluster.run import iter_upscale_on_cluster
+        from napari_cfsr.core.cluster import iter_upscale_on_cluster
 
         about: dict[str, Any] = {
             "device": device, "engine": engine, "source": source, "overwrite": overwrite

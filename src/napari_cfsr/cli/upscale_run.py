@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 from napari_cfsr.cli.common import say, tile_bar
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch.plan import BatchPlan
-    from napari_cfsr.core.batch.run import BatchRecord, BatchStep
-    from napari_cfsr.core.batch.upscale_file import BlockRun
-    from napari_cfsr.core.engine.model import Model
+    from napari_cfsr.core.batch import BatchPlan, BatchRecord, BatchStep, BlockRun
+    from napari_cfsr.core.engine import Model
 
 
 def run_plan(
@@ -28,8 +26,7 @@ def run_plan(
 
     `blocks` runs what goes into stores, where that is not to be this process.
     """
-    from napari_cfsr.core.batch.run import BatchRecord, iter_batch
-    from napari_cfsr.core.batch.summary import summary_line
+    from napari_cfsr.core.batch import BatchRecord, iter_batch, summary_line
 
     records = [BatchRecord(item.path) for item in plan.items]
     started = time.perf_counter()
@@ -52,7 +49,7 @@ def run_plan(
 
 def save_summary(records: list[BatchRecord], options: argparse.Namespace) -> None:
     """Write the file that was asked for, if one was."""
-    from napari_cfsr.core.batch.summary import write_summary
+    from napari_cfsr.core.batch import write_summary
 
     if options.summary is not None:
         write_summary(options.summary, records, options.overwrite)
@@ -62,8 +59,8 @@ def _show(
     steps: Generator[BatchStep, None, Any], records: list[BatchRecord], options: argparse.Namespace
 ) -> None:
     """Run to the end; `records` is kept up with it."""
-    from napari_cfsr.core.batch.run import NOT_FINISHED, BatchRecord
-    from napari_cfsr.core.upscale.options import duration
+    from napari_cfsr.core.batch import NOT_FINISHED, BatchRecord
+    from napari_cfsr.core.upscale import duration
 
     with ExitStack() as bars:
         progress = None

@@ -20,9 +20,9 @@ from napari_cfsr.cli.visualize_sources import Scene, Source, read_scene, sources
 from napari_cfsr.errors import CFSRError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.engine.model import SRModel
-    from napari_cfsr.core.figures.save import Content, FigureOptions
-    from napari_cfsr.core.upscale.run import UpscaleResult
+    from napari_cfsr.core.engine import SRModel
+    from napari_cfsr.core.figures import Content, FigureOptions
+    from napari_cfsr.core.upscale import UpscaleResult
 
 MADE = ("baseline", "delta", "difference")  # panels that need the network
 
@@ -34,7 +34,7 @@ def add_visualize(command: argparse.ArgumentParser) -> None:
 
 def run_visualize(options: argparse.Namespace) -> int:
     """Draw each image; a fault in one does not stop the others."""
-    from napari_cfsr.core.batch.targets import check_targets
+    from napari_cfsr.core.batch import check_targets
 
     look, intensity = figure_options(options), intensity_named(options.intensity)
     kind = _format(options)
@@ -111,7 +111,7 @@ def _draw(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Read, upscale, draw and write one figure; a record of it."""
-    from napari_cfsr.core.figures.save import Comparison, save_figure
+    from napari_cfsr.core.figures import Comparison, save_figure
 
     scene = read_scene(source, options)
     result = None if model is None else _upscaled(scene, model, source, intensity, options)
@@ -133,7 +133,7 @@ def _draw(
 def _upscaled(
     scene: Scene, model: SRModel, source: Source, intensity: Any, options: argparse.Namespace
 ) -> UpscaleResult:
-    from napari_cfsr.core.upscale.run import upscale
+    from napari_cfsr.core.upscale import upscale
 
     with tile_bar(source.name) as progress:
         return upscale(
@@ -162,8 +162,8 @@ def _record(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """What the figure shows, and one line that says it."""
-    from napari_cfsr.core.figures.contrast import psnr_text, ssim_text
-    from napari_cfsr.core.upscale.provenance import describe
+    from napari_cfsr.core.figures import psnr_text, ssim_text
+    from napari_cfsr.core.upscale import describe
 
     scores = content.scores
     numbers = ", ".join(f"{k} {psnr_text(s)}/{ssim_text(s)}" for k, s in scores.items())

@@ -10,7 +10,7 @@ from napari_cfsr.cli.common import add_model_options
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.figures.save import FigureOptions
+    from napari_cfsr.core.figures import FigureOptions
 
 FORMATS = ("png", "pdf", "svg")
 ARRANGEMENTS = ("auto", "left", "above", "columns")  # as in `core.figure_options`
@@ -86,8 +86,7 @@ def _add_look(group: Any) -> None:
 
 def figure_options(options: argparse.Namespace) -> FigureOptions:
     """How the figure is to look; raises `OptionError` if it makes no sense."""
-    from napari_cfsr.core.figures.save import Crop, FigureOptions
-    from napari_cfsr.core.figures.text import check_family
+    from napari_cfsr.core.figures import Crop, FigureOptions, check_family
 
     check_family(options.font)
     if options.pixel_size is not None and not 0 < options.pixel_size < float("inf"):

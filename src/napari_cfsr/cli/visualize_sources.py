@@ -16,8 +16,8 @@ from napari_cfsr.cli.inputs import input_files
 from napari_cfsr.errors import CFSRError, FileFormatError, ImageError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.evaluate.data_sets import BenchmarkImage
-    from napari_cfsr.core.io.image_files import ImageFile
+    from napari_cfsr.core.evaluate import BenchmarkImage
+    from napari_cfsr.core.io import ImageFile
 
 Array = NDArray[Any]
 
@@ -120,7 +120,7 @@ def _reference(path: Path, reference: Path | None, single: bool, scale: int) -> 
             )
         return reference
     names = {path.stem, path.stem.removesuffix(f"x{scale}")}
-    from napari_cfsr.core.batch.targets import image_files
+    from napari_cfsr.core.batch import image_files
 
     found = [p for p in image_files(reference) if p.stem in names]
     if len(found) != 1:
@@ -133,7 +133,7 @@ def _reference(path: Path, reference: Path | None, single: bool, scale: int) -> 
 
 def _of_data_set(options: argparse.Namespace) -> tuple[list[Source], int]:
     """The images of a data set in the EDSR layout."""
-    from napari_cfsr.core.evaluate.data_sets import find_dataset
+    from napari_cfsr.core.evaluate import find_dataset
 
     if options.dataset is None or options.data is None:
         raise OptionError("expected both --data DIR and --dataset NAME")
@@ -169,7 +169,7 @@ def read_scene(source: Source, options: argparse.Namespace) -> Scene:
     ImageError, OptionError
         It holds no single image, or the images do not fit.
     """
-    from napari_cfsr.core.figures.comparison import reduced
+    from napari_cfsr.core.figures import reduced
 
     scale, plane = options.scale, plane_of(options.plane)
     pixels, notes, size = _read(source.path, options.axes, plane, source.in_colour)
@@ -197,9 +197,8 @@ def _read(
     path: Path, axes: str | None, plane: dict[str, int], in_colour: bool
 ) -> tuple[Array, tuple[str, ...], float | None]:
     """[Y,X] or [Y,X,3] upright, notes, and the micrometres of a pixel, if known."""
-    from napari_cfsr.core.image.axes import parse_axes
-    from napari_cfsr.core.io.exif import exif_facts
-    from napari_cfsr.core.io.image_files import read_image
+    from napari_cfsr.core.image import parse_axes
+    from napari_cfsr.core.io import exif_facts, read_image
 
     image = read_image(path)
     try:

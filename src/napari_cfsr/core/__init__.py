@@ -1,1 +1,1 @@
-"""Super-resolution on arrays. Knows numpy, torch, dask and scikit-image; never napari or Qt."""
+"""Super-resolution on arrays, room by room. Never imports napari, Qt or magicgui."""

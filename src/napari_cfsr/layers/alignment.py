@@ -9,7 +9,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_cfsr.core.metrics.image_metrics import mod_crop
+from napari_cfsr.core.metrics import mod_crop
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers.conversion import ImageInput, Region, output_placement
 

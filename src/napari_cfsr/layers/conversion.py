@@ -12,8 +12,7 @@ from napari.utils.colormaps import Colormap
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_cfsr.core.upscale.provenance import record_provenance
-from napari_cfsr.core.upscale.run import UpscaleResult
+from napari_cfsr.core.upscale import UpscaleResult, record_provenance
 from napari_cfsr.errors import ImageError
 
 if TYPE_CHECKING:

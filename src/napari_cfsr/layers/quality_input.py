@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.intensity import check_dtype
-from napari_cfsr.core.metrics.image_metrics import Channel
-from napari_cfsr.core.metrics.masked import bicubic
+from napari_cfsr.core.image import check_dtype
+from napari_cfsr.core.metrics import Channel, bicubic
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers.alignment import Candidate, Match, match, plane_axes
 from napari_cfsr.layers.conversion import ImageInput, Region

@@ -12,7 +12,7 @@ Reader = Callable[[Any], list[LayerTuple]]
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """A function that reads what is at a path, if that is an OME-Zarr store that can be read."""
-    from napari_cfsr.core.io.store_metadata import read_store_metadata
+    from napari_cfsr.core.io import read_store_metadata
 
     if not isinstance(path, str | Path):
         return None
@@ -25,7 +25,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def _is_image(store: Path) -> bool:
-    from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+    from napari_cfsr.core.io import open_ome_zarr
     from napari_cfsr.errors import CFSRError
 
     try:
@@ -43,7 +43,7 @@ def read_store(path: str) -> list[LayerTuple]:
     FileFormatError
         The store is damaged, or was not written to its end.
     """
-    from napari_cfsr.core.io.store_metadata import read_store_metadata
+    from napari_cfsr.core.io import read_store_metadata
 
     store = Path(path)
     mark = read_store_metadata(store) or {}
@@ -53,9 +53,8 @@ def read_store(path: str) -> list[LayerTuple]:
 
 
 def _layer(path: Path, stem: str) -> LayerTuple:
-    from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-    from napari_cfsr.core.io.store_metadata import read_store_metadata
-    from napari_cfsr.core.store.level_view import level_range, viewed
+    from napari_cfsr.core.io import open_ome_zarr, read_store_metadata
+    from napari_cfsr.core.store import level_range, viewed
     from napari_cfsr.layers.conversion import signed_look
 
     image = open_ome_zarr(path)

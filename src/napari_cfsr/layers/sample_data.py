@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.degradation import degrade
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import degrade, imresize
 
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from napari_cfsr.core.store.level_view import LevelView
-from napari_cfsr.core.store.preview import StorePreview
+from napari_cfsr.core.store import LevelView, StorePreview
 from napari_cfsr.layers.conversion import (
     ImageInput,
     LayerSpec,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.training.config import TrainConfig
-from napari_cfsr.core.training.data import (
+from napari_cfsr.core.training import (
     ArraySource,
+    TrainConfig,
     TrainData,
     array_sources,
     folder_data,

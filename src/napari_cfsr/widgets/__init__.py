@@ -1,1 +1,1 @@
-"""napari widgets: they read a form, start a worker and show what comes back."""
+"""The pages of the plugin: each reads its form, starts a worker and shows what comes back."""

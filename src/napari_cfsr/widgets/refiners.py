@@ -25,22 +25,24 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
-from napari_cfsr.core.weights.refiner_library import (
+from napari_cfsr.core.weights import (
+    Kind,
+    RefinerCard,
     delete_refiner,
     describe_card,
     export_path,
     export_refiner,
     import_refiner,
     is_taken,
+    read_refiner_card,
+    refiner_files,
     rename_refiner,
 )
-from napari_cfsr.core.weights.weight_files import Kind, refiner_files
 from napari_cfsr.errors import CFSRError, WeightsError
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import offer_refiners
-from napari_cfsr.workers.run import CancelToken, Failure, call_worker
+from napari_cfsr.workers import CancelToken, Failure, call_worker
 
 COLUMNS = ("name", "scale", "gain (dB)", "placement", "from", "date", "description")
 SEEN = 4  # columns that are seen in the narrowest dock; the others by scrolling

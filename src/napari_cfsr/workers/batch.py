@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.core.process.remote_model import RemoteModel
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.process import RemoteModel
+from napari_cfsr.core.upscale import UpscaleOptions
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch.run import BatchRecord, BatchStep
+    from napari_cfsr.core.batch import BatchRecord, BatchStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class BatchOutcome:
 
 def list_inputs(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
     """The files that a batch of these inputs would upscale, and what is wrong with the inputs."""
-    from napari_cfsr.core.batch.targets import find_inputs
+    from napari_cfsr.core.batch import find_inputs
 
     found, faults = find_inputs(inputs)
     return list(found), "; ".join(fault.text for fault in faults)
@@ -83,9 +83,8 @@ def run_batch(
     CFSRError
         There are no weights, or the model can't be loaded.
     """
-    from napari_cfsr.core.batch.plan import plan_batch
-    from napari_cfsr.core.batch.run import iter_batch
-    from napari_cfsr.core.weights.model_files import find_model
+    from napari_cfsr.core.batch import iter_batch, plan_batch
+    from napari_cfsr.core.weights import find_model
 
     began = time.perf_counter()
     load = request.load

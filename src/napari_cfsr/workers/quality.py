@@ -11,19 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.metrics.masked import (
+from napari_cfsr.core.metrics import (
     MapKind,
     QualityOptions,
+    QualityRow,
     QualityScores,
+    QualityTable,
     default_range,
     measure,
     quality_map,
     same_units,
 )
-from napari_cfsr.core.metrics.table import QualityRow, QualityTable
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.conversion import LayerSpec, Region, extremes, output_placement, pyramid
-from napari_cfsr.layers.quality_input import Plan, QualityRequest, read_plane
+from napari_cfsr.layers import (
+    LayerSpec,
+    Plan,
+    QualityRequest,
+    Region,
+    extremes,
+    output_placement,
+    pyramid,
+    read_plane,
+)
 
 Check = Callable[[], None]
 

@@ -13,16 +13,12 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 
-from napari_cfsr.core.process.remote_model import RemoteModel
-from napari_cfsr.core.process.remote_training import RemoteTraining
-from napari_cfsr.core.training.request import TrainRequest
-from napari_cfsr.core.training.results import Checkpoint, TrainedRefiner, TrainProgress
-from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.upscale.run import UpscaleResult, iter_upscale
-from napari_cfsr.core.weights.weight_files import find_backbone
+from napari_cfsr.core.process import RemoteModel, RemoteTraining
+from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
+from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, iter_upscale
+from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
-from napari_cfsr.layers.conversion import ImageInput, extremes, shown_difference
-from napari_cfsr.layers.training_input import TrainJob, training_data
+from napari_cfsr.layers import ImageInput, TrainJob, extremes, shown_difference, training_data
 from napari_cfsr.workers.batch import BatchRequest, run_batch
 from napari_cfsr.workers.quality import QualityStep
 from napari_cfsr.workers.store import StoreRequest, upscale_to_store

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cfsr.core.image.spacing import PixelSpace, unit_name
-from napari_cfsr.core.process.remote_model import RemoteModel
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.image import PixelSpace, unit_name
+from napari_cfsr.core.process import RemoteModel
+from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.errors import StoreExistsError
-from napari_cfsr.layers.conversion import ImageInput, layer_to_world
+from napari_cfsr.layers import ImageInput, layer_to_world
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.store.preview import StorePreview
-    from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
+    from napari_cfsr.core.store import StorePreview, StoreProgress, StoreResult, StoreRun
 
 STORE = ".zarr"
 MOST_NAMES = 1000
@@ -137,7 +136,7 @@ def upscale_to_store(
     CFSRError
         As `iter_upscale_to_zarr`.
     """
-    from napari_cfsr.core.store.preview import StorePreview  # zarr takes its time
+    from napari_cfsr.core.store import StorePreview
 
     yield StoreStep("Loading the model")
     info = model.load(request.load, check)
@@ -162,7 +161,7 @@ def upscale_to_store(
 
 def _difference_range(image: ImageInput, growth: StorePreview) -> tuple[float, float]:
     """The range in which a difference is shown; found here, so that the window need not wait."""
-    from napari_cfsr.core.store.level_view import LevelView, level_range
+    from napari_cfsr.core.store import LevelView, level_range
 
     if "difference" not in growth.store.specs:
         return 0.0, 0.0
@@ -179,7 +178,7 @@ def _prepared(
     request: StoreRequest, model: RemoteModel, check: Callable[[], None], space: PixelSpace
 ) -> StoreRun:
     """The run into the first store of that name that is free, or was begun with this request."""
-    from napari_cfsr.core.store.run import StoreRun
+    from napari_cfsr.core.store import StoreRun
 
     path = request.path
     for number in range(2, MOST_NAMES):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from napari_cfsr.core.weights.weight_files import SCALES
+from napari_cfsr.core.weights import SCALES
 from napari_cfsr.errors import OptionError, ScaleError
 
 TrainingPrecision = Literal["float32", "bfloat16"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training.data import folder_data
+from napari_cfsr.core.image import imresize
+from napari_cfsr.core.training import folder_data
 from napari_cfsr.errors import ImageError
 
 UInt8 = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cfsr.core.weights.checkpoints import load_state, written_whole
+from napari_cfsr.core.weights import load_state, written_whole
 from napari_cfsr.errors import ArchitectureError, TruncatedWeightsError
 
 BACKBONE_FORMAT = "napari-cfsr backbone 1"

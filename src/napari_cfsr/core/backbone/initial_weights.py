@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
+from napari_cfsr.core.network import CFSR, CFSRConfig
 
 LAYER_SCALE = 0.1  # of the residual branches; with the published 1e-6 they take long to wake up
 CALM = 0.1  # of the last LayerNorm: at 1, each step of Adam shakes the output

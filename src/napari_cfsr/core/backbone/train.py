@@ -28,11 +28,9 @@ from napari_cfsr.core.backbone.data import Pair, UInt8
 from napari_cfsr.core.backbone.files import TrainingState, save_backbone
 from napari_cfsr.core.backbone.initial_weights import fresh, started_from
 from napari_cfsr.core.backbone.patches import PatchPool
-from napari_cfsr.core.engine.registry import choose_device
-from napari_cfsr.core.engine.torch_engine import domain_errors
-from napari_cfsr.core.metrics.image_metrics import psnr
-from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.network.cpu_gradients import Gradients
+from napari_cfsr.core.engine import choose_device, domain_errors
+from napari_cfsr.core.metrics import psnr
+from napari_cfsr.core.network import CFSR, CFSRConfig, Gradients
 from napari_cfsr.errors import DivergedError, OptionError
 
 Named = tuple[str, Pair]

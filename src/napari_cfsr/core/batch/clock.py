@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from napari_cfsr.core.store.run import StoreProgress
-from napari_cfsr.core.upscale.options import UpscaleProgress
+from napari_cfsr.core.store import StoreProgress
+from napari_cfsr.core.upscale import UpscaleProgress
 
 
 class BatchClock:

@@ -14,11 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.io.atomic import atomic_write
-from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.store.fingerprint import fingerprint_pixels
+from napari_cfsr.core.image import parse_axes
+from napari_cfsr.core.io import atomic_write, open_image, store_status
+from napari_cfsr.core.store import fingerprint_pixels
 from napari_cfsr.errors import FileFormatError
 
 LEDGER = ".napari-cfsr.json"

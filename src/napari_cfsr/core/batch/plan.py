@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.core.batch.targets import Targets, check_targets, find_inputs, find_targets
-from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.weights.model_files import ModelFiles
+from napari_cfsr.core.upscale import UpscaleOptions
+from napari_cfsr.core.weights import ModelFiles
 from napari_cfsr.errors import CFSRError, OptionError
 
 

@@ -14,9 +14,9 @@ from napari_cfsr.core.batch.ledger import Ledger, file_stamp, input_identity
 from napari_cfsr.core.batch.plan import BatchPlan
 from napari_cfsr.core.batch.targets import STORE, Targets, check_targets
 from napari_cfsr.core.batch.upscale_file import BlockRun, FileRecord, iter_upscale_file
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.upscale.options import UpscaleProgress
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.io import store_status
+from napari_cfsr.core.upscale import UpscaleProgress
 from napari_cfsr.errors import CancelledError, CFSRError, OptionError
 
 State = Literal["waiting", "running", "done", "skipped", "failed"]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_cfsr.core.batch.run import BatchRecord
-from napari_cfsr.core.io.atomic import atomic_write
-from napari_cfsr.core.upscale.options import duration
+from napari_cfsr.core.io import atomic_write
+from napari_cfsr.core.upscale import duration
 from napari_cfsr.errors import OptionError
 
 SUFFIXES = (".csv", ".json")

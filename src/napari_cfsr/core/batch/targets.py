@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_cfsr.core.io.image_files import RESULT, SUFFIXES, TIFF_SUFFIXES
+from napari_cfsr.core.io import RESULT, SUFFIXES, TIFF_SUFFIXES
 from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
 
 STORE = ".zarr"
@@ -109,7 +109,7 @@ def image_files(path: Path) -> list[Path]:
 
 
 def _is_ours(store: Path) -> bool:
-    from napari_cfsr.core.io.store_metadata import read_store_metadata
+    from napari_cfsr.core.io import read_store_metadata
 
     return read_store_metadata(store) is not None
 

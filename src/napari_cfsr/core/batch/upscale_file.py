@@ -11,17 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.core.batch.targets import STORE, Targets
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.io.image_files import ImageFile, check_format, read_image, write_image
-from napari_cfsr.core.io.lazy_image import LazyImage
-from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff
-from napari_cfsr.core.store.run import StoreProgress, StoreResult, iter_upscale_to_zarr
-from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.provenance import describe
-from napari_cfsr.core.upscale.run import iter_upscale
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.image import parse_axes
+from napari_cfsr.core.io import (
+    ImageFile,
+    LazyImage,
+    check_format,
+    open_image,
+    read_image,
+    store_status,
+    write_image,
+)
+from napari_cfsr.core.store import (
+    StoreProgress,
+    StoreResult,
+    iter_upscale_to_tiff,
+    iter_upscale_to_zarr,
+)
+from napari_cfsr.core.upscale import (
+    UpscaleOptions,
+    UpscaleProgress,
+    describe,
+    iter_upscale,
+    record_provenance,
+)
 from napari_cfsr.errors import OptionError
 
 BlockRun = Callable[  # the signature of `run_blocks`

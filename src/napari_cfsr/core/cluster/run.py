@@ -18,15 +18,17 @@ from typing import Any
 from napari_cfsr.core.cluster.task_dispatcher import TaskDispatcher
 from napari_cfsr.core.cluster.worker_model import ModelRecipe
 from napari_cfsr.core.cluster.worker_task import Job, TaskResult, mark_of
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.io.lazy_image import LazyImage
-from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.store.fingerprint import fingerprint_pixels
-from napari_cfsr.core.store.layout import ShardIndex
-from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
-from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.upscale.provenance import versions
-from napari_cfsr.core.weights.by_hash import hashed_file
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.io import LazyImage, open_image
+from napari_cfsr.core.store import (
+    ShardIndex,
+    StoreProgress,
+    StoreResult,
+    StoreRun,
+    fingerprint_pixels,
+)
+from napari_cfsr.core.upscale import UpscaleOptions, versions
+from napari_cfsr.core.weights import hashed_file
 from napari_cfsr.errors import ClusterError
 
 POLL_SECONDS = 0.1

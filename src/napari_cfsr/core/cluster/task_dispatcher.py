@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_cfsr.core.cluster.worker_task import TaskResult, run_shard, take_weights, version_here
-from napari_cfsr.core.store.layout import ShardIndex
-from napari_cfsr.core.weights.by_hash import HashedFile
+from napari_cfsr.core.store import ShardIndex
+from napari_cfsr.core.weights import HashedFile
 from napari_cfsr.errors import CFSRError, ClusterError, OptionError, WeightsError
 
 ADDRESS = re.compile(r"(\w+://)?[^/\s]+:\d+(/.*)?")

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.core.engine.model import Check
-from napari_cfsr.core.weights.by_hash import HashedFile, find_by_hash
+from napari_cfsr.core.engine import Check
+from napari_cfsr.core.weights import HashedFile, find_by_hash
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.engine.model import SRModel
+    from napari_cfsr.core.engine import SRModel
 
 POLL_SECONDS = 0.2  # of a task that waits for the model
 
@@ -103,8 +103,7 @@ def _load(recipe: ModelRecipe) -> SRModel:
         raise MissingWeights(missing)
     import torch
 
-    from napari_cfsr.core.engine.model import load_model
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.engine import keep_freed_memory, load_model
 
     keep_freed_memory()
     # a nanny says OMP_NUM_THREADS=1 unless told otherwise, however many threads a worker may use

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.cluster.worker_model import MODELS, MissingWeights, ModelRecipe
-from napari_cfsr.core.engine.model import Check
-from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.intensity import IntensityMapping
-from napari_cfsr.core.io.lazy_reader import open_image
-from napari_cfsr.core.io.store_metadata import read_store_metadata
-from napari_cfsr.core.store.fingerprint import fingerprint_pixels
-from napari_cfsr.core.store.growing_store import GrowingStore, writing
-from napari_cfsr.core.store.layout import ShardIndex, plan_layout
-from napari_cfsr.core.upscale.blocks import BlockPlan, run_block
-from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.provenance import versions
-from napari_cfsr.core.weights.by_hash import HashedFile, keep_by_hash
+from napari_cfsr.core.engine import Check
+from napari_cfsr.core.image import ArrayLike, IntensityMapping
+from napari_cfsr.core.io import open_image, read_store_metadata
+from napari_cfsr.core.store import (
+    GrowingStore,
+    ShardIndex,
+    fingerprint_pixels,
+    plan_layout,
+    writing,
+)
+from napari_cfsr.core.upscale import BlockPlan, exhaust, run_block, versions
+from napari_cfsr.core.weights import HashedFile, keep_by_hash
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
 
 Array = NDArray[Any]

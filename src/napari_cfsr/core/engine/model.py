@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.resize import back_project
-from napari_cfsr.core.image.tiling import ALIGN, scaled
-from napari_cfsr.core.weights.model_files import ModelFiles, find_model
-from napari_cfsr.core.weights.weight_files import Progress
+from napari_cfsr.core.image import ALIGN, back_project, scaled
+from napari_cfsr.core.weights import ModelFiles, Progress, find_model
 from napari_cfsr.errors import DeviceError, ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -340,7 +338,7 @@ def _openvino(
 ) -> tuple[Engine, str | None]:
     """An engine, and where the refiner runs."""
     from napari_cfsr.core.engine.openvino_engine import OpenVINOEngine, Weights
-    from napari_cfsr.core.weights.checkpoints import backbone_arrays, refiner_arrays
+    from napari_cfsr.core.weights import backbone_arrays, refiner_arrays
 
     backbone = Weights(files.backbone.sha256, backbone_arrays(files.backbone, files.scale))
     refiner, placement = None, None
@@ -358,7 +356,7 @@ def _torch(
 ) -> tuple[Engine, str | None]:
     """An engine, and where the refiner runs."""
     from napari_cfsr.core.engine.torch_engine import TorchEngine
-    from napari_cfsr.core.weights.checkpoints import load_backbone, load_refiner
+    from napari_cfsr.core.weights import load_backbone, load_refiner
 
     network = load_backbone(files.backbone, files.scale)
     refiner, placement = None, None

@@ -36,9 +36,8 @@ from napari_cfsr.core.engine.registry import (
     refiner_bands,
     refiner_columns,
 )
-from napari_cfsr.core.network.folding import Conv, fold
-from napari_cfsr.core.weights import engine_cache
-from napari_cfsr.core.weights.engine_cache import Arrays
+from napari_cfsr.core.network import Conv, fold
+from napari_cfsr.core.weights import Arrays, engine_cache
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation

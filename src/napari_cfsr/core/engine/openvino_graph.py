@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine.openvino_import import openvino as ov
 from napari_cfsr.core.engine.openvino_import import opset13 as op
-from napari_cfsr.core.network.folding import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, FoldedStage
+from napari_cfsr.core.network import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, FoldedStage
 
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types

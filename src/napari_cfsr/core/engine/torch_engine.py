@@ -21,10 +21,7 @@ from napari_cfsr.core.engine.registry import (
     refiner_bands,
     refiner_columns,
 )
-from napari_cfsr.core.network.cfsr import CFSR
-from napari_cfsr.core.network.folded_network import FoldedCFSR
-from napari_cfsr.core.network.folding import fold
-from napari_cfsr.core.network.refinenet import RECEPTIVE_FIELD, Placement, RefineNet
+from napari_cfsr.core.network import CFSR, RECEPTIVE_FIELD, FoldedCFSR, Placement, RefineNet, fold
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CUDA and MPS

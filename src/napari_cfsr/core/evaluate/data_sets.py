@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.degradation import Degradation, check_image, to_unit
-from napari_cfsr.core.io.image_files import RESULT, SUFFIXES, read_image
-from napari_cfsr.core.metrics.image_pair import CHANNELS, Channel, mod_crop
+from napari_cfsr.core.image import Degradation, check_image, parse_axes, to_unit
+from napari_cfsr.core.io import RESULT, SUFFIXES, read_image
+from napari_cfsr.core.metrics import CHANNELS, Channel, mod_crop
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 Float32 = NDArray[np.float32]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine.model import ModelInfo
-from napari_cfsr.core.metrics.image_pair import Channel
+from napari_cfsr.core.engine import ModelInfo
+from napari_cfsr.core.metrics import Channel
 
 FORMAT = "napari-cfsr evaluation 1"
 REFERENCE = "baseline"  # what gains are counted from

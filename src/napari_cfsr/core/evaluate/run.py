@@ -21,17 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, Model, check_back_projection
+from napari_cfsr.core.engine import Check, Model, check_back_projection
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, Sample, find_dataset
 from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault, ImageScores
 from napari_cfsr.core.evaluate.scores import measure
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.metrics.image_pair import CHANNELS, Channel
-from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.upscale.provenance import PACKAGES, versions
-from napari_cfsr.core.upscale.run import iter_upscale
-from napari_cfsr.core.weights.weight_files import SCALES
+from napari_cfsr.core.image import imresize
+from napari_cfsr.core.metrics import CHANNELS, Channel
+from napari_cfsr.core.upscale import PACKAGES, UpscaleOptions, exhaust, iter_upscale, versions
+from napari_cfsr.core.weights import SCALES
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 
 Float32 = NDArray[np.float32]

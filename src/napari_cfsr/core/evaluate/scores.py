@@ -17,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cfsr.core.evaluate.report import Scores
-from napari_cfsr.core.metrics.image_metrics import SIGMA, WINDOW, check_windows, decibels
-from napari_cfsr.core.metrics.image_pair import Channel, Float64, ImagePair, luma
+from napari_cfsr.core.metrics import (
+    SIGMA,
+    WINDOW,
+    Channel,
+    Float64,
+    ImagePair,
+    check_windows,
+    decibels,
+    luma,
+)
 
 Float32 = NDArray[np.float32]
 

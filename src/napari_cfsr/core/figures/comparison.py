@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.metrics.image_metrics import WINDOW, mod_crop, psnr, ssim
-from napari_cfsr.core.metrics.masked import default_range
+from napari_cfsr.core.image import imresize
+from napari_cfsr.core.metrics import WINDOW, default_range, mod_crop, psnr, ssim
 from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]

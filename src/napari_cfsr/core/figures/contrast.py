@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.figures.comparison import Comparison, Score
 from napari_cfsr.core.figures.crops import Crop
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import Limits, Mode, resolve_mapping
+from napari_cfsr.core.image import Limits, Mode, parse_axes, resolve_mapping
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]  # [Y,X,3]

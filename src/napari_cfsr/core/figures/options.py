@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from napari_cfsr.core.figures.crops import Crop
-from napari_cfsr.core.image.intensity import MODES, Limits, Mode
+from napari_cfsr.core.image import MODES, Limits, Mode
 from napari_cfsr.errors import OptionError
 
 Arrangement = Literal["auto", "left", "above", "columns"]

@@ -16,7 +16,7 @@ from napari_cfsr.core.figures.comparison import Comparison
 from napari_cfsr.core.figures.content import Content, content_of
 from napari_cfsr.core.figures.crops import Crop
 from napari_cfsr.core.figures.options import FigureOptions
-from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.errors import FileFormatError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.spacing import PixelSpace
+from napari_cfsr.core.image import ArrayLike, PixelSpace
 
 
 @dataclass(frozen=True, eq=False)

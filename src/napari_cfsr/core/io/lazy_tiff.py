@@ -14,7 +14,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
+from napari_cfsr.core.image import PixelSpace, pixel_space
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.tiff import CENTIMETRE, PALETTE, read_tiff
 

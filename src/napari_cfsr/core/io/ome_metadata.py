@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari_cfsr.core.image.intensity import dtype_range
-from napari_cfsr.core.image.spacing import PixelSpace, unit_name
+from napari_cfsr.core.image import PixelSpace, dtype_range, unit_name
 from napari_cfsr.errors import FileFormatError
 
 VERSION = "0.5"

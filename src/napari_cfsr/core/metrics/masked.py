@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
-from napari_cfsr.core.image.degradation import TOLERANCE
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import TOLERANCE, imresize
 from napari_cfsr.core.metrics.image_metrics import WINDOW, Channel, error_map, psnr, ssim, ssim_map
 from napari_cfsr.errors import ImageError
 

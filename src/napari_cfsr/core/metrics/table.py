@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.core.metrics.masked import QualityOptions, QualityScores
 from napari_cfsr.errors import FileFormatError
 

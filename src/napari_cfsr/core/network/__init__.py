@@ -1,1 +1,5 @@
-""""""
+"""The networks: CFSR, RefineNet, and the folded form they are run in."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

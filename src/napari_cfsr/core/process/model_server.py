@@ -10,8 +10,7 @@ import queue
 import threading
 from typing import Any, BinaryIO
 
-from napari_cfsr.core.engine.model import SRModel, load_model
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import SRModel, keep_freed_memory, load_model
 from napari_cfsr.core.process.child import error_message, give_way, leave, listen, own_pipes
 from napari_cfsr.core.process.pipes import send
 from napari_cfsr.errors import CancelledError, ModelProcessError

@@ -11,9 +11,9 @@ import contextlib
 import queue
 from typing import Any
 
-from napari_cfsr.core.engine.model import Check, Float32, ModelInfo, PredictOptions
+from napari_cfsr.core.engine import Check, Float32, ModelInfo, PredictOptions
 from napari_cfsr.core.process.child import Child
-from napari_cfsr.core.weights.weight_files import Progress
+from napari_cfsr.core.weights import Progress
 from napari_cfsr.errors import CancelledError, ModelProcessError
 
 # -P: a file in the working directory must not shadow a module

@@ -10,8 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from napari_cfsr.core.process.child import Arrays, Child, pack, unpack
-from napari_cfsr.core.training.request import TrainRequest
-from napari_cfsr.core.training.results import Checkpoint, TrainedRefiner, TrainProgress
+from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
 from napari_cfsr.errors import CancelledError, CFSRError, OutOfMemoryError, UnexpectedError
 
 # -P: a file in the working directory must not shadow a module

@@ -24,7 +24,7 @@ from napari_cfsr.core.process.child import (
     unpack,
 )
 from napari_cfsr.core.process.pipes import send
-from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
+from napari_cfsr.core.training import TrainedRefiner, TrainProgress
 from napari_cfsr.errors import CancelledError, OutOfMemoryError
 
 EVENT_SECONDS = 0.1  # between two reports of progress
@@ -140,8 +140,8 @@ class Session:
 
     def _train(self, packed: bytes, arrays: Arrays) -> TrainedRefiner:
         # only now, so that the images come in while torch is being imported
-        from napari_cfsr.core.engine.registry import keep_freed_memory
-        from napari_cfsr.core.training.train import iter_train
+        from napari_cfsr.core.engine import keep_freed_memory
+        from napari_cfsr.core.training import iter_train
 
         keep_freed_memory()
         controls = self._controls

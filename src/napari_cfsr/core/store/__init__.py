@@ -1,1 +1,5 @@
-""""""
+"""Results larger than memory: growing OME-Zarr stores and tiled TIFF."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

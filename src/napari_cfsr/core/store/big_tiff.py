@@ -20,16 +20,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.spacing import PixelSpace, unit_symbol
-from napari_cfsr.core.io.image_files import TIFF_SUFFIXES
-from napari_cfsr.core.io.lazy_image import LazyImage
-from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-from napari_cfsr.core.io.tiff import LARGEST_CLASSIC
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.image import ArrayLike, PixelSpace, unit_symbol
+from napari_cfsr.core.io import LARGEST_CLASSIC, TIFF_SUFFIXES, LazyImage, open_ome_zarr
 from napari_cfsr.core.store.growing_store import writing
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine.model import ModelInfo
-from napari_cfsr.core.image.axes import ArrayLike, Axes, Plane
-from napari_cfsr.core.image.spacing import PixelSpace
-from napari_cfsr.core.upscale.blocks import BlockPlan
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.engine import ModelInfo
+from napari_cfsr.core.image import ArrayLike, Axes, PixelSpace, Plane
+from napari_cfsr.core.upscale import BlockPlan, UpscaleOptions
 from napari_cfsr.errors import StoreExistsError
 
 PROBE = 32  # pixels; windows of this side tell one image from another

@@ -24,10 +24,10 @@ from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.store_metadata import KEY, UNFINISHED, is_empty, read_store_metadata
+from napari_cfsr.core.io import KEY, UNFINISHED, is_empty, read_store_metadata
 from napari_cfsr.core.store.fingerprint import FORMAT
 from napari_cfsr.core.store.layout import Layout, LevelShape, ShardIndex, halved
-from napari_cfsr.core.upscale.resolve import OutputSpec
+from napari_cfsr.core.upscale import OutputSpec
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.upscale.blocks import BlockPlan, Index
+from napari_cfsr.core.upscale import BlockPlan, Index
 from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io import LazyImage
 
 Array = NDArray[Any]
 LUMA = (0.299, 0.587, 0.114)  # BT.601

@@ -16,20 +16,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.image.axes import ArrayLike
-from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
-from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
-from napari_cfsr.core.io.ome_metadata import colour_channels, image_metadata
-from napari_cfsr.core.io.store_metadata import read_store_metadata, store_status
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.image import (
+    ArrayLike,
+    IntensityMapping,
+    Limits,
+    Mode,
+    PixelSpace,
+    pixel_space,
+)
+from napari_cfsr.core.io import colour_channels, image_metadata, read_store_metadata, store_status
 from napari_cfsr.core.store.fingerprint import check_same, store_request
 from napari_cfsr.core.store.growing_store import GrowingStore, remove_store, stores_read, writing
 from napari_cfsr.core.store.layout import ShardIndex, plan_layout
-from napari_cfsr.core.upscale.blocks import BlockPlan, plan_blocks, run_block
-from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.provenance import record_provenance
-from napari_cfsr.core.upscale.run import UpscaleResult
+from napari_cfsr.core.upscale import (
+    BlockPlan,
+    UpscaleOptions,
+    UpscaleProgress,
+    UpscaleResult,
+    exhaust,
+    plan_blocks,
+    record_provenance,
+    run_block,
+)
 from napari_cfsr.errors import FileFormatError, OptionError, StoreExistsError
 
 Array = NDArray[Any]

@@ -1,1 +1,5 @@
-""""""
+"""Training a refiner: configuration, images, splits, steps, losses and the held-out report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from napari_cfsr.core.image.degradation import Degradation, Kernel
-from napari_cfsr.core.image.intensity import MODES, Limits, Mode
+from napari_cfsr.core.image import MODES, Degradation, Kernel, Limits, Mode
 from napari_cfsr.errors import OptionError
 
 Preset = Literal["adapt", "benchmark"]

@@ -12,22 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.axes import ArrayLike, Axes, parse_axes
-from napari_cfsr.core.image.intensity import (
+from napari_cfsr.core.image import (
+    ArrayLike,
+    Axes,
     IntensityMapping,
     Limits,
     Mode,
     check_dtype,
+    parse_axes,
     resolve_mapping,
 )
-from napari_cfsr.core.io.image_files import (
-    PILLOW_SUFFIXES,
-    RESULT,
-    SUFFIXES,
-    ImageFile,
-    check_head,
-    read_image,
-)
+from napari_cfsr.core.io import PILLOW_SUFFIXES, RESULT, SUFFIXES, ImageFile, check_head, read_image
 from napari_cfsr.errors import FileFormatError, ImageError
 
 Float32 = NDArray[np.float32]

@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from napari_cfsr.core.image.conventional import bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.estimation import estimate_degradation
-from napari_cfsr.core.metrics.image_metrics import psnr, ssim
+from napari_cfsr.core.image import Degradation, bicubic, denoise, estimate_degradation
+from napari_cfsr.core.metrics import psnr, ssim
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import MOST_PSNR, Window
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights import RefinerCard, save_refiner
 from napari_cfsr.errors import NoGainError
 
 Float32 = NDArray[np.float32]

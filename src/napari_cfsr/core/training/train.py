@@ -16,11 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, SRModel
-from napari_cfsr.core.engine.registry import choose_device
-from napari_cfsr.core.engine.torch_engine import domain_errors
-from napari_cfsr.core.network.cfsr import on_each_block
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.engine import Check, SRModel, choose_device, domain_errors
+from napari_cfsr.core.network import RefineNet, on_each_block
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import array_data
@@ -35,9 +32,8 @@ from napari_cfsr.core.training.results import (
 )
 from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, TrainingContext
 from napari_cfsr.core.training.windows import TrainingImages, iter_prepare
-from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.weights.checkpoints import RefinerCard, load_backbone
-from napari_cfsr.core.weights.weight_files import find_backbone
+from napari_cfsr.core.upscale import exhaust
+from napari_cfsr.core.weights import RefinerCard, find_backbone, load_backbone
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]

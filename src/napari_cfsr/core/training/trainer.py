@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.metrics.image_metrics import psnr
-from napari_cfsr.core.network.cfsr import CFSR
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.image import Degradation
+from napari_cfsr.core.metrics import psnr
+from napari_cfsr.core.network import CFSR, RefineNet
 from napari_cfsr.core.training.config import CLIP, Recipe
 from napari_cfsr.core.training.losses import loss_function
 from napari_cfsr.core.training.windows import MOST_PSNR, TrainingImages, Window

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.registration import (
+from napari_cfsr.core.image import (
     LEAST_CORRELATION,
+    Degradation,
     align_pair,
     check_pair,
     estimate_shift,
+    imresize,
 )
-from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.data import Source, forget_files
 from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.split import (
@@ -34,7 +34,7 @@ from napari_cfsr.core.training.split import (
     split,
     thinned,
 )
-from napari_cfsr.core.upscale.generators import exhaust
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.errors import ImageError
 
 Float32 = NDArray[np.float32]

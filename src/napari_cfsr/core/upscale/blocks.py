@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, Model
-from napari_cfsr.core.image.axes import ArrayLike, Axes
-from napari_cfsr.core.image.intensity import (
+from napari_cfsr.core.engine import Check, Model
+from napari_cfsr.core.image import (
+    REACH,
+    ArrayLike,
+    Axes,
     IntensityMapping,
     Region,
+    Tile,
+    cuts,
     known_mapping,
+    reads,
     resolve_mapping,
+    tiles_of,
 )
-from napari_cfsr.core.image.missing import REACH
-from napari_cfsr.core.image.tiling import Tile, cuts, reads, tiles_of
 from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import (

@@ -25,9 +25,8 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.utils import SerializableLock
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Model, ModelInfo
-from napari_cfsr.core.image.axes import ArrayLike, Axes
-from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
+from napari_cfsr.core.engine import Model, ModelInfo
+from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, Limits, Mode
 from napari_cfsr.core.upscale.blocks import BlockPlan, Index, Slices, plan_blocks, upscale_block
 from napari_cfsr.core.upscale.dask_intensity import RangeQuestion
 from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions

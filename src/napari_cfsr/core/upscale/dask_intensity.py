@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.axes import Axes
-from napari_cfsr.core.image.intensity import (
+from napari_cfsr.core.image import (
     BLOCK,
+    Axes,
     IntensityMapping,
     Limits,
     Mode,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_cfsr.core.image.intensity import Limits, Mode
+from napari_cfsr.core.image import Limits, Mode
 
 OUTPUTS = ("baseline", "delta", "difference")
 DEFAULT_HALO = 32  # LR pixels: within 0.01 grey levels of the whole image

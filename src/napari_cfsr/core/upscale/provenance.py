@@ -7,10 +7,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from napari_cfsr.core.engine.model import ModelInfo
+from napari_cfsr.core.engine import ModelInfo
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.upscale.run import UpscaleResult
-from napari_cfsr.core.weights.weight_files import official_path
+from napari_cfsr.core.weights import official_path
 
 PACKAGES = ("napari-cfsr", "torch", "openvino", "numpy", "napari")
 

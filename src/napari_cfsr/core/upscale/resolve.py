@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from napari_cfsr.core.engine.model import (
+from napari_cfsr.core.engine import (
     BACK_PROJECTION_FIELD,
     ModelInfo,
     PredictOptions,
     check_back_projection,
 )
-from napari_cfsr.core.image.axes import ArrayLike, Axes, parse_axes
-from napari_cfsr.core.image.intensity import Limits, Region
+from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
 from napari_cfsr.errors import ImageError, OptionError
 

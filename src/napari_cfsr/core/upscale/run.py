@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import Check, Model, ModelInfo
-from napari_cfsr.core.image.axes import ArrayLike, Axes
-from napari_cfsr.core.image.intensity import IntensityMapping, Limits, Mode
+from napari_cfsr.core.engine import Check, Model, ModelInfo
+from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, Limits, Mode
 from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.tile_run import TileRun

@@ -15,22 +15,25 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine.model import (
-    SMALLEST_TILE,
-    Check,
-    Model,
-)
-from napari_cfsr.core.image.axes import ArrayLike, Axes, Plane
-from napari_cfsr.core.image.intensity import IntensityMapping, Region, resolve_mapping
-from napari_cfsr.core.image.missing import (
+from napari_cfsr.core.engine import SMALLEST_TILE, Check, Model
+from napari_cfsr.core.image import (
+    ALIGN,
+    ArrayLike,
+    Axes,
+    IntensityMapping,
+    Plane,
     PreparedTile,
+    Region,
+    Tile,
     around,
     enlarged_alpha,
     prepare,
     put_back,
+    resolve_mapping,
+    scaled,
+    tile_grid,
     without_missing,
 )
-from napari_cfsr.core.image.tiling import ALIGN, Tile, scaled, tile_grid
 from napari_cfsr.core.upscale.background import Background
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import cropped, output_bytes, output_specs, resolve_request

@@ -1,1 +1,5 @@
-""""""
+"""Weights: find, fetch, verify and load them; the user's library of refiners."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,8 +33,7 @@ from napari_cfsr.errors import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_cfsr.core.network.cfsr import CFSR
-    from napari_cfsr.core.network.refinenet import Placement, RefineNet
+    from napari_cfsr.core.network import CFSR, Placement, RefineNet
 
 REFINER_FORMAT = "napari-cfsr refiner 1"
 LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors take far less
@@ -208,7 +207,7 @@ def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
 
 def open_backbone(path: Path) -> CFSR:
     """A CFSR of any scale, else as `load_backbone`."""
-    from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, config_of
+    from napari_cfsr.core.network import CFSR, CFSRConfig, config_of
 
     state = load_state(path)
     in_training_form = any(".edge_" in k for k in state)
@@ -392,7 +391,7 @@ def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) ->
 
 def open_refiner(path: Path) -> tuple[RefineNet, RefinerCard]:
     """A refiner in evaluation mode, on the CPU, whatever its backbone; raises `WeightsError`."""
-    from napari_cfsr.core.network.refinenet import RefineNet
+    from napari_cfsr.core.network import RefineNet
 
     card = read_refiner_card(path)
     network = RefineNet()

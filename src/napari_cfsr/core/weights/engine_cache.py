@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.core.weights.weight_files import cache_folder
 from napari_cfsr.errors import FileFormatError
 

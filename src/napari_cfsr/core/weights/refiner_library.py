@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.core.image.degradation import Degradation
+from napari_cfsr.core.image import Degradation
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.core.weights.weight_files import (
     RESERVED,

@@ -8,7 +8,7 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, Widget
 
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
@@ -17,7 +17,7 @@ from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import TOOLTIPS as REFINER_TOOLTIPS
 from napari_cfsr.widgets.parts.refiner_choice import RefinerChoice
 from napari_cfsr.widgets.parts.run_widget import AlignedLabels, narrow, path_edit
-from napari_cfsr.workers.batch import BatchRequest
+from napari_cfsr.workers import BatchRequest
 
 TOOLTIPS = {
     "images": "A folder with PNG, JPEG and TIFF files and OME-Zarr stores. What was upscaled from "

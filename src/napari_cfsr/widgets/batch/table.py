@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cfsr.core.upscale.options import duration
+from napari_cfsr.core.upscale import duration
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch.run import BatchRecord, BatchStep
+    from napari_cfsr.core.batch import BatchRecord, BatchStep
 
 COLUMNS = ("image", "state", "time", "message")
 STATES = {"skipped": "already there"}  # as a person says it; the others as they are

@@ -10,7 +10,7 @@ import napari
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFileDialog, QPushButton, QSplitter, QVBoxLayout, QWidget
 
-from napari_cfsr.core.process.remote_model import RemoteModel
+from napari_cfsr.core.process import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch.form import BatchForm
 from napari_cfsr.widgets.batch.table import BatchTable
@@ -19,11 +19,18 @@ from napari_cfsr.widgets.parts.preferences import preferred
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import BeforeChoice, FormArea, RunWidget
 from napari_cfsr.widgets.parts.settings import read_settings, write_settings
-from napari_cfsr.workers.batch import BatchNews, BatchOutcome, list_inputs
-from napari_cfsr.workers.run import CancelToken, Failure, batch_worker, call_worker
+from napari_cfsr.workers import (
+    BatchNews,
+    BatchOutcome,
+    CancelToken,
+    Failure,
+    batch_worker,
+    call_worker,
+    list_inputs,
+)
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch.run import BatchStep
+    from napari_cfsr.core.batch import BatchStep
 
 SETTINGS = "batch"
 LOOKING = "Looking at what is there"
@@ -186,7 +193,7 @@ class BatchWidget(RunWidget):
         if outcome is None or isinstance(outcome, Failure):
             self._end("Cancelled." if outcome is None else outcome.message)
             return
-        from napari_cfsr.core.batch.summary import summary_line
+        from napari_cfsr.core.batch import summary_line
 
         self._outcome = outcome
         self.table.show_records(outcome.records)
@@ -204,7 +211,7 @@ class BatchWidget(RunWidget):
 
     def save_summary(self, path: Path) -> None:
         """Write what became of each image; a name that was confirmed in the dialog is replaced."""
-        from napari_cfsr.core.batch.summary import write_summary
+        from napari_cfsr.core.batch import write_summary
 
         if self._outcome is None:
             return

@@ -1,1 +1,1 @@
-""""""
+"""What several pages share: run controls, choices, rows, plots, settings."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from magicgui.widgets import ComboBox
 
-from napari_cfsr.core.weights.weight_files import (
+from napari_cfsr.core.weights import (
     OFFICIAL_NOTICE,
     OFFICIAL_SHA256,
     SCALES,

@@ -7,9 +7,7 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container
 
-from napari_cfsr.core.weights.checkpoints import RefinerCard
-from napari_cfsr.core.weights.refiner_search import refiner_cards
-from napari_cfsr.core.weights.weight_files import Kind
+from napari_cfsr.core.weights import Kind, RefinerCard, refiner_cards
 from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
 

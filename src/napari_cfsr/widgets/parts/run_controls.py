@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.upscale.options import duration
+from napari_cfsr.core.upscale import duration
 from napari_cfsr.widgets.parts.accessible import explain
 
 STEPS = 1000  # resolution of the progress bar

@@ -21,13 +21,12 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_cfsr.core.weights.weight_files import OFFICIAL_NOTICE, WeightsFile
+from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers.conversion import LayerSpec
+from napari_cfsr.layers import LayerSpec
 from napari_cfsr.widgets.parts.accessible import explain
 from napari_cfsr.widgets.parts.preferences import folder_changed
-from napari_cfsr.workers.run import CancelToken, Failure, Step, call_worker, fetch_worker
-from napari_cfsr.workers.store import StoreStep
+from napari_cfsr.workers import CancelToken, Failure, Step, StoreStep, call_worker, fetch_worker
 
 if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker

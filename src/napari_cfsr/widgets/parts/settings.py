@@ -9,7 +9,7 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, LineEdit
 
-from napari_cfsr.core.weights.weight_files import data_folder
+from napari_cfsr.core.weights import data_folder
 
 
 def settings_path(form: str) -> Path:

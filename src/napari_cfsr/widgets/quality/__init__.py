@@ -1,1 +1,1 @@
-""""""
+"""The Quality page: layers measured against a reference layer."""

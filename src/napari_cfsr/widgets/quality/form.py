@@ -11,10 +11,9 @@ import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from napari.layers import Image, Layer
 
-from napari_cfsr.core.metrics.image_metrics import Channel
-from napari_cfsr.core.metrics.masked import default_range
+from napari_cfsr.core.metrics import Channel, default_range
 from napari_cfsr.errors import OptionError
-from napari_cfsr.layers.conversion import level_zero
+from napari_cfsr.layers import level_zero
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.choices import BOX, NO_BOX, decimal
 from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize
 
-from napari_cfsr.core.metrics.table import QualityTable, short_names
+from napari_cfsr.core.metrics import QualityTable, short_names
 from napari_cfsr.widgets.parts.threaded_plot import SIZE, Canvas, ThreadedPlot
 
 Float64 = NDArray[np.float64]

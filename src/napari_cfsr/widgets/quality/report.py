@@ -14,8 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.metrics.masked import MapKind
-from napari_cfsr.core.metrics.table import Line, QualityTable, short_names
+from napari_cfsr.core.metrics import Line, MapKind, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
 from napari_cfsr.widgets.parts.choices import fitting
 from napari_cfsr.widgets.parts.run_controls import paragraph

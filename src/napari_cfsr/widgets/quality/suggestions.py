@@ -9,8 +9,7 @@ from typing import Any
 from napari.layers import Image
 
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.alignment import Candidate, match, reduction
-from napari_cfsr.layers.conversion import layer_axes, layer_shape, read_layer
+from napari_cfsr.layers import Candidate, layer_axes, layer_shape, match, read_layer, reduction
 
 COMPARED = ("baseline", "delta")  # outputs of an upscaling that are images
 

@@ -9,15 +9,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex,
 from qtpy.QtGui import QFont, QFontMetrics
 from qtpy.QtWidgets import QAbstractItemView, QSizePolicy, QTableView
 
-from napari_cfsr.core.metrics.table import (
-    COLUMNS,
-    TITLES,
-    Column,
-    Line,
-    QualityTable,
-    short_names,
-    shown,
-)
+from napari_cfsr.core.metrics import COLUMNS, TITLES, Column, Line, QualityTable, short_names, shown
 
 HEADINGS = {"psnr": "PSNR\ndB", "ssim": "SSIM", "psnr_gain": "gain\ndB", "ssim_gain": "gain\nSSIM"}
 LEAST_NAME = 48  # pixels for the names of the layers

@@ -11,11 +11,18 @@ import napari
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
 
-from napari_cfsr.core.metrics.table import csv_path, write_csv
+from napari_cfsr.core.metrics import csv_path, write_csv
 from napari_cfsr.errors import CFSRError, ImageError
-from napari_cfsr.layers.conversion import LayerSpec, Region, layer_shape, read_layer
-from napari_cfsr.layers.quality_input import QualityRequest
-from napari_cfsr.layers.regions import box_region, current_slices, visible_region
+from napari_cfsr.layers import (
+    LayerSpec,
+    QualityRequest,
+    Region,
+    box_region,
+    current_slices,
+    layer_shape,
+    read_layer,
+    visible_region,
+)
 from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import (
@@ -30,8 +37,14 @@ from napari_cfsr.widgets.quality.compare_page import ComparePage
 from napari_cfsr.widgets.quality.form import REGIONS, SLICES, QualityForm, QualityValues
 from napari_cfsr.widgets.quality.report import QualityPage, map_kind
 from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
-from napari_cfsr.workers.quality import QualityResult, map_layer, measure_layers
-from napari_cfsr.workers.run import CancelToken, Failure, quality_worker
+from napari_cfsr.workers import (
+    CancelToken,
+    Failure,
+    QualityResult,
+    map_layer,
+    measure_layers,
+    quality_worker,
+)
 
 FILTER = "Tables (*.csv)"
 START = "Measure PSNR and SSIM of the ticked layers."

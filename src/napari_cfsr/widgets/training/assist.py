@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 from napari.layers import Image
 
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers.conversion import ImageInput, LayerSpec, read_layer
-from napari_cfsr.layers.regions import current_slices
+from napari_cfsr.layers import ImageInput, LayerSpec, current_slices, read_layer
 from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
 from napari_cfsr.widgets.training.form import TrainForm
 from napari_cfsr.widgets.training.preview_layers import look_at, simulated_layer
 from napari_cfsr.widgets.training.tasks import Simulated, estimate, measure_shift, simulate
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.image.estimation import Estimate
-    from napari_cfsr.core.image.registration import Shift
+    from napari_cfsr.core.image import Estimate, Shift
 
 
 class TrainAids(RunWidget):
@@ -127,7 +125,7 @@ class TrainAids(RunWidget):
         self._task("Measuring the shift", task, self._on_shift)
 
     def _on_shift(self, shift: Shift) -> str:
-        from napari_cfsr.core.image.registration import LEAST_CORRELATION  # SciPy takes its time
+        from napari_cfsr.core.image import LEAST_CORRELATION
 
         text = f"dy {shift.dy:+.2f}, dx {shift.dx:+.2f}"
         self.form.shift_text.setText(text)

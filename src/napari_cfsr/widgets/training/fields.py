@@ -9,9 +9,8 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, Select
 from napari.layers import Image
 from qtpy.QtWidgets import QAbstractItemView, QLabel, QPushButton
 
-from napari_cfsr.core.image.degradation import KERNELS
-from napari_cfsr.core.image.intensity import MODES
-from napari_cfsr.core.training.config import Loss, PlacementChoice, Preset, Schedule
+from napari_cfsr.core.image import KERNELS, MODES
+from napari_cfsr.core.training import Loss, PlacementChoice, Preset, Schedule
 from napari_cfsr.widgets.parts.accessible import explain_all
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
-from napari_cfsr.core.training.config import PRESET_PLACEMENT, TrainConfig
-from napari_cfsr.core.weights.refiner_library import refiner_path_for, unique_name
+from napari_cfsr.core.training import PRESET_PLACEMENT, TrainConfig
+from napari_cfsr.core.weights import refiner_path_for, unique_name
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers.conversion import layer_axes, layer_shape
+from napari_cfsr.layers import layer_axes, layer_shape
 from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
 from napari_cfsr.widgets.parts.choices import decimal
 from napari_cfsr.widgets.parts.settings import restore_field
@@ -27,7 +27,7 @@ from napari_cfsr.widgets.training.pairs import pair_fault
 from napari_cfsr.widgets.training.values import TrainValues, preset_text
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.image.estimation import Estimate
+    from napari_cfsr.core.image import Estimate
 
 SIMULATION = ("kernel", "photons", "read_noise", "offset", "gain", "jpeg", "reduce")
 SIMULATION_ROWS = (*SIMULATION, "blur", "real", "simulate", "Degradation")

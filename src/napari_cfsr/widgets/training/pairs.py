@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from napari.layers import Image
 
-from napari_cfsr.layers.conversion import layer_axes, layer_shape
+from napari_cfsr.layers import layer_axes, layer_shape
 
 
 def pair_fault(lr: Image, hr: Image, scale: int) -> str:

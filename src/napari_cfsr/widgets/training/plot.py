@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.training.results import TrainProgress
+from napari_cfsr.core.training import TrainProgress
 from napari_cfsr.widgets.parts.threaded_plot import Canvas, ThreadedPlot
 
 TICK = 100  # milliseconds between two looks at whether there is something to do

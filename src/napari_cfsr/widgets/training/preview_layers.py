@@ -14,8 +14,8 @@ from napari.layers import Image, Layer
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
-from napari_cfsr.core.training.results import Preview
-from napari_cfsr.layers.conversion import (
+from napari_cfsr.core.training import Preview
+from napari_cfsr.layers import (
     GRAY_LOOK,
     LOOK,
     ImageInput,

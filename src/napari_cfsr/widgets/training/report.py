@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.training.results import Checkpoint, Report, TrainedRefiner
-from napari_cfsr.core.upscale.options import duration
-from napari_cfsr.core.weights.refiner_library import is_taken
+from napari_cfsr.core.training import Checkpoint, Report, TrainedRefiner
+from napari_cfsr.core.upscale import duration
+from napari_cfsr.core.weights import is_taken
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.parts.accessible import explain, explain_all
 from napari_cfsr.widgets.parts.choices import fitting

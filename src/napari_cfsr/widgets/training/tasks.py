@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.intensity import IntensityMapping, resolve_mapping
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training.config import TrainConfig
-from napari_cfsr.core.training.data import array_sources, folder_data
-from napari_cfsr.layers.conversion import ImageInput
+from napari_cfsr.core.image import (
+    Degradation,
+    IntensityMapping,
+    imresize,
+    parse_axes,
+    resolve_mapping,
+)
+from napari_cfsr.core.training import TrainConfig, array_sources, folder_data
+from napari_cfsr.layers import ImageInput
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.image.estimation import Estimate
-    from napari_cfsr.core.image.registration import Shift
+    from napari_cfsr.core.image import Estimate, Shift
 
 MOST_LOOKED_AT = 1536  # pixels in each direction, to estimate from
 MOST_SHARP = 4  # HR images that are looked at for the blur
@@ -124,7 +125,7 @@ def estimate(
     config : TrainConfig
     scale : int
     """
-    from napari_cfsr.core.image.estimation import estimate_degradation
+    from napari_cfsr.core.image import estimate_degradation
 
     if isinstance(hr, Path):
         sharp = [source.read() for source in folder_data(hr, config.intensity).hr[:MOST_SHARP]]
@@ -149,7 +150,7 @@ def _middle(image: Float32) -> Float32:
 
 def measure_shift(lr: ImageInput, hr: ImageInput, config: TrainConfig, scale: int) -> Shift:
     """Shift between the images of a measured pair."""
-    from napari_cfsr.core.image.registration import estimate_shift
+    from napari_cfsr.core.image import estimate_shift
 
     return estimate_shift(_planes(lr, config)[0], _planes(hr, config)[0], scale)
 

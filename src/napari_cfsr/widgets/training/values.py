@@ -8,7 +8,7 @@ from typing import Any
 
 from napari.layers import Image
 
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training import TrainConfig
 
 
 @dataclass(frozen=True)

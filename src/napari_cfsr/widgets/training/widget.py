@@ -13,12 +13,11 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QTabWidget, QVBoxLayout, QWidget
 
-from napari_cfsr.core.process.remote_training import RemoteTraining
-from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
-from napari_cfsr.core.weights.refiner_saving import save_named
+from napari_cfsr.core.process import RemoteTraining
+from napari_cfsr.core.training import TrainedRefiner, TrainProgress
+from napari_cfsr.core.weights import save_named
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers.conversion import read_layer
-from napari_cfsr.layers.training_input import TrainInput, TrainJob
+from napari_cfsr.layers import TrainInput, TrainJob, read_layer
 from napari_cfsr.widgets.parts.accessible import explain_all, explain_pages, make_accessible
 from napari_cfsr.widgets.parts.preferences import preferred
 from napari_cfsr.widgets.parts.run_widget import FormArea, Section, offer_refiners, show_in_upscale
@@ -30,7 +29,7 @@ from napari_cfsr.widgets.training.plot import TrainingPlot
 from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
 from napari_cfsr.widgets.training.values import TrainValues
-from napari_cfsr.workers.run import CancelToken, Failure, train_worker
+from napari_cfsr.workers import CancelToken, Failure, train_worker
 
 SETTINGS = "train"
 TOOLTIPS = {"advanced": "The recipe: what the preset says of it can be changed here."}

@@ -8,8 +8,8 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, SpinBox, Widget
 
-from napari_cfsr.core.upscale.options import DEFAULT_HALO, UpscaleOptions
-from napari_cfsr.layers.conversion import ImageInput
+from napari_cfsr.core.upscale import DEFAULT_HALO, UpscaleOptions
+from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.parts.accessible import explain, name_control
 from napari_cfsr.widgets.parts.backbone_choice import DEVICES, FROM_FILE, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS

@@ -8,9 +8,9 @@ import napari
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer
 
-from napari_cfsr.core.upscale.provenance import record_provenance
+from napari_cfsr.core.upscale import record_provenance
 from napari_cfsr.widgets.parts.run_widget import add_layer
-from napari_cfsr.workers.store import StoreBegun, StoreOutcome
+from napari_cfsr.workers import StoreBegun, StoreOutcome
 
 REFRESH = 1000  # milliseconds between two looks at what has come
 GROWING = " (growing)"  # ends the names of layers that are not complete
@@ -38,7 +38,7 @@ class GrowingLayers(QObject):
 
     def begin(self, begun: StoreBegun) -> None:
         """Add the layers of a store that is there."""
-        from napari_cfsr.layers.store_layers import growing_layers  # zarr takes its time
+        from napari_cfsr.layers import growing_layers
 
         self._begun, self._seen = begun, begun.growth.count
         specs = growing_layers(begun.request.image, begun.growth, begun.outputs, begun.scale)
@@ -57,7 +57,7 @@ class GrowingLayers(QObject):
 
     def finish(self, outcome: StoreOutcome) -> None:
         """All is written: the layers are complete."""
-        from napari_cfsr.layers.store_layers import difference_layer
+        from napari_cfsr.layers import difference_layer
 
         begun, image = outcome.begun, outcome.begun.request.image
         there = self._there()

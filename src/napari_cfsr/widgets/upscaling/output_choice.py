@@ -8,12 +8,12 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image
 
-from napari_cfsr.core.batch.targets import outside_stores
-from napari_cfsr.core.upscale.resolve import result_bytes, size, why_not_in_memory
-from napari_cfsr.layers.conversion import ImageInput
+from napari_cfsr.core.batch import outside_stores
+from napari_cfsr.core.upscale import result_bytes, size, why_not_in_memory
+from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import path_edit
-from napari_cfsr.workers.store import store_path
+from napari_cfsr.workers import store_path
 
 WHERE = ("automatic", "memory", "OME-Zarr on disk")
 

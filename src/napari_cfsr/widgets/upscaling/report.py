@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from napari_cfsr.core.upscale.options import duration
-from napari_cfsr.core.upscale.run import UpscaleResult
-from napari_cfsr.workers.run import UpscaleOutcome
-from napari_cfsr.workers.store import StoreOutcome
+from napari_cfsr.core.upscale import UpscaleResult, duration
+from napari_cfsr.workers import StoreOutcome, UpscaleOutcome
 
 
 def stored(outcome: StoreOutcome) -> str:

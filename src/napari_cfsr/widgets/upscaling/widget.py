@@ -12,11 +12,20 @@ from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
 
-from napari_cfsr.core.process.remote_model import RemoteModel
-from napari_cfsr.core.upscale.provenance import load_arguments, python_call
+from napari_cfsr.core.process import RemoteModel
+from napari_cfsr.core.upscale import load_arguments, python_call
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers.conversion import ImageInput, LayerSpec, Region, read_layer, result_layers
-from napari_cfsr.layers.regions import box_is_quick, box_region, current_slices, visible_region
+from napari_cfsr.layers import (
+    ImageInput,
+    LayerSpec,
+    Region,
+    box_is_quick,
+    box_region,
+    current_slices,
+    read_layer,
+    result_layers,
+    visible_region,
+)
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
 from napari_cfsr.widgets.parts.choices import NO_BOX
 from napari_cfsr.widgets.parts.preferences import preferred
@@ -34,16 +43,18 @@ from napari_cfsr.widgets.parts.settings import read_settings, write_settings
 from napari_cfsr.widgets.upscaling.form import REGIONS, SLICES, FormValues, UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
 from napari_cfsr.widgets.upscaling.report import stored, summary
-from napari_cfsr.workers.run import (
+from napari_cfsr.workers import (
     CancelToken,
     Failure,
     Step,
+    StoreOutcome,
+    StoreRequest,
+    StoreStep,
     UpscaleOutcome,
     UpscaleRequest,
     store_worker,
     upscale_worker,
 )
-from napari_cfsr.workers.store import StoreOutcome, StoreRequest, StoreStep
 
 SETTINGS = "upscale"
 START = "Upscale the layer. The results are added as new layers."

@@ -1,0 +1,9 @@
+from .config import BackboneConfig as BackboneConfig
+from .data import Pairs as Pairs
+from .data import iter_pairs as iter_pairs
+from .files import TrainingState as TrainingState
+from .files import read_backbone_card as read_backbone_card
+from .train import BackboneProgress as BackboneProgress
+from .train import BackboneRequest as BackboneRequest
+from .train import iter_train_backbone as iter_train_backbone
+from .train import state_path as state_path

@@ -1,0 +1,14 @@
+from .plan import BatchPlan as BatchPlan
+from .plan import plan_batch as plan_batch
+from .run import NOT_FINISHED as NOT_FINISHED
+from .run import BatchRecord as BatchRecord
+from .run import BatchStep as BatchStep
+from .run import iter_batch as iter_batch
+from .summary import check_summary as check_summary
+from .summary import summary_line as summary_line
+from .summary import write_summary as write_summary
+from .targets import check_targets as check_targets
+from .targets import find_inputs as find_inputs
+from .targets import image_files as image_files
+from .targets import outside_stores as outside_stores
+from .upscale_file import BlockRun as BlockRun

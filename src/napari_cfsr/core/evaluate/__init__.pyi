@@ -1,0 +1,9 @@
+from .data_sets import BenchmarkImage as BenchmarkImage
+from .data_sets import find_dataset as find_dataset
+from .report import BenchmarkReport as BenchmarkReport
+from .report import Fault as Fault
+from .run import EvaluateOptions as EvaluateOptions
+from .run import EvaluateProgress as EvaluateProgress
+from .run import iter_evaluate as iter_evaluate
+from .tables import markdown as markdown
+from .tables import table as table

@@ -1,0 +1,9 @@
+from .comparison import reduced as reduced
+from .contrast import psnr_text as psnr_text
+from .contrast import ssim_text as ssim_text
+from .save import Comparison as Comparison
+from .save import Content as Content
+from .save import Crop as Crop
+from .save import FigureOptions as FigureOptions
+from .save import save_figure as save_figure
+from .text import check_family as check_family

@@ -1,0 +1,16 @@
+from .cfsr import CFSR as CFSR
+from .cfsr import CFSRConfig as CFSRConfig
+from .cfsr import config_of as config_of
+from .cfsr import on_each_block as on_each_block
+from .cpu_gradients import Gradients as Gradients
+from .folded_network import FoldedCFSR as FoldedCFSR
+from .folding import MEAN as MEAN
+from .folding import NORM_EPS as NORM_EPS
+from .folding import Conv as Conv
+from .folding import Folded as Folded
+from .folding import FoldedBlock as FoldedBlock
+from .folding import FoldedStage as FoldedStage
+from .folding import fold as fold
+from .refinenet import RECEPTIVE_FIELD as RECEPTIVE_FIELD
+from .refinenet import Placement as Placement
+from .refinenet import RefineNet as RefineNet

@@ -1,0 +1,2 @@
+from .remote_model import RemoteModel as RemoteModel
+from .remote_training import RemoteTraining as RemoteTraining

@@ -1,0 +1,15 @@
+from .big_tiff import iter_upscale_to_tiff as iter_upscale_to_tiff
+from .fingerprint import fingerprint_pixels as fingerprint_pixels
+from .growing_store import GrowingStore as GrowingStore
+from .growing_store import writing as writing
+from .layout import ShardIndex as ShardIndex
+from .layout import plan_layout as plan_layout
+from .level_view import LevelView as LevelView
+from .level_view import level_range as level_range
+from .level_view import viewed as viewed
+from .preview import StorePreview as StorePreview
+from .run import StoreProgress as StoreProgress
+from .run import StoreResult as StoreResult
+from .run import StoreRun as StoreRun
+from .run import iter_upscale_to_zarr as iter_upscale_to_zarr
+from .run import upscale_to_zarr as upscale_to_zarr
