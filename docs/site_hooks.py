@@ -1,8 +1,8 @@
-"""What the site makes of the code when it is built, so that no page can fall behind it.
+"""Parts of pages that are generated when the site is built, so that they can't be out of date.
 
-mkdocs calls `on_page_markdown` for each page; a line `<!-- NAME -->` there is replaced by what the
-function of that name gives: the command-line reference, the list of decisions, and the changes that
-no release has yet.
+mkdocs calls `on_page_markdown` for each page; a line `<!-- NAME -->` is replaced by what the
+function of that name returns: the command-line reference, the list of decisions, and the changes
+that no release contains yet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS = {"added": "Added", "changed": "Changed", "fixed": "Fixed"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The text of a page, filled in."""
+    """The text of a page with its markers replaced."""
     for name, make in {
         "commands": commands,
         "decisions": decisions,
@@ -40,7 +40,7 @@ def commands() -> str:
 def parsers(
     one: argparse.ArgumentParser, path: str = "napari-cfsr"
 ) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Each command that does something, with its name."""
+    """Each command that runs something, with its full name."""
     below = [a for a in one._actions if isinstance(a, argparse._SubParsersAction)]
     if not below:
         yield path, one
@@ -50,7 +50,7 @@ def parsers(
 
 
 def section(path: str, one: argparse.ArgumentParser) -> Iterator[str]:
-    """Heading, description, tables of the options by group, example."""
+    """Heading, description, a table of options for each group, example."""
     yield f"## `{path}`"
     words = " ".join((one.description or "").split())
     if words:
@@ -71,7 +71,7 @@ def section(path: str, one: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def usage(action: argparse.Action) -> str:
-    """How it is written."""
+    """How an option is written."""
     value = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
     if action.choices is not None:
         value = ",".join(str(choice) for choice in action.choices)
@@ -83,17 +83,17 @@ def usage(action: argparse.Action) -> str:
 
 
 def meaning(action: argparse.Action) -> str:
-    """What it does, and that it is needed."""
+    """What an option does, whether it is required, and its default."""
     words = " ".join((action.help or "").replace("%%", "%").split()).replace("|", "\\|")
-    needed = "needed" if action.required and action.option_strings else ""
+    required = "required" if action.required and action.option_strings else ""
     default = ""
     if action.option_strings and action.default not in (None, False, (), argparse.SUPPRESS):
         default = f"default: `{action.default}`"
-    return "; ".join(part for part in (words, needed, default) if part)
+    return "; ".join(part for part in (words, required, default) if part)
 
 
 def decisions() -> str:
-    """The decisions by number."""
+    """A numbered list of the decisions."""
     lines = []
     for path in sorted((DOCS / "decisions").glob("0*.md")):
         number, title = path.read_text("utf-8").splitlines()[0].removeprefix("# ").split(". ", 1)
@@ -102,7 +102,7 @@ def decisions() -> str:
 
 
 def unreleased() -> str:
-    """What the fragments say that no release has gathered."""
+    """The changelog fragments that no release has gathered yet."""
     folder = DOCS.parent / "changelog.d"
     parts = []
     for kind, title in KINDS.items():

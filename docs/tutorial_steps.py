@@ -1,9 +1,9 @@
-"""The steps of the tutorials, one after the other, in a window of napari.
+"""The steps of the tutorials, one after another, in a window of napari.
 
 Each function does what a page of `docs/tutorials` tells the reader to do, with the controls that it
 names, and yields the name of the picture that the page shows at that point. `make_screenshots.py`
-takes the pictures, `tests/docs/test_tutorials.py` follows the steps and checks what came of them:
-page, pictures and test can't say different things.
+takes the pictures, `tests/docs/test_tutorials.py` follows the steps and checks the outcome:
+page, pictures and test can't contradict each other.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def close_up(viewer) -> None:
 
 
 def photos(viewer) -> Iterator[str]:
-    """A photo, a compressed one, and a folder of them; files lie in the current folder."""
+    """A photo, a compressed one, and a folder of them; files are in the current folder."""
     viewer.open_sample("napari-cfsr", "photo")
     widget = instead(viewer, None, "Upscale")
     viewer.reset_view()
