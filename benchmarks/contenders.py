@@ -1,11 +1,11 @@
-"""The network as each contender runs it: one process for one of them.
+"""The network as each contender runs it, one process per contender.
 
     python benchmarks/contenders.py NAME WEIGHTS WIDTHxHEIGHT OUTPUT
 
 prints a line of JSON when it is ready, runs once for every line on standard input and prints the
-seconds that it took; what the first run gives is written to OUTPUT (.npy). `run.py` starts it.
-Each is run as it is in earnest: the reference in a process as it comes, our engines with the
-settings of our processes and with nothing else in them, OpenVINO without torch.
+seconds that it took; the output of the first run is written to OUTPUT (.npy). `run.py` starts it.
+Each runs as it does in practice: the reference in a process with default settings, our engines with
+the settings of our processes and with nothing else in them, OpenVINO without torch.
 """
 
 from __future__ import annotations

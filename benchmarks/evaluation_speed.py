@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation_speed.py DATA [--dataset Set5] [--scale 4] [--repeats 5]
 
-Baseline and delta of all images by calls of `upscale`, one after the other, then the same images by
-`evaluate`: reading, bicubic, PSNR and SSIM as they are and in 8 bits. The least of the repeats in
-seconds, by the clock and of the processor, and their ratios. On a machine that does other things
-too, only the latter means anything.
+Baseline and delta of all images by calls of `upscale`, one after another, then the same images by
+`evaluate`: reading, bicubic, PSNR and SSIM as they are and in 8 bits. Prints the minimum of the
+repeats in seconds, wall time and processor time, and their ratios. On a machine that is not idle,
+only processor time means anything.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What fast precision costs in PSNR, on any machine: half precision is emulated where need be.
+"""What fast precision costs in PSNR, on any machine: half precision is emulated if necessary.
 
     python benchmarks/half_precision.py DATA [--datasets Set5 Set14 B100] [--float16]
 
-DATA holds the data sets in EDSR layout. Y PSNR at x4 with the official weights, a border of 4 left
-out, results clipped and not rounded. Emulation rounds as the real thing does, but may add up in
-another order, and is slow: the figures are of accuracy, not of speed.
+DATA contains the data sets in EDSR layout. Y PSNR at x4 with the official weights, without a border
+of 4 pixels, results clipped and not rounded. Emulation rounds as the hardware does, but may add in
+another order, and is slow: the figures are for accuracy, not for speed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person waits for: import, opening the widget, stalls of the window, cancel.
+"""How long a person waits: import, opening the widget, stalls of the window, cancel.
 
     python benchmarks/interactive.py [--json FILE]
 

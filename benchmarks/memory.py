@@ -3,7 +3,7 @@
     python benchmarks/memory.py [--side 2048] [--scale 4] [--engine auto] [--tile N]
         [--outputs baseline,delta,difference]
 
-Prints the peak resident memory of the process, what input and outputs take of it, and the rest.
+Prints the peak resident memory of the process, the share of input and outputs, and the rest.
 Linux and macOS.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/model_cards.py DATA
 
-DATA holds `benchmark`, `validation/Kodak24` and `train/photos.csv`. Each
+DATA contains `benchmark`, `validation/Kodak24` and `train/photos.csv`. Each
 `src/napari_cfsr/bundled/cfsr_x*.safetensors` gets a page beside it.
 """
 

@@ -1,6 +1,6 @@
-"""CFSR in eager PyTorch, straight from its definition: what the engines are measured against.
+"""CFSR in eager PyTorch, straight from its definition: the reference for the engines.
 
-Plain NCHW memory; LayerNorm, layer scales and residuals one operation after the other, as the
+Plain NCHW memory; LayerNorm, layer scales and residuals one operation after another, as the
 networks of this field are commonly published. Weights are those of the merged form, by name.
 """
 

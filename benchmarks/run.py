@@ -1,11 +1,11 @@
-"""How fast everything is, on this machine: a table and, if asked for, JSON.
+"""How fast everything is on this machine: a table and, if requested, JSON.
 
     python benchmarks/run.py [--parts network images training start memory] [--json FILE]
 
-Runs what is compared in turn, round after round, and gives medians and their ratios: the speed of
-a machine drifts, ratios do not. Needs the official x4 weights (NAPARI_CFSR_WEIGHTS); ONNX Runtime
-is measured where it is installed and the authors' CFSRx4.onnx lies beside them. Without other
-options it takes ten minutes on two cores; `--parts images --sizes 4096x4096` takes ten more.
+Runs the contenders in turn, round after round, and prints medians and their ratios: the speed of a
+machine drifts, ratios do not. Needs the official x4 weights (NAPARI_CFSR_WEIGHTS); ONNX Runtime is
+measured if it is installed and the authors' CFSRx4.onnx is beside them. With default options it
+takes ten minutes on two cores; `--parts images --sizes 4096x4096` takes ten more.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/train_default_refiners.py DATA --scale 4 [--backbone bundled]
     python benchmarks/train_default_refiners.py DATA --scale 4 --preset benchmark --output FILE
 
-DATA holds `train/photos` and `validation/Kodak24`. The checkpoint is picked on Kodak24 and kept
+DATA contains `train/photos` and `validation/Kodak24`. The checkpoint is picked on Kodak24 and kept
 only if it gains there; it is written to `src/napari_cfsr/bundled/refiners`. To FILE it is written
-whatever it gains. With `--preset benchmark` the recipe is the one published with CFSR-Delta. What
-it does on images that picked nothing, `napari-cfsr evaluate` tells.
+whatever it gains. With `--preset benchmark` the recipe is the one published with CFSR-Delta.
+`napari-cfsr evaluate` measures the refiner on images that were not used to pick it.
 """
 
 from __future__ import annotations

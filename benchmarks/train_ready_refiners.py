@@ -2,10 +2,10 @@
 
     python benchmarks/train_ready_refiners.py DATA [--cases ...] [--scales ...] [--backbones ...]
 
-DATA holds `train/photos`, `microscopy/nuclei_dsb2018` (CC0) and `microscopy/cellprofiler` (BSD):
-what ships is trained on nothing else. Each refiner goes to `src/napari_cfsr/bundled/refiners` if it
-gains on images held out of its training; `docs/refiners.md` is then written from all the cards
-there. With `--cases` left empty only the page is written.
+DATA contains `train/photos`, `microscopy/nuclei_dsb2018` (CC0) and `microscopy/cellprofiler` (BSD):
+refiners that ship are trained on nothing else. Each goes to `src/napari_cfsr/bundled/refiners` if
+it gains on images held out of its training; `docs/refiners.md` is then written from all the cards
+there. With an empty `--cases`, only the page is written.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/training_memory.py DATA [--images 200] [--side 1024]
 
-DATA holds `train/photos`, of which images of that size are made and written to a folder of their
-own first; then `napari-cfsr train` runs on that folder, at x4 with noise, and is measured.
+DATA contains `train/photos`, from which images of that size are made and written to a folder first;
+then `napari-cfsr train` runs on that folder, at x4 with noise, and is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 from .big_tiff import iter_upscale_to_tiff as iter_upscale_to_tiff
+from .big_tiff import write_big_tiff as write_big_tiff
 from .fingerprint import fingerprint_pixels as fingerprint_pixels
 from .growing_store import GrowingStore as GrowingStore
 from .growing_store import writing as writing
