@@ -1,10 +1,10 @@
-"""What fast precision costs in PSNR, on any machine: half precision is emulated where need be.
+"""What fast precision costs in PSNR, on any machine: half precision is emulated if necessary.
 
     python benchmarks/half_precision.py DATA [--datasets Set5 Set14 B100] [--float16]
 
-DATA holds the data sets in EDSR layout. Y PSNR at x4 with the official weights, a border of 4 left
-out, results clipped and not rounded. Emulation rounds as the real thing does, but may add up in
-another order, and is slow: the figures are of accuracy, not of speed.
+DATA contains the data sets in EDSR layout. Y PSNR at x4 with the official weights, a border of 4
+ignored, results clipped but not rounded. Emulation rounds as the hardware does but may sum in
+another order, and it is slow: the figures show accuracy, not speed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def torch_in(dtype: torch.dtype | None) -> Predict:
-    """Torch on the CPU, its convolutions in a type of half precision."""
+    """Torch on the CPU with its convolutions in half precision."""
     found = torch_engine.half_type
     torch_engine.half_type = lambda _: dtype
     try:
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--datasets", nargs="+", default=["Set5", "Set14", "B100"])
-    parser.add_argument("--float16", action="store_true", help="too; a millisecond per LR pixel")
+    parser.add_argument("--float16", action="store_true", help="float16, too; 1 ms per LR pixel")
     options = parser.parse_args()
     ways = {
         "float32": torch_in(None),

@@ -1,9 +1,9 @@
-"""Write the model cards of the bundled backbones, with figures measured now.
+"""Write the model cards of the bundled backbones, with newly measured figures.
 
     python benchmarks/model_cards.py DATA
 
-DATA holds `benchmark`, `validation/Kodak24` and `train/photos.csv`. Each
-`src/napari_cfsr/bundled/cfsr_x*.safetensors` gets a page beside it.
+DATA contains `benchmark`, `validation/Kodak24` and `train/photos.csv`. Each
+`src/napari_cfsr/bundled/cfsr_x*.safetensors` gets a page next to it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ napari-cfsr train-backbone --data photos --validation Kodak24 --scale {scale} --
 
 
 def pairs(folder: Path, scale: int) -> Iterator[Pair]:
-    """Of a benchmark in EDSR layout, or of HR images alone."""
+    """Pairs of a benchmark in EDSR layout, or made from HR images."""
     if not (folder / "HR").is_dir():
         for path in sorted(folder.glob("*.png")):
             yield reduced(np.asarray(Image.open(path).convert("RGB")), scale)

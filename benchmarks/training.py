@@ -1,11 +1,11 @@
-"""Where a refiner pays: train on real images, measure on held-out ones, beside classical rivals.
+"""Where a refiner pays: trained on real images, compared with conventional methods on others.
 
     python benchmarks/training.py DATA [--cases fluorescence photos ...] [--seeds 10] [--json FILE]
 
-DATA is laid out as the development data: `microscopy/sim`, `microscopy/nuclei_dsb2018`,
+DATA contains the development data: `microscopy/sim`, `microscopy/nuclei_dsb2018`,
 `microscopy/em_sstem`, `train/photos`. Prints a row for each case: seconds from the call to the
-first measurement of held-out images (reading and preparing included), the placement, and mean
-PSNR on the held-out images.
+first measurement of held-out images (including reading and preparing), the placement, and mean PSNR
+on the held-out images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 def train(data: Path, case: str, **options: Any) -> tuple[TrainedRefiner, float]:
-    """Train; the refiner, and seconds until the measuring began."""
+    """Train; returns the refiner and the seconds until the measurement began."""
     folder, scale, degradation = CASES[case]
     config = TrainConfig(**{**degradation, **options})
     load = {"scale": scale, "backbone": "official", "download": False}
@@ -67,7 +67,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     names = ("bicubic", "denoised bicubic", "denoised baseline", "baseline", "delta")
-    print("| case | seed | seconds | placement | " + " | ".join(names) + " | gain | over rivals |")
+    print(
+        "| case | seed | seconds | placement | "
+        + " | ".join(names)
+        + " | gain | over conventional |"
+    )
     print("|---" * (len(names) + 6) + "|")
     records = []
     for case in arguments.cases:

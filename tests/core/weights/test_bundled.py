@@ -64,7 +64,7 @@ def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
     text = page(scale)
     assert sha256_of(path) in text
     assert f"{card['hours']:.2f} hours and {card['step']:,} steps on {card['hardware']}" in text
-    for title in ("## Data", "## Recipe", "## QualityScores", "## To train it again"):
+    for title in ("## Data", "## Recipe", "## Figures", "## To train it again"):
         assert title in text
     for name in ("Set5", "Kodak24"):
         assert re.search(

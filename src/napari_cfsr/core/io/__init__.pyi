@@ -1,3 +1,4 @@
+from .atomic import UNFINISHED as UNFINISHED
 from .atomic import atomic_write as atomic_write
 from .exif import exif_facts as exif_facts
 from .image_files import PILLOW_SUFFIXES as PILLOW_SUFFIXES
@@ -15,7 +16,6 @@ from .ome_metadata import colour_channels as colour_channels
 from .ome_metadata import image_metadata as image_metadata
 from .ome_zarr import open_ome_zarr as open_ome_zarr
 from .store_metadata import KEY as KEY
-from .store_metadata import UNFINISHED as UNFINISHED
 from .store_metadata import is_empty as is_empty
 from .store_metadata import read_store_metadata as read_store_metadata
 from .store_metadata import store_status as store_status

@@ -1,4 +1,4 @@
-"""An image on disk that is read a part at a time."""
+"""An image on disk that is read piece by piece."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from napari_cfsr.core.image import ArrayLike, PixelSpace
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """An image as it lies in a file or store; its pixels are read when they are asked for.
+    """An image in a file or store; its pixels are read when they are indexed.
 
     Attributes
     ----------
     pixels : array
-        Full resolution: shape, dtype and indexing, as `upscale` and its like take it.
+        Full resolution; has a shape, a dtype and indexing, as `upscale` takes it.
     axes : str
         A letter for each dimension; colour samples are `S`.
     path : Path
     space : PixelSpace
         Sizes, origin and units.
     levels : tuple of array
-        The pyramid, full resolution first; only that where there is none.
+        The pyramid, full resolution first; only that if there is no pyramid.
     omero : dict or None
         How OME-Zarr names and shows the channels.
     notes : tuple of str
-        What was left out.
+        What was not read.
     """
 
     pixels: ArrayLike

@@ -1,4 +1,4 @@
-"""Reading OME-Zarr: one image of a store, 0.4 and 0.5, nothing read but metadata."""
+"""Opening one image of an OME-Zarr store, 0.4 or 0.5; only metadata are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 from napari_cfsr.core.io.lazy_image import LazyImage
 from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
 from napari_cfsr.core.io.store_metadata import KEY, half_written
-from napari_cfsr.errors import CFSRError, FileFormatError
+from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 
 def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
@@ -21,29 +21,28 @@ def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
     Parameters
     ----------
     path : Path
-        The store, or a group in it. Of a store with one image inside, that is opened.
+        The store, or a group in it. If a store contains a single image, that is opened.
     incomplete : bool
-        Whether to open what this package is still writing: pixels that are not there yet are 0.
+        Whether to open what this package is still writing; pixels not yet written are 0.
 
     Raises
     ------
     FileFormatError
-        It is not there, not an image, of several images, damaged, or not written to its end.
+        There is no such store, or it is not an image, has several, is damaged or unfinished.
     """
     try:
         return _open(path, incomplete)
     except CFSRError:
         raise
-    except Exception as error:  # zarr raises whatever it pleases
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason})") from error
+    except Exception as error:  # zarr raises all kinds of errors
+        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason(error)})") from error
 
 
 def _open(path: Path, incomplete: bool) -> LazyImage:
     if not path.is_dir():
         raise FileFormatError(f"{path}: expected an OME-Zarr store, there is no such folder")
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-        raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is none")
+        raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is not one")
     group = zarr.open_group(LocalStore(path, read_only=True), mode="r")
     attributes: dict[str, Any] = group.attrs.asdict()
     mark = attributes.get(KEY)
@@ -60,7 +59,7 @@ def _open(path: Path, incomplete: bool) -> LazyImage:
 
 
 def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> Path:
-    """The one image of a store that holds no image itself."""
+    """The only image inside a store that is not an image itself."""
     if "plate" in ome or "well" in ome:
         raise FileFormatError(f"{path}: expected one image, got a plate: name a field of a well")
     names = [str(name) for name in mark.get("outputs", ())]
@@ -91,6 +90,6 @@ def _image(
         axes = str(mark["axes"])
     elif are_colours(omero, count):
         axes = axes.replace("C", "S")
-    if "S" in axes:  # of colours, the space says nothing
+    if "S" in axes:  # colours have no place in the space
         space = space.along(axes.replace("S", ""))
     return LazyImage(levels[0], axes, path, space, levels, omero, tuple(notes))
