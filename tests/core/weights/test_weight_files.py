@@ -480,6 +480,18 @@ def test_a_silent_server_times_out(
     assert files_below(home) == []
 
 
+def test_a_mirror_that_never_stops(
+    serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "LARGEST_DOWNLOAD", 10_000)
+    serve(sends(b"x" * LENGTH))
+    steps: list[int] = []
+    with pytest.raises(DownloadError, match="not the published file"):
+        weight_files.fetch_official(2, lambda done, _: steps.append(done))
+    assert steps == [weight_files.CHUNK]
+    assert files_below(home) == []
+
+
 def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
     packed = gzip.compress(content, 1)
@@ -568,8 +580,8 @@ def test_a_full_disk_during_a_download_is_a_download_error(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(DownloadError, match=r"can't be written to .*No space left"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
         weight_files.fetch_official(2)
     assert files_below(home) == []
 

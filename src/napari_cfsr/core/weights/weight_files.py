@@ -45,6 +45,7 @@ HOME_VARIABLE = "NAPARI_CFSR_HOME"  # replaces the user's folders for cache and 
 URL_VARIABLE = "NAPARI_CFSR_URL"  # a mirror of the official files
 TIMEOUT = 30  # seconds without a response
 CHUNK = 2**14  # bytes between two progress reports of a download
+LARGEST_DOWNLOAD = 2**24  # bytes; what is longer is not the published file
 BUNDLED = Path(__file__).parents[2] / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
 RESERVED = ("auto", "official", "bundled", "none")  # names with a meaning of their own
@@ -273,47 +274,6 @@ def _official(scale: int, download: bool, progress: Progress | None, folder: Fol
     return fetch_official(scale, progress)
 
 
-class _Download:
-    """A downloader for pooch, whose own leaves the connection open after an error."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.stopped: BaseException | None = None  # raised by `progress`
-
-    def __call__(self, url: str, path: str, *_: object) -> None:
-        import requests
-
-        with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
-            response.raise_for_status()
-            compressed = "Content-Encoding" in response.headers  # the length is not the file's
-            total = 0 if compressed else int(response.headers.get("Content-Length", 0))
-            for piece in response.iter_content(CHUNK):
-                file.write(piece)
-                self._report(file.tell(), total)
-
-    def _report(self, done: int, total: int) -> None:
-        try:
-            if self.progress is not None:
-                self.progress(done, total)
-        except BaseException as error:
-            self.stopped = error
-            raise
-
-
-@contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Pooch logs what it does; this package reports it itself."""
-    import pooch
-
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     """Download the official weights into the cache and check them; a failure leaves nothing behind.
 
@@ -329,38 +289,42 @@ def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     DownloadError
         No response, an incomplete one, or not the published file.
     """
-    import pooch
-    import requests
+    from requests import RequestException
 
     name = official_name(scale)
     url = os.environ.get(URL_VARIABLE, OFFICIAL_URL).rstrip("/") + "/" + name
-    folder = cache_folder()
-    download = _Download(progress)
+    path = cache_folder() / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _quiet_pooch():
-            path = pooch.retrieve(
-                url,
-                known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
-                fname=name,
-                path=folder,
-                downloader=download,
-            )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        if error is download.stopped:
-            raise
-        if isinstance(error, requests.RequestException):
-            cause = f"{type(error).__name__}: {error}"
-        elif isinstance(error, OSError):
-            cause = f"it can't be written to {folder} ({error})"
-        else:  # pooch: the hash differs
-            cause = f"it is not the published file ({error})"
-    else:
-        return verified(Path(path), scale)
-    raise DownloadError(
-        f"{name} could not be downloaded from {url}: {cause}. Nothing was kept. Try again, or copy "
-        f"the file from another machine and name its folder in {WEIGHTS_VARIABLE}"
-    )
+        content = _download(url, progress)
+        if (got := hashlib.sha256(content).hexdigest()) != OFFICIAL_SHA256[scale]:
+            raise TamperedWeightsError(f"it is not the published file (SHA-256 {got})")
+        with atomic_write(path, overwrite=True, error=WeightsError) as file:
+            file.write(content)
+    except (RequestException, WeightsError) as error:
+        cause = error if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
+        raise DownloadError(
+            f"{name} could not be downloaded from {url}: {cause}. Nothing was kept. Try again, or "
+            f"copy the file from another machine and name its folder in {WEIGHTS_VARIABLE}"
+        ) from error
+    return WeightsFile(path, got, "official")
+
+
+def _download(url: str, progress: Progress | None) -> bytes:
+    """The content at an address, at most `LARGEST_DOWNLOAD` bytes of it."""
+    import requests
+
+    content = bytearray()
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+        response.raise_for_status()
+        compressed = "Content-Encoding" in response.headers  # the length is not the file's
+        total = 0 if compressed else int(response.headers.get("Content-Length", 0))
+        for piece in response.iter_content(CHUNK):
+            content += piece
+            if progress is not None:
+                progress(len(content), total)
+            if len(content) > LARGEST_DOWNLOAD:
+                break
+    return bytes(content)
 
 
 def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
