@@ -5,12 +5,12 @@ from .image_files import PILLOW_SUFFIXES as PILLOW_SUFFIXES
 from .image_files import RESULT as RESULT
 from .image_files import SUFFIXES as SUFFIXES
 from .image_files import TIFF_SUFFIXES as TIFF_SUFFIXES
-from .image_files import ImageFile as ImageFile
 from .image_files import check_format as check_format
 from .image_files import check_head as check_head
 from .image_files import read_image as read_image
 from .image_files import write_image as write_image
-from .lazy_image import LazyImage as LazyImage
+from .images import ImageFile as ImageFile
+from .images import LazyImage as LazyImage
 from .lazy_reader import open_image as open_image
 from .ome_metadata import colour_channels as colour_channels
 from .ome_metadata import image_metadata as image_metadata

@@ -15,7 +15,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.io.exif import exif_facts, exif_from_tiff, scaled_exif
+from napari_cfsr.core.io.images import ImageFile
 from napari_cfsr.core.io.tiff import (
     EXIF_LEFT_OUT,
     WHITE_IS_ZERO,
@@ -47,35 +47,6 @@ JPEG_QUALITY = 95
 LARGEST_JPEG_EXIF = 65533  # bytes
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFile:
-    """An image as read from a file.
-
-    Attributes
-    ----------
-    pixels : array
-    axes : str
-        A letter for each dimension; colour samples are `S`.
-    path : Path
-    exif, icc : bytes or None
-    dpi : (float, float) or None
-        Pixels per inch in X and Y.
-    tiff : dict
-        What `write_image` needs to write a TIFF of the same kind.
-    notes : tuple of str
-        What was not read.
-    """
-
-    pixels: Array
-    axes: str
-    path: Path
-    exif: bytes | None = None
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    tiff: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
     """Read a PNG, JPEG or TIFF (plain, ImageJ or OME).
 
@@ -87,7 +58,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     path = Path(path)
     suffix = _checked_suffix(path)
     with _reading(path):
-        return _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+        return read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
 
 
 def check_head(path: Path) -> tuple[str, ...]:
@@ -131,11 +102,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _read_tiff(path: Path) -> ImageFile:
-    tiff = read_tiff(path)
-    return ImageFile(tiff.pixels, tiff.axes, path, None, tiff.icc, tiff.dpi, tiff.about, tiff.notes)
 
 
 def write_image(

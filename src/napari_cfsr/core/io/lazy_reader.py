@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari_cfsr.core.image import pixel_space
 from napari_cfsr.core.io.image_files import TIFF_SUFFIXES, read_image
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.lazy_tiff import open_tiff
 from napari_cfsr.errors import CFSRError, FileFormatError, reason
 

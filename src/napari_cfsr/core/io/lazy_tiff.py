@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_cfsr.core.image import PixelSpace, pixel_space
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.tiff import CENTIMETRE, PALETTE, read_tiff
 
 Array = NDArray[Any]
@@ -87,13 +87,13 @@ def open_tiff(path: Path) -> LazyImage:
         photometric = series.keyframe.photometric
         return series.asarray() if photometric == PALETTE else TiffPixels(path)
 
-    content = read_tiff(path, pixels_of)
-    levels: list[Any] = [content.pixels]
-    if isinstance(content.pixels, TiffPixels):
+    image = read_tiff(path, pixels_of)
+    levels: list[Any] = [image.pixels]
+    if isinstance(image.pixels, TiffPixels):
         levels += [TiffPixels(path, level) for level in range(1, found["levels"])]
-        levels = [x for x in levels if len(x.shape) == len(content.axes)]
-    space = _space(content.axes, content.about, found["mpp"])
-    return LazyImage(content.pixels, content.axes, path, space, tuple(levels), None, content.notes)
+        levels = [x for x in levels if len(x.shape) == len(image.axes)]
+    space = _space(image.axes, image.tiff, found["mpp"])
+    return LazyImage(image.pixels, image.axes, path, space, tuple(levels), None, image.notes)
 
 
 def _space(axes: str, about: Mapping[str, Any], mpp: float | None) -> PixelSpace:

@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
 from napari_cfsr.core.io.store_metadata import KEY, half_written
 from napari_cfsr.errors import CFSRError, FileFormatError, reason

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
@@ -18,6 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from napari_cfsr.core.io.images import ImageFile
 from napari_cfsr.errors import FileFormatError
 
 Array = NDArray[Any]
@@ -64,35 +64,9 @@ OME_CHANNEL = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TiffContent:
-    """The content of a TIFF.
-
-    Attributes
-    ----------
-    pixels : array
-    axes : str
-        A different letter for each dimension; colour samples are `S`, other samples `C`.
-    icc : bytes or None
-    dpi : (float, float) or None
-        Pixels per inch in X and Y, if the file says so.
-    about : dict
-        What `write_tiff` needs to write a file of the same kind.
-    notes : tuple of str
-        What was not read.
-    """
-
-    pixels: Array
-    axes: str
-    icc: bytes | None
-    dpi: tuple[float, float] | None
-    about: dict[str, Any]
-    notes: tuple[str, ...]
-
-
 def read_tiff(
     path: Path, pixels_of: Callable[[Any], Any] = lambda series: series.asarray()
-) -> TiffContent:
+) -> ImageFile:
     """Read the first image of a TIFF; raises `FileFormatError` if it is neither gray nor RGB.
 
     `pixels_of` takes the `TiffPageSeries` of that image and returns its pixels.
@@ -117,7 +91,7 @@ def read_tiff(
     if "S" in axes and not _are_colours(pixels.shape[axes.index("S")], about):
         about["samples_axis"] = axes.index("S")
         axes = _different(axes.replace("S", "C"))
-    return TiffContent(pixels, axes, icc, _dpi(about), about, tuple(notes))
+    return ImageFile(pixels, axes, path, None, icc, _dpi(about), about, tuple(notes))
 
 
 def plain(

@@ -1,4 +1,4 @@
-"""An image on disk that is read piece by piece."""
+"""What an image on disk is: read completely from a file, or piece by piece."""
 
 from __future__ import annotations
 
@@ -6,7 +6,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from napari_cfsr.core.image import ArrayLike, PixelSpace
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image as read from a file.
+
+    Attributes
+    ----------
+    pixels : array
+    axes : str
+        A letter for each dimension; colour samples are `S`.
+    path : Path
+    exif, icc : bytes or None
+    dpi : (float, float) or None
+        Pixels per inch in X and Y.
+    tiff : dict
+        What `write_image` needs to write a TIFF of the same kind.
+    notes : tuple of str
+        What was not read.
+    """
+
+    pixels: NDArray[Any]
+    axes: str
+    path: Path
+    exif: bytes | None = None
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    tiff: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
