@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 
 from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
-from napari_cfsr.core.io.store_metadata import KEY, half_written
+from napari_cfsr.core.io.store_metadata import KEY, unfinished_text
 from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 
@@ -45,24 +45,24 @@ def _open(path: Path, incomplete: bool) -> LazyImage:
         raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is not one")
     group = zarr.open_group(LocalStore(path, read_only=True), mode="r")
     attributes: dict[str, Any] = group.attrs.asdict()
-    mark = attributes.get(KEY)
-    if isinstance(mark, Mapping) and not mark.get("complete"):
+    ours = attributes.get(KEY)
+    if isinstance(ours, Mapping) and not ours.get("complete"):
         if not incomplete:
-            raise FileFormatError(half_written(path))
-        attributes = {**attributes, "ome": mark.get("ome", {})}
+            raise FileFormatError(unfinished_text(path))
+        attributes = {**attributes, "ome": ours.get("ome", {})}
     ome = ome_attributes(attributes)
     images = ome.get("multiscales")
-    mark = mark if isinstance(mark, Mapping) else {}
+    ours = ours if isinstance(ours, Mapping) else {}
     if not images:
-        return _open(_only_image(path, ome, mark), incomplete)
-    return _image(path, group, images, ome, mark)
+        return _open(_only_image(path, ome, ours), incomplete)
+    return _image(path, group, images, ome, ours)
 
 
-def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> Path:
+def _only_image(path: Path, ome: Mapping[str, Any], ours: Mapping[str, Any]) -> Path:
     """The only image inside a store that is not an image itself."""
     if "plate" in ome or "well" in ome:
         raise FileFormatError(f"{path}: expected one image, got a plate: name a field of a well")
-    names = [str(name) for name in mark.get("outputs", ())]
+    names = [str(name) for name in ours.get("outputs", ())]
     if "bioformats2raw.layout" in ome:
         names = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name != "OME")
     names = [name for name in names if (path / name).is_dir()]
@@ -76,7 +76,7 @@ def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> 
 
 
 def _image(
-    path: Path, group: Any, images: Any, ome: Mapping[str, Any], mark: Mapping[str, Any]
+    path: Path, group: Any, images: Any, ome: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> LazyImage:
     image = images[0]
     notes = [f"only the first of {len(images)} images was read"] if len(images) > 1 else []
@@ -86,8 +86,8 @@ def _image(
     omero = ome.get("omero")
     omero = dict(omero) if isinstance(omero, Mapping) else None
     count = levels[0].shape[axes.index("C")] if "C" in axes else 0
-    if mark.get("axes"):
-        axes = str(mark["axes"])
+    if ours.get("axes"):
+        axes = str(ours["axes"])
     elif are_colours(omero, count):
         axes = axes.replace("C", "S")
     if "S" in axes:  # colours have no place in the space

@@ -29,10 +29,10 @@ def store_status(path: Path) -> Status:
     """
     if not os.path.lexists(path) or is_empty(path):
         return "absent"
-    mark = read_store_metadata(path)
-    if mark is None:
+    metadata = read_store_metadata(path)
+    if metadata is None:
         return "other"
-    return "complete" if mark.get("complete") else "partial"
+    return "complete" if metadata.get("complete") else "partial"
 
 
 def is_empty(path: Path) -> bool:
@@ -46,11 +46,11 @@ def read_store_metadata(path: Path) -> Mapping[str, Any] | None:
         group = zarr.open_group(LocalStore(path, read_only=True), mode="r", zarr_format=3)
     except (GroupNotFoundError, OSError, ValueError, KeyError):
         return None
-    mark = group.attrs.get(KEY)
-    return mark if isinstance(mark, Mapping) else None
+    metadata = group.attrs.get(KEY)
+    return metadata if isinstance(metadata, Mapping) else None
 
 
-def half_written(path: Path) -> str:
+def unfinished_text(path: Path) -> str:
     """What to say about a store that is not complete."""
     return (
         f"{path}: expected a complete image, this one is unfinished: repeat the upscaling that "

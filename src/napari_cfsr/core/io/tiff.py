@@ -288,40 +288,47 @@ def write_tiff(
     elif "S" in axes and pixels.shape[axes.index("S")] == 1:
         pixels, axes = pixels.squeeze(axes.index("S")), axes.replace("S", "")
     kind = _kind_for(pixels, axes, about)
+    texts, notes = _text_options(about)
     options: dict[str, Any] = {
         "compression": about["compression"],
         "bigtiff": pixels.nbytes > LARGEST_CLASSIC,
         "iccprofile": icc,
+        "ome": kind == "ome",
+        "imagej": kind == "imagej",
+        "metadata": {"axes": axes},
         **_layout(pixels, axes, about),
         **_resolution_options(about, scale, kind),
+        **texts,
     }
-    texts, notes = _without_formats(about.get("texts", {}))
-    options["software"] = texts.pop(SOFTWARE, None)
-    options["description"] = texts.pop(DESCRIPTION, None)
-    options["extratags"] = [(tag, ASCII, 0, text, True) for tag, text in texts.items()]
-    if about.get("orientation"):
-        options["extratags"].append((ORIENTATION, 3, 1, about["orientation"], True))
-    metadata: dict[str, Any] = {"axes": axes}
     if kind == "ome":
         channels = pixels.shape[axes.index("C")] if "C" in axes else 1
-        metadata |= _scaled_ome(about["ome"], scale, channels)
+        options["metadata"] |= _scaled_ome(about["ome"], scale, channels)
     elif kind == "imagej":
-        metadata |= _scaled_imagej(about["imagej"], scale, same_values)
+        options["metadata"] |= _scaled_imagej(about["imagej"], scale, same_values)
+    elif options["description"] and axes in SINGLE:
+        options["metadata"] = None  # else a second description, which some readers prefer
     table = about.get("colormap")
     if kind != "plain" and table is not None and table.shape[1] == 256**pixels.dtype.itemsize:
         options |= {"photometric": "palette", "colormap": table}
-    if kind == "plain" and options["description"] and axes in SINGLE:
-        options["metadata"] = None  # else a second description, which some readers prefer
-    options = {"metadata": metadata, "ome": kind == "ome", "imagej": kind == "imagej"} | options
     tifffile.imwrite(file, pixels, **options)
     return notes
 
 
-def _without_formats(texts: Mapping[int, bytes]) -> tuple[dict[int, bytes], tuple[str, ...]]:
-    """The texts without those that mark another kind of TIFF; notes on what was left out."""
+def _text_options(about: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Texts and orientation, but no text that marks another kind of TIFF; notes on those."""
+    texts: dict[int, bytes] = dict(about.get("texts", {}))
     marks = [t for t in (DESCRIPTION, SOFTWARE) if OF_PROGRAMS.match(texts.get(t, b""))]
+    for tag in marks:
+        del texts[tag]
+    options: dict[str, Any] = {
+        "software": texts.pop(SOFTWARE, None),
+        "description": texts.pop(DESCRIPTION, None),
+        "extratags": [(tag, ASCII, 0, text, True) for tag, text in texts.items()],
+    }
+    if about.get("orientation"):
+        options["extratags"].append((ORIENTATION, 3, 1, about["orientation"], True))
     notes = ("a description in the format of a program is not carried over",) if marks else ()
-    return {tag: text for tag, text in texts.items() if tag not in marks}, notes
+    return options, notes
 
 
 def _kind_for(pixels: Array, axes: str, about: dict[str, Any]) -> str:
