@@ -21,8 +21,7 @@ import napari_cfsr as nc
 from napari_cfsr.core.engine import torch_engine
 from napari_cfsr.core.engine.registry import has_openvino
 from napari_cfsr.core.engine.torch_engine import TorchEngine
-from napari_cfsr.core.weights.checkpoints import open_backbone
-from napari_cfsr.core.weights.weight_files import official_path
+from napari_cfsr.core.weights import official_path, open_backbone
 
 Predict = Callable[[np.ndarray], np.ndarray]
 

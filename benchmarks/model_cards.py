@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 import napari_cfsr as nc
+from napari_cfsr.core.backbone import read_backbone_card
 from napari_cfsr.core.backbone.data import Pair, reduced
-from napari_cfsr.core.backbone.files import read_backbone_card
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.image import imresize
 from napari_cfsr.core.weights.weight_files import BUNDLED, SCALES, bundled_path, sha256_of
 
 SHOWN = ("batch", "patch", "precision", "rate", "rise", "clip", "average", "seed")

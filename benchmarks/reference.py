@@ -104,7 +104,7 @@ class ReferenceCFSR(nn.Module):
 
 def load(path: Path) -> ReferenceCFSR:
     """The network with the official x4 weights."""
-    from napari_cfsr.core.weights.checkpoints import load_state
+    from napari_cfsr.core.weights import load_state
 
     network = ReferenceCFSR(4)
     network.load_state_dict(load_state(path))

@@ -34,9 +34,9 @@ import torch
 from contenders import MATRIX, MATRIX_SIDE, ONNX, REFERENCE, REFINERS, Contender
 
 import napari_cfsr as nc
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine import SRModel
 from napari_cfsr.core.engine.registry import has_openvino, keep_freed_memory
-from napari_cfsr.core.weights.weight_files import official_path
+from napari_cfsr.core.weights import official_path
 
 PARTS = ("network", "images", "training", "start", "memory")
 SIZE = (180, 320)  # height and width, LR pixels: to 1280x720
@@ -192,9 +192,8 @@ def images(options: argparse.Namespace) -> dict[str, Any]:
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
     """Steps per second of the published refiner: batch 16, patches of 64 output pixels."""
+    from napari_cfsr.core.training import TrainRequest, iter_train
     from napari_cfsr.core.training.data import array_data
-    from napari_cfsr.core.training.request import TrainRequest
-    from napari_cfsr.core.training.train import iter_train
 
     rng = np.random.default_rng(0)
     photos = [rng.random((256, 256, 3), np.float32) for _ in range(8)]

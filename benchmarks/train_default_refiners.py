@@ -21,13 +21,12 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, upscale
-from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.metrics.image_metrics import luma
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.engine import SRModel, keep_freed_memory
+from napari_cfsr.core.image import imresize
+from napari_cfsr.core.metrics import luma
+from napari_cfsr.core.network import RefineNet
 from napari_cfsr.core.training.config import CLIP, PRESET_SEED, PUBLISHED, Recipe
-from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights import RefinerCard, save_refiner
 from napari_cfsr.core.weights.weight_files import BUNDLED
 
 CROP = 384  # of each photo, output pixels

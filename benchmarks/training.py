@@ -20,12 +20,14 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.training.config import TrainConfig
-from napari_cfsr.core.training.data import folder_data
-from napari_cfsr.core.training.request import TrainRequest
-from napari_cfsr.core.training.results import TrainedRefiner
-from napari_cfsr.core.training.train import iter_train
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.training import (
+    TrainConfig,
+    TrainedRefiner,
+    TrainRequest,
+    folder_data,
+    iter_train,
+)
 
 SIM, NUCLEI, EM = "microscopy/sim", "microscopy/nuclei_dsb2018", "microscopy/em_sstem"
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {

@@ -317,7 +317,8 @@ def _download(url: str, progress: Progress | None) -> bytes:
     with requests.get(url, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
         compressed = "Content-Encoding" in response.headers  # the length is not the file's
-        total = 0 if compressed else int(response.headers.get("Content-Length", 0))
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() and not compressed else 0
         for piece in response.iter_content(CHUNK):
             content += piece
             if progress is not None:
