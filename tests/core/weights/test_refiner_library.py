@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -530,12 +528,3 @@ def test_a_card_with_few_facts(report: object) -> None:
         "gain:        not measured",
         "degradation: haze 3",
     ]
-
-
-def test_no_torch_is_needed() -> None:
-    """A widget uses these modules."""
-    code = (
-        "import sys; from napari_cfsr.core.weights import refiner_library; "
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
