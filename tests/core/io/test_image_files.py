@@ -682,8 +682,7 @@ def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("stored", "kept"),
-    [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")],
+    ("stored", "kept"), [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")]
 )
 def test_units_of_imagej(tmp_path: Path, stored: bytes, kept: str) -> None:
     """ImageJ writes an escape for the micro sign; older programs write the sign itself."""

@@ -308,8 +308,7 @@ def test_import(home: Path, tmp_path: Path) -> None:
     assert target.read_bytes() == source.read_bytes()
     saved(source, 0.5)
     with pytest.raises(
-        OptionError,
-        match="there is a refiner 'from usb': use another name, or overwrite it",
+        OptionError, match="there is a refiner 'from usb': use another name, or overwrite it"
     ):
         import_refiner(source)
     assert target.read_bytes() != source.read_bytes()

@@ -26,13 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from napari_cfsr.core.io.atomic import atomic_write
 from napari_cfsr.core.io.exif import exif_facts, exif_from_tiff, scaled_exif
 from napari_cfsr.core.io.images import ImageFile
-from napari_cfsr.core.io.tiff import (
-    EXIF_LEFT_OUT,
-    WHITE_IS_ZERO,
-    plain,
-    read_tiff,
-    write_tiff,
-)
+from napari_cfsr.core.io.tiff import EXIF_LEFT_OUT, WHITE_IS_ZERO, plain, read_tiff, write_tiff
 from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 Array = NDArray[Any]

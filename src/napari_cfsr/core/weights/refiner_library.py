@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from napari_cfsr.core.image import Degradation
-from napari_cfsr.core.weights.checkpoints import (
-    RefinerCard,
-    read_refiner_card,
-    reading_safetensors,
-)
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, reading_safetensors
 from napari_cfsr.core.weights.weight_files import (
     RESERVED,
     Kind,
@@ -29,12 +25,7 @@ from napari_cfsr.core.weights.weight_files import (
     refiner_files,
     sha256_of,
 )
-from napari_cfsr.errors import (
-    ArchitectureError,
-    OptionError,
-    WeightsError,
-    WeightsNotFoundError,
-)
+from napari_cfsr.errors import ArchitectureError, OptionError, WeightsError, WeightsNotFoundError
 
 SUFFIX = ".safetensors"
 LONGEST = 200  # bytes; file systems allow 255, and the suffix is added
