@@ -1,8 +1,8 @@
-"""Time of a training step of a backbone on the CPU: torch alone, and in threads and strips.
+"""Duration of a backbone's training step on the CPU: torch alone, and in threads and strips.
 
     python benchmarks/backbone_steps.py [--batch 16] [--patch 32] [--scale 2]
 
-Prints microseconds for each LR pixel: loss and gradients of random patches, median of interleaved
+Prints microseconds per LR pixel for loss and gradients of random patches: medians of interleaved
 runs.
 """
 
@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_cfsr.core.backbone.initial_weights import fresh
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.network.cfsr import CFSRConfig
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.network import CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, depthwise
 
 RUNS = 7
 
 
 def medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds of each, after one run to warm up."""
+    """Median seconds of each, after a warm-up run."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(RUNS + 1):
         for name, run in runs.items():
@@ -71,7 +71,7 @@ def main() -> None:
         for low in (False, True):
             runs[f"{how}, {'bfloat16' if low else 'float32'}"] = step(network, gradients, low)
     for name, seconds in medians(runs).items():
-        print(f"{name:32} {1e6 * seconds / (n * p * p):6.1f} us for each LR pixel")
+        print(f"{name:32} {1e6 * seconds / (n * p * p):6.1f} us per LR pixel")
 
     torch.set_num_threads(1)  # as each thread runs a layer alone
     conv = nn.Conv2d(48, 48, 9, padding=4, groups=48)

@@ -1,11 +1,11 @@
-"""Memory and speed of upscaling to OME-Zarr, beside upscaling in memory.
+"""Memory and speed of upscaling to OME-Zarr, compared with upscaling in memory.
 
     python benchmarks/big.py [--side 2048] [--planes 1] [--scale 4] [--runs 1] [--out FOLDER]
 
-Each run is a process of its own. Prints the peak resident memory, the seconds, the bytes on disk
-and the number of files; `--in-memory` also runs `upscale` on the same image and prints the ratio
-of the times. The image is computed where it is read, so it takes no memory and no disk: RGB of
-uint8 for one plane, uint16 for a stack. Linux and macOS.
+Each run has its own process. Prints the peak resident memory, the seconds, the bytes on disk and
+the number of files; `--in-memory` also runs `upscale` on the same image and prints the ratio of the
+times. The image is computed as it is read, so it takes neither memory nor disk: uint8 RGB for one
+plane, uint16 for a stack. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import numpy as np
 
 
 class Scene:
-    """Waves and grain at any place, from the coordinates: an image that is never there as a whole.
+    """Waves and grain computed from the coordinates: an image that never exists as a whole.
 
     Parameters
     ----------
     side : int
-        Of a plane, pixels.
+        Of a plane, in pixels.
     planes : int
-        1 gives [Y,X,3] of uint8, more give [Z,Y,X] of uint16.
+        1 gives uint8 [Y,X,3], more give uint16 [Z,Y,X].
     """
 
     def __init__(self, side: int, planes: int) -> None:
@@ -59,7 +59,7 @@ class Scene:
 
 
 def peak_bytes() -> int:
-    """Greatest resident memory of this process so far."""
+    """Peak resident memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -67,7 +67,7 @@ def peak_bytes() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One run, in this process."""
     from napari_cfsr import load_model, upscale, upscale_to_zarr
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.engine import keep_freed_memory
 
     keep_freed_memory()
     scene = Scene(options.side, options.planes)
@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def child(kind: str, folder: str) -> dict[str, Any]:
-    """Figures of one run in a process of its own."""
+    """Figures of one run in its own process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--child", kind, "--out", folder]
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=1)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--in-memory", action="store_true", help="run `upscale` beside it")
-    parser.add_argument("--out", help="a folder for the store, which is removed again")
+    parser.add_argument("--in-memory", action="store_true", help="run `upscale`, too")
+    parser.add_argument("--out", help="folder for the store, which is removed afterwards")
     parser.add_argument("--child", choices=("memory", "zarr"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -1,11 +1,11 @@
-"""The network as each contender runs it, one process per contender.
+"""The network as each contender runs it, in a process of its own.
 
     python benchmarks/contenders.py NAME WEIGHTS WIDTHxHEIGHT OUTPUT
 
 prints a line of JSON when it is ready, runs once for every line on standard input and prints the
-seconds that it took; the output of the first run is written to OUTPUT (.npy). `run.py` starts it.
-Each runs as it does in practice: the reference in a process with default settings, our engines with
-the settings of our processes and with nothing else in them, OpenVINO without torch.
+seconds it took; the result of the first run is written to OUTPUT (.npy). `run.py` starts it.
+Each runs as in practice: the reference in a plain process, our engines in processes with our
+settings and nothing else loaded, OpenVINO without torch.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ MATRIX = "matrix product"
 ONNX = "ONNX Runtime, the authors' file"
 REFINERS = {"output": "clean_official_x4", "input": "noisy_photo_official_x4"}
 MATRIX_SIDE = 2048
-PAUSE = 0.05  # seconds: threads of the one before may go on waiting for work with a busy core
+PAUSE = 0.05  # seconds: idle threads of the previous one may spin for a while
 Run = Callable[[], Any]
 
 
 class Contender:
-    """One of them, ready to run in a process of its own.
+    """A contender, ready to run in its own process.
 
     Attributes
     ----------
     note : str
-        Why it does not run, if so.
+        Why it can't run; empty if it can.
     """
 
     def __init__(self, name: str, weights: Path, size: tuple[int, int], output: Path) -> None:
         script = [__file__, name, str(weights), f"{size[1]}x{size[0]}", str(output)]
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as our programs set it
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as in our programs
         if name == REFERENCE:
             environment.pop("OMP_WAIT_POLICY")
         self._process = subprocess.Popen(
@@ -63,16 +63,16 @@ class Contender:
         return line
 
     def run(self) -> float:
-        """Seconds of one run, by the clock of its process."""
+        """Seconds of one run, measured in its process."""
         assert self._process.stdin is not None
         time.sleep(PAUSE)
-        with suppress(BrokenPipeError):  # reading says how it ended
+        with suppress(BrokenPipeError):  # reading will report how it ended
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return float(self._line())
 
     def output(self) -> np.ndarray:
-        """What the first run gave."""
+        """Result of the first run."""
         return np.asarray(np.load(self._output))
 
     def close(self) -> None:
@@ -84,9 +84,9 @@ class Contender:
 
 
 def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:
-    """Eager PyTorch, from the definition; with our settings of memory and threads or without."""
+    """Eager PyTorch by the definition, with or without our memory and thread settings."""
     if ours:
-        from napari_cfsr.core.engine.registry import keep_freed_memory
+        from napari_cfsr.core.engine import keep_freed_memory
 
         keep_freed_memory()
     import torch
@@ -102,10 +102,9 @@ def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:
 
 
 def engine(weights: Path, image: np.ndarray, what: str) -> Run | str:
-    """One of our engines, as our processes run it: "openvino, delta, refiner at the output"."""
+    """One of our engines as our processes run it, e.g. "openvino, delta, refiner at the output"."""
     from napari_cfsr import load_model
-    from napari_cfsr.core.engine.model import PredictOptions
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.engine import PredictOptions, keep_freed_memory
 
     keep_freed_memory()
     name, *details = what.split(", ")
@@ -128,7 +127,7 @@ def engine(weights: Path, image: np.ndarray, what: str) -> Run | str:
 
 
 def onnx(weights: Path, image: np.ndarray) -> Run | str:
-    """ONNX Runtime on the file that the authors' weights come with."""
+    """ONNX Runtime on the ONNX file published with the authors' weights."""
     file = weights.parent / "CFSRx4.onnx"
     if not file.is_file():
         return f"{file} is not there"
@@ -141,7 +140,7 @@ def onnx(weights: Path, image: np.ndarray) -> Run | str:
 
 
 def matrix_product() -> Run:
-    """Of two squares, by torch."""
+    """The product of two square matrices, by torch."""
     import torch
 
     square = torch.rand(MATRIX_SIDE, MATRIX_SIDE)
@@ -149,7 +148,7 @@ def matrix_product() -> Run:
 
 
 def contender(name: str, weights: Path, image: np.ndarray) -> Run | str:
-    """How it runs, or why it does not."""
+    """The function to time, or why it can't run."""
     if name.startswith(REFERENCE):
         return reference(weights, image, name != REFERENCE)
     if name == ONNX:

@@ -1,11 +1,11 @@
-"""How much longer an evaluation takes than the model alone.
+"""How much longer an evaluation takes than running the model alone.
 
     python benchmarks/evaluation_speed.py DATA [--dataset Set5] [--scale 4] [--repeats 5]
 
-Baseline and delta of all images by calls of `upscale`, one after another, then the same images by
-`evaluate`: reading, bicubic, PSNR and SSIM as they are and in 8 bits. Prints the minimum of the
-repeats in seconds, wall time and processor time, and their ratios. On a machine that is not idle,
-only processor time means anything.
+Baseline and delta of all images by successive calls of `upscale`, then the same images by
+`evaluate`: reading, bicubic, PSNR and SSIM unrounded and in 8 bits. Prints the shortest wall and
+CPU times of the repeats in seconds, and their ratios. On a busy machine only CPU times mean
+anything.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.evaluate.data_sets import find_dataset
+from napari_cfsr.core.engine import SRModel, keep_freed_memory
+from napari_cfsr.core.evaluate import find_dataset
 from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 
-Seconds = tuple[float, float]  # by the clock, of the processor
+Seconds = tuple[float, float]  # wall time, CPU time
 
 
 def timed(call: Callable[[], object]) -> Seconds:
-    """How long a call takes."""
+    """Wall and CPU time of a call."""
     clock, processor = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - clock, time.process_time() - processor
 
 
 def compare(options: EvaluateOptions, model: SRModel, repeats: int) -> tuple[Seconds, Seconds]:
-    """Least seconds of the model alone, and of the evaluation, by turns."""
+    """Shortest times of the model alone and of the evaluation, run alternately."""
     found = find_dataset(options.data, options.datasets[0], options.scale)
     images = [image.read(options.scale).lr for image in found.images[: options.limit]]
 
@@ -59,7 +58,7 @@ def main() -> None:
     model = load_model(options.scale, device="cpu")
     asked = EvaluateOptions(options.data, (options.dataset,), options.scale)
     alone, whole = compare(asked, model, options.repeats)
-    for kind, a, b in zip(("clock", "processor"), alone, whole, strict=True):
+    for kind, a, b in zip(("wall time", "CPU time"), alone, whole, strict=True):
         print(f"{kind}: model alone {a:.3f} s, evaluation {b:.3f} s, ratio {b / a:.3f}")
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/half_precision.py DATA [--datasets Set5 Set14 B100] [--float16]
 
-DATA contains the data sets in EDSR layout. Y PSNR at x4 with the official weights, without a border
-of 4 pixels, results clipped and not rounded. Emulation rounds as the hardware does, but may add in
-another order, and is slow: the figures are for accuracy, not for speed.
+DATA contains the data sets in EDSR layout. Y PSNR at x4 with the official weights, a border of 4
+ignored, results clipped but not rounded. Emulation rounds as the hardware does but may sum in
+another order, and it is slow: the figures show accuracy, not speed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ import napari_cfsr as nc
 from napari_cfsr.core.engine import torch_engine
 from napari_cfsr.core.engine.registry import has_openvino
 from napari_cfsr.core.engine.torch_engine import TorchEngine
-from napari_cfsr.core.weights.checkpoints import open_backbone
-from napari_cfsr.core.weights.weight_files import official_path
+from napari_cfsr.core.weights import official_path, open_backbone
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def torch_in(dtype: torch.dtype | None) -> Predict:
-    """Torch on the CPU, its convolutions in a type of half precision."""
+    """Torch on the CPU with its convolutions in half precision."""
     found = torch_engine.half_type
     torch_engine.half_type = lambda _: dtype
     try:
@@ -64,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--datasets", nargs="+", default=["Set5", "Set14", "B100"])
-    parser.add_argument("--float16", action="store_true", help="too; a millisecond per LR pixel")
+    parser.add_argument("--float16", action="store_true", help="float16, too; 1 ms per LR pixel")
     options = parser.parse_args()
     ways = {
         "float32": torch_in(None),

@@ -1,4 +1,4 @@
-"""How long a person waits: import, opening the widget, stalls of the window, cancel.
+"""What a user waits for: import, opening the widget, stalls of the window, cancelling.
 
     python benchmarks/interactive.py [--json FILE]
 
@@ -23,7 +23,7 @@ RUNS = 5
 
 
 def import_seconds() -> float:
-    """Median of new processes, the interpreter's own start left out."""
+    """Median over new processes, without the start of the interpreter."""
     code = (
         "import time; t = time.perf_counter(); import napari_cfsr; print(time.perf_counter() - t)"
     )
@@ -35,10 +35,9 @@ def import_seconds() -> float:
 
 
 def wait(until: Callable[[], bool], timeout: float = 120.0) -> float:
-    """Run the event loop, as napari does, until something holds; the seconds it took.
+    """Run the event loop, as napari does, until a condition holds; returns the seconds it took.
 
-    It is asked every hundredth of a second: a loop that never sleeps would take a core from the
-    network.
+    Checked every 10 ms: a loop that never sleeps would take a core from the network.
     """
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -62,7 +61,7 @@ def wait(until: Callable[[], bool], timeout: float = 120.0) -> float:
 
 
 class Stalls:
-    """Seconds between turns of the event loop."""
+    """Seconds between iterations of the event loop."""
 
     def __init__(self) -> None:
         from qtpy.QtCore import QTimer
@@ -79,7 +78,7 @@ class Stalls:
         self._last = now
 
     def worst(self) -> float:
-        """The longest since the last call."""
+        """The longest since the last call of this method."""
         worst, self.gaps = max(self.gaps), []
         return worst
 
@@ -103,10 +102,10 @@ def in_window() -> dict[str, float]:
     controls = widget.controls
     wait(lambda: bool(stalls.gaps))
     stalls.worst()
-    for what in ("model process started first", "once more"):
+    for what in ("starting the model process", "again"):
         controls.start_button.click()
         figures[f"1024x1024 RGB x4, {what}, s"] = wait(lambda: not controls.running)
-        figures[f"longest stall meanwhile, {what}, s"] = stalls.worst()
+        figures[f"longest stall during that, {what}, s"] = stalls.worst()
         now = time.perf_counter()
         wait(lambda: not widget._pending and time.perf_counter() - now > 2)  # noqa: B023
         figures[f"longest stall while the layers are added, {what}, s"] = stalls.worst()
@@ -115,7 +114,7 @@ def in_window() -> dict[str, float]:
     wait(lambda: "left" in controls.progress.format())
     controls.cancel_button.click()
     figures["cancel, s"] = wait(lambda: not controls.running)
-    figures["torch imported by napari's process"] = float("torch" in sys.modules)
+    figures["torch imported in napari's process"] = float("torch" in sys.modules)
     viewer.close()
     return figures
 
@@ -158,9 +157,9 @@ def measuring() -> dict[str, float]:
 
         button.click()
         figures[f"{what}, s"] = wait(done)
-        figures[f"longest stall meanwhile, {what}, s"] = worst[0]
-        figures[f"memory beyond that before, {what}, GB"] = max(most) / 1e9
-    figures["memory in all, GB"] = memory.memory_info().rss / 1e9
+        figures[f"longest stall during that, {what}, s"] = worst[0]
+        figures[f"additional memory, {what}, GB"] = max(most) / 1e9
+    figures["total memory, GB"] = memory.memory_info().rss / 1e9
     viewer.close()
     return figures
 

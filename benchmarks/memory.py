@@ -3,7 +3,7 @@
     python benchmarks/memory.py [--side 2048] [--scale 4] [--engine auto] [--tile N]
         [--outputs baseline,delta,difference]
 
-Prints the peak resident memory of the process, the share of input and outputs, and the rest.
+Prints the peak resident memory of the process, the shares of input and outputs, and the rest.
 Linux and macOS.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.registry import ENGINES, keep_freed_memory
+from napari_cfsr.core.engine import ENGINES, keep_freed_memory
 
 
 def peak_bytes() -> int:
-    """Greatest resident memory of this process so far."""
-    if sys.platform == "linux":  # ru_maxrss counts the process that started this one, too
+    """Peak resident memory of this process so far."""
+    if sys.platform == "linux":  # ru_maxrss includes the parent process
         status = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--outputs", help="by default all that the model can give")
+    parser.add_argument("--outputs", help="by default everything the model predicts")
     parser.add_argument("--tile", type=int)
     parser.add_argument("--engine", choices=ENGINES, default="auto")
     options = parser.parse_args()

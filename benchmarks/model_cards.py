@@ -1,9 +1,9 @@
-"""Write the model cards of the bundled backbones, with figures measured now.
+"""Write the model cards of the bundled backbones, with newly measured figures.
 
     python benchmarks/model_cards.py DATA
 
 DATA contains `benchmark`, `validation/Kodak24` and `train/photos.csv`. Each
-`src/napari_cfsr/bundled/cfsr_x*.safetensors` gets a page beside it.
+`src/napari_cfsr/bundled/cfsr_x*.safetensors` gets a page next to it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 import napari_cfsr as nc
+from napari_cfsr.core.backbone import read_backbone_card
 from napari_cfsr.core.backbone.data import Pair, reduced
-from napari_cfsr.core.backbone.files import read_backbone_card
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.image import imresize
 from napari_cfsr.core.weights.weight_files import BUNDLED, SCALES, bundled_path, sha256_of
 
 SHOWN = ("batch", "patch", "precision", "rate", "rise", "clip", "average", "seed")
@@ -74,7 +74,7 @@ napari-cfsr train-backbone --data photos --validation Kodak24 --scale {scale} --
 
 
 def pairs(folder: Path, scale: int) -> Iterator[Pair]:
-    """Of a benchmark in EDSR layout, or of HR images alone."""
+    """Pairs of a benchmark in EDSR layout, or made from HR images."""
     if not (folder / "HR").is_dir():
         for path in sorted(folder.glob("*.png")):
             yield reduced(np.asarray(Image.open(path).convert("RGB")), scale)

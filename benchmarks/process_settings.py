@@ -1,8 +1,8 @@
-"""What the settings of our processes save: see docs/decisions/0002, and 0012 for large pages.
+"""What our process settings save: see docs/decisions/0002, and 0012 for large pages.
 
     python benchmarks/process_settings.py [--pages]
 
-Each figure comes from a process of its own. Needs the official x4 weights.
+Each figure is measured in a new process. Needs the official x4 weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from napari_cfsr import load_model
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 side, keep, runs = (int(a) for a in sys.argv[1:4])
 engine, pages = sys.argv[4:]
 if keep:
@@ -46,7 +46,7 @@ def median(
     engine: str = "torch",
     pages: str = "large",
 ) -> float:
-    """Seconds that an image of `side` x `side` takes."""
+    """Median seconds for an image of `side` x `side`."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if policy:
         environment["OMP_WAIT_POLICY"] = policy
@@ -57,7 +57,7 @@ def median(
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Other programs that compute with two threads each, as any with OpenMP does."""
+    """Other programs that compute with two OpenMP threads each."""
     program = "import torch; x = torch.rand(500, 500)\nwhile True: x @ x"
     others = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(processes)]
     try:
@@ -77,11 +77,11 @@ def main() -> None:
             seconds = [median(240, True, 15, "PASSIVE", "openvino", p) for p in ("small", "large")]
             print(f"| {seconds[0]:.3f} | {seconds[1]:.3f} |", flush=True)
         return
-    print("| side | as it comes, us per pixel | large blocks kept |\n|---|---|---|")
+    print("| side | default, us per pixel | large blocks kept |\n|---|---|---|")
     for side in (128, 256, 384, 576):
         per_pixel = [median(side, keep) / side**2 * 1e6 for keep in (False, True)]
         print(f"| {side} | {per_pixel[0]:.1f} | {per_pixel[1]:.1f} |", flush=True)
-    print("\n| side | beside two busy processes, s | without spinning |\n|---|---|---|")
+    print("\n| side | next to two busy processes, s | without spinning |\n|---|---|---|")
     with busy(2):
         for side in (32, 320):
             seconds = [median(side, True, policy=policy) for policy in (None, "PASSIVE")]

@@ -1,7 +1,7 @@
 """CFSR in eager PyTorch, straight from its definition: the reference for the engines.
 
-Plain NCHW memory; LayerNorm, layer scales and residuals one operation after another, as the
-networks of this field are commonly published. Weights are those of the merged form, by name.
+Plain NCHW memory; LayerNorm, layer scales and residuals as separate operations, as networks in this
+field are commonly published. Weights have the names of the merged form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels, spelled out."""
+    """LayerNorm over the channels, operation by operation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class ReferenceCFSR(nn.Module):
 
 def load(path: Path) -> ReferenceCFSR:
     """The network with the official x4 weights."""
-    from napari_cfsr.core.weights.checkpoints import load_state
+    from napari_cfsr.core.weights import load_state
 
     network = ReferenceCFSR(4)
     network.load_state_dict(load_state(path))

@@ -1,10 +1,10 @@
-"""How fast everything is on this machine: a table and, if requested, JSON.
+"""How fast everything is on this machine: tables and, optionally, JSON.
 
     python benchmarks/run.py [--parts network images training start memory] [--json FILE]
 
 Runs the contenders in turn, round after round, and prints medians and their ratios: the speed of a
 machine drifts, ratios do not. Needs the official x4 weights (NAPARI_CFSR_WEIGHTS); ONNX Runtime is
-measured if it is installed and the authors' CFSRx4.onnx is beside them. With default options it
+measured if it is installed and the authors' CFSRx4.onnx is in the same folder. Without options it
 takes ten minutes on two cores; `--parts images --sizes 4096x4096` takes ten more.
 """
 
@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as our programs do
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as in our programs
 
 import numpy as np
 import psutil
@@ -34,19 +34,19 @@ import torch
 from contenders import MATRIX, MATRIX_SIDE, ONNX, REFERENCE, REFINERS, Contender
 
 import napari_cfsr as nc
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine import SRModel
 from napari_cfsr.core.engine.registry import has_openvino, keep_freed_memory
-from napari_cfsr.core.weights.weight_files import official_path
+from napari_cfsr.core.weights import official_path
 
 PARTS = ("network", "images", "training", "start", "memory")
 SIZE = (180, 320)  # height and width, LR pixels: to 1280x720
-OPERATIONS = 2 * 17.5e9  # of the backbone for that size at x4
+OPERATIONS = 2 * 17.5e9  # of the backbone at x4 for that size
 ALL = ("baseline", "delta", "difference")
-Run = Callable[[], float]  # gives the seconds that it took
+Run = Callable[[], float]  # returns the seconds it took
 
 
 def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Seconds of each, by their own account, taken in turn; the first round does not count."""
+    """Median seconds of each as it reports them, run in turn; the first round is a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -55,7 +55,7 @@ def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds of a call."""
+    """Seconds a call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
@@ -69,7 +69,7 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 def engines(extra: bool) -> list[str]:
-    """Those that can run here."""
+    """Those that can run on this machine."""
     return ["torch", *(["torch-compile"] if extra else []), *(["openvino"] * has_openvino())]
 
 
@@ -86,14 +86,14 @@ def weights() -> Path:
 
 
 def network(options: argparse.Namespace) -> dict[str, Any]:
-    """The network alone on one image, each contender in a process of its own."""
+    """The network alone on one image, each contender in its own process."""
     names = [REFERENCE, f"{REFERENCE}, our settings"]
     for engine in engines(options.compile):
         names += [engine, f"{engine}, fast"]
     names += ["auto, gray", *(f"auto, delta, refiner at the {place}" for place in REFINERS)]
     names += [MATRIX, ONNX]
     if has_openvino():
-        load("openvino", refiner=None)  # weights as arrays are kept: its process needs no torch
+        load("openvino", refiner=None)  # caches the weights as arrays: its process needs no torch
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for number, name in enumerate(names):
@@ -122,7 +122,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
 def timed_upscale(
     model: SRModel, image: np.ndarray, outputs: tuple[str, ...], tile: int | None
 ) -> dict[str, Any]:
-    """Seconds of `upscale`, and of the calls of the network that it makes."""
+    """Seconds of `upscale`, and of its calls of the network."""
     calls: list[float] = []
     predict = model.predict
 
@@ -143,10 +143,10 @@ def timed_upscale(
 
 
 def single_tile_rates(sides: tuple[int, ...], rounds: int) -> dict[int, float]:
-    """LR pixels per second of one image that is one tile, by its side."""
+    """LR pixels per second for an image of a single tile, by side length."""
     rng = np.random.default_rng(0)
     images = {side: rng.random((1, 3, side, side), np.float32) for side in sides}
-    # a model for each: one keeps no more than two compiled shapes
+    # a model for each: one keeps at most two compiled shapes
     models = {side: load("auto", refiner=None) for side in sides}
     runs: dict[str, Run] = {
         str(side): lambda s=side, x=x: timed(lambda: models[s].predict(x))
@@ -156,10 +156,10 @@ def single_tile_rates(sides: tuple[int, ...], rounds: int) -> dict[int, float]:
 
 
 def images(options: argparse.Namespace) -> dict[str, Any]:
-    """`upscale` from end to end, beside the calls of the network and the rate of single tiles."""
+    """`upscale` end to end, compared with its calls of the network and the rate of single tiles."""
     rng = np.random.default_rng(0)
     model = load("auto", refiner="clean_official_x4")
-    # the largest one is what the default tile reads
+    # the largest one is the size that the default tile reads
     rates = single_tile_rates((96, 192, 320, 576), options.rounds)
     print("One image in one tile, LR pixels per second\n")
     table(["side", "pixels/s"], [[side, f"{rate:,.0f}"] for side, rate in rates.items()])
@@ -192,9 +192,8 @@ def images(options: argparse.Namespace) -> dict[str, Any]:
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
     """Steps per second of the published refiner: batch 16, patches of 64 output pixels."""
+    from napari_cfsr.core.training import TrainRequest, iter_train
     from napari_cfsr.core.training.data import array_data
-    from napari_cfsr.core.training.request import TrainRequest
-    from napari_cfsr.core.training.train import iter_train
 
     rng = np.random.default_rng(0)
     photos = [rng.random((256, 256, 3), np.float32) for _ in range(8)]
@@ -210,13 +209,13 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
         if progress.stage == "training" and progress.loss is not None and progress.gain is None:
             times.append(time.perf_counter())
     seconds = statistics.median(np.diff(times[10:]))
-    print("Training the published refiner: batch 16, patches of 64, patches cut included\n")
+    print("Training the published refiner: batch 16, patches of 64, cutting patches included\n")
     table(["steps", "steps per second"], [[len(times), f"{1 / seconds:.1f}"]])
     return {"steps": len(times), "steps_per_second": 1 / seconds}
 
 
 def start(options: argparse.Namespace) -> dict[str, Any]:
-    """The command line on a small image, in a process of its own: first start, then later ones."""
+    """The command line on a small image: the first start, then later ones."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         image = home / "image.png"
@@ -237,7 +236,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
                 subprocess.run(command, env=environment, check=True, capture_output=True)
                 seconds.append(time.perf_counter() - began)
             record[engine] = {"first": seconds[0], "later": statistics.median(seconds[1:])}
-    print("`napari-cfsr upscale` of 64x64 at x4: from the start of the process to its end\n")
+    print("`napari-cfsr upscale` of 64x64 at x4: from start to exit of the process\n")
     table(
         ["engine", "first start, s", "later, s"],
         [[name, f"{r['first']:.2f}", f"{r['later']:.2f}"] for name, r in record.items()],
@@ -246,7 +245,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Peak of a process that upscales 2048x2048, by engine and outputs."""
+    """Peak memory of a process that upscales 2048x2048, by engine and outputs."""
     del options
     script = Path(__file__).with_name("memory.py")
     record, rows = {}, []
@@ -263,7 +262,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """What the figures were measured on."""
     named = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -289,9 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sizes", nargs="+", default=["320x180", "1024x1024"], metavar="WxH")
-    parser.add_argument("--baseline", action="store_true", help="of images, the baseline only")
-    parser.add_argument("--tile", type=int, help="of images, instead of the default tile")
-    parser.add_argument("--rounds", type=int, default=9, help="of each comparison (9)")
+    parser.add_argument("--baseline", action="store_true", help="for images: the baseline only")
+    parser.add_argument("--tile", type=int, help="for images: instead of the default tile")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile, too: needs a C++ compiler"
     )

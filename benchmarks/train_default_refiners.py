@@ -3,10 +3,10 @@
     python benchmarks/train_default_refiners.py DATA --scale 4 [--backbone bundled]
     python benchmarks/train_default_refiners.py DATA --scale 4 --preset benchmark --output FILE
 
-DATA contains `train/photos` and `validation/Kodak24`. The checkpoint is picked on Kodak24 and kept
-only if it gains there; it is written to `src/napari_cfsr/bundled/refiners`. To FILE it is written
-whatever it gains. With `--preset benchmark` the recipe is the one published with CFSR-Delta.
-`napari-cfsr evaluate` measures the refiner on images that were not used to pick it.
+DATA contains `train/photos` and `validation/Kodak24`. The checkpoint is selected on Kodak24 and
+only kept if it gains there; it is written to `src/napari_cfsr/bundled/refiners`, or to FILE in any
+case. `--preset benchmark` is the recipe published with CFSR-Delta. For scores on images that were
+not used for selection, use `napari-cfsr evaluate`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, upscale
-from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.metrics.image_metrics import luma
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.engine import SRModel, keep_freed_memory
+from napari_cfsr.core.image import imresize
+from napari_cfsr.core.metrics import luma
+from napari_cfsr.core.network import RefineNet
 from napari_cfsr.core.training.config import CLIP, PRESET_SEED, PUBLISHED, Recipe
-from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.core.weights import RefinerCard, save_refiner
 from napari_cfsr.core.weights.weight_files import BUNDLED
 
 CROP = 384  # of each photo, output pixels
@@ -45,7 +44,7 @@ CLEAN = Recipe(
 
 
 def pair(path: Path, model: SRModel) -> tuple[np.ndarray, np.ndarray]:
-    """Backbone output of the whole reduced image, and the image; [Y,X,3] float32 in [0,1]."""
+    """Backbone output for the whole reduced image, and the image; [Y,X,3] float32 in [0,1]."""
     hr = np.asarray(Image.open(path).convert("RGB"))
     height, width = (n // model.scale * model.scale for n in hr.shape[:2])
     hr = hr[:height, :width]
@@ -75,7 +74,7 @@ def validate(refiner: RefineNet, pairs: list[tuple[np.ndarray, np.ndarray]], sca
 def batch_of(
     crops: list[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random patches, flipped and turned; backbone outputs and HR, each [N,3,patch,patch]."""
+    """Random patches, flipped and rotated; backbone outputs and HR, each [N,3,patch,patch]."""
     side, batch = recipe.patch, []
     for _ in range(recipe.batch):
         source, target = crops[rng.integers(len(crops))]

@@ -1,11 +1,11 @@
-"""Train the refiners that ship for common cases, and write the page that says what they gain.
+"""Train the refiners that ship for common cases, and write the page about their gains.
 
     python benchmarks/train_ready_refiners.py DATA [--cases ...] [--scales ...] [--backbones ...]
 
-DATA contains `train/photos`, `microscopy/nuclei_dsb2018` (CC0) and `microscopy/cellprofiler` (BSD):
-refiners that ship are trained on nothing else. Each goes to `src/napari_cfsr/bundled/refiners` if
-it gains on images held out of its training; `docs/refiners.md` is then written from all the cards
-there. With an empty `--cases`, only the page is written.
+DATA contains `train/photos`, `microscopy/nuclei_dsb2018` (CC0) and `microscopy/cellprofiler`
+(BSD): refiners that ship are trained on nothing else. Each refiner is saved to
+`src/napari_cfsr/bundled/refiners` if it gains on held-out images; `docs/refiners.md` is then
+written from all the cards there. With an empty `--cases` only the page is written.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 import numpy as np
 
 import napari_cfsr as nc
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.training.results import TrainedRefiner
-from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.training import TrainedRefiner
+from napari_cfsr.core.weights import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.weight_files import BUNDLED
 
 FOLDER = BUNDLED / "refiners"
 PAGE = Path(__file__).parent.parent / "docs" / "refiners.md"
 SEED = 1
-BRIGHTEST, DIMMEST = 1.0, 0.25  # of the 99.9th percentile of an image: so many photons, and fewer
+BRIGHTEST, DIMMEST = 1.0, 0.25  # factors of an image's 99.9th percentile, and so of its photons
 
 
 @dataclass(frozen=True)
 class Case:
-    """A refiner to train: on what, for what."""
+    """A refiner to train: its images and its purpose."""
 
     images: str
     scales: tuple[int, ...]
@@ -68,7 +68,7 @@ CASES = {
 
 
 def fluorescence(data: Path) -> Iterator[np.ndarray]:
-    """Gray images on dark ground [Y,X] in [0,1], each brought to another brightness."""
+    """Gray images on a dark background, [Y,X] in [0,1], at random brightness."""
     rng = np.random.default_rng(SEED)
     for name in ("nuclei_dsb2018", "cellprofiler"):
         for path in sorted((data / "microscopy" / name).rglob("*.*")):
@@ -110,35 +110,36 @@ def save(name: str, case: Case, trained: TrainedRefiner) -> None:
 TOP = """\
 # Refiners that ship
 
-Each belongs to one backbone and is in its list of refiners in the *Upscale* widget; on the command
-line `--refiner NAME` brings its backbone along. Mean PSNR in dB on images held out of the training,
-LR made from them as the description says: what you get depends on how like these your images are.
-*Denoised* is the better of denoised bicubic and the denoised baseline. A refiner of your own
-microscope or camera does better than any of these: [training](training.md).
+Each belongs to one backbone and is listed with it in the *Upscale* widget; on the command line
+`--refiner NAME` selects its backbone, too. Mean PSNR in dB on held-out images, with LR images
+simulated as described: your results depend on how similar your images are. *Denoised* is the better
+of denoised bicubic and the denoised baseline. A refiner trained for your own microscope or camera
+does better than any of these: [training](training.md). The last column is the gain over the best
+conventional method.
 
-| refiner | for | placement | bicubic | denoised | backbone | refined | gain | over the best rival |
+| refiner | for | placement | bicubic | denoised | backbone | refined | gain | over conventional |
 |---|---|---|---|---|---|---|---|---|
 """
 BOTTOM = """
-Where there is no noise, there is nothing to denoise, and bicubic is the rival. Figures of the
-refiners for clean images, which are what `auto` takes, stand in [measurements](measurements.md).
+Without noise there is nothing to denoise, and bicubic is the conventional method. Figures of the
+refiners for clean images, which `auto` selects, are in [measurements](measurements.md).
 
-`python benchmarks/train_ready_refiners.py DATA` trains them and writes this page: a minute or two
-each on two CPU cores. Trained on {sources}. Licence: MIT, as the package.
+`python benchmarks/train_ready_refiners.py DATA` trains them and writes this page: one or two
+minutes each on two CPU cores. Trained on {sources}. Licence: MIT, like the package.
 """
 
 
 def row(name: str, card: RefinerCard) -> str:
     rows = {r["name"]: r["psnr"] for r in card.extra["report"]["rows"]}
     denoised = [value for key, value in rows.items() if key.startswith("denoised")]
-    rival = max(value for key, value in rows.items() if key != "delta")
+    best = max(value for key, value in rows.items() if key != "delta")
     cells = [
         f"{rows['bicubic']:.2f}",
         f"{max(denoised):.2f}" if denoised else "no noise",
         f"{rows['baseline']:.2f}",
         f"{rows['delta']:.2f}",
         f"{rows['delta'] - rows['baseline']:+.2f}",
-        f"{rows['delta'] - rival:+.2f}",
+        f"{rows['delta'] - best:+.2f}",
     ]
     return f"| `{name}` | {card.description} | {card.placement} | {' | '.join(cells)} |\n"
 

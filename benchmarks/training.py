@@ -2,10 +2,10 @@
 
     python benchmarks/training.py DATA [--cases fluorescence photos ...] [--seeds 10] [--json FILE]
 
-DATA has the layout of the development data: `microscopy/sim`, `microscopy/nuclei_dsb2018`,
+DATA contains the development data: `microscopy/sim`, `microscopy/nuclei_dsb2018`,
 `microscopy/em_sstem`, `train/photos`. Prints a row for each case: seconds from the call to the
-first measurement of held-out images (reading and preparing included), the placement, and mean
-PSNR on the held-out images.
+first measurement of held-out images (including reading and preparing), the placement, and mean PSNR
+on the held-out images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
-from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.training.config import TrainConfig
-from napari_cfsr.core.training.data import folder_data
-from napari_cfsr.core.training.request import TrainRequest
-from napari_cfsr.core.training.results import TrainedRefiner
-from napari_cfsr.core.training.train import iter_train
+from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.training import (
+    TrainConfig,
+    TrainedRefiner,
+    TrainRequest,
+    folder_data,
+    iter_train,
+)
 
 SIM, NUCLEI, EM = "microscopy/sim", "microscopy/nuclei_dsb2018", "microscopy/em_sstem"
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -41,7 +43,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 def train(data: Path, case: str, **options: Any) -> tuple[TrainedRefiner, float]:
-    """Train; the refiner, and seconds until the measuring began."""
+    """Train; returns the refiner and the seconds until the measurement began."""
     folder, scale, degradation = CASES[case]
     config = TrainConfig(**{**degradation, **options})
     load = {"scale": scale, "backbone": "official", "download": False}
@@ -67,7 +69,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     names = ("bicubic", "denoised bicubic", "denoised baseline", "baseline", "delta")
-    print("| case | seed | seconds | placement | " + " | ".join(names) + " | gain | over best |")
+    print(
+        "| case | seed | seconds | placement | "
+        + " | ".join(names)
+        + " | gain | over conventional |"
+    )
     print("|---" * (len(names) + 6) + "|")
     records = []
     for case in arguments.cases:

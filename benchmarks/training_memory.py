@@ -2,8 +2,8 @@
 
     python benchmarks/training_memory.py DATA [--images 200] [--side 1024]
 
-DATA contains `train/photos`, from which images of that size are made and written to a folder first;
-then `napari-cfsr train` runs on that folder, at x4 with noise, and is measured.
+DATA contains `train/photos`; images of that size are first made from it and written to a temporary
+folder, on which `napari-cfsr train` then runs at x4 with noise and is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 
 
 def write_images(source: Path, folder: Path, count: int, side: int) -> None:
-    """Photos, enlarged where they are smaller than `side`, each another cut or turn."""
+    """Photos, resized to `side`, rotated where the same one is used again."""
     paths = sorted(source.iterdir())
     for i in range(count):
         with Image.open(paths[i % len(paths)]) as image:

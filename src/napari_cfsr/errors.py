@@ -1,11 +1,17 @@
 """What can go wrong, in the words of the person it happens to.
 
 Every message says what was expected, what came and what to do. None of these classes is a
-`RuntimeError`: one that is raised inside a napari generator worker emits no signal, and the
-widget would wait for it for ever.
+`RuntimeError`: napari's generator workers emit no signal for one, and the widget would wait for
+ever.
 """
 
 from __future__ import annotations
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: what the system or the error says, else its type."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return next(iter(text.splitlines()), type(error).__name__)
 
 
 class CFSRError(Exception):
@@ -13,7 +19,7 @@ class CFSRError(Exception):
 
 
 class ImageError(CFSRError, ValueError):
-    """An image, its axes or its values can't be used as asked."""
+    """An image, its axes or its values can't be used."""
 
 
 class OptionError(CFSRError, ValueError):
@@ -21,7 +27,7 @@ class OptionError(CFSRError, ValueError):
 
 
 class StoreExistsError(OptionError):
-    """There is a store already, finished or begun with another request; it was not touched."""
+    """A finished store, or one begun with another request, is there already; it was not touched."""
 
 
 class WeightsError(CFSRError):
@@ -55,11 +61,11 @@ class UnsafeWeightsError(WeightsError):
 
 
 class NotTensorsError(WeightsError):
-    """The file can be read but holds something else than tensors by name."""
+    """The file can be read but holds something other than named tensors."""
 
 
 class ArchitectureError(WeightsError):
-    """The tensors are those of another network."""
+    """The tensors belong to another network."""
 
 
 class ScaleError(WeightsError, ValueError):
@@ -71,23 +77,23 @@ class RefinerMismatchError(WeightsError):
 
 
 class DeviceError(CFSRError):
-    """The device asked for is not to be had, or failed."""
+    """The device is not available on this machine, or it failed."""
 
 
 class OutOfMemoryError(CFSRError, MemoryError):
-    """Even the smallest tile does not fit in memory."""
+    """Even the smallest tile does not fit into memory."""
 
 
 class ModelProcessError(CFSRError):
-    """The process that runs the network ended without an answer."""
+    """The process that runs the network ended without a result."""
 
 
 class ClusterError(CFSRError):
-    """A cluster can't be reached, was lost, or does not fit; what was written is kept."""
+    """A cluster can't be reached, was lost or is unsuitable; what was written is kept."""
 
 
 class UnexpectedError(CFSRError):
-    """A fault of the program; the cause holds what happened."""
+    """A bug in the program; the cause says what happened."""
 
 
 class FileFormatError(CFSRError):
@@ -95,7 +101,7 @@ class FileFormatError(CFSRError):
 
 
 class DivergedError(CFSRError):
-    """A training has lost its way: gradients that are not finite, many steps in a row."""
+    """A training diverged: its gradients were not finite for many steps in a row."""
 
 
 class NoGainError(CFSRError):
@@ -103,4 +109,4 @@ class NoGainError(CFSRError):
 
 
 class CancelledError(CFSRError):
-    """The run was cancelled; no result."""
+    """The run was cancelled; there is no result."""

@@ -626,12 +626,10 @@ def test_a_disk_that_takes_no_more(
 ) -> None:
     picture(tmp_path / "a.png")
 
-    def full(path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content[:20])
+    def full(path: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     status, _, err = run("upscale", tmp_path / "a.png", "--scale", 2)
     assert status == 2
     assert "a_x2_baseline.png: can't be written (No space left on device)" in err
@@ -854,7 +852,7 @@ def test_import_replaces_nothing_without_being_told(
     save_refiner(refiner, RefineNet().state_dict(), RefinerCard(2, "output", "0" * 64))
     status, _, err = run("models", "import", refiner)
     assert status == 2
-    assert "exists and differs: pass --overwrite to replace it" in err
+    assert "there is a refiner 'mine': use another name, or overwrite it" in err
     assert target.read_bytes() == before
     assert run("models", "import", refiner, "--overwrite")[0] == 0
     assert target.read_bytes() == refiner.read_bytes()

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cfsr import psnr
-from napari_cfsr.core.weights.refiner_search import refiner_cards
+from napari_cfsr.core.weights.refiner_library import refiner_cards
 from tests.helpers.documented import PAGES, ROOT
 
 DOCS = ROOT / "docs"

@@ -20,8 +20,7 @@ from napari_cfsr.core.training.data import TrainData, array_sources
 from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.train import iter_train
 from napari_cfsr.core.weights import weight_files
-from napari_cfsr.core.weights.model_files import find_model
-from napari_cfsr.core.weights.refiner_search import backbone_of_refiner
+from napari_cfsr.core.weights.model_files import backbone_of_refiner, find_model
 from napari_cfsr.core.weights.weight_files import WEIGHTS_VARIABLE, official_name, official_path
 from napari_cfsr.errors import WeightsNotFoundError
 from napari_cfsr.widgets.parts import preferences

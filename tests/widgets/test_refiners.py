@@ -104,7 +104,7 @@ def test_a_refiner_is_renamed(opened, qtbot) -> None:
     widget = opened("mine", "other")
     select(widget, "mine")
     assert not widget.rename_button.isEnabled()
-    for name, message in (("other", "there is a refiner 'other'"), ("a/b", "which holds '/'")):
+    for name, message in (("other", "there is a refiner 'other'"), ("a/b", "which contains '/'")):
         widget.name.setText(name)
         widget.rename_button.click()
         wait(qtbot, widget)

@@ -354,7 +354,7 @@ def test_a_store_that_is_not_complete_is_not_opened(tmp_path, make_napari_viewer
     steps.close()
     read = get_reader(str(path))
     assert read is not None
-    with pytest.raises(FileFormatError, match="not written to its end"):
+    with pytest.raises(FileFormatError, match="this one is unfinished"):
         read(str(path))
     (tmp_path / "nothing.zarr").mkdir()
     assert get_reader(str(tmp_path / "nothing.zarr")) is None

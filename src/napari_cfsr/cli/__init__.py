@@ -1,6 +1,6 @@
-"""The command line: `napari-cfsr demo | upscale | evaluate | train | train-backbone | models`.
+"""The command line: `napari-cfsr` and its commands.
 
-Exit status 0, or 2 with one line for each fault on standard error.
+Exit status 0, or 2 with one line per error on standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from napari_cfsr.errors import CFSRError
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         say(f"{message} (see '{self.prog} --help')")
@@ -33,11 +33,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if all went well, 2 if anything did not."""
+    """Run a command; returns 0 on success, 2 on any failure."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions/0002
-    # what libraries log is for developers; what the user should know comes as an error or a note
+    # logs of libraries are for developers; users get errors and notes
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be in any script
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be in any script
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; files that were finished are complete")
         return 2
-    except BrokenPipeError:  # whoever read the output went away, as `head` does
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return status
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog=PROGRAM, description="Super-resolution of images with CFSR.")
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    add_demo(commands.add_parser("demo", help="upscale an image that comes with scikit-image"))
+    add_demo(commands.add_parser("demo", help="upscale a sample image of scikit-image"))
     add_upscale(commands.add_parser("upscale", help="upscale image files"))
     add_evaluate(commands.add_parser("evaluate", help="measure PSNR and SSIM on data sets"))
     add_visualize(commands.add_parser("visualize", help="draw figures that compare results"))

@@ -1,4 +1,4 @@
-"""What the commands share: messages, progress bars, and the options of a model."""
+"""Shared by the commands: messages, progress bars, and the options of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.engine import ENGINES
-from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights import OFFICIAL_NOTICE, SCALES, Progress
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ PROGRAM = "napari-cfsr"
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
-    print(f"{PROGRAM}: {' '.join(line.strip() for line in text.splitlines())}", file=sys.stderr)
+    """One line on standard error, naming options as the command line does."""
+    line = " ".join(line.strip() for line in text.splitlines())
+    print(f"{PROGRAM}: {line.replace('pass overwrite=True', 'pass --overwrite')}", file=sys.stderr)
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scale", type=int, choices=weight_files.SCALES, default=4)
+    command.add_argument("--scale", type=int, choices=SCALES, default=4)
     command.add_argument(
         "--backbone",
         default="auto",
@@ -44,7 +45,7 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 def intensity_named(text: str) -> Any:
-    """The value of `--intensity`: a mode as it is, or two numbers."""
+    """The value of `--intensity`: the name of a mode, or two numbers."""
     if "," not in text:
         return text
     try:
@@ -55,8 +56,8 @@ def intensity_named(text: str) -> Any:
 
 
 @contextlib.contextmanager
-def download_bar() -> Iterator[weight_files.Progress]:
-    """A progress bar that appears when a download begins."""
+def download_bar() -> Iterator[Progress]:
+    """A progress bar that appears when a download starts."""
     from tqdm import tqdm
 
     with contextlib.ExitStack() as stack:
@@ -64,7 +65,7 @@ def download_bar() -> Iterator[weight_files.Progress]:
 
         def progress(done: int, total: int) -> None:
             if not bars:
-                say(weight_files.OFFICIAL_NOTICE)
+                say(OFFICIAL_NOTICE)
                 bar = tqdm(
                     total=total or None, unit="B", unit_scale=True, desc="weights", disable=None
                 )
@@ -79,7 +80,7 @@ def load(options: argparse.Namespace) -> SRModel:
 
 
 def find(options: argparse.Namespace) -> ModelFiles:
-    """The weights of the model that is asked for."""
+    """The weights of the requested model."""
     from napari_cfsr.core.weights import find_model
 
     with download_bar() as progress:
@@ -94,7 +95,7 @@ def find(options: argparse.Namespace) -> ModelFiles:
 def open_found(
     files: ModelFiles, options: argparse.Namespace, device: str | None = None
 ) -> SRModel:
-    """The model that is made of those weights, on another device than theirs if one is given."""
+    """The model with those weights, on `device` if given, else on that of the options."""
     from napari_cfsr.core.engine import keep_freed_memory, open_model
 
     keep_freed_memory()
@@ -110,7 +111,7 @@ def tile_bar(name: str, before: str = "") -> Iterator[Any]:
     name : str
         Of the file.
     before : str
-        What stands before the name in the bar.
+        Shown before the name.
     """
     from tqdm import tqdm
 

@@ -1,22 +1,17 @@
-"""`napari-cfsr demo`: the main job on a photo, in a window or into files."""
+"""`napari-cfsr demo`: upscale a sample photo, in a window or to files."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from napari_cfsr.cli.common import (
-    add_model_options,
-    download_bar,
-    load,
-    tile_bar,
-)
+from napari_cfsr.cli.common import add_model_options, download_bar, load, tile_bar
 from napari_cfsr.cli.visualize import network_note
 from napari_cfsr.cli.visualize_sources import REDUCED
-from napari_cfsr.core.weights import weight_files
+from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import OptionError
 
-EYE = (84, 132, 84)  # of the cat: first row, first column, side; HR pixels
+EYE = (84, 132, 84)  # of the cat: top row, left column, side; HR pixels
 
 
 def add_demo(command: argparse.ArgumentParser) -> None:
@@ -28,10 +23,10 @@ def add_demo(command: argparse.ArgumentParser) -> None:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Upscale the sample photo, in a window or into files."""
+    """Upscale the sample photo, in a window or to files."""
     if not options.no_window:
-        with download_bar() as progress:  # before the window: a terminal shows it better
-            file, _ = weight_files.find_backbone(options.scale, options.backbone, progress=progress)
+        with download_bar() as progress:  # before the window opens, in the terminal
+            file, _ = find_backbone(options.scale, options.backbone, progress=progress)
         print(f"napari opens with a sample photo; the backbone is {file.path}")
         from napari_cfsr.demo import show
 

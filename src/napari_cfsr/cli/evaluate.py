@@ -147,5 +147,6 @@ def _write(report: BenchmarkReport, options: argparse.Namespace) -> None:
     for kind, text in made.items():
         path = getattr(options, kind)
         if path is not None:
-            atomic_write(path, text().encode(), options.overwrite)
+            with atomic_write(path, options.overwrite) as file:
+                file.write(text().encode())
             print(f"written to {path}")

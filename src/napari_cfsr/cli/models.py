@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_cfsr.cli.common import download_bar, say
-from napari_cfsr.core.weights import weight_files
-from napari_cfsr.errors import CFSRError
+from napari_cfsr.core import weights  # its names are loaded when they are used
+from napari_cfsr.errors import ArchitectureError, CFSRError, ScaleError
+
+T = TypeVar("T")
 
 
 def add_models(command: argparse.ArgumentParser) -> None:
@@ -18,27 +21,25 @@ def add_models(command: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=run_models_list)
     fetch = actions.add_parser("fetch", help="download the official weights")
-    fetch.add_argument(
-        "--scale", type=int, choices=weight_files.SCALES, nargs="+", default=[2, 3, 4]
-    )
+    fetch.add_argument("--scale", type=int, choices=weights.SCALES, nargs="+", default=[2, 3, 4])
     fetch.set_defaults(run=run_models_fetch)
     imports = actions.add_parser("import", help="check weights files and keep copies of them")
     imports.add_argument("files", nargs="+", type=Path)
     imports.add_argument("--overwrite", action="store_true")
     imports.set_defaults(run=run_models_import)
     _add_refiner_actions(actions)
-    path = actions.add_parser("path", help="print where a backbone is, or the folders")
-    path.add_argument("--scale", type=int, choices=weight_files.SCALES)
+    path = actions.add_parser("path", help="print the path of a backbone, or the folders")
+    path.add_argument("--scale", type=int, choices=weights.SCALES)
     path.add_argument("--backbone", default="auto")
     path.set_defaults(run=run_models_path)
 
 
 def _add_refiner_actions(actions: Any) -> None:
-    show = actions.add_parser("show", help="what is known of a refiner")
+    show = actions.add_parser("show", help="what is known about a refiner")
     show.add_argument("name", help="a name, or a file")
     show.add_argument("--json", action="store_true")
     show.set_defaults(run=run_models_show)
-    rename = actions.add_parser("rename", help="give a refiner of yours another name")
+    rename = actions.add_parser("rename", help="rename one of your refiners")
     rename.add_argument("name")
     rename.add_argument("new")
     rename.set_defaults(run=run_models_rename)
@@ -48,26 +49,24 @@ def _add_refiner_actions(actions: Any) -> None:
     export = actions.add_parser("export", help="copy a refiner to a file")
     export.add_argument("name")
     export.add_argument("file", type=Path, help="a .safetensors file, or a folder")
-    export.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing file")
     export.set_defaults(run=run_models_export)
 
 
 def models_table() -> list[dict[str, Any]]:
-    """What is on this machine, a record for each."""
-    from napari_cfsr.core.weights import refiner_cards
-
+    """What is on this machine, one record each."""
     rows: list[dict[str, Any]] = []
-    for scale in weight_files.SCALES:
-        official, bundled = weight_files.official_path(scale), weight_files.bundled_path(scale)
-        row = {"what": "backbone", "kind": "official", "name": weight_files.official_name(scale)}
+    for scale in weights.SCALES:
+        official, bundled = weights.official_path(scale), weights.bundled_path(scale)
+        row = {"what": "backbone", "kind": "official", "name": weights.official_name(scale)}
         rows.append({**row, "scale": scale, "path": official and str(official)})
         if bundled is not None:
             row = {"what": "backbone", "kind": "bundled", "name": bundled.name}
             rows.append({**row, "scale": scale, "path": str(bundled)})
-    for path in weight_files.imported_backbones():
+    for path in weights.imported_backbones():
         row = {"what": "backbone", "kind": "imported", "name": path.stem}
         rows.append({**row, "scale": None, "path": str(path)})
-    for path, kind, card in refiner_cards():
+    for path, kind, card in weights.refiner_cards():
         row = {"what": "refiner", "kind": kind, "name": path.stem}
         about = {"description": card.description, "gain": card.gain, "placement": card.placement}
         rows.append({**row, "scale": card.scale, "path": str(path), **about})
@@ -92,16 +91,21 @@ def run_models_list(options: argparse.Namespace) -> int:
 def run_models_fetch(options: argparse.Namespace) -> int:
     for scale in options.scale:
         with download_bar() as progress:
-            file, _ = weight_files.find_backbone(scale, "official", progress=progress)
+            file, _ = weights.find_backbone(scale, "official", progress=progress)
         print(f"x{scale} {file.path}")
     return 0
 
 
 def run_models_import(options: argparse.Namespace) -> int:
+    return _each(options.files, lambda path: f"{path} -> {import_weights(path, options.overwrite)}")
+
+
+def _each(items: Iterable[T], done: Callable[[T], str]) -> int:
+    """Print what was done with each; a fault with one does not stop the others."""
     faults = 0
-    for path in options.files:
+    for item in items:
         try:
-            print(f"{path} -> {import_weights(path, options.overwrite)}")
+            print(done(item))
         except CFSRError as error:
             say(str(error))
             faults += 1
@@ -111,19 +115,10 @@ def run_models_import(options: argparse.Namespace) -> int:
 def import_weights(path: Path, overwrite: bool) -> Path:
     """Check that a file is a backbone or a refiner, and keep a copy of it."""
     from napari_cfsr.core.network import config_of
-    from napari_cfsr.core.weights import (
-        WeightsFile,
-        import_file,
-        import_refiner,
-        load_backbone,
-        load_state,
-        sha256_of,
-    )
-    from napari_cfsr.errors import ArchitectureError, ScaleError
 
-    state = load_state(path)
+    state = weights.load_state(path)
     if "body.0.weight" in state:
-        return import_refiner(path, overwrite)
+        return weights.import_refiner(path, overwrite)
     try:
         scale = config_of(state).scale
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
@@ -131,62 +126,47 @@ def import_weights(path: Path, overwrite: bool) -> Path:
             f"{path} holds neither a CFSR backbone nor a refiner ({len(state)} tensors, the first "
             f"is {next(iter(state))!r})"
         ) from error
-    load_backbone(WeightsFile(path, sha256_of(path), "file"), scale)
-    if scale not in weight_files.SCALES:
+    weights.load_backbone(weights.WeightsFile(path, weights.sha256_of(path), "file"), scale)
+    if scale not in weights.SCALES:
         raise ScaleError(f"expected weights for scale 2, 3 or 4, got {path} for x{scale}")
-    return import_file(path, "backbones", overwrite)
+    return weights.import_file(path, "backbones", overwrite)
 
 
 def run_models_show(options: argparse.Namespace) -> int:
     """Print the card of a refiner, by name or in a file."""
-    from napari_cfsr.core.weights import describe_card, find_refiner_file, read_refiner_card
-
-    file = weight_files.file_named(options.name)
-    path, kind = (file, "file") if file is not None else find_refiner_file(options.name)
-    card = read_refiner_card(path)
+    file = weights.file_named(options.name)
+    path, kind = (file, "file") if file else weights.find_refiner_file(options.name)
+    card = weights.read_refiner_card(path)
     if options.json:
         about = {"name": path.stem, "kind": kind, "path": str(path), **vars(card)}
-        print(json.dumps({**about, "sha256": weight_files.sha256_of(path)}))
+        print(json.dumps({**about, "sha256": weights.sha256_of(path)}))
         return 0
     print(f"{path.stem} ({kind}, {path})")
-    for line in describe_card(card):
+    for line in weights.describe_card(card):
         print(line)
     return 0
 
 
 def run_models_rename(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.weights import rename_refiner
-
-    print(f"{options.name} -> {rename_refiner(options.name, options.new)}")
+    print(f"{options.name} -> {weights.rename_refiner(options.name, options.new)}")
     return 0
 
 
 def run_models_delete(options: argparse.Namespace) -> int:
-    """Delete each; a fault with one does not stop the others."""
-    from napari_cfsr.core.weights import delete_refiner
-
-    faults = 0
-    for name in options.names:
-        try:
-            print(f"deleted {delete_refiner(name)}")
-        except CFSRError as error:
-            say(str(error))
-            faults += 1
-    return 2 if faults else 0
+    return _each(options.names, lambda name: f"deleted {weights.delete_refiner(name)}")
 
 
 def run_models_export(options: argparse.Namespace) -> int:
-    from napari_cfsr.core.weights import export_refiner
-
-    print(f"{options.name} -> {export_refiner(options.name, options.file, options.overwrite)}")
+    path = weights.export_refiner(options.name, options.file, options.overwrite)
+    print(f"{options.name} -> {path}")
     return 0
 
 
 def run_models_path(options: argparse.Namespace) -> int:
     if options.scale is None:
-        print(weight_files.cache_folder())
-        print(weight_files.data_folder())
+        print(weights.cache_folder())
+        print(weights.data_folder())
         return 0
-    file, _ = weight_files.find_backbone(options.scale, options.backbone, download=False)
+    file, _ = weights.find_backbone(options.scale, options.backbone, download=False)
     print(file.path)
     return 0

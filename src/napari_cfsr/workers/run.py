@@ -215,7 +215,7 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
         fraction = done / total if total else None
         token.check()
 
-    # pooch calls back from inside one call: the worker can't yield there
+    # progress is called from inside one call: the worker can't yield there
     waiting = _beside(lambda: find_backbone(scale, "official", True, progress)[0], token.check)
     while True:
         try:

@@ -194,7 +194,7 @@ def test_what_was_made_otherwise_is_not_skipped(
     assert "".join(r.state[0] for r in records) == "f" + 2 * others
     target = batch.out / "a_x2_baseline.png"
     assert records[0].message == (
-        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass --overwrite to replace it"
+        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
     )
     assert (content(batch.out), batch.loads) == (before, 0)
 

@@ -667,7 +667,7 @@ def test_a_figure_of_too_many_pixels(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     (tmp_path / "f.png").write_bytes(b"old")
-    with pytest.raises(OptionError, match=r"f\.png exists: pass --overwrite"):
+    with pytest.raises(OptionError, match=r"f\.png exists: pass overwrite=True"):
         save_figure(tmp_path / "f.png", scene())
     assert (tmp_path / "f.png").read_bytes() == b"old"
     save_figure(tmp_path / "f.png", scene(), overwrite=True)
@@ -706,12 +706,10 @@ def test_a_figure_on_a_disk_that_takes_no_more(tmp_path: Path, kind: str) -> Non
 
 
 def test_interrupted_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[:100])
+    def interrupted(path: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_figure(tmp_path / "f.png", scene())
     assert list(tmp_path.iterdir()) == []

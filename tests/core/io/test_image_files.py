@@ -1,9 +1,10 @@
-"""Image files: what is read, what is kept, and that nothing is left half-written."""
+"""Image files: what is read, what is kept, and that no file is left half-written."""
 
 from __future__ import annotations
 
 import errno
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> np.ndarray:
 
 
 def larger(image: ImageFile, scale: int = 2) -> np.ndarray:
-    """Pixels repeated: stands for an upscaled image."""
+    """Repeated pixels, in place of an upscaled image."""
     pixels = image.pixels
     for name in "YX":
         pixels = pixels.repeat(scale, axis=image.axes.index(name))
@@ -40,15 +41,15 @@ def larger(image: ImageFile, scale: int = 2) -> np.ndarray:
 
 
 def rewritten(path: Path, scale: int = 2, to: str | None = None) -> tuple[ImageFile, Path]:
-    """Read, enlarge, write beside it; the image read and the path written."""
+    """Read, enlarge, write to the same folder; returns the image read and the path written."""
     image = read_image(path)
     target = path.with_name(to or f"out_{path.name}")
     write_image(target, larger(image, scale), image, scale)
     return image, target
 
 
-def came_back(path: Path, scale: int = 2) -> ImageFile:
-    """Rewrite and read again; pixels, dtype and axes are as they were written."""
+def round_trip(path: Path, scale: int = 2) -> ImageFile:
+    """Rewrite and read again; pixels, dtype and axes must be those that were written."""
     image, target = rewritten(path, scale, to=f"again_{path.name}")
     again = read_image(target)
     assert again.pixels.dtype == image.pixels.dtype
@@ -58,7 +59,7 @@ def came_back(path: Path, scale: int = 2) -> ImageFile:
 
 
 def png_chunks(path: Path) -> dict[str, bytes]:
-    """Name and body of the chunks of a PNG; their checksums are right."""
+    """Names and bodies of the chunks of a PNG, whose checksums must be right."""
     data, chunks, at = path.read_bytes(), {}, 8
     while at < len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
@@ -75,7 +76,7 @@ def png_chunks(path: Path) -> dict[str, bytes]:
 
 
 def save_png(path: Path, pixels: np.ndarray, **options: Any) -> np.ndarray:
-    """Write with Pillow, or 16-bit colour with imagecodecs."""
+    """Write with Pillow; 16-bit colour with imagecodecs."""
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
         path.write_bytes(imagecodecs.png_encode(pixels))
     else:
@@ -99,7 +100,7 @@ def save_png(path: Path, pixels: np.ndarray, **options: Any) -> np.ndarray:
     ids=["1 bit", "gray", "gray alpha", "RGB", "RGBA", "16 gray", "16 gray alpha", "16 RGB",
          "16 RGBA"],
 )  # fmt: skip
-def test_png_of_every_kind(
+def test_every_kind_of_png(
     tmp_path: Path, shape: tuple[int, ...], dtype: Any, header: tuple[int, int]
 ) -> None:
     """Bit depth and colour type of the header are those of the source."""
@@ -111,11 +112,11 @@ def test_png_of_every_kind(
     assert image.notes == ()
     for path in (tmp_path / "x.png", target):
         assert struct.unpack(">BB", png_chunks(path)["IHDR"][8:10]) == header
-    came_back(target)
+    round_trip(target)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_gray_png_of_few_bits_is_spread_over_its_range(tmp_path: Path, bits: int) -> None:
+def test_a_gray_png_of_few_bits_is_scaled_to_its_range(tmp_path: Path, bits: int) -> None:
     levels = noise(H, W) % 2**bits
     rows = np.zeros((H, W * bits), np.uint8)
     for bit in range(bits):
@@ -140,13 +141,14 @@ def write_png(path: Path, bits: int, body: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_a_palette_becomes_colour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_a_palette_becomes_colour(tmp_path: Path, name: str) -> None:
     picture = Image.fromarray(noise(H, W, 3)).quantize(7)
-    picture.save(tmp_path / "x.png")
-    image = read_image(tmp_path / "x.png")
+    picture.save(tmp_path / name)
+    image = read_image(tmp_path / name)
     np.testing.assert_array_equal(image.pixels, np.asarray(picture.convert("RGB")))
-    assert (image.axes, image.pixels.shape) == ("YXS", (H, W, 3))
-    came_back(tmp_path / "x.png")
+    assert (image.axes, image.pixels.dtype) == ("YXS", np.uint8)
+    round_trip(tmp_path / name)
 
 
 def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path: Path) -
     hidden = np.asarray(picture) == 2
     assert hidden.any()
     np.testing.assert_array_equal(image.pixels[..., 3], np.where(hidden, 0, 255))
-    came_back(tmp_path / "x.png")
+    round_trip(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(
@@ -185,11 +187,11 @@ def test_one_transparent_colour_becomes_alpha(
     np.testing.assert_array_equal(image.pixels[..., -1], np.where(hidden, 0, most))
     if pixels.dtype != bool:  # with alpha, there are no 1-bit pixels in a PNG
         np.testing.assert_array_equal(image.pixels[..., :-1], colours)
-    came_back(tmp_path / "x.png")
+    round_trip(tmp_path / "x.png")
 
 
 def test_sixteen_bit_colour_keeps_metadata_too(tmp_path: Path) -> None:
-    """Pillow can't write these; the chunks are put in by hand."""
+    """Pillow can't write these; the chunks are inserted by this package."""
     source = ImageFile(
         noise(H, W, 3, dtype=np.uint16), "YXS", tmp_path, exif=exif_bytes(), icc=ICC, dpi=(72, 96)
     )
@@ -206,7 +208,7 @@ def test_sixteen_bit_colour_keeps_metadata_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.pixels, larger(source))
 
 
-def test_only_the_first_frame_of_an_animation_is_read_and_that_is_said(tmp_path: Path) -> None:
+def test_a_note_says_that_only_the_first_frame_is_read(tmp_path: Path) -> None:
     frames = [Image.fromarray(noise(H, W, seed=i)) for i in range(3)]
     frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
     image = read_image(tmp_path / "x.png")
@@ -231,10 +233,10 @@ def test_jpeg(tmp_path: Path, mode: str, suffix: str) -> None:
     assert np.abs(error).max() <= 8
     assert np.abs(error).mean() < 1.5
     if mode == "RGB":  # colour is not stored at half the resolution
-        assert tifffile_free_subsampling(target) == [(1, 1)] * 3
+        assert subsampling(target) == [(1, 1)] * 3
 
 
-def tifffile_free_subsampling(path: Path) -> list[tuple[int, int]]:
+def subsampling(path: Path) -> list[tuple[int, int]]:
     with Image.open(path) as picture:
         return [(h, v) for _, h, v, _ in picture.layer]
 
@@ -249,11 +251,11 @@ def test_cmyk_is_refused(tmp_path: Path, suffix: str) -> None:
     )
 
 
-# what PNG and JPEG carry beside pixels
+# metadata of PNG and JPEG
 
 
 def exif_bytes(order: str = "<", kind: int = 4, width: int = W, height: int = H) -> bytes:
-    """EXIF with orientation, resolution, sizes, a maker's note that points into itself, GPS.
+    """EXIF with orientation, resolution, sizes, a maker's note with an offset, GPS.
 
     Parameters
     ----------
@@ -295,7 +297,7 @@ def exif_bytes(order: str = "<", kind: int = 4, width: int = W, height: int = H)
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [3, 4])
-def test_exif_is_kept_byte_for_byte_but_for_size_and_resolution(
+def test_exif_is_kept_byte_for_byte_except_sizes_and_resolutions(
     tmp_path: Path, suffix: str, order: str, kind: int
 ) -> None:
     before = exif_bytes(order, kind)
@@ -328,7 +330,7 @@ def test_a_size_that_outgrows_its_field_in_exif(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("length", [7, 10, 20, 60, 100, 150])
-def test_damaged_exif_does_not_stop_anything(tmp_path: Path, suffix: str, length: int) -> None:
+def test_damaged_exif_does_no_harm(tmp_path: Path, suffix: str, length: int) -> None:
     exif = exif_bytes()[:length]
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path, exif=exif)
     write_image(tmp_path / f"x{suffix}", larger(source), source, 2)
@@ -352,7 +354,7 @@ def test_icc_profile_and_resolution(tmp_path: Path, suffix: str, scale: int) -> 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_what_the_source_has_not_is_not_made_up(tmp_path: Path, suffix: str) -> None:
+def test_no_metadata_are_invented(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / f"x{suffix}")
     image, target = rewritten(tmp_path / f"x{suffix}")
     assert (image.exif, image.icc, image.dpi) == (None, None, None)
@@ -360,7 +362,7 @@ def test_what_the_source_has_not_is_not_made_up(tmp_path: Path, suffix: str) -> 
         assert not {"exif", "icc_profile", "dpi"} & set(picture.info)
 
 
-def test_a_jpeg_whose_resolution_is_in_exif_only(tmp_path: Path) -> None:
+def test_a_jpeg_with_a_resolution_in_exif_only(tmp_path: Path) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_bytes())
     data = (tmp_path / "x.jpg").read_bytes()
     at = data.index(b"JFIF\0") - 4  # cut the JFIF segment, as cameras do
@@ -374,7 +376,7 @@ def test_a_jpeg_whose_resolution_is_in_exif_only(tmp_path: Path) -> None:
 
 
 def test_a_resolution_that_jpeg_cannot_state_is_left_out(tmp_path: Path) -> None:
-    """It has 16 bits; more would come out as another number."""
+    """It has 16 bits for it; a larger one would become another number."""
     source = ImageFile(noise(H, W), "YX", tmp_path, dpi=(20_000, 20_000))
     for scale, expected in ((3, (60_000, 60_000)), (4, None)):
         path = tmp_path / f"{scale}.jpg"
@@ -399,7 +401,7 @@ def test_tiff_of_every_dtype(tmp_path: Path, dtype: str) -> None:
         assert tif.pages[0].dtype == np.dtype(dtype)
         bits = 1 if dtype == "bool" else np.dtype(dtype).itemsize * 8
         assert tif.pages[0].bitspersample == bits
-    assert came_back(tmp_path / "x.tif").axes == "YX"
+    assert round_trip(tmp_path / "x.tif").axes == "YX"
 
 
 LAYOUTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
@@ -434,7 +436,7 @@ def test_tiff_of_every_layout(tmp_path: Path, layout: str, dtype: str) -> None:
     image, target = rewritten(tmp_path / "x.tif")
     np.testing.assert_array_equal(image.pixels, pixels)
     assert image.axes == axes
-    assert came_back(target).axes == axes
+    assert round_trip(target).axes == axes
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
         for name in ("PhotometricInterpretation", "PlanarConfiguration", "ExtraSamples"):
             a, b = (t.pages[0].tags.get(name) for t in (before, after))
@@ -448,7 +450,7 @@ def test_lossless_compression_stays(tmp_path: Path, compression: str | None) -> 
     _, target = rewritten(tmp_path / "x.tif")
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
         assert after.pages[0].compression == before.pages[0].compression
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "packbits", "lzma"])
@@ -458,7 +460,7 @@ def test_other_compression_becomes_zlib(tmp_path: Path, compression: str) -> Non
     _, target = rewritten(tmp_path / "x.tif")
     with tifffile.TiffFile(target) as tif:
         assert tif.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
 
 
 def test_jpeg_in_tiff_is_read_as_rgb(tmp_path: Path) -> None:
@@ -474,28 +476,28 @@ def test_jpeg_in_tiff_is_read_as_rgb(tmp_path: Path) -> None:
         assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.RGB
 
 
-def test_axes_without_names_get_different_ones(tmp_path: Path) -> None:
-    """Four dimensions that the file does not name: each is a stack of its own."""
+def test_unnamed_axes_get_different_names(tmp_path: Path) -> None:
+    """Four dimensions that the file does not name."""
     pixels = noise(2, 5, H, W)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack")
     image = read_image(tmp_path / "x.tif")
     assert len(set(image.axes)) == 4
     assert image.axes.endswith("YX")
-    np.testing.assert_array_equal(came_back(tmp_path / "x.tif").pixels.shape, (2, 5, 2 * H, 2 * W))
+    np.testing.assert_array_equal(round_trip(tmp_path / "x.tif").pixels.shape, (2, 5, 2 * H, 2 * W))
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["contig", "separate"])
 @pytest.mark.parametrize("channels", [2, 3, 4, 5])
-def test_samples_that_are_no_colours_are_channels(
+def test_samples_that_are_not_colours_are_channels(
     tmp_path: Path, channels: int, last: bool
 ) -> None:
-    """Several gray samples per pixel: channels of a microscope or a scanner, not colour."""
+    """Several gray samples per pixel are channels of a microscope or a scanner, not colours."""
     pixels = noise(*((H, W, channels) if last else (channels, H, W)), dtype=np.uint16)
     config = "contig" if last else "separate"
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack", planarconfig=config)
     image, target = rewritten(tmp_path / "x.tif")
     assert image.axes == ("YXC" if last else "CYX")
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
         for name in ("PhotometricInterpretation", "PlanarConfiguration", "ExtraSamples",
                      "SamplesPerPixel"):  # fmt: skip
@@ -503,33 +505,33 @@ def test_samples_that_are_no_colours_are_channels(
 
 
 def test_rgb_with_infrared_is_four_channels(tmp_path: Path) -> None:
-    """A fourth sample that is not said to be alpha hides nothing."""
+    """A fourth sample that is not declared as alpha hides nothing."""
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, 4), photometric="rgb",
                      extrasamples=["unspecified"])  # fmt: skip
     image, target = rewritten(tmp_path / "x.tif")
     assert image.axes == "YXC"
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
     with tifffile.TiffFile(target) as tif:
         assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.RGB
         assert tif.pages[0].extrasamples == (0,)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "uint16"])
-def test_white_is_zero_stays_so(tmp_path: Path, dtype: str) -> None:
-    """As in faxes: the numbers are kept, and so is what they mean."""
+def test_white_is_zero_is_kept(tmp_path: Path, dtype: str) -> None:
+    """As in faxes: the values are kept, and so is their meaning."""
     pixels = noise(H, W, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="miniswhite")
     image, target = rewritten(tmp_path / "x.tif")
     np.testing.assert_array_equal(image.pixels, pixels)
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
     with tifffile.TiffFile(target) as tif:
         assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    _, png = rewritten(tmp_path / "x.tif", to="x.png")  # PNG has no such thing
+    _, png = rewritten(tmp_path / "x.tif", to="x.png")  # PNG can't say so
     np.testing.assert_array_equal(read_image(png).pixels, ~larger(image))
 
 
 def test_one_bit_colour_is_refused_where_it_would_be_written_wrongly(tmp_path: Path) -> None:
-    """The TIFF library writes other values than it is given."""
+    """tifffile would write wrong values."""
     for name in ("x.tif", "x.png"):
         source = ImageFile(noise(H, W, 3, dtype=bool), "YXS", tmp_path)
         with pytest.raises(FileFormatError, match="1 bit"):
@@ -537,8 +539,8 @@ def test_one_bit_colour_is_refused_where_it_would_be_written_wrongly(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tiff_that_does_not_say_what_it_shows(tmp_path: Path) -> None:
-    """No PhotometricInterpretation: then black is zero, as everywhere."""
+def test_a_tiff_without_photometric_interpretation(tmp_path: Path) -> None:
+    """Without PhotometricInterpretation, black is zero."""
     pixels = noise(H, W)
     tifffile.imwrite(tmp_path / "x.tif", pixels, metadata=None)
     with tifffile.TiffFile(tmp_path / "x.tif") as tif:
@@ -553,20 +555,11 @@ def test_a_tiff_that_does_not_say_what_it_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_the_orientation_of_a_photo_goes_into_a_tiff(tmp_path: Path, order: str) -> None:
+def test_the_orientation_of_a_photo_is_kept_in_a_tiff(tmp_path: Path, order: str) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_bytes(order))
     _, target = rewritten(tmp_path / "x.jpg", to="y.tif")
     with tifffile.TiffFile(target) as tif:
         assert tif.pages[0].tags["Orientation"].value == 6
-
-
-def test_a_palette_in_tiff_becomes_colour(tmp_path: Path) -> None:
-    picture = Image.fromarray(noise(H, W, 3)).quantize(7)
-    picture.save(tmp_path / "x.tif")
-    image = read_image(tmp_path / "x.tif")
-    np.testing.assert_array_equal(image.pixels, np.asarray(picture.convert("RGB")))
-    assert (image.axes, image.pixels.dtype) == ("YXS", np.uint8)
-    came_back(tmp_path / "x.tif")
 
 
 def test_a_palette_over_pages_becomes_colour(tmp_path: Path) -> None:
@@ -576,7 +569,7 @@ def test_a_palette_over_pages_becomes_colour(tmp_path: Path) -> None:
     image = read_image(tmp_path / "x.tif")
     assert image.axes == "QYXS"
     np.testing.assert_array_equal(image.pixels, np.moveaxis(colours[:, pixels] // 257, 0, -1))
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize(("photometric", "samples"), [("cielab", 3), ("separated", 4)])
@@ -595,8 +588,8 @@ def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path: Path, unit: str) ->
         assert after.pages[0].resolutionunit == before.pages[0].resolutionunit
 
 
-def test_no_resolution_is_made_up(tmp_path: Path) -> None:
-    """Writers put 1 pixel per nothing where they know none."""
+def test_no_resolution_is_invented(tmp_path: Path) -> None:
+    """1 pixel per no unit is what programs write that know no resolution."""
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W))
     _, target = rewritten(tmp_path / "x.tif")
     with tifffile.TiffFile(target) as tif:
@@ -613,7 +606,7 @@ def test_tiff_orientation_and_profile(tmp_path: Path) -> None:
         assert tif.pages[0].tags["InterColorProfile"].value == ICC
 
 
-def test_only_the_first_of_several_images_is_read_and_that_is_said(tmp_path: Path) -> None:
+def test_a_note_says_that_only_the_first_image_is_read(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "x.tif") as tif:
         tif.write(noise(H, W), metadata=None)
         tif.write(noise(2 * H, W), metadata=None)
@@ -638,7 +631,7 @@ def test_an_imagej_hyperstack(tmp_path: Path) -> None:
                      metadata=about)  # fmt: skip
     image, target = rewritten(tmp_path / "x.tif", 2)
     assert image.axes == "TZCYX"
-    assert came_back(tmp_path / "x.tif").axes == "TZCYX"
+    assert round_trip(tmp_path / "x.tif").axes == "TZCYX"
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
         assert after.is_imagej
         assert after.pages[0].resolution == pytest.approx((5.0, 2.5))  # pixels per um
@@ -661,7 +654,7 @@ def test_an_imagej_hyperstack(tmp_path: Path) -> None:
         ("ZYXS", (4, H, W, 3), "uint8"),
     ],
 )
-def test_imagej_images_of_fewer_axes(
+def test_imagej_images_with_fewer_axes(
     tmp_path: Path, axes: str, shape: tuple[int, ...], dtype: str
 ) -> None:
     tifffile.imwrite(
@@ -669,13 +662,13 @@ def test_imagej_images_of_fewer_axes(
     )
     image, target = rewritten(tmp_path / "x.tif")
     assert image.axes == axes
-    came_back(target)
+    round_trip(target)
     with tifffile.TiffFile(target) as tif:
         assert tif.is_imagej
 
 
-def test_a_lookup_table_of_imagej_stays_and_the_values_with_it(tmp_path: Path) -> None:
-    """Fire and the like: the values are intensities, the table is how they are shown."""
+def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path: Path) -> None:
+    """Such as Fire: the values are intensities, the table is how they are shown."""
     table = noise(3, 256).astype(np.uint16) * 257
     pixels = noise(H, W)
     tifffile.imwrite(tmp_path / "x.tif", pixels, imagej=True, colormap=table)
@@ -685,12 +678,11 @@ def test_a_lookup_table_of_imagej_stays_and_the_values_with_it(tmp_path: Path) -
     with tifffile.TiffFile(target) as tif:
         assert tif.is_imagej
         np.testing.assert_array_equal(tif.pages[0].colormap, table)
-    came_back(tmp_path / "x.tif")
+    round_trip(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize(
-    ("stored", "kept"),
-    [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")],
+    ("stored", "kept"), [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")]
 )
 def test_units_of_imagej(tmp_path: Path, stored: bytes, kept: str) -> None:
     """ImageJ writes an escape for the micro sign; older programs write the sign itself."""
@@ -705,8 +697,8 @@ def test_units_of_imagej(tmp_path: Path, stored: bytes, kept: str) -> None:
         assert tif.pages[0].resolution == (2, 2)  # one pixel per unit, so now two
 
 
-def test_regions_of_imagej_are_left_out_and_that_is_said(tmp_path: Path) -> None:
-    """They are in pixels of the small image, in a format of ImageJ's own."""
+def test_a_note_says_that_regions_of_imagej_are_left_out(tmp_path: Path) -> None:
+    """They are in pixels of the small image, in a private format of ImageJ."""
     about = {"ROI": b"Iout" + bytes(60), "Overlays": [b"Iout" + bytes(60)]}
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata=about)
     image, target = rewritten(tmp_path / "x.tif")
@@ -747,7 +739,7 @@ def test_what_imagej_cannot_hold_becomes_a_plain_tiff(
         assert tif.pages[0].resolution == (4, 4)
 
 
-def test_the_display_range_is_not_that_of_a_difference(tmp_path: Path) -> None:
+def test_a_difference_does_not_get_the_display_range(tmp_path: Path) -> None:
     about = {"min": 5.0, "max": 99.0, "Ranges": (5.0, 99.0), "Info": "a note"}
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata=about)
     image = read_image(tmp_path / "x.tif")
@@ -790,7 +782,7 @@ def test_ome_tiff(tmp_path: Path) -> None:
     pixels = noise(2, 3, 4, H, W, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.ome.tif", pixels, metadata=OME)
     _, target = rewritten(tmp_path / "x.ome.tif", 4)
-    came_back(tmp_path / "x.ome.tif", 3)
+    round_trip(tmp_path / "x.ome.tif", 3)
     (before, channels, _), (after, kept, name) = map(ome_attributes, (tmp_path / "x.ome.tif",
                                                                       target))  # fmt: skip
     assert float(after.pop("PhysicalSizeX")) == float(before.pop("PhysicalSizeX")) / 4 == 0.125
@@ -808,7 +800,7 @@ def test_ome_tiff(tmp_path: Path) -> None:
     ("shape", "axes"), [((H, W), "YX"), ((H, W, 3), "YXS"), ((4, H, W, 3), "ZYXS"),
                         ((3, H, W), "CYX"), ((2, 5, H, W), "ZTYX")]
 )  # fmt: skip
-def test_ome_of_other_axes(tmp_path: Path, shape: tuple[int, ...], axes: str) -> None:
+def test_ome_with_other_axes(tmp_path: Path, shape: tuple[int, ...], axes: str) -> None:
     options = {"photometric": "rgb"} if axes.endswith("S") else {"photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "x.ome.tif", noise(*shape), metadata={"axes": axes}, **options)
     image, target = rewritten(tmp_path / "x.ome.tif")
@@ -817,10 +809,10 @@ def test_ome_of_other_axes(tmp_path: Path, shape: tuple[int, ...], axes: str) ->
     assert {k: v for k, v in after.items() if k not in ("SizeX", "SizeY")} == {
         k: v for k, v in before.items() if k not in ("SizeX", "SizeY")
     }
-    came_back(tmp_path / "x.ome.tif")
+    round_trip(tmp_path / "x.ome.tif")
 
 
-def test_ome_names_of_some_channels_only(tmp_path: Path) -> None:
+def test_ome_with_names_for_some_channels_only(tmp_path: Path) -> None:
     about = {"axes": "CYX", "Channel": {"Name": ["one", "two"]}}
     tifffile.imwrite(tmp_path / "x.ome.tif", noise(2, H, W), metadata=about)
     data = (tmp_path / "x.ome.tif").read_bytes()
@@ -844,7 +836,7 @@ def test_ome_with_names_in_a_namespace(tmp_path: Path) -> None:
     assert (pixels["PhysicalSizeX"], channels[0]["Name"], name) == ("0.25", "c", "n")
 
 
-def test_ome_xml_that_is_damaged_costs_only_itself(
+def test_damaged_ome_xml_loses_only_the_metadata(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pixels = noise(H, W)
@@ -874,7 +866,7 @@ def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path: Path, suffix: s
         assert picture.info.get("icc_profile") == (None if suffix == ".tif" else ICC)
 
 
-# texts: who took it, when and with what
+# texts: who took the image, when and with what
 
 TEXTS = {
     270: "A cell, seen by é".encode(),
@@ -930,7 +922,7 @@ def save_tiff(path: Path, pixels: np.ndarray, texts: dict[int, bytes], **options
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_texts_of_a_photo_go_into_a_tiff(tmp_path: Path, suffix: str) -> None:
+def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise(H, W, 3)).save(path, exif=exif_of(TEXTS))
     image, target = rewritten(path, to="y.tif")
@@ -944,7 +936,7 @@ def test_texts_of_a_photo_go_into_a_tiff(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_what_a_tiff_cannot_keep_of_exif_is_said(tmp_path: Path, order: str) -> None:
+def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path: Path, order: str) -> None:
     more = {0x829A: (1, 250), 0x927C: b"maker note"}
     for i, exif in enumerate([exif_of(TEXTS, more).tobytes(), exif_bytes(order)]):
         Image.fromarray(noise(H, W, 3)).save(tmp_path / f"{i}.jpg", exif=exif)
@@ -967,21 +959,21 @@ def test_what_a_tiff_cannot_keep_of_exif_is_said(tmp_path: Path, order: str) -> 
     ],
     ids=["gray", "big", "colour", "planar", "named stack", "stack"],
 )
-def test_texts_of_a_tiff_stay(
+def test_texts_of_a_tiff_are_kept(
     tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     save_tiff(tmp_path / "x.tif", noise(*shape), TEXTS, **options)
     image, target = rewritten(tmp_path / "x.tif")
     assert image.notes == ()
     assert texts_of(target) == TEXTS
-    assert came_back(target).axes == image.axes
-    with Image.open(target) as picture:  # a reader that takes the last of two descriptions
+    assert round_trip(target).axes == image.axes
+    with Image.open(target) as picture:  # it reads the last of two descriptions
         if len(image.axes.replace("S", "")) == 2:
             assert not str(picture.tag_v2[270]).startswith("{")
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
-def test_the_description_of_imagej_and_ome_is_their_own(tmp_path: Path, kind: str) -> None:
+def test_imagej_and_ome_keep_their_own_description(tmp_path: Path, kind: str) -> None:
     texts = {tag: text for tag, text in TEXTS.items() if tag != 270}
     save_tiff(tmp_path / "x.tif", noise(5, H, W), texts, metadata={"axes": "ZYX"},
               **{kind: True})  # fmt: skip
@@ -992,17 +984,17 @@ def test_the_description_of_imagej_and_ome_is_their_own(tmp_path: Path, kind: st
     with tifffile.TiffFile(target) as tif:
         assert getattr(tif, f"is_{kind}")
         assert len(tif.pages[0].description) > 20
-    came_back(target)
+    round_trip(target)
     tifffile.imwrite(tmp_path / "one.tif", noise(H, W), **{kind: True})
     _, png = rewritten(tmp_path / "one.tif", to="x.png")
-    with Image.open(png) as picture:  # nothing was said by anybody but the programs
+    with Image.open(png) as picture:  # the only texts were those of the programs
         assert "exif" not in picture.info
 
 
 @pytest.mark.parametrize("text", [b"ImageJ=1.54f\nimages=7\n", b"Aperio Image Library v10",
                                   b'{"shape": [7, 7]}', b"<OME></OME>"])  # fmt: skip
 def test_a_description_that_would_make_it_another_kind_of_file(tmp_path: Path, text: bytes) -> None:
-    """As a JPEG that was exported from such a file may have."""
+    """A JPEG exported from such a file may have one."""
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_of(TEXTS | {270: text}))
     image = read_image(tmp_path / "x.jpg")
     notes = write_image(tmp_path / "y.tif", larger(image), image, 2)
@@ -1012,7 +1004,7 @@ def test_a_description_that_would_make_it_another_kind_of_file(tmp_path: Path, t
     assert {k: v for k, v in texts_of(tmp_path / "y.tif").items() if k != 270} == rest
 
 
-def test_exif_inside_a_tiff_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+def test_a_note_says_that_exif_inside_a_tiff_is_left_out(tmp_path: Path) -> None:
     for more, notes in (({0x829A: (1, 250)}, (LEFT_OUT,)), ({}, ())):
         exif = exif_of(TEXTS, more)
         exif[0x8769] = dict(exif.get_ifd(0x8769))  # else Pillow leaves it out of a TIFF
@@ -1026,7 +1018,7 @@ def test_exif_inside_a_tiff_is_left_out_and_that_is_said(tmp_path: Path) -> None
         assert kept[33432] == TEXTS[33432]
 
 
-def test_a_text_that_is_said_to_be_longer_than_all_of_exif(tmp_path: Path) -> None:
+def test_a_text_with_a_length_beyond_exif(tmp_path: Path) -> None:
     exif = bytearray(exif_of({271: b"A maker", 272: b"A model"}).tobytes())
     order = "<" if exif[6:8] == b"II" else ">"
     at = exif.index(struct.pack(f"{order}HHI", 271, 2, 8)) + 4
@@ -1056,7 +1048,7 @@ def test_texts_of_a_tiff_become_exif(tmp_path: Path, suffix: str, dtype: str) ->
 
 
 def test_a_description_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
-    """EXIF in a JPEG has 64 KiB; a PNG and a TIFF take it all."""
+    """EXIF in a JPEG is limited to 64 KiB, in a PNG and a TIFF it is not."""
     save_tiff(tmp_path / "x.tif", noise(H, W), TEXTS | {270: b"x" * 70_000})
     image = read_image(tmp_path / "x.tif")
     notes = write_image(tmp_path / "x.jpg", larger(image), image, 2)
@@ -1067,7 +1059,7 @@ def test_a_description_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff\xfe\x00a", b" ", b"line 1\nline 2"])
-def test_texts_in_any_encoding_stay_as_they_are(tmp_path: Path, raw: bytes) -> None:
+def test_texts_in_any_encoding_are_kept(tmp_path: Path, raw: bytes) -> None:
     save_tiff(tmp_path / "x.tif", noise(H, W), dict.fromkeys((270, 271, 305, 33432), raw))
     _, target = rewritten(tmp_path / "x.tif")
     kept = texts_of(target)
@@ -1078,7 +1070,7 @@ def test_texts_in_any_encoding_stay_as_they_are(tmp_path: Path, raw: bytes) -> N
 
 
 def test_a_difference_of_a_png_is_a_float_tiff(tmp_path: Path) -> None:
-    """Colour without alpha, and gray without alpha, whose last axis has length 1."""
+    """Colour without alpha, and gray without alpha, with a last axis of length 1."""
     for samples in (1, 3):
         source = ImageFile(noise(H, W, samples + 1), "YXS", tmp_path, dpi=(72, 72), icc=ICC)
         difference = noise(2 * H, 2 * W, samples, dtype=np.float32)
@@ -1124,7 +1116,7 @@ def test_planar_colour_becomes_a_png(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(axes_and_shapes(), dtypes, st.sampled_from(["plain", "imagej", "ome"]))
-def test_any_axes_and_dtype_come_back_from_tiff_or_are_refused(
+def test_any_axes_and_dtype_round_trip_in_tiff_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory,
     named: tuple[str, tuple[int, ...]],
     dtype: np.dtype,
@@ -1164,32 +1156,34 @@ def test_no_such_file(tmp_path: Path, name: str) -> None:
         read_image(tmp_path / name)
 
 
-def test_another_format_is_told_by_its_suffix(tmp_path: Path) -> None:
+def test_another_format_is_recognised_by_suffix(tmp_path: Path) -> None:
     Image.fromarray(noise(H, W)).save(tmp_path / "x.gif")
     with pytest.raises(FileFormatError, match=r"expected one of \.png, .*, got '\.gif'"):
         read_image(tmp_path / "x.gif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_another_format_is_told_by_its_content(tmp_path: Path, suffix: str) -> None:
+def test_another_format_is_recognised_by_content(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(noise(H, W)).save(tmp_path / "x.gif")
     path = (tmp_path / "x.gif").rename(tmp_path / f"x{suffix}")
     with pytest.raises(FileFormatError, match="expected PNG or JPEG inside, got GIF"):
         read_image(path)
 
 
-def test_a_jpeg_that_is_called_png(tmp_path: Path) -> None:
+def test_a_jpeg_with_the_suffix_of_png(tmp_path: Path) -> None:
     Image.fromarray(noise(H, W)).save(tmp_path / "x.jpg")
     path = (tmp_path / "x.jpg").rename(tmp_path / "x.png")
     assert read_image(path).pixels.shape == (H, W)
-    came_back(path)
+    round_trip(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\0" * 99]
 )
-def test_what_is_no_image_is_one_clear_line(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_are_not_images_give_one_clear_line(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(FileFormatError) as caught:
@@ -1221,7 +1215,7 @@ def test_a_truncated_image_is_an_error_and_not_black(
         read_image(path)
 
 
-def test_a_large_photo_is_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_photo_raises_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow warns beyond 89 million pixels, and refuses twice as many."""
     Image.fromarray(noise(H, W)).save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
@@ -1231,14 +1225,14 @@ def test_a_large_photo_is_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_image(tmp_path / "x.png")
 
 
-# nothing is overwritten, and nothing is left half-written
+# nothing is overwritten or left half-written
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_a_file_that_exists_is_replaced_only_if_told_to(tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path, name: str) -> None:
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path)
     (tmp_path / name).write_bytes(b"precious")
-    with pytest.raises(OptionError, match="exists: pass --overwrite to replace it"):
+    with pytest.raises(OptionError, match="exists: pass overwrite=True to replace it"):
         write_image(tmp_path / name, larger(source), source, 2)
     assert (tmp_path / name).read_bytes() == b"precious"
     write_image(tmp_path / name, larger(source), source, 2, overwrite=True)
@@ -1246,15 +1240,9 @@ def test_a_file_that_exists_is_replaced_only_if_told_to(tmp_path: Path, name: st
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_folders_are_made(tmp_path: Path) -> None:
-    source = ImageFile(noise(H, W), "YX", tmp_path)
-    write_image(tmp_path / "a" / "b" / "x.png", larger(source), source, 2)
-    assert (tmp_path / "a" / "b" / "x.png").is_file()
-
-
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to make any file of this process larger."""
+    """The operating system limits the size of files that this process writes."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -1266,7 +1254,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("old", [None, b"precious"])
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_a_disk_that_takes_no_more(tmp_path: Path, name: str, old: bytes | None) -> None:
+def test_a_full_disk(tmp_path: Path, name: str, old: bytes | None) -> None:
     if old is not None:
         (tmp_path / name).write_bytes(old)
     source = ImageFile(noise(99, 99, 3), "YXS", tmp_path)
@@ -1308,8 +1296,8 @@ def test_an_encoder_that_fails(
 
     def half(*arguments: Any, **options: Any) -> None:
         for argument in arguments:
-            if isinstance(argument, Path):
-                argument.write_bytes(b"half")
+            if hasattr(argument, "write"):
+                argument.write(b"half")
         fault()
 
     monkeypatch.setattr(*where, half)
@@ -1322,7 +1310,7 @@ def test_an_encoder_that_fails(
 
 
 @pytest.mark.parametrize("name", ["file/x.png", "y" * 300 + ".png", "file/x.tif"])
-def test_a_place_that_cannot_be(tmp_path: Path, name: str) -> None:
+def test_an_impossible_place(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     source = ImageFile(noise(H, W), "YX", tmp_path)
     with pytest.raises(FileFormatError, match="can't be written"):
@@ -1330,36 +1318,23 @@ def test_a_place_that_cannot_be(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_interrupted_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = ImageFile(noise(H, W), "YX", tmp_path)
-
-    def interrupted(path: Path, *_: object, **__: object) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tifffile, "imwrite", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_image(tmp_path / "x.tif", larger(source), source, 2)
-    assert list(tmp_path.iterdir()) == []
-
-
 # real files
 
 
-def test_real_images_come_back(data: Path, tmp_path: Path) -> None:
-    for folder in ("benchmark/Set5/HR", "microscopy"):
-        for path in sorted((data / folder).rglob("*"))[:40]:
-            if path.suffix.lower() in SUFFIXES:
-                image = read_image(path)
-                assert image.pixels.size
-                target = tmp_path / f"{path.stem}.tif"
-                write_image(target, image.pixels, image, 1, overwrite=True)
-                np.testing.assert_array_equal(read_image(target).pixels, image.pixels)
+def test_real_images_round_trip(data: Path, tmp_path: Path) -> None:
+    """The first images of every data set."""
+    images = 0
+    for folder in (data / "benchmark/Set5/HR", *sorted((data / "microscopy").iterdir())):
+        files = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES)
+        for path in itertools.islice(files, 2):
+            image = read_image(path)
+            write_image(tmp_path / "x.tif", image.pixels, image, 1, overwrite=True)
+            np.testing.assert_array_equal(read_image(tmp_path / "x.tif").pixels, image.pixels)
+            images += 1
+    assert images >= 10
 
 
-def test_a_file_in_memory_is_not_left_open(tmp_path: Path) -> None:
+def test_a_file_is_not_left_open(tmp_path: Path) -> None:
     """On some systems an open file can't be replaced or deleted."""
     for name in ("x.png", "x.tif"):
         source = ImageFile(noise(H, W), "YX", tmp_path)

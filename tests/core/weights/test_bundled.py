@@ -1,4 +1,4 @@
-"""The weights that ship: how good they are, what is said of them, and that they suffice."""
+"""The weights that ship: how good they are, what their pages say, and that they suffice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_cfsr.cli import main
 from napari_cfsr.core.backbone.files import read_backbone_card
 from napari_cfsr.core.weights.weight_files import BUNDLED, SCALES, bundled_path, sha256_of
 
-LEAST = {2: 37.4, 3: 33.5, 4: 31.2}  # Y PSNR on Set5, dB
+LEAST = {2: 37.4, 3: 33.5, 4: 31.2}  # Y PSNR on Set5 in dB
 
 
 def page(scale: int) -> str:
@@ -25,7 +25,7 @@ def page(scale: int) -> str:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any attempt to reach another machine fails the test."""
+    """Any attempt to connect to another machine fails the test."""
 
     def refuse(*_: object) -> None:
         pytest.fail("tried to connect to a network")
@@ -64,7 +64,7 @@ def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
     text = page(scale)
     assert sha256_of(path) in text
     assert f"{card['hours']:.2f} hours and {card['step']:,} steps on {card['hardware']}" in text
-    for title in ("## Data", "## Recipe", "## QualityScores", "## To train it again"):
+    for title in ("## Data", "## Recipe", "## Figures", "## To train it again"):
         assert title in text
     for name in ("Set5", "Kodak24"):
         assert re.search(
@@ -73,7 +73,7 @@ def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
     assert ("/" not in str(card["init"])) or card["init"] is None
 
 
-def test_they_are_stored_as_halves_and_small() -> None:
+def test_bundled_backbones_are_float16_and_small() -> None:
     for scale in SCALES:
         path = bundled_path(scale)
         assert path is not None
@@ -96,6 +96,6 @@ def test_the_demo_works_offline_with_an_empty_cache(
     assert not list(home.rglob("*.pth"))
 
 
-def test_auto_takes_the_official_ones_when_they_are_here(official: Path) -> None:
+def test_auto_prefers_official_weights_on_this_machine(official: Path) -> None:
     assert nc.load_model(2, device="cpu").info.backbone == "official CFSR_x2.pth"
     assert nc.load_model(2, "bundled", device="cpu").info.backbone == "bundled cfsr_x2.safetensors"

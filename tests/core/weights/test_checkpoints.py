@@ -1,7 +1,8 @@
-"""Loading weights: every way for a file to be wrong has its own error, and none is executed."""
+"""Loading weights: each fault of a file has its own error, and no code in it is executed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import random
@@ -31,7 +32,8 @@ from napari_cfsr.core.weights.checkpoints import (
     read_refiner_card,
     save_refiner,
 )
-from napari_cfsr.core.weights.refiner_search import backbone_of_refiner, find_refiner, refiner_cards
+from napari_cfsr.core.weights.model_files import backbone_of_refiner, find_model, find_refiner
+from napari_cfsr.core.weights.refiner_library import refiner_cards
 from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, WeightsFile, sha256_of
 from napari_cfsr.errors import (
     ArchitectureError,
@@ -45,16 +47,13 @@ from napari_cfsr.errors import (
 )
 
 SMALL = CFSRConfig(scale=2, embed_dim=8, depths=(1, 1))
-
-
 SHIPPED = weight_files.BUNDLED
-
 
 pytestmark = pytest.mark.usefixtures("nothing_bundled")
 
 
 class Payload:
-    """Creates a file when it is unpickled."""
+    """Creates a file when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -68,7 +67,7 @@ def a_file(path: Path) -> WeightsFile:
 
 
 def small_backbone(path: Path, **changes: Any) -> WeightsFile:
-    """A CFSR of few parameters, far from its initial values, in a file."""
+    """A file with a small CFSR, far from its initial values."""
     torch.manual_seed(1)
     state = CFSR(CFSRConfig(**{**vars(SMALL), **changes})).state_dict()
     state = {k: v + 0.1 * torch.randn_like(v) for k, v in state.items()}
@@ -90,7 +89,7 @@ def a_refiner(path: Path, backbone_sha256: str, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("wrapped", [None, "params", "params_ema", "state_dict"])
-def test_the_usual_ways_to_wrap_tensors_are_known(tmp_path: Path, wrapped: str | None) -> None:
+def test_the_usual_wrappers_of_tensors_are_known(tmp_path: Path, wrapped: str | None) -> None:
     state = {"a": torch.arange(3, dtype=torch.float16), "b.c": torch.eye(2, dtype=torch.int64)}
     torch.save(state if wrapped is None else {wrapped: state, "iter": 5}, tmp_path / "x.pth")
     loaded = load_state(tmp_path / "x.pth")
@@ -100,14 +99,14 @@ def test_the_usual_ways_to_wrap_tensors_are_known(tmp_path: Path, wrapped: str |
     }
 
 
-def test_the_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     states = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
     torch.save(states, tmp_path / "x.pth")
     assert load_state(tmp_path / "x.pth")["a"].item() == 1.0
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.SAFETENSORS", "x.bin", "x"])
-def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str) -> None:
+def test_safetensors_are_recognised_by_content(tmp_path: Path, name: str) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / name)
     assert load_state(tmp_path / name)["a"].tolist() == [1.0, 1.0]
 
@@ -131,7 +130,7 @@ def test_no_such_file(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"P", b"<html>404</html>", b"\x80", b"\0" * 100, b"PK\3\4" + b"x" * 99]
 )
-def test_what_is_no_weights_file_at_all(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_hold_no_weights(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     kind = "PyTorch" if suffix == ".pth" else "safetensors"
@@ -140,8 +139,8 @@ def test_what_is_no_weights_file_at_all(tmp_path: Path, suffix: str, content: by
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.5, 0.9, 0.999])
-def test_a_truncated_official_file(official_folder: Path, tmp_path: Path, share: float) -> None:
-    data = (official_folder / "CFSR_x2.pth").read_bytes()
+def test_a_truncated_official_file(published: Path, tmp_path: Path, share: float) -> None:
+    data = (published / "CFSR_x2.pth").read_bytes()
     path = tmp_path / "CFSR_x2.pth"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(TruncatedWeightsError, match="get it again"):
@@ -162,14 +161,14 @@ def test_a_pytorch_file_of_the_old_format_truncated_anywhere(tmp_path: Path) -> 
     state = {"a.weight": torch.ones(9), "b.bias": torch.ones(2, 2)}
     torch.save({"params": state}, whole, _use_new_zipfile_serialization=False)
     data = whole.read_bytes()
-    for length in range(len(data)):
+    for length in [*range(0, len(data), 5), *range(len(data) - 20, len(data))]:
         path.write_bytes(data[:length])
         with pytest.raises(TruncatedWeightsError):
             load_state(path)
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "safetensors"])
-def test_damaged_bytes_give_nothing_but_weights_errors(tmp_path: Path, form: str) -> None:
+def test_damaged_bytes_raise_only_weights_errors(tmp_path: Path, form: str) -> None:
     path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
     state = {"a.weight": torch.ones(9), "b.bias": torch.ones(2, 2)}
     if form == "safetensors":
@@ -177,7 +176,7 @@ def test_damaged_bytes_give_nothing_but_weights_errors(tmp_path: Path, form: str
     else:
         torch.save({"params": state}, path, _use_new_zipfile_serialization=form == "zip")
     data, rng = path.read_bytes(), random.Random(0)
-    for _ in range(500):
+    for _ in range(150):
         damaged = bytearray(data)
         for _ in range(rng.randint(1, 3)):
             damaged[rng.randrange(len(data))] = rng.randrange(256)
@@ -207,7 +206,7 @@ def test_damaged_bytes_give_nothing_but_weights_errors(tmp_path: Path, form: str
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_something_else_than_tensors_by_name(
+def test_other_content_than_named_tensors(
     tmp_path: Path, content: object, description: str
 ) -> None:
     path = tmp_path / "x.pth"
@@ -254,7 +253,7 @@ def test_pickled_code_is_refused_and_not_executed(tmp_path: Path, carrier: str) 
         with pytest.raises(UnsafeWeightsError, match="it was not executed"):
             call()
     assert not mark.exists()
-    Payload(mark).__reduce__()[0](mark)  # it would have
+    Payload(mark).__reduce__()[0](mark)  # otherwise it would have been
     assert mark.exists()
 
 
@@ -269,7 +268,7 @@ def test_pickled_code_under_another_suffix_is_not_executed(tmp_path: Path) -> No
     assert not mark.exists()
 
 
-def test_a_whole_pickled_network_is_code(tmp_path: Path) -> None:
+def test_a_pickled_network_is_code(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "x.pth")
     with pytest.raises(UnsafeWeightsError, match="Python code"):
         load_state(tmp_path / "x.pth")
@@ -290,8 +289,18 @@ def test_a_compiled_network_is_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_backbones_load(official_folder: Path, scale: int) -> None:
-    network = load_backbone(a_file(official_folder / f"CFSR_x{scale}.pth"), scale)
+def test_official_backbones_are_found_and_load(
+    official_folder: Path, monkeypatch: pytest.MonkeyPatch, scale: int
+) -> None:
+    """The published files themselves."""
+    monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(official_folder))
+    file, notes = weight_files.find_backbone(scale, "official", download=False)
+    assert file == WeightsFile(
+        official_folder / f"CFSR_x{scale}.pth", OFFICIAL_SHA256[scale], "official"
+    )
+    assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    assert (file.name, notes) == (f"official CFSR_x{scale}.pth", [])
+    network = load_backbone(file, scale)
     assert (
         sum(p.numel() for p in network.parameters()) == {2: 291_324, 3: 297_819, 4: 306_912}[scale]
     )
@@ -332,7 +341,7 @@ def test_training_form_and_merged_form_give_the_same_output(tmp_path: Path, suff
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_another_scale_is_told(tmp_path: Path, suffix: str) -> None:
+def test_another_scale_is_reported(tmp_path: Path, suffix: str) -> None:
     file = small_backbone(tmp_path / f"x{suffix}", scale=3)
     with pytest.raises(ScaleError) as caught:
         load_backbone(file, 4)
@@ -376,7 +385,7 @@ def test_tensors_of_another_network(tmp_path: Path, change: str, suffix: str) ->
 # refiners
 
 
-def test_a_refiner_and_its_card_come_back(tmp_path: Path) -> None:
+def test_a_refiner_and_its_card_round_trip(tmp_path: Path) -> None:
     backbone = small_backbone(tmp_path / "b.pth")
     card = RefinerCard(
         2, "input", backbone.sha256, "For a confocal", 0.123, {"seed": 7, "config": {"lr": 1e-4}}
@@ -392,7 +401,7 @@ def test_a_refiner_and_its_card_come_back(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 9, 9)
     with torch.no_grad():
         assert torch.equal(loaded(x), network.eval()(x))
-    with safe_open(tmp_path / "r.safetensors", framework="np") as file:  # what others will see
+    with safe_open(tmp_path / "r.safetensors", framework="np") as file:  # what other programs see
         assert file.metadata()["format"] == "napari-cfsr refiner 1"
         assert json.loads(file.metadata()["card"])["backbone_sha256"] == backbone.sha256
 
@@ -405,12 +414,12 @@ def test_a_refiner_of_another_backbone_names_both(official: Path, tmp_path: Path
         load_model(4, refiner=path, device="cpu")
     text = str(caught.value)
     assert "bundled cfsr_x4 x4 with SHA-256 " + "f" * 64 in text
-    assert f"official CFSR_x4.pth with {OFFICIAL_SHA256[4]}" in text
+    assert f"official CFSR_x4.pth with {weight_files.OFFICIAL_SHA256[4]}" in text
     assert str(path) in text
 
 
 def test_a_refiner_of_the_official_backbone_gives_delta(official: Path, tmp_path: Path) -> None:
-    path = a_refiner(tmp_path / "r.safetensors", OFFICIAL_SHA256[2])
+    path = a_refiner(tmp_path / "r.safetensors", weight_files.OFFICIAL_SHA256[2])
     model = load_model(2, refiner=path, device="cpu")
     assert model.info.outputs == ("baseline", "delta")
     assert model.info.refiner == "file r.safetensors"
@@ -419,12 +428,12 @@ def test_a_refiner_of_the_official_backbone_gives_delta(official: Path, tmp_path
     assert load_model(2, refiner=None, device="cpu").info.outputs == ("baseline",)
 
 
-def test_a_file_that_is_no_refiner(tmp_path: Path, official_folder: Path) -> None:
+def test_a_file_that_is_not_a_refiner(tmp_path: Path, published: Path) -> None:
     backbone = small_backbone(tmp_path / "b.safetensors")
     with pytest.raises(ArchitectureError, match=r"napari-cfsr refiner 1.*with none"):
         read_refiner_card(backbone.path)
     with pytest.raises(ArchitectureError, match=r"CFSR_x2\.pth, which is no safetensors file"):
-        read_refiner_card(official_folder / "CFSR_x2.pth")
+        read_refiner_card(published / "CFSR_x2.pth")
     (tmp_path / "cut.safetensors").write_bytes(backbone.path.read_bytes()[:-5])
     with pytest.raises(TruncatedWeightsError, match="no complete safetensors file"):
         read_refiner_card(tmp_path / "cut.safetensors")
@@ -464,8 +473,8 @@ GOOD = {"scale": 2, "placement": "output", "backbone_sha256": "0" * 64}
     ],
     ids=lambda text: text[:60],
 )
-def test_a_card_that_makes_no_sense(tmp_path: Path, home: Path, card: str) -> None:
-    """It is an error where the file is named, and does not spoil the list of all refiners."""
+def test_an_invalid_card(tmp_path: Path, home: Path, card: str) -> None:
+    """It is an error if the file is named, and the list of all refiners leaves it out."""
     folder = home / "data" / "refiners"
     folder.mkdir(parents=True)
     save_refiner(folder / "good.safetensors", RefineNet().state_dict(), RefinerCard(**GOOD))  # type: ignore[arg-type]
@@ -488,7 +497,7 @@ def test_cards_are_read_without_torch(tmp_path: Path) -> None:
     assert done.stdout == "2 False\n"
 
 
-def test_a_gain_may_be_a_whole_number(tmp_path: Path) -> None:
+def test_a_gain_may_be_an_integer(tmp_path: Path) -> None:
     path = a_refiner(tmp_path / "r.safetensors", "0" * 64, gain=0)
     assert read_refiner_card(path).gain == 0
 
@@ -521,10 +530,10 @@ def test_refiners_are_found_by_name_and_by_file(
     assert find_refiner(backbone, None) is find_refiner(backbone, "none") is None
 
 
-def test_a_named_refiner_brings_its_backbone(
+def test_a_named_refiner_selects_its_backbone(
     official: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`auto` would be the official one, and a refiner of a bundled one could not be used."""
+    """`auto` would be the official backbone, which a refiner for a bundled one does not fit."""
     monkeypatch.setattr(weight_files, "BUNDLED", home / "bundled")
     for folder in ("bundled", "data/refiners", "data/backbones"):
         (home / folder).mkdir(parents=True)
@@ -540,20 +549,20 @@ def test_a_named_refiner_brings_its_backbone(
         refiner = home / f"data/refiners/for_{path.parent.name}.safetensors"
         a_refiner(refiner, sha256_of(path))
         for named in (refiner, refiner.stem):
-            info = load_model(2, refiner=named, device="cpu").info
-            assert info.backbone_sha256 == sha256_of(path)
-            assert info.outputs == ("baseline", "delta")
-    a_refiner(home / "data/refiners/authors.safetensors", OFFICIAL_SHA256[2])
-    assert load_model(2, refiner="authors", device="cpu").info.backbone == "official CFSR_x2.pth"
+            found = find_model(2, refiner=named)
+            assert found.backbone.sha256 == sha256_of(path)
+            assert found.outputs == ("baseline", "delta")
+    a_refiner(home / "data/refiners/authors.safetensors", weight_files.OFFICIAL_SHA256[2])
+    assert find_model(2, refiner="authors").backbone.name == "official CFSR_x2.pth"
     assert backbone_of_refiner(4, "authors") is None  # for another scale
-    with pytest.raises(RefinerMismatchError):  # what was named is used, or nothing
+    with pytest.raises(RefinerMismatchError):  # an explicit backbone is not replaced
         load_model(2, "official", refiner="for_bundled", device="cpu")
     with pytest.raises(RefinerMismatchError):
         load_model(4, refiner="authors", device="cpu")
 
 
 @pytest.mark.parametrize("refiner", ["nothing", "", "~nobody-here/r", "x" * 5000])
-def test_an_unknown_refiner_says_what_is_known(tmp_path: Path, refiner: str) -> None:
+def test_an_unknown_refiner_lists_what_is_possible(tmp_path: Path, refiner: str) -> None:
     backbone = small_backbone(tmp_path / "b.pth")
     with pytest.raises(WeightsNotFoundError, match='"auto", None, the name of a refiner or a file'):
         find_refiner(backbone, refiner)
@@ -563,18 +572,17 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = a_refiner(tmp_path / "r.safetensors", "0" * 64)
     before = path.read_bytes()
 
-    def full(state: object, to: Path, metadata: object) -> None:
-        Path(to).write_bytes(b"half")
+    def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
-    with pytest.raises(WeightsError, match=r"r\.safetensors can't be written.*No space left"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(WeightsError, match=r"r\.safetensors: can't be written.*No space left"):
         a_refiner(path, "1" * 64)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_saving_into_no_folder_is_a_clear_error(tmp_path: Path) -> None:
+def test_saving_into_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in ("nowhere", "file"):
         with pytest.raises(WeightsError, match="can't be written"):
@@ -582,7 +590,7 @@ def test_saving_into_no_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_what_this_version_ships(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every refiner belongs to a backbone that users have, and is better than none."""
+    """Every refiner belongs to a backbone that users have, and has a gain."""
     monkeypatch.setattr(weight_files, "BUNDLED", SHIPPED)
     ours = {s: weight_files.bundled_path(s) for s in weight_files.SCALES}
     backbones = set(OFFICIAL_SHA256.items())
@@ -611,14 +619,13 @@ def test_the_output_of_a_refiner_is_that_of_its_formula(official: Path, tmp_path
     rng = np.random.default_rng(0)
     lr = rng.random((1, 3, 10, 11), dtype=np.float32)
     network = RefineNet(torch.Generator().manual_seed(3)).eval()
-    backbone = load_backbone(a_file(official / "CFSR_x2.pth"), 2)
+    file = a_file(official / "CFSR_x2.pth")
+    backbone = load_backbone(file, 2)
     with torch.no_grad():
         x = torch.from_numpy(lr)
         expected = {"output": network(backbone(x)), "input": backbone(network(x))}
     for placement, want in expected.items():
-        path = a_refiner(
-            tmp_path / f"{placement}.safetensors", OFFICIAL_SHA256[2], placement=placement
-        )
+        path = a_refiner(tmp_path / f"{placement}.safetensors", file.sha256, placement=placement)
         model = load_model(2, refiner=path, device="cpu")
         got = model.predict(lr, PredictOptions(("baseline", "delta")))
         np.testing.assert_allclose(got["delta"], want.numpy(), rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The user's refiners: names, files and cards; and that what was trained gets saved somewhere."""
+"""The user's refiners: names, files and cards; a trained refiner is always saved somewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,11 +18,13 @@ from safetensors.numpy import save_file
 
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.training.results import Checkpoint, Report, ReportRow, TrainedRefiner
-from napari_cfsr.core.weights import refiner_library as refiner_files
-from napari_cfsr.core.weights import refiner_saving, weight_files
+from napari_cfsr.core.weights import refiner_library, weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
+from napari_cfsr.core.weights.model_files import find_refiner
 from napari_cfsr.core.weights.refiner_library import (
+    SavedElsewhereError,
     check_target,
+    check_writable,
     delete_refiner,
     describe_card,
     export_path,
@@ -34,16 +34,11 @@ from napari_cfsr.core.weights.refiner_library import (
     is_taken,
     refiner_path_for,
     rename_refiner,
-    unique_name,
-)
-from napari_cfsr.core.weights.refiner_saving import (
-    SavedElsewhereError,
-    check_writable,
     save_named,
     save_or_elsewhere,
     save_to,
+    unique_name,
 )
-from napari_cfsr.core.weights.refiner_search import find_refiner
 from napari_cfsr.errors import (
     ArchitectureError,
     NoGainError,
@@ -55,7 +50,7 @@ from napari_cfsr.errors import (
 
 BUNDLED = "clean_official_x4"
 CARD = RefinerCard(2, "input", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
-STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in refiner_files.SHAPES.items()}
+STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in refiner_library.SHAPES.items()}
 
 
 def saved(path: Path, value: float = 0.25, card: RefinerCard = CARD) -> Path:
@@ -114,8 +109,9 @@ def test_names_that_can_be_used(home: Path, name: str) -> None:
     ("name", "reason"),
     [
         ("", "is empty"), ("   ", "is empty"), (".safetensors", "is empty"),
-        ("a/b", "holds '/'"), ("../mine", "holds '/'"), ("a\\b", "holds"), ("c:mine", "holds ':'"),
-        ("a\nb", "holds"), ("a\0b", "holds"), ("what?", "holds '?'"), ("\ud800", "holds"),
+        ("a/b", "contains '/'"), ("../mine", "contains '/'"), ("a\\b", "contains"),
+        ("c:mine", "contains ':'"), ("a\nb", "contains"), ("a\0b", "contains"),
+        ("what?", r"contains '\?'"), ("\ud800", "contains"),
         (".hidden", "begins with"), ("..", "begins with"), ("-f", "begins with"),
         ("~me", "begins with"), ("end.", "ends with '.'"),
         ("auto", "meaning of its own"), ("None", "meaning of its own"),
@@ -124,12 +120,12 @@ def test_names_that_can_be_used(home: Path, name: str) -> None:
         ("x" * 201, r"too long \(201 bytes, 200 at most\)"), ("é" * 101, r"too long \(202 bytes"),
     ],
 )  # fmt: skip
-def test_names_that_cannot(name: str, reason: str) -> None:
+def test_names_that_can_not_be_used(name: str, reason: str) -> None:
     with pytest.raises(OptionError, match=f"expected a name for a refiner, got .*{reason}"):
         refiner_path_for(name)
 
 
-def test_a_free_name(folder: Path) -> None:
+def test_a_unique_name(folder: Path) -> None:
     assert unique_name("new") == "new"
     assert unique_name("mine") == "mine 2"
     assert unique_name("mine.safetensors") == "mine 2"
@@ -147,12 +143,12 @@ def test_a_free_name(folder: Path) -> None:
         ("x" * 300, "x" * 190),
     ],
 )  # fmt: skip
-def test_a_free_name_of_what_is_none(text: str, name: str) -> None:
+def test_an_unusable_name_is_repaired(text: str, name: str) -> None:
     assert unique_name(text) == name
 
 
 @given(st.text(max_size=300))
-def test_every_text_gives_a_name(text: str) -> None:
+def test_any_text_gives_a_usable_name(text: str) -> None:
     name = unique_name(text)
     assert refiner_path_for(name).stem == name
     assert not is_taken(name)
@@ -190,7 +186,7 @@ def test_rename(folder: Path) -> None:
     assert files(folder) == ["zellkerne 2.safetensors"]
 
 
-def test_rename_takes_nothing_away(folder: Path) -> None:
+def test_a_failed_rename_changes_nothing(folder: Path) -> None:
     saved(folder / "yours.safetensors", 0.5)
     before = {name: (folder / name).read_bytes() for name in files(folder)}
     for new in ("yours", "Yours", BUNDLED):
@@ -207,7 +203,7 @@ def test_rename_takes_nothing_away(folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
-def test_rename_beside_a_name_in_other_case(folder: Path) -> None:
+def test_names_that_differ_in_case_only(folder: Path) -> None:
     saved(folder / "Mine.safetensors", 0.5)
     if len(files(folder)) == 1:
         pytest.skip("this file system does not tell them apart")
@@ -230,8 +226,8 @@ def test_delete(folder: Path) -> None:
             delete_refiner(name)
 
 
-def test_the_users_own_of_two_with_one_name(folder: Path) -> None:
-    """A file that was put there by hand; the bundled one can't be meant."""
+def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
+    """If a file of a bundled refiner's name was put into the folder by hand."""
     saved(folder / f"{BUNDLED}.safetensors")
     assert find_refiner_file(BUNDLED)[1] == "imported"
     assert rename_refiner(BUNDLED, "new") == folder / "new.safetensors"
@@ -264,10 +260,10 @@ def test_export(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_export_replaces_nothing_without_being_told(folder: Path, tmp_path: Path) -> None:
+def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path: Path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     before = target.read_bytes()
-    with pytest.raises(OptionError, match=r"a.safetensors exists: choose another"):
+    with pytest.raises(OptionError, match=r"a.safetensors exists: pass overwrite=True"):
         export_refiner("mine", target)
     with pytest.raises(OptionError, match=r"ends in .safetensors, got .*a.png"):
         export_refiner("mine", tmp_path / "a.png")
@@ -278,7 +274,7 @@ def test_export_replaces_nothing_without_being_told(folder: Path, tmp_path: Path
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_export_of_what_is_none(folder: Path, tmp_path: Path) -> None:
+def test_export_of_a_damaged_file(folder: Path, tmp_path: Path) -> None:
     (folder / "broken.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TruncatedWeightsError):
         export_refiner("broken", tmp_path / "a.safetensors")
@@ -291,13 +287,13 @@ def test_export_to_a_full_disk_keeps_what_was_there(
     target = saved(tmp_path / "usb" / "a.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "usb")
-    with pytest.raises(WeightsError, match=r"a.safetensors can't be written \(No space left"):
+    with pytest.raises(WeightsError, match=r"a.safetensors: can't be written \(No space left"):
         export_refiner("mine", target, overwrite=True)
     assert target.read_bytes() == before
     assert files(tmp_path / "usb") == ["a.safetensors"]
 
 
-def test_export_into_what_is_no_folder(folder: Path, tmp_path: Path) -> None:
+def test_export_into_an_impossible_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.safetensors", tmp_path / ("x" * 300)):
         with pytest.raises(WeightsError, match="can't be written"):
@@ -311,7 +307,9 @@ def test_import(home: Path, tmp_path: Path) -> None:
     assert import_refiner(str(source)) == target  # again, the same
     assert target.read_bytes() == source.read_bytes()
     saved(source, 0.5)
-    with pytest.raises(OptionError, match="exists and differs: pass --overwrite to replace it"):
+    with pytest.raises(
+        OptionError, match="there is a refiner 'from usb': use another name, or overwrite it"
+    ):
         import_refiner(source)
     assert target.read_bytes() != source.read_bytes()
     assert import_refiner(source, overwrite=True) == target
@@ -319,7 +317,7 @@ def test_import(home: Path, tmp_path: Path) -> None:
     assert files(home) == [str(Path("data", "refiners", "from usb.safetensors"))]
 
 
-def test_what_is_exported_can_be_imported(folder: Path, tmp_path: Path) -> None:
+def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path: Path) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     export_refiner("mine", tmp_path / "a.safetensors")
     delete_refiner("mine")
@@ -361,7 +359,7 @@ def test_import_checks_the_file(folder: Path, tmp_path: Path) -> None:
 
 def test_the_shapes_are_those_of_the_network() -> None:
     shapes = {k: list(v.shape) for k, v in RefineNet().state_dict().items()}
-    assert shapes == refiner_files.SHAPES
+    assert shapes == refiner_library.SHAPES
 
 
 def test_import_to_a_full_disk_keeps_what_was_there(
@@ -394,7 +392,7 @@ def test_save_under_a_name(home: Path) -> None:
     assert files(path.parent) == ["Kerne.safetensors", "best so far.safetensors"]
 
 
-def test_saved_where_it_should(home: Path, tmp_path: Path) -> None:
+def test_saved_where_it_was_asked_for(home: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.safetensors"
     assert save_or_elsewhere(trained(), target) == target
     assert save_or_elsewhere(trained(), target, overwrite=True) == target
@@ -425,7 +423,7 @@ def test_saved_elsewhere_where_a_file_appeared_meanwhile(home: Path, tmp_path: P
     assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
 
 
-def test_saved_in_the_temporary_folder_at_last(
+def test_saved_in_the_temporary_folder_as_a_last_resort(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.write_text("a file where the folder should be")
@@ -444,7 +442,7 @@ def test_saved_in_the_temporary_folder_at_last(
     assert list(tmp_path.rglob("*.partial")) == []
 
 
-def test_a_target_is_tried_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_writable(tmp_path / "a.safetensors")
     check_writable(tmp_path / "new" / "sub" / "a.safetensors")
     assert list(tmp_path.iterdir()) == []  # it left nothing behind
@@ -453,7 +451,7 @@ def test_a_target_is_tried_beforehand(tmp_path: Path, monkeypatch: pytest.Monkey
     for path in (
         tmp_path / "file" / "a.safetensors",
         tmp_path / "folder.safetensors",
-        tmp_path / ("x" * 240 + ".safetensors"),  # too long only with .partial behind it
+        tmp_path / ("x" * 244 + ".safetensors"),
         tmp_path / "new" / ("y" * 300),
     ):
         with pytest.raises(WeightsError, match="can't be written"):
@@ -463,7 +461,7 @@ def test_a_target_is_tried_beforehand(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(refiner_saving.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(refiner_library.tempfile, "TemporaryFile", refuse)
     with pytest.raises(WeightsError, match="Read-only file system"):
         check_writable(tmp_path / "a.safetensors")
 
@@ -475,7 +473,7 @@ def test_save_to_makes_folders(tmp_path: Path) -> None:
         save_to(trained(), target)
 
 
-def test_the_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_suffix_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert export_path("~", "x") == tmp_path / "x.safetensors"
@@ -520,7 +518,7 @@ def test_a_card_in_words() -> None:
 
 
 @pytest.mark.parametrize("report", [None, {}, [], "good", {"rows": [1], "images": 2}])
-def test_a_card_that_says_little(report: object) -> None:
+def test_a_card_with_few_facts(report: object) -> None:
     card = RefinerCard(3, "output", "0" * 64, extra={"report": report, "degradation": {"haze": 3}})
     assert describe_card(card) == [
         "backbone:    unknown x3",
@@ -529,12 +527,3 @@ def test_a_card_that_says_little(report: object) -> None:
         "gain:        not measured",
         "degradation: haze 3",
     ]
-
-
-def test_no_torch_is_needed() -> None:
-    """A widget uses these modules."""
-    code = (
-        "import sys; from napari_cfsr.core.weights import refiner_saving; "
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

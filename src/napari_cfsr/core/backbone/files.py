@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_cfsr.core.weights import load_state, written_whole
-from napari_cfsr.errors import ArchitectureError, TruncatedWeightsError
+from napari_cfsr.core.io import atomic_write
+from napari_cfsr.core.weights import load_state, reading_safetensors
+from napari_cfsr.errors import ArchitectureError, WeightsError
 
 BACKBONE_FORMAT = "napari-cfsr backbone 1"
 STATE_FORMAT = "napari-cfsr backbone training 1"
@@ -101,18 +102,15 @@ def read_backbone_card(path: Path) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise TruncatedWeightsError(f"{path} is no safetensors file ({error})") from error
+    with reading_safetensors(path), safe_open(path, framework="np") as file:
+        return file.metadata() or {}
 
 
 def _save(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with written_whole(path) as partial:
-        save_file(plain, partial, metadata)
+    with atomic_write(path, overwrite=True, make_folders=False, error=WeightsError) as file:
+        file.write(save(plain, metadata))

@@ -137,7 +137,8 @@ class Ledger:
         requests = json.dumps({k: v for k, v in self._requests.items() if k in used})
         outputs = ",\n".join(self._texts[name] for name in self._entries)
         text = f'{{"format": {FORMAT}, "requests": {requests}, "outputs": {{\n{outputs}\n}}}}\n'
-        atomic_write(self.path, text.encode(), overwrite=True)
+        with atomic_write(self.path, overwrite=True) as file:
+            file.write(text.encode())
         self._seen, self.fault = file_stamp(self.path), ""
 
 

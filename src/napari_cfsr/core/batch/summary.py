@@ -58,7 +58,8 @@ def write_summary(path: Path, records: Sequence[BatchRecord], overwrite: bool = 
     check_summary(path)
     text = as_csv(records) if path.suffix.lower() == ".csv" else as_json(records)
     # names of files need not be text: what is none is written as Python writes it
-    atomic_write(path, text.encode("utf-8", "backslashreplace"), overwrite)
+    with atomic_write(path, overwrite) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def as_csv(records: Sequence[BatchRecord]) -> str:

@@ -217,4 +217,4 @@ def check_targets(
         if why is not None:
             raise OptionError(f"{target} {why}: choose another --output")
         if exists and not overwrite:
-            raise OptionError(f"{target} exists: pass --overwrite to replace it")
+            raise OptionError(f"{target} exists: pass overwrite=True to replace it")

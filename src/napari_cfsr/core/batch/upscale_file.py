@@ -223,7 +223,7 @@ def run_blocks(
     is_store = target.suffix.lower() == STORE
     there = store_status(target) in ("complete", "other") if is_store else target.exists()
     if there and not overwrite:
-        raise OptionError(f"{target} exists: pass --overwrite to replace it")
+        raise OptionError(f"{target} exists: pass overwrite=True to replace it")
     if is_store:
         return (
             yield from iter_upscale_to_zarr(image.pixels, model, target, options, check, **about)

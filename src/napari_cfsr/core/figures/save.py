@@ -84,7 +84,9 @@ def save_figure(
     kind = check_format(path)
     if isinstance(comparison, Comparison):
         comparison = content_of(comparison, options)
-    atomic_write(path, _encoded(kind, comparison), overwrite)
+    encoded = _encoded(kind, comparison)
+    with atomic_write(path, overwrite) as file:
+        file.write(encoded)
     return comparison
 
 

@@ -1,4 +1,4 @@
-"""EXIF: read what a TIFF takes from it, make it, and scale the sizes that it states."""
+"""EXIF: read what a TIFF keeps of it, create it, and scale the sizes that it states."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from napari_cfsr.core.io.tiff import ASCII, DATE_TAKEN, TEXTS
 ORIENTATION, EXIF_IFD = 0x0112, 0x8769
 WIDTHS, HEIGHTS, RESOLUTIONS = (0x0100, 0xA002), (0x0101, 0xA003), (0x011A, 0x011B)
 SHORT, LONG, UTF8 = 3, 4, 129
-# orientation, resolution, its unit, sizes, and what says nothing of a camera: versions, the colour
-# space (the ICC profile does), the layout of components and the places of other directories
+# orientation, resolution, its unit, sizes, and what says nothing about a camera: versions, the
+# colour space (see the ICC profile), the layout of components, offsets of other directories
 IN_ANY_TIFF = (
     ORIENTATION, *RESOLUTIONS, 0x0128, *WIDTHS, *HEIGHTS,
     0x0213, EXIF_IFD, 0x9000, 0x9101, 0xA000, 0xA001, 0xA005,
@@ -23,7 +23,7 @@ IN_ANY_TIFF = (
 
 
 def exif_facts(exif: bytes | None) -> tuple[int | None, dict[int, bytes], bool]:
-    """What a TIFF takes from EXIF, orientation and `TEXTS`, and whether there is more than that."""
+    """What a TIFF keeps of EXIF, orientation and `TEXTS`, and whether there is more than that."""
     data = bytearray(exif or b"")
     orientation, texts, has_more = None, {}, False
     with suppress(struct.error, KeyError):
@@ -42,24 +42,24 @@ def exif_facts(exif: bytes | None) -> tuple[int | None, dict[int, bytes], bool]:
     return orientation, texts, has_more
 
 
-def made_exif(texts: Mapping[int, bytes], orientation: int | None) -> bytes | None:
-    """EXIF of what a TIFF says in tags of its own; None if it says nothing."""
+def exif_from_tiff(texts: Mapping[int, bytes], orientation: int | None) -> bytes | None:
+    """EXIF with what a TIFF says in its own tags; None if it says nothing."""
     exif = Image.Exif()
     for tag, text in texts.items():
         if tag == DATE_TAKEN:
             exif.get_ifd(EXIF_IFD)[tag] = text.decode("ascii", "replace")
         else:
             exif[tag] = text
-    if orientation not in (None, 1):  # 1 is upright, as without a word
+    if orientation not in (None, 1):  # 1 is upright, the default
         exif[ORIENTATION] = orientation
     return exif.tobytes() if texts or exif else None
 
 
 def scaled_exif(exif: bytes, shape: tuple[int, ...], scale: int) -> bytes:
-    """EXIF with the sizes and resolutions it states made true, and every other byte as it was.
+    """EXIF with sizes and resolutions corrected, and every other byte unchanged.
 
-    Written in place, since notes of camera makers hold offsets that only they understand. What is
-    damaged stays as it is.
+    Edited in place, since makers' notes contain offsets that only their makers understand. Damaged
+    parts stay as they are.
     """
     data = bytearray(exif)
     with suppress(struct.error, KeyError):
@@ -80,13 +80,13 @@ def scaled_exif(exif: bytes, shape: tuple[int, ...], scale: int) -> bytes:
 
 
 def _start(data: bytearray) -> tuple[int, str]:
-    """Where offsets count from, and the byte order as `struct` writes it."""
+    """Where offsets start, and the byte order in `struct` notation."""
     start = 6 if data.startswith(b"Exif\0\0") else 0
     return start, {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
 
 
 def _entries(data: bytearray, start: int, order: str) -> Iterator[tuple[int, int]]:
-    """Tag and place of each entry of the image's and the camera's directories."""
+    """Tag and offset of each entry in the directories of the image and the camera."""
     directories = [start + struct.unpack_from(f"{order}I", data, start + 4)[0]]
     for directory in directories:
         count = struct.unpack_from(f"{order}H", data, directory)[0]

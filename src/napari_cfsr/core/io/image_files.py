@@ -1,8 +1,8 @@
-"""Image files: pixels, axes and what must not be lost between reading and writing.
+"""Image files: pixels, axes and the metadata that must survive reading and writing.
 
-Pixels come from Pillow, from imagecodecs where Pillow would drop bits (16-bit PNG), and from
-tifffile (see `tiff`). The ICC profile and EXIF with its orientation are copied as they are, but for
-the sizes and resolutions that they state: those are made true.
+Pixels are read by Pillow, by imagecodecs where Pillow would drop bits (16-bit PNG), and by tifffile
+(see `tiff`). The ICC profile and EXIF with its orientation are copied unchanged, except for the
+sizes and resolutions in EXIF, which are corrected.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,55 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_cfsr.core.io.exif import exif_facts, made_exif, scaled_exif
-from napari_cfsr.core.io.tiff import (
-    EXIF_LEFT_OUT,
-    WHITE_IS_ZERO,
-    plain,
-    read_tiff,
-    write_tiff,
-)
-from napari_cfsr.errors import CFSRError, FileFormatError, OptionError
+from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.io.exif import exif_facts, exif_from_tiff, scaled_exif
+from napari_cfsr.core.io.images import ImageFile
+from napari_cfsr.core.io.tiff import EXIF_LEFT_OUT, WHITE_IS_ZERO, plain, read_tiff, write_tiff
+from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 Array = NDArray[Any]
 
 PILLOW_SUFFIXES = (".png", ".jpg", ".jpeg")
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = PILLOW_SUFFIXES + TIFF_SUFFIXES
-# ends the name, without suffix, of what `napari-cfsr upscale` wrote
+# end of the name, without suffix, of files written by `napari-cfsr upscale`
 RESULT = re.compile(r"_x[234]_(baseline|delta|difference)(\.ome)?$", re.IGNORECASE)
 JPEG_QUALITY = 95
 
 LARGEST_JPEG_EXIF = 65533  # bytes
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFile:
-    """An image as read from a file.
-
-    Attributes
-    ----------
-    pixels : array
-    axes : str
-        A letter for each dimension; colour samples are `S`.
-    path : Path
-    exif, icc : bytes or None
-    dpi : (float, float) or None
-        Pixels per inch in X and Y.
-    tiff : dict
-        What `write_image` needs to write a TIFF of the same kind.
-    notes : tuple of str
-        What was left out.
-    """
-
-    pixels: Array
-    axes: str
-    path: Path
-    exif: bytes | None = None
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    tiff: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
@@ -81,18 +47,18 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     Raises
     ------
     FileFormatError
-        No such file, another format, or a damaged one.
+        No such file, an unsupported format, or a damaged file.
     """
     path = Path(path)
     suffix = _checked_suffix(path)
     with _reading(path):
-        return _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+        return read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
 
 
 def check_head(path: Path) -> tuple[str, ...]:
-    """Look at the head of a PNG or JPEG: raise what `read_image` would, and give its notes.
+    """Check the header of a PNG or JPEG: raises what `read_image` would, and returns its notes.
 
-    Quick, for folders of many; damage further on shows only when the pixels are read.
+    Quick, for folders with many files; damage further on only shows when the pixels are read.
     """
     suffix = _checked_suffix(path)
     if suffix in TIFF_SUFFIXES:
@@ -102,7 +68,7 @@ def check_head(path: Path) -> tuple[str, ...]:
 
 
 def _checked_suffix(path: Path) -> str:
-    """The suffix of a file that is there and of a format that can be read."""
+    """The suffix of an existing file in a format that can be read."""
     if not _is_file(path):
         raise FileFormatError(f"{path}: expected an image file, there is no such file")
     suffix = path.suffix.lower()
@@ -120,35 +86,16 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise FileFormatError(f"{path}: not an image, or damaged") from error
-    except Exception as error:  # the decoders raise whatever they please
-        raise FileFormatError(f"{path}: can't be read ({_reason(error)})") from error
+    except Exception as error:  # decoders raise all kinds of errors
+        raise FileFormatError(f"{path}: can't be read ({reason(error)})") from error
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have counts as none."""
+    """Whether there is such a file; False for an impossible name, too."""
     try:
         return path.is_file()
     except OSError:
         return False
-
-
-def _reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _read_tiff(path: Path) -> ImageFile:
-    content = read_tiff(path)
-    return ImageFile(
-        content.pixels,
-        content.axes,
-        path,
-        icc=content.icc,
-        dpi=content.dpi,
-        tiff=content.about,
-        notes=content.notes,
-    )
 
 
 def write_image(
@@ -163,7 +110,7 @@ def write_image(
     pixels : array
         Axes as in `source`; the colour axis may be shorter (no alpha).
     source : ImageFile
-        Where EXIF, ICC profile, resolution and the kind of TIFF come from.
+        Source of EXIF, ICC profile, resolution and the kind of TIFF.
     scale : int
     overwrite : bool
         Whether a file of that name may be replaced.
@@ -171,7 +118,7 @@ def write_image(
     Returns
     -------
     tuple of str
-        What this format can't keep of what the source holds.
+        What this format can't keep of the source.
 
     Raises
     ------
@@ -183,33 +130,25 @@ def write_image(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        if path.exists() and not overwrite:
-            raise OptionError(f"{path} exists: pass --overwrite to replace it")
         if suffix in TIFF_SUFFIXES:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            notes = _write_tiff(partial, pixels, source, scale)
-        else:
-            encoded, notes = _encode(pixels, source, scale, path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(encoded)
-        partial.replace(path)
+            with atomic_write(path, overwrite) as file:
+                return _write_tiff(file, pixels, source, scale)
+        encoded, notes = _encode(pixels, source, scale, path)
+        with atomic_write(path, overwrite) as file:
+            file.write(encoded)
+        return notes
     except CFSRError:
         raise
-    except Exception as error:  # the encoders raise whatever they please
-        raise FileFormatError(f"{path}: can't be written ({_reason(error)})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return notes
+    except Exception as error:  # encoders raise all kinds of errors
+        raise FileFormatError(f"{path}: can't be written ({reason(error)})") from error
 
 
-def _write_tiff(path: Path, pixels: Array, source: ImageFile, scale: int) -> tuple[str, ...]:
+def _write_tiff(file: BinaryIO, pixels: Array, source: ImageFile, scale: int) -> tuple[str, ...]:
     orientation, texts, has_more = exif_facts(source.exif)
     about = source.tiff or plain(source.dpi, orientation, texts)
     same_values = pixels.dtype == source.pixels.dtype
-    notes = write_tiff(path, pixels, source.axes, about, scale, source.icc, same_values)
+    notes = write_tiff(file, pixels, source.axes, about, scale, source.icc, same_values)
     return (EXIF_LEFT_OUT, *notes) if has_more else notes
 
 
@@ -221,7 +160,7 @@ def _read_pillow(path: Path) -> ImageFile:
     with _opened(path, io.BytesIO(data)) as image:
         notes = _checked_kind(path, image)
         exif = image.info.get("exif")
-        if exif is None and image.getexif():  # kept elsewhere in the file
+        if exif is None and image.getexif():  # stored elsewhere in the file
             exif = image.getexif().tobytes()
         dpi = image.info.get("dpi")
         icc = image.info.get("icc_profile")
@@ -231,7 +170,7 @@ def _read_pillow(path: Path) -> ImageFile:
 
 
 def _checked_kind(path: Path, image: Image.Image) -> tuple[str, ...]:
-    """What was left out; raises `FileFormatError` for an image that can't be used."""
+    """Notes on what is not read; raises `FileFormatError` for an image that can't be used."""
     if image.format not in ("PNG", "JPEG", "MPO"):
         raise FileFormatError(f"{path}: expected PNG or JPEG inside, got {image.format}")
     if image.mode == "CMYK":
@@ -242,12 +181,12 @@ def _checked_kind(path: Path, image: Image.Image) -> tuple[str, ...]:
 
 def _opened(path: Path, file: BinaryIO) -> Image.Image:
     try:
-        with warnings.catch_warnings():  # of large photos and of damaged EXIF
+        with warnings.catch_warnings():  # about large photos and damaged EXIF
             warnings.simplefilter("ignore")
             return Image.open(file)
     except Image.DecompressionBombError as error:
         raise FileFormatError(
-            f"{path}: too many pixels for {path.suffix} ({_reason(error)}): convert it to .tif"
+            f"{path}: too many pixels for {path.suffix} ({reason(error)}): convert it to .tif"
         ) from error
 
 
@@ -266,7 +205,7 @@ def _pair(dpi: Any) -> tuple[float, float]:
 
 
 def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
-    """Raise `FileFormatError` where the format that a suffix names can't hold such an image.
+    """Raise `FileFormatError` where the format given by a suffix can't hold such an image.
 
     Parameters
     ----------
@@ -300,7 +239,7 @@ def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
 def _encode(
     pixels: Array, source: ImageFile, scale: int, path: Path
 ) -> tuple[bytes, tuple[str, ...]]:
-    """PNG or JPEG bytes with the metadata of `source`; what was left out."""
+    """PNG or JPEG bytes with the metadata of `source`, and notes on what was left out."""
     samples = pixels.shape[source.axes.index("S")] if "S" in source.axes else 1
     check_format(path, source.axes, pixels.dtype.name, samples)
     png = path.suffix.lower() == ".png"
@@ -308,10 +247,13 @@ def _encode(
     pixels = np.ascontiguousarray(pixels.transpose(order))
     pixels = pixels[..., 0] if pixels.ndim == 3 and samples == 1 else pixels
     if source.tiff.get("photometric") == WHITE_IS_ZERO and pixels.dtype.kind in "bu":
-        pixels = ~pixels  # PNG and JPEG know no such thing
+        pixels = ~pixels  # PNG and JPEG can't say that white is zero
     dpi = source.dpi and (source.dpi[0] * scale, source.dpi[1] * scale)
     notes: tuple[str, ...] = ()
-    exif = scaled_exif(source.exif, pixels.shape, scale) if source.exif else _exif_of_tiff(source)
+    if source.exif:
+        exif: bytes | None = scaled_exif(source.exif, pixels.shape, scale)
+    else:
+        exif = exif_from_tiff(source.tiff.get("texts", {}), source.tiff.get("orientation"))
     if exif and not png and len(exif) > LARGEST_JPEG_EXIF:
         exif, notes = None, ("EXIF is too long for JPEG and is not carried over",)
     if pixels.dtype == np.uint16 and pixels.ndim == 3:
@@ -328,14 +270,10 @@ def _encode(
     return buffer.getvalue(), notes
 
 
-def _exif_of_tiff(source: ImageFile) -> bytes | None:
-    return made_exif(source.tiff.get("texts", {}), source.tiff.get("orientation"))
-
-
 def _with_chunks(
     png: bytes, icc: bytes | None, exif: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:
-    """PNG bytes with metadata chunks put behind the header (PNG specification, 11.3)."""
+    """PNG bytes with metadata chunks inserted after the header (PNG specification, 11.3)."""
     chunks = b""
     if icc:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))

@@ -1,4 +1,4 @@
-"""Opening an image of any kind for a run that reads it a part at a time."""
+"""Opening an image of any format for a run that reads it piece by piece."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 
 from napari_cfsr.core.image import pixel_space
 from napari_cfsr.core.io.image_files import TIFF_SUFFIXES, read_image
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.lazy_tiff import open_tiff
-from napari_cfsr.errors import CFSRError, FileFormatError
+from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 
 def open_image(path: str | os.PathLike[str]) -> LazyImage:
     """Open an OME-Zarr store (a folder), a TIFF, a PNG or a JPEG.
 
-    Pixels of stores and TIFFs are read when they are asked for; PNG and JPEG are read whole.
+    Pixels of stores and TIFFs are read when they are indexed; PNG and JPEG are read completely.
 
     Raises
     ------
     FileFormatError
-        No such file or store, another format, a damaged one, or a store that was not written to
-        its end.
+        No such file or store, an unsupported format, a damaged file, or an unfinished store.
     """
     path = Path(path)
     if path.is_dir():
@@ -36,6 +35,5 @@ def open_image(path: str | os.PathLike[str]) -> LazyImage:
         return open_tiff(path)
     except CFSRError:
         raise
-    except Exception as error:  # tifffile raises whatever it pleases
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileFormatError(f"{path}: can't be read ({reason})") from error
+    except Exception as error:  # tifffile raises all kinds of errors
+        raise FileFormatError(f"{path}: can't be read ({reason(error)})") from error

@@ -1,4 +1,4 @@
-"""TIFF files that are read a part at a time: whole slides, stacks, pyramids."""
+"""TIFF files that are read piece by piece: whole slides, stacks, pyramids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_cfsr.core.image import PixelSpace, pixel_space
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.tiff import CENTIMETRE, PALETTE, read_tiff
 
 Array = NDArray[Any]
@@ -34,9 +34,9 @@ class TiffPixels:
 
     Notes
     -----
-    It goes to another process as its path. Uncompressed files are mapped for each read and let go
-    again, so that memory does not fill up with pages of a file that was read once. Of compressed
-    ones, the tiles or strips are decoded that a read touches.
+    Pickled as its path. Uncompressed files are mapped for each read and unmapped again, so that
+    memory does not fill up with pages of a file that was read once. In compressed files, a read
+    decodes the tiles or strips it touches.
     """
 
     def __init__(self, path: Path, level: int = 0) -> None:
@@ -46,7 +46,7 @@ class TiffPixels:
             self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
             self.dtype: np.dtype[Any] = np.dtype(series.dtype)
             page = series.keyframe
-            # None where the pixels do not lie in the file one after the other, as they are
+            # where the pixels are stored one after the other, unencoded
             plain = page.is_contiguous and page.bitspersample == self.dtype.itemsize * 8
             self._offset = series.dataoffset if plain else None
             if self._offset is None:
@@ -71,12 +71,12 @@ class TiffPixels:
 
 
 def open_tiff(path: Path) -> LazyImage:
-    """Open the first image of a TIFF; reads no pixels, but those of a palette.
+    """Open the first image of a TIFF; reads no pixels, except for palette images.
 
     Raises
     ------
     FileFormatError
-        Not gray or RGB. What tifffile raises for damaged files comes as it is.
+        Not gray or RGB. Errors of tifffile for damaged files are passed on.
     """
     found: dict[str, Any] = {}
 
@@ -87,17 +87,17 @@ def open_tiff(path: Path) -> LazyImage:
         photometric = series.keyframe.photometric
         return series.asarray() if photometric == PALETTE else TiffPixels(path)
 
-    content = read_tiff(path, pixels_of)
-    levels: list[Any] = [content.pixels]
-    if isinstance(content.pixels, TiffPixels):
+    image = read_tiff(path, pixels_of)
+    levels: list[Any] = [image.pixels]
+    if isinstance(image.pixels, TiffPixels):
         levels += [TiffPixels(path, level) for level in range(1, found["levels"])]
-        levels = [x for x in levels if len(x.shape) == len(content.axes)]
-    space = _space(content.axes, content.about, found["mpp"])
-    return LazyImage(content.pixels, content.axes, path, space, tuple(levels), None, content.notes)
+        levels = [x for x in levels if len(x.shape) == len(image.axes)]
+    space = _space(image.axes, image.tiff, found["mpp"])
+    return LazyImage(image.pixels, image.axes, path, space, tuple(levels), None, image.notes)
 
 
 def _space(axes: str, about: Mapping[str, Any], mpp: float | None) -> PixelSpace:
-    """Pixel sizes, where a file states them in a unit of length or time."""
+    """Pixel sizes, if the file states them in a unit of length or time."""
     sizes: dict[str, float] = {}
     units: dict[str, str] = {}
     if mpp:
@@ -117,7 +117,7 @@ def _ome_sizes(ome: Mapping[str, Any], sizes: dict[str, float], units: dict[str,
     for letter, word in words.items():
         with contextlib.suppress(KeyError, ValueError):
             sizes[letter] = float(ome[word])
-            # what OME's schema says where a file does not
+            # the defaults of the OME schema
             units[letter] = str(ome.get(f"{word}Unit", "s" if letter == "T" else "µm"))
 
 

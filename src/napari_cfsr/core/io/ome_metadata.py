@@ -1,7 +1,8 @@
-"""The metadata of OME-Zarr 0.5, written and read; 0.4 is read too.
+"""The metadata of OME-Zarr 0.5, written and read; 0.4 is read, too.
 
-Plain dictionaries: what this package has to say fits on a page, and libraries for it bring remote
-stores and their networking along. A test checks them against the models of ome-zarr-models.
+Plain dictionaries: what this package writes fits on a page, and what it reads may come from
+programs that are less strict than a validating library. A test checks what is written against the
+models of ome-zarr-models.
 https://ngff.openmicroscopy.org/0.5
 """
 
@@ -31,9 +32,9 @@ def image_metadata(
     axes : str
         Letters in stored order; colour samples are `S`.
     space : PixelSpace
-        Of full resolution.
+        At full resolution.
     levels : int
-        Of the pyramid, named 0, 1 and so on, each the mean of 2x2 pixels of the one before.
+        Levels of the pyramid, named 0, 1 and so on, each the mean of 2x2 pixels of the last.
     omero : dict, optional
         How channels are named and shown.
     """
@@ -70,7 +71,7 @@ def _transforms(space: PixelSpace) -> list[dict[str, Any]]:
 
 
 def colour_channels(samples: int, dtype: Any, low: float, high: float) -> dict[str, Any]:
-    """What says that channels are the colours of one image."""
+    """`omero` metadata that mark the channels as the colours of one image."""
     least, most = dtype_range(dtype)
     window = {"min": least, "max": most, "start": low, "end": high}
     channels = [
@@ -86,7 +87,7 @@ def colour_channels(samples: int, dtype: Any, low: float, high: float) -> dict[s
 
 
 def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a group says in the words of OME-Zarr: under `ome` since 0.5, beside all else before."""
+    """The OME-Zarr metadata of a group: under `ome` since 0.5, at the top level before."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, Mapping) else attributes
 
@@ -117,7 +118,7 @@ def read_axes(image: Mapping[str, Any], ndim: int) -> tuple[str, dict[str, str]]
 
 
 def read_space(image: Mapping[str, Any], axes: str, units: Mapping[str, str]) -> PixelSpace:
-    """Sizes and origin at full resolution: the transforms of the level, then those of the image."""
+    """Sizes and origin at full resolution: transforms of the level, then those of the image."""
     sizes, origin = [1.0] * len(axes), [0.0] * len(axes)
     level = image["datasets"][0]
     for transform in (
@@ -127,7 +128,7 @@ def read_space(image: Mapping[str, Any], axes: str, units: Mapping[str, str]) ->
         kind = transform.get("type")
         values = transform.get(kind)
         if kind not in ("scale", "translation") or not isinstance(values, list):
-            continue  # identity; others can't be in 0.5
+            continue  # identity; 0.5 allows no others
         for i, value in enumerate(values[: len(axes)]):
             if kind == "scale":
                 sizes[i] *= float(value)

@@ -1,4 +1,4 @@
-"""Reading OME-Zarr: one image of a store, 0.4 and 0.5, nothing read but metadata."""
+"""Opening one image of an OME-Zarr store, 0.4 or 0.5; only metadata are read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.lazy_image import LazyImage
+from napari_cfsr.core.io.images import LazyImage
 from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
-from napari_cfsr.core.io.store_metadata import KEY, half_written
-from napari_cfsr.errors import CFSRError, FileFormatError
+from napari_cfsr.core.io.store_metadata import KEY, unfinished_text
+from napari_cfsr.errors import CFSRError, FileFormatError, reason
 
 
 def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
@@ -21,49 +21,48 @@ def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
     Parameters
     ----------
     path : Path
-        The store, or a group in it. Of a store with one image inside, that is opened.
+        The store, or a group in it. If a store contains a single image, that is opened.
     incomplete : bool
-        Whether to open what this package is still writing: pixels that are not there yet are 0.
+        Whether to open what this package is still writing; pixels not yet written are 0.
 
     Raises
     ------
     FileFormatError
-        It is not there, not an image, of several images, damaged, or not written to its end.
+        There is no such store, or it is not an image, has several, is damaged or unfinished.
     """
     try:
         return _open(path, incomplete)
     except CFSRError:
         raise
-    except Exception as error:  # zarr raises whatever it pleases
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason})") from error
+    except Exception as error:  # zarr raises all kinds of errors
+        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason(error)})") from error
 
 
 def _open(path: Path, incomplete: bool) -> LazyImage:
     if not path.is_dir():
         raise FileFormatError(f"{path}: expected an OME-Zarr store, there is no such folder")
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-        raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is none")
+        raise FileFormatError(f"{path}: expected an OME-Zarr store, this folder is not one")
     group = zarr.open_group(LocalStore(path, read_only=True), mode="r")
     attributes: dict[str, Any] = group.attrs.asdict()
-    mark = attributes.get(KEY)
-    if isinstance(mark, Mapping) and not mark.get("complete"):
+    ours = attributes.get(KEY)
+    if isinstance(ours, Mapping) and not ours.get("complete"):
         if not incomplete:
-            raise FileFormatError(half_written(path))
-        attributes = {**attributes, "ome": mark.get("ome", {})}
+            raise FileFormatError(unfinished_text(path))
+        attributes = {**attributes, "ome": ours.get("ome", {})}
     ome = ome_attributes(attributes)
     images = ome.get("multiscales")
-    mark = mark if isinstance(mark, Mapping) else {}
+    ours = ours if isinstance(ours, Mapping) else {}
     if not images:
-        return _open(_only_image(path, ome, mark), incomplete)
-    return _image(path, group, images, ome, mark)
+        return _open(_only_image(path, ome, ours), incomplete)
+    return _image(path, group, images, ome, ours)
 
 
-def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> Path:
-    """The one image of a store that holds no image itself."""
+def _only_image(path: Path, ome: Mapping[str, Any], ours: Mapping[str, Any]) -> Path:
+    """The only image inside a store that is not an image itself."""
     if "plate" in ome or "well" in ome:
         raise FileFormatError(f"{path}: expected one image, got a plate: name a field of a well")
-    names = [str(name) for name in mark.get("outputs", ())]
+    names = [str(name) for name in ours.get("outputs", ())]
     if "bioformats2raw.layout" in ome:
         names = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name != "OME")
     names = [name for name in names if (path / name).is_dir()]
@@ -77,7 +76,7 @@ def _only_image(path: Path, ome: Mapping[str, Any], mark: Mapping[str, Any]) -> 
 
 
 def _image(
-    path: Path, group: Any, images: Any, ome: Mapping[str, Any], mark: Mapping[str, Any]
+    path: Path, group: Any, images: Any, ome: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> LazyImage:
     image = images[0]
     notes = [f"only the first of {len(images)} images was read"] if len(images) > 1 else []
@@ -87,10 +86,10 @@ def _image(
     omero = ome.get("omero")
     omero = dict(omero) if isinstance(omero, Mapping) else None
     count = levels[0].shape[axes.index("C")] if "C" in axes else 0
-    if mark.get("axes"):
-        axes = str(mark["axes"])
+    if ours.get("axes"):
+        axes = str(ours["axes"])
     elif are_colours(omero, count):
         axes = axes.replace("C", "S")
-    if "S" in axes:  # of colours, the space says nothing
+    if "S" in axes:  # colours have no place in the space
         space = space.along(axes.replace("S", ""))
     return LazyImage(levels[0], axes, path, space, levels, omero, tuple(notes))

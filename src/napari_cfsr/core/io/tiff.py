@@ -1,23 +1,23 @@
-"""TIFF files, plain, ImageJ and OME: pixels, axes and what else must not be lost.
+"""TIFF files, plain, ImageJ and OME: pixels, axes and the metadata that must survive.
 
-A file is written as the kind it was read as. Resolutions and physical pixel sizes are divided by
-the scale in X and Y; Z, time, channels and how things are shown stay. So do the texts that say who
-took the image, when and with what, byte for byte.
+A file is written as the kind it was read as. Pixel sizes in X and Y are divided by the scale; Z,
+time, channels and display settings stay. So do, byte for byte, the texts that say who took the
+image, when and with what.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from napari_cfsr.core.io.images import ImageFile
 from napari_cfsr.errors import FileFormatError
 
 Array = NDArray[Any]
@@ -25,29 +25,29 @@ Array = NDArray[Any]
 ORIENTATION = 274
 INCH, CENTIMETRE = 2, 3  # ResolutionUnit; 1 is none
 LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
-JPEGS = (6, 7, 33003, 33005, 33007, 34712, 34892)  # compressions that are decoded to RGB
+JPEGS = (6, 7, 33003, 33005, 33007, 34712, 34892)  # compressions decoded to RGB
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 OTHER_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB"}
 ALPHA = (1, 2)  # ExtraSamples; 0 is unspecified
 LARGEST_CLASSIC = 2**32 - 2**25  # bytes; larger files have to be BigTIFF
 
 DESCRIPTION, SOFTWARE, DATE_TAKEN = 270, 305, 36867
-# also Make, Model, DateTime, Artist and Copyright; the date is where TIFF/EP has it
+# also Make, Model, DateTime, Artist and Copyright; DATE_TAKEN as in TIFF/EP
 TEXTS = (DESCRIPTION, 271, 272, SOFTWARE, 306, 315, 33432, DATE_TAKEN)
 ASCII = 2  # type of a tag
 EXIF, GPS = 34665, 34853
 EXIF_LEFT_OUT = "EXIF beyond camera, date and author is not carried over"
-EXIF_OF_NO_USE = (  # said by the file itself, or empty words
+EXIF_OF_NO_USE = (  # redundant or meaningless in a TIFF
     "DateTimeOriginal", "ExifVersion", "FlashpixVersion", "ComponentsConfiguration", "ColorSpace",
     "PixelXDimension", "PixelYDimension",
 )  # fmt: skip
-# what makes readers take a file for one of ImageJ, tifffile or a microscope, laid out otherwise
+# descriptions that make readers take a file for one by ImageJ, tifffile or a microscope
 OF_PROGRAMS = re.compile(
     rb'ImageJ=|SCIFIO=|\{"shape|shape=\(|Aperio |state\.|SI\.|PerkinElmer-QPI|Philips DP|'
     rb"ScanOutputManager|.*(OME|</scn)>\s*\Z",
     re.DOTALL,
 )
-SINGLE = ("YX", "YXS", "SYX")  # axes that need no words
+SINGLE = ("YX", "YXS", "SYX")  # axes that need not be named
 
 IMAGEJ_AXES = "TZCYXS"
 IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
@@ -64,38 +64,12 @@ OME_CHANNEL = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TiffContent:
-    """What a TIFF holds.
-
-    Attributes
-    ----------
-    pixels : array
-    axes : str
-        A different letter for each dimension; colour samples are `S`, other samples `C`.
-    icc : bytes or None
-    dpi : (float, float) or None
-        Pixels per inch in X and Y, if the file says so.
-    about : dict
-        What `write_tiff` needs to write a file of the same kind.
-    notes : tuple of str
-        What was left out.
-    """
-
-    pixels: Array
-    axes: str
-    icc: bytes | None
-    dpi: tuple[float, float] | None
-    about: dict[str, Any]
-    notes: tuple[str, ...]
-
-
 def read_tiff(
     path: Path, pixels_of: Callable[[Any], Any] = lambda series: series.asarray()
-) -> TiffContent:
-    """Read the first image of a TIFF; raises `FileFormatError` where it is not gray or RGB.
+) -> ImageFile:
+    """Read the first image of a TIFF; raises `FileFormatError` if it is neither gray nor RGB.
 
-    `pixels_of` takes the series of pages that is read, of tifffile, and gives its pixels.
+    `pixels_of` takes the `TiffPageSeries` of that image and returns its pixels.
     """
     notes = []
     with tifffile.TiffFile(path) as tif:
@@ -117,7 +91,7 @@ def read_tiff(
     if "S" in axes and not _are_colours(pixels.shape[axes.index("S")], about):
         about["samples_axis"] = axes.index("S")
         axes = _different(axes.replace("S", "C"))
-    return TiffContent(pixels, axes, icc, _dpi(about), about, tuple(notes))
+    return ImageFile(pixels, axes, path, None, icc, _dpi(about), about, tuple(notes))
 
 
 def plain(
@@ -125,7 +99,7 @@ def plain(
     orientation: int | None = None,
     texts: Mapping[int, bytes] | None = None,
 ) -> dict[str, Any]:
-    """What `write_tiff` needs for a plain TIFF of an image that came from another format."""
+    """What `write_tiff` needs for a plain TIFF of an image from a file of another format."""
     return {
         "kind": "plain",
         "compression": "zlib",
@@ -147,7 +121,7 @@ def _check_colours(path: Path, page: Any) -> None:
 
 
 def _different(axes: str) -> str:
-    """Axes with repeated letters replaced: dimensions that a file does not name are all `Q`."""
+    """Axes without repeated letters: dimensions that a file does not name are all `Q`."""
     spare = (letter for letter in "QRJKLMNOUVW" if letter not in axes)
     result = ""
     for letter in axes:
@@ -186,7 +160,7 @@ def _kind(tif: tifffile.TiffFile, notes: list[str]) -> dict[str, Any]:
 
 
 def _texts(tif: tifffile.TiffFile, kind: str) -> dict[int, bytes]:
-    """The texts of the first page as stored, but for what only describes the layout of the file."""
+    """The texts of the first page as stored, except those that describe the file's layout."""
     page: Any = tif.pages.first
     texts = {}
     for code in TEXTS:
@@ -204,13 +178,13 @@ def _texts(tif: tifffile.TiffFile, kind: str) -> dict[int, bytes]:
     of_program = shaped_or_damaged and OF_PROGRAMS.match(texts.get(DESCRIPTION, b""))
     if kind != "plain" or of_program:
         texts.pop(DESCRIPTION, None)
-    if texts.get(SOFTWARE) == b"tifffile.py":  # which puts that where it knows none
+    if texts.get(SOFTWARE) == b"tifffile.py":  # its default
         del texts[SOFTWARE]
     return texts
 
 
 def _has_more_exif(page: Any) -> bool:
-    """Whether there is EXIF that `TEXTS` do not hold."""
+    """Whether there is EXIF beyond `TEXTS`."""
     inner = _tag(page, EXIF)
     known = isinstance(inner, dict) and set(inner) <= set(EXIF_OF_NO_USE)
     return (inner is not None and not known) or _tag(page, GPS) is not None
@@ -238,12 +212,12 @@ def _dpi(about: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def _coloured(pixels: Array, colormap: Array) -> Array:
-    """Palette indices of any shape to RGB of uint8, on a new last axis."""
+    """Palette indices of any shape as uint8 RGB, on a new last axis."""
     return np.moveaxis((colormap >> 8).astype(np.uint8)[:, pixels], 0, -1)
 
 
 def _are_colours(samples: int, about: dict[str, Any]) -> bool:
-    """Whether the samples of a pixel are gray or RGB, with or without alpha; else, channels."""
+    """Whether samples are gray or RGB, with or without alpha; otherwise they are channels."""
     has_alpha = len(about["extrasamples"]) == 1 and about["extrasamples"][0] in ALPHA
     colours = 3 if about["photometric"] in (RGB, YCBCR) else 1
     return samples == colours + has_alpha
@@ -278,7 +252,7 @@ def _ome(xml: str) -> dict[str, Any] | None:
 
 
 def write_tiff(
-    path: Path,
+    file: BinaryIO,
     pixels: Array,
     axes: str,
     about: dict[str, Any],
@@ -286,12 +260,12 @@ def write_tiff(
     icc: bytes | None = None,
     same_values: bool = True,
 ) -> tuple[str, ...]:
-    """Write a TIFF of the kind that `about` describes, or a plain one where that can't be.
+    """Write a TIFF of the kind that `about` describes, or a plain one where that is impossible.
 
     Parameters
     ----------
-    path : Path
-        Replaced if it exists.
+    file : binary file
+        Empty, open for writing.
     pixels : array
         `scale` times larger in X and Y than what `about` was read from.
     axes : str
@@ -301,7 +275,7 @@ def write_tiff(
     scale : int
     icc : bytes, optional
     same_values : bool
-        Whether the values mean the same as those of the source; not so for a difference.
+        Whether values mean the same as in the source; false for a difference.
 
     Returns
     -------
@@ -309,45 +283,52 @@ def write_tiff(
         What was left out.
     """
     samples_axis = about.get("samples_axis")
-    if samples_axis is not None:  # they are written as they were read
+    if samples_axis is not None:  # channels are written as samples, as they were read
         axes = axes[:samples_axis] + "S" + axes[samples_axis + 1 :]
     elif "S" in axes and pixels.shape[axes.index("S")] == 1:
         pixels, axes = pixels.squeeze(axes.index("S")), axes.replace("S", "")
     kind = _kind_for(pixels, axes, about)
+    texts, notes = _text_options(about)
     options: dict[str, Any] = {
         "compression": about["compression"],
         "bigtiff": pixels.nbytes > LARGEST_CLASSIC,
         "iccprofile": icc,
+        "ome": kind == "ome",
+        "imagej": kind == "imagej",
+        "metadata": {"axes": axes},
         **_layout(pixels, axes, about),
         **_resolution_options(about, scale, kind),
+        **texts,
     }
-    texts, notes = _without_formats(about.get("texts", {}))
-    options["software"] = texts.pop(SOFTWARE, None)
-    options["description"] = texts.pop(DESCRIPTION, None)
-    options["extratags"] = [(tag, ASCII, 0, text, True) for tag, text in texts.items()]
-    if about.get("orientation"):
-        options["extratags"].append((ORIENTATION, 3, 1, about["orientation"], True))
-    metadata: dict[str, Any] = {"axes": axes}
     if kind == "ome":
         channels = pixels.shape[axes.index("C")] if "C" in axes else 1
-        metadata |= _scaled_ome(about["ome"], scale, channels)
+        options["metadata"] |= _scaled_ome(about["ome"], scale, channels)
     elif kind == "imagej":
-        metadata |= _scaled_imagej(about["imagej"], scale, same_values)
+        options["metadata"] |= _scaled_imagej(about["imagej"], scale, same_values)
+    elif options["description"] and axes in SINGLE:
+        options["metadata"] = None  # else a second description, which some readers prefer
     table = about.get("colormap")
     if kind != "plain" and table is not None and table.shape[1] == 256**pixels.dtype.itemsize:
         options |= {"photometric": "palette", "colormap": table}
-    if kind == "plain" and options["description"] and axes in SINGLE:
-        options["metadata"] = None  # some readers take the last description, which it would be
-    options = {"metadata": metadata, "ome": kind == "ome", "imagej": kind == "imagej"} | options
-    tifffile.imwrite(path, pixels, **options)
+    tifffile.imwrite(file, pixels, **options)
     return notes
 
 
-def _without_formats(texts: Mapping[int, bytes]) -> tuple[dict[int, bytes], tuple[str, ...]]:
-    """The texts without those that would be taken for the mark of another kind of TIFF; notes."""
+def _text_options(about: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Texts and orientation, but no text that marks another kind of TIFF; notes on those."""
+    texts: dict[int, bytes] = dict(about.get("texts", {}))
     marks = [t for t in (DESCRIPTION, SOFTWARE) if OF_PROGRAMS.match(texts.get(t, b""))]
+    for tag in marks:
+        del texts[tag]
+    options: dict[str, Any] = {
+        "software": texts.pop(SOFTWARE, None),
+        "description": texts.pop(DESCRIPTION, None),
+        "extratags": [(tag, ASCII, 0, text, True) for tag, text in texts.items()],
+    }
+    if about.get("orientation"):
+        options["extratags"].append((ORIENTATION, 3, 1, about["orientation"], True))
     notes = ("a description in the format of a program is not carried over",) if marks else ()
-    return {tag: text for tag, text in texts.items() if tag not in marks}, notes
+    return options, notes
 
 
 def _kind_for(pixels: Array, axes: str, about: dict[str, Any]) -> str:
@@ -362,7 +343,7 @@ def _kind_for(pixels: Array, axes: str, about: dict[str, Any]) -> str:
 
 
 def _layout(pixels: Array, axes: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What the samples of a pixel are and how they lie."""
+    """The meaning and layout of the samples of a pixel."""
     if "S" not in axes:
         white = about["photometric"] == WHITE_IS_ZERO
         return {"photometric": "miniswhite" if white else "minisblack"}
@@ -370,7 +351,7 @@ def _layout(pixels: Array, axes: str, about: dict[str, Any]) -> dict[str, Any]:
     are_channels = about.get("samples_axis") is not None
     rgb = about["photometric"] in (RGB, YCBCR) if are_channels else samples >= 3
     extra = samples - (3 if rgb else 1)
-    if pixels.dtype.kind == "b" and axes.endswith("S"):  # tifffile would write other values
+    if pixels.dtype.kind == "b" and axes.endswith("S"):  # tifffile would write wrong values
         raise ValueError(f"TIFF can't hold {samples} samples of 1 bit per pixel")
     options: dict[str, Any] = {
         "photometric": "rgb" if rgb else "minisblack",
@@ -387,7 +368,7 @@ def _resolution_options(about: dict[str, Any], scale: int, kind: str) -> dict[st
     if resolution is None:
         return {}
     known = unit in (INCH, CENTIMETRE) or "unit" in about.get("imagej", {})
-    if resolution == (1, 1) and not known:  # what writers put where they know none
+    if resolution == (1, 1) and not known:  # the default of programs that know no resolution
         return {}
     options: dict[str, Any] = {"resolution": (resolution[0] * scale, resolution[1] * scale)}
     if kind != "imagej":
@@ -407,7 +388,7 @@ def _scaled_ome(about: dict[str, Any], scale: int, channels: int) -> dict[str, A
 
 
 def _scaled_imagej(about: Mapping[str, Any], scale: int, same_values: bool) -> dict[str, Any]:
-    """The same metadata with the origin, in pixels, moved, and without what would be wrong."""
+    """The same metadata with the origin, in pixels, adjusted, and without invalid entries."""
     left_out = IMAGEJ_COUNTS + IMAGEJ_REGIONS + (() if same_values else IMAGEJ_LIMITS)
     kept = {k: v for k, v in about.items() if k not in left_out}
     for name in ("xorigin", "yorigin"):

@@ -250,5 +250,6 @@ def write_csv(path: Path, text: str, overwrite: bool) -> Path:
     """
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
-    atomic_write(path, text.encode(), overwrite=True, make_folders=False)
+    with atomic_write(path, overwrite=True, make_folders=False) as file:
+        file.write(text.encode())
     return path

@@ -7,14 +7,13 @@ written from that, a tile at a time, and is there as a whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -22,7 +21,13 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.image import ArrayLike, PixelSpace, unit_symbol
-from napari_cfsr.core.io import LARGEST_CLASSIC, TIFF_SUFFIXES, LazyImage, open_ome_zarr
+from napari_cfsr.core.io import (
+    LARGEST_CLASSIC,
+    TIFF_SUFFIXES,
+    LazyImage,
+    atomic_write,
+    open_ome_zarr,
+)
 from napari_cfsr.core.store.growing_store import writing
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 from napari_cfsr.core.upscale import UpscaleOptions
@@ -68,16 +73,9 @@ def write_big_tiff(
     path = Path(path)
     _check_target(path, overwrite)
     _check_dtype(path, image.pixels)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            ome = path.stem.lower().endswith(".ome")
-            _write(image, partial, ome, check, progress or (lambda _: None))
-            partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    ome = path.stem.lower().endswith(".ome")
+    with atomic_write(path, overwrite) as file, writing(path):
+        _write(image, file, ome, check, progress or (lambda _: None))
 
 
 def iter_upscale_to_tiff(
@@ -143,7 +141,7 @@ def _check_dtype(path: Path, pixels: ArrayLike) -> None:
 
 def _write(
     image: LazyImage,
-    path: Path,
+    file: BinaryIO,
     ome: bool,
     check: Check,
     progress: Callable[[float], None],
@@ -157,7 +155,7 @@ def _write(
     axes = image.axes.replace("S", "") + "S" * ("S" in image.axes)
     metadata = {"axes": axes, **_ome(image)} if ome else None if single else {"axes": axes}
     big = sum(sizes) * itemsize > LARGEST_CLASSIC
-    with tifffile.TiffWriter(path, bigtiff=big, ome=ome) as tif:
+    with tifffile.TiffWriter(file, bigtiff=big, ome=ome) as tif:
         done = 0
         for i, level in enumerate(levels):
             shape = tuple(level.shape[image.axes.index(name)] for name in axes)

@@ -24,7 +24,7 @@ from zarr import Array as ZarrArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io import KEY, UNFINISHED, is_empty, read_store_metadata
+from napari_cfsr.core.io import KEY, UNFINISHED, atomic_write, is_empty, read_store_metadata
 from napari_cfsr.core.store.fingerprint import FORMAT
 from napari_cfsr.core.store.layout import Layout, LevelShape, ShardIndex, halved
 from napari_cfsr.core.upscale import OutputSpec
@@ -115,10 +115,9 @@ class GrowingStore:
             leftover.unlink()
         self.open()
         self.done = {shard for shard in self._journal() if self.is_there(shard)}
-        # anew, since the last line may have been torn
-        fresh = self.path / f"{JOURNAL}{UNFINISHED}"
-        fresh.write_text("".join(_line(shard) for shard in sorted(self.done)), "ascii")
-        fresh.replace(self.path / JOURNAL)
+        # written again, since the last line may be incomplete
+        with atomic_write(self.path / JOURNAL, overwrite=True) as file:
+            file.write("".join(_line(shard) for shard in sorted(self.done)).encode("ascii"))
 
     def _mark(self, name: str) -> dict[str, Any]:
         """What is known of an output from the beginning, for who wants to see it grow."""

@@ -1,18 +1,18 @@
-"""Weights by what is in them: a machine that has a file with some SHA-256 needs no other.
+"""Weights found by content: a machine that has a file with the right SHA-256 needs no other.
 
-Needs no torch. Files that came from another machine are kept in the cache, named by their hash.
+Needs no torch. Files sent from another machine are kept in the cache, named by their hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.weight_files import SUFFIXES, cache_folder, data_folder, sha256_of
 from napari_cfsr.errors import TamperedWeightsError, WeightsError
@@ -22,16 +22,16 @@ BY_HASH = "by-hash"  # folder in the cache
 
 @dataclass(frozen=True)
 class HashedFile:
-    """A weights file, wherever it is.
+    """The content of a weights file, on whatever machine.
 
     Attributes
     ----------
     sha256 : str
-        Of its bytes, in hexadecimal.
+        In hexadecimal.
     size : int
         Bytes.
     suffix : str
-        `.pth` or the like.
+        Such as `.pth`.
     """
 
     sha256: str
@@ -40,14 +40,14 @@ class HashedFile:
 
 
 def hashed_file(path: Path, sha256: str) -> HashedFile:
-    """What to ask for on another machine to get the file at `path`, whose hash is known."""
+    """What identifies the file at `path`, whose hash is known, on another machine."""
     return HashedFile(sha256, path.stat().st_size, path.suffix.lower())
 
 
 def find_by_hash(wanted: HashedFile) -> Path | None:
-    """A file of this machine with those bytes: bundled, official, imported or sent earlier."""
+    """A file with that content on this machine: bundled, official, imported or sent earlier."""
     for path in _candidates():
-        with suppress(OSError):  # removed or not to be read: as if it were not there
+        with suppress(OSError):  # removed or not readable: ignored
             if path.stat().st_size == wanted.size and sha256_of(path) == wanted.sha256:
                 return path
     return None
@@ -65,31 +65,26 @@ def _candidates() -> Iterator[Path]:
 
 
 def keep_by_hash(wanted: HashedFile, content: bytes) -> Path:
-    """Keep bytes that were sent, so that `find_by_hash` finds them.
+    """Keep content that was sent, so that `find_by_hash` finds it.
 
     Raises
     ------
     TamperedWeightsError
-        They are not those with that hash.
+        It has another hash.
     WeightsError
-        They can't be written.
+        It can't be written.
     """
     got = hashlib.sha256(content).hexdigest()
     if got != wanted.sha256:
         raise TamperedWeightsError(
-            f"weights that were sent are damaged: expected SHA-256 {wanted.sha256}, got {got} "
+            f"weights were damaged on the way: expected SHA-256 {wanted.sha256}, got {got} "
             f"({len(content)} bytes)"
         )
     path = cache_folder() / BY_HASH / f"{wanted.sha256}{wanted.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # several processes of a machine may be sent the same at the same time
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        with atomic_write(path, overwrite=True, error=WeightsError) as file:
             file.write(content)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise WeightsError(
-            f"{path} can't be written ({error.strerror or error}): name a folder that can in "
-            f"{weight_files.HOME_VARIABLE}"
-        ) from error
+    except WeightsError as error:
+        variable = weight_files.HOME_VARIABLE
+        raise WeightsError(f"{error}: name a folder that can be written in {variable}") from error
     return path

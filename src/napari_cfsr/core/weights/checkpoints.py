@@ -1,4 +1,4 @@
-"""Loading weights safely: no file is ever executed, and each way to be wrong has its own error."""
+"""Weights files, loaded safely: nothing in a file is executed, and each fault has its own error."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.core.weights import engine_cache
 from napari_cfsr.core.weights.engine_cache import Arrays
 from napari_cfsr.core.weights.weight_files import WeightsFile, file_named
@@ -36,24 +37,24 @@ if TYPE_CHECKING:
     from napari_cfsr.core.network import CFSR, Placement, RefineNet
 
 REFINER_FORMAT = "napari-cfsr refiner 1"
-LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors take far less
+LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors need far less
 # operations of a pickle that name or call Python objects
 CODE = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"}
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a .pth, .pt or .safetensors file.
+    """Named tensors from a .pth, .pt or .safetensors file.
 
     Raises
     ------
     WeightsNotFoundError
-        No such file.
+        There is no such file.
     TruncatedWeightsError
-        The file is incomplete or no weights file.
+        The file is incomplete or not a weights file.
     UnsafeWeightsError
-        It holds pickled code. Not executed.
+        It contains pickled code, which was not executed.
     NotTensorsError
-        It holds something else than tensors by name.
+        It contains something other than named tensors.
     """
     if file_named(path) is None:
         raise WeightsNotFoundError(f"expected a weights file, got {path}: there is no such file")
@@ -75,14 +76,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain_tensor(value: object) -> bool:
-    """Whether it is a tensor of real numbers that are all there."""
+    """Whether it is a complete tensor of real numbers."""
     import torch
 
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         return False
     if value.is_meta or value.is_quantized or value.is_complex():
         return False
-    # a tensor can claim a size that its file does not have, by repeating the same bytes
+    # by repeating the same bytes, a tensor can claim a size that its file does not have
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
@@ -103,11 +104,19 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _load_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with reading_safetensors(path):
         return load_file(path)
+
+
+@contextmanager
+def reading_safetensors(path: Path) -> Iterator[None]:
+    """`TruncatedWeightsError` for whatever the reader says of a damaged file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise TruncatedWeightsError(
             f"{path} is no complete safetensors file ({error}): get it again"
@@ -120,8 +129,8 @@ def _load_pth(path: Path) -> Any:
     try:
         pickled = _pickle_of(path)
         if not pickled.startswith(b"\x80"):
-            raise pickle.UnpicklingError("no pickle that PyTorch writes")
-        with warnings.catch_warnings():  # it warns of odd files; here they are errors or fine
+            raise pickle.UnpicklingError("not a pickle by PyTorch")
+        with warnings.catch_warnings():  # unusual files are either errors or fine here
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnsafeWeightsError:
@@ -130,7 +139,7 @@ def _load_pth(path: Path) -> Any:
         if _names_code(pickled):
             raise _unsafe(path) from error
         reason: Exception = error
-    except Exception as error:  # of a damaged file, the reader raises whatever it please
+    except Exception as error:  # for a damaged file, the reader raises all kinds of errors
         reason = error
     size = path.stat().st_size
     raise TruncatedWeightsError(
@@ -140,7 +149,7 @@ def _load_pth(path: Path) -> Any:
 
 def _unsafe(path: Path) -> UnsafeWeightsError:
     return UnsafeWeightsError(
-        f"{path} holds Python code instead of plain tensors; it was not executed. Ask its "
+        f"{path} contains Python code instead of plain tensors; it was not executed. Ask its "
         "author for a .safetensors file"
     )
 
@@ -162,7 +171,7 @@ def _pickle_of(path: Path) -> bytes:
 def _names_code(data: bytes) -> bool:
     """Whether one of the complete pickles at the start of `data` names Python objects.
 
-    An incomplete one does not count: it is cut off, which is another error. Executes nothing.
+    An incomplete one does not count: truncation is another error. Executes nothing.
     """
     stream, found = io.BytesIO(data), False
     with suppress(ValueError):  # where the pickles end
@@ -178,9 +187,9 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
     Raises
     ------
     ArchitectureError
-        The tensors are not those of a CFSR.
+        The tensors do not belong to a CFSR.
     ScaleError
-        They are, but for another scale.
+        They do, but to one for another scale.
     """
     network = open_backbone(file.path)
     if network.config.scale != scale:
@@ -192,9 +201,9 @@ def load_backbone(file: WeightsFile, scale: int) -> CFSR:
 
 
 def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
-    """Weights by name of a CFSR in merged form; torch is needed for it once on a machine.
+    """Weights by name of a CFSR in merged form, cached: only the first call needs torch.
 
-    Raises what `load_backbone` raises.
+    Raises as `load_backbone` does.
     """
 
     def make() -> Arrays:
@@ -206,7 +215,7 @@ def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
 
 
 def open_backbone(path: Path) -> CFSR:
-    """A CFSR of any scale, else as `load_backbone`."""
+    """A CFSR for any scale, otherwise like `load_backbone`."""
     from napari_cfsr.core.network import CFSR, CFSRConfig, config_of
 
     state = load_state(path)
@@ -214,7 +223,7 @@ def open_backbone(path: Path) -> CFSR:
     try:
         config = config_of(state)
         if sum(config.depths) > len(state) or config.embed_dim > state["norm.bias"].numel():
-            raise ValueError("its names and shapes do not go together")  # before it takes memory
+            raise ValueError("its names and shapes do not match")  # before memory is allocated
         network = CFSR(CFSRConfig(**{**vars(config), "merged": not in_training_form}))
         network.load_state_dict(state)
     except (KeyError, IndexError, ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -231,7 +240,7 @@ def _first_lines(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class RefinerCard:
-    """What is known of a refiner, from the metadata of its file.
+    """What is known about a refiner, from the metadata of its file.
 
     Attributes
     ----------
@@ -242,7 +251,7 @@ class RefinerCard:
     backbone_sha256 : str
         The backbone it was trained on.
     description : str
-        One line for a person.
+        One line, for people.
     gain : float or None
         dB over the frozen backbone on held-out images.
     extra : dict
@@ -266,24 +275,19 @@ def read_refiner_card(path: Path) -> RefinerCard:
     Raises
     ------
     WeightsNotFoundError, TruncatedWeightsError, ArchitectureError
-        No file, not a safetensors file, or not a refiner.
+        No such file, an incomplete safetensors file, or not a refiner.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if file_named(path) is None:
         raise WeightsNotFoundError(f"expected a refiner file, got {path}: there is no such file")
     if not _is_safetensors(path):
         raise ArchitectureError(
             f"expected a refiner with metadata '{REFINER_FORMAT}', got {path}, which is no "
-            "safetensors file and has none"
+            "safetensors file"
         )
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise TruncatedWeightsError(
-            f"{path} is no complete safetensors file ({error}): get it again"
-        ) from error
+    with reading_safetensors(path), safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
     if metadata.get("format") != REFINER_FORMAT:
         raise ArchitectureError(
             f"expected a refiner with metadata '{REFINER_FORMAT}', got {path} with "
@@ -298,7 +302,7 @@ def read_refiner_card(path: Path) -> RefinerCard:
 
 
 def _check_card(card: RefinerCard) -> None:
-    """Raise `TypeError` or `ValueError` unless every entry is of its kind; needs no torch."""
+    """Raise `TypeError` or `ValueError` unless every entry has the right type; needs no torch."""
     kinds = {
         "scale": int,
         "backbone_sha256": str,
@@ -319,9 +323,9 @@ def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Pat
     Parameters
     ----------
     path : Path
-        Where; a file of that name is replaced.
+        A file of that name is replaced.
     state : mapping of str to array or CPU tensor
-        Weights by name, as by `RefineNet.state_dict`.
+        Weights by name, as from `RefineNet.state_dict`.
     card : RefinerCard
 
     Raises
@@ -329,32 +333,16 @@ def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Pat
     WeightsError
         It can't be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in state.items()}
-    with written_whole(path) as partial:
-        save_file(arrays, partial, card.to_metadata())
+    with atomic_write(path, overwrite=True, make_folders=False, error=WeightsError) as file:
+        file.write(save(arrays, card.to_metadata()))
     return path
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` once all of it is written; else nothing changes."""
-    from safetensors import SafetensorError
-
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} can't be written ({error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
 def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, RefinerCard]:
-    """A refiner in evaluation mode, on the CPU, that belongs to `backbone`.
+    """A refiner in evaluation mode, on the CPU, that was trained on `backbone`.
 
     Raises
     ------
@@ -368,7 +356,7 @@ def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, R
 
 
 def refiner_arrays(file: WeightsFile, backbone: WeightsFile) -> tuple[Arrays, RefinerCard]:
-    """Weights by name; torch is needed for it once on a machine. Else as `load_refiner`."""
+    """Weights by name, cached: only the first call needs torch. Otherwise like `load_refiner`."""
     card = read_refiner_card(file.path)
     _check_match(file, card, backbone)
 

@@ -1,7 +1,7 @@
-"""What engines keep on disk, so that the second start is quick: compiled networks, plain weights.
+"""A cache on disk that makes the second start quick: compiled networks, plain weights.
 
-An entry is found by what it was made from. It can be deleted at any time; one that is damaged is
-not used, and one that can't be written is no reason to stop work.
+The key of an entry is what it was made from. Entries can be deleted at any time; a damaged one is
+ignored, and failure to write one is not an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from napari_cfsr.errors import FileFormatError
 
 Arrays = dict[str, NDArray[Any]]
 
-MOST_BYTES = 2**28  # of all entries; those unused for longest go first
+MOST_BYTES = 2**28  # of all entries; the least recently used are deleted first
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -43,28 +43,29 @@ def read(made_from: dict[str, Any]) -> bytes | None:
     Parameters
     ----------
     made_from : dict
-        Plain values that say all that the entry depends on.
+        Plain values: everything that the entry depends on.
     """
     path = _path(made_from)
     with suppress(OSError):
         stored = path.read_bytes()
         digest, content = stored[:DIGEST], stored[DIGEST:]
         if hashlib.sha256(content).digest() == digest:
-            with suppress(OSError):  # a cache may be there to be read only
+            with suppress(OSError):  # the cache may be read-only
                 os.utime(path)
             return content
     return None
 
 
 def write(made_from: dict[str, Any], content: bytes) -> None:
-    """Keep an entry, as far as the disk lets it."""
+    """Keep an entry if the disk allows it."""
     with suppress(FileFormatError, OSError):
         _drop_oldest(MOST_BYTES - len(content))
-        atomic_write(_path(made_from), hashlib.sha256(content).digest() + content, overwrite=True)
+        with atomic_write(_path(made_from), overwrite=True) as file:
+            file.write(hashlib.sha256(content).digest() + content)
 
 
 def _drop_oldest(most: int) -> None:
-    """Delete entries until the rest takes at most so many bytes."""
+    """Delete entries until the rest takes no more than `most` bytes."""
     if not folder().is_dir():
         return
     known = sorted(((p.stat(), p) for p in folder().glob("*.bin")), key=lambda e: -e[0].st_mtime)
@@ -76,7 +77,7 @@ def _drop_oldest(most: int) -> None:
 
 
 def arrays(made_from: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
-    """Arrays by name from the entry, else from `make`, which are then kept."""
+    """Arrays by name from the entry, else from `make`, whose result is kept."""
     from safetensors import SafetensorError
     from safetensors.numpy import load, save
 

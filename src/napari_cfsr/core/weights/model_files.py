@@ -1,17 +1,31 @@
-"""Which weights a model is made of, found without torch and before anything is loaded."""
+"""Which weights a model consists of, found without torch and before anything is loaded."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
-from napari_cfsr.core.weights.refiner_search import backbone_of_refiner, find_refiner
-from napari_cfsr.core.weights.weight_files import Folder, Progress, WeightsFile, find_backbone
+from napari_cfsr.core.weights.checkpoints import read_refiner_card
+from napari_cfsr.core.weights.refiner_library import find_refiner_file, refiner_cards
+from napari_cfsr.core.weights.weight_files import (
+    Folder,
+    Kind,
+    Progress,
+    WeightsFile,
+    bundled_path,
+    file_named,
+    find_backbone,
+    imported_backbones,
+    official_path,
+    sha256_of,
+)
+from napari_cfsr.errors import WeightsNotFoundError
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The weights that a model is made of.
+    """The weights that a model consists of.
 
     Attributes
     ----------
@@ -19,7 +33,7 @@ class ModelFiles:
     backbone : WeightsFile
     refiner : WeightsFile or None
     notes : tuple of str
-        What the user should know of how they were chosen.
+        What the user should know about the choice.
     """
 
     scale: int
@@ -44,8 +58,8 @@ def find_model(
 ) -> ModelFiles:
     """Find what `load_model` would load, without torch and without loading it.
 
-    Parameters and errors are those of `load_model`. What is in the files is checked when they are
-    opened.
+    Parameters and errors are those of `load_model`. The content of the files is checked when they
+    are opened.
     """
     file, notes = None, list[str]()
     if backbone == "auto" and refiner not in ("auto", "none", None):
@@ -53,3 +67,65 @@ def find_model(
     if file is None:
         file, notes = find_backbone(scale, backbone, download, progress, weights_folder)
     return ModelFiles(scale, file, find_refiner(file, refiner), tuple(notes))
+
+
+def find_refiner(
+    backbone: WeightsFile, refiner: str | os.PathLike[str] | None
+) -> WeightsFile | None:
+    """The refiner for a backbone: `"auto"`, None, the name of one on this machine, or a file."""
+    if refiner is None or refiner == "none":
+        return None
+    if refiner != "auto":
+        return _named_refiner(refiner)
+    for path, kind, card in refiner_cards():
+        default = kind == "bundled" and card.extra.get("default", False)
+        if default and card.backbone_sha256 == backbone.sha256:
+            return WeightsFile(path, sha256_of(path), kind)
+    return None
+
+
+def _named_refiner(refiner: str | os.PathLike[str]) -> WeightsFile:
+    path = file_named(refiner)
+    if path is not None:
+        return WeightsFile(path, sha256_of(path), "file")
+    try:
+        path, kind = find_refiner_file(str(refiner))
+    except WeightsNotFoundError as error:
+        raise WeightsNotFoundError(
+            f'expected refiner "auto", None, the name of a refiner or a file; got '
+            f"{str(refiner)!r}, which is none of them"
+        ) from error
+    return WeightsFile(path, sha256_of(path), kind)
+
+
+def backbone_of_refiner(
+    scale: int, refiner: str | os.PathLike[str], folder: Folder = None
+) -> WeightsFile | None:
+    """The backbone that a refiner was trained on, if it is on this machine.
+
+    Parameters
+    ----------
+    scale : int
+        If the refiner is for another one, the result is None.
+    refiner : str or path
+        A name or a file.
+    folder : str or path, optional
+        Another folder to search for official backbones.
+
+    Raises
+    ------
+    WeightsError
+        There is no such refiner, or it can't be read.
+    """
+    card = read_refiner_card(_named_refiner(refiner).path)
+    if card.scale != scale:
+        return None
+    places: list[tuple[Path | None, Kind]] = [
+        (official_path(scale, folder), "official"),
+        (bundled_path(scale), "bundled"),
+        *((path, "imported") for path in imported_backbones()),
+    ]
+    for path, kind in places:
+        if path is not None and sha256_of(path) == card.backbone_sha256:
+            return WeightsFile(path, card.backbone_sha256, kind)
+    return None

@@ -1,40 +1,35 @@
-"""The user's refiners: names, and files that are renamed, deleted, exported, imported, described.
+"""The user's refiners: their names, and saving, renaming, deleting, exporting, importing them.
 
-Needs no torch. Refiners that come with the program are read only. A file operation does all or
-nothing, and what is there is only replaced where the caller says so.
+Needs no torch. Refiners that ship with the program are read-only. A file operation does everything
+or nothing, and a file is only replaced where the caller asks for it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+import tempfile
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from napari_cfsr.core.image import Degradation
-from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
+from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, reading_safetensors
 from napari_cfsr.core.weights.weight_files import (
     RESERVED,
     Kind,
+    copy_file,
     data_folder,
+    file_errors,
     refiner_files,
     sha256_of,
 )
-from napari_cfsr.errors import (
-    ArchitectureError,
-    OptionError,
-    TruncatedWeightsError,
-    WeightsError,
-    WeightsNotFoundError,
-)
+from napari_cfsr.errors import ArchitectureError, OptionError, WeightsError, WeightsNotFoundError
 
 SUFFIX = ".safetensors"
-LONGEST = 200  # bytes; file systems allow 255, and a suffix comes after it
-FORBIDDEN = '/\\:*?"<>|'  # by one system or another
+LONGEST = 200  # bytes; file systems allow 255, and the suffix is added
+FORBIDDEN = '/\\:*?"<>|'  # on at least one operating system
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\.|$)")
 SHAPES = {  # of RefineNet
     "body.0.weight": [32, 3, 3, 3],
@@ -50,31 +45,31 @@ SHAPES = {  # of RefineNet
 
 
 def refiner_path_for(name: str) -> Path:
-    """Where the user's refiner of that name is kept, whether or not it is there.
+    """Where the user's refiner of that name is kept, whether or not it exists.
 
     Parameters
     ----------
     name : str
-        In any script, spaces allowed; ``.safetensors`` at its end is left out.
+        In any script, spaces allowed; a final ``.safetensors`` is ignored.
 
     Raises
     ------
     OptionError
-        No file can have that name on every system, or it means something else.
+        Some operating system can't store a file of that name, or the name is reserved.
     """
     name = name.strip().removesuffix(SUFFIX).rstrip()
-    if reason := _fault(name):
-        raise OptionError(f"expected a name for a refiner, got {name!r}, which {reason}")
+    if fault := _fault(name):
+        raise OptionError(f"expected a name for a refiner, got {name!r}, which {fault}")
     return _folder() / f"{name}{SUFFIX}"
 
 
 def _fault(name: str) -> str:
-    """What is wrong with a name; nothing if it can be used."""
+    """What is wrong with a name; empty if it can be used."""
     bad = next((c for c in name if c in FORBIDDEN or not c.isprintable()), None)
     if not name:
         return "is empty"
     if bad is not None:
-        return f"holds {bad!r}: use letters, digits, spaces, - and _"
+        return f"contains {bad!r}: use letters, digits, spaces, - and _"
     if name[0] in ".-~" or name[-1] == ".":
         return "begins with '.', '-' or '~', or ends with '.'"
     if name.casefold() in RESERVED:
@@ -91,7 +86,7 @@ def is_taken(name: str) -> bool:
 
 
 def unique_name(name: str) -> str:
-    """A valid name that no refiner has: as it is, or mended and with a number behind it."""
+    """A valid name that no refiner has: unchanged, or repaired and with a number appended."""
     text = "".join("_" if c in FORBIDDEN or not c.isprintable() else c for c in name.strip())
     text = text.removesuffix(SUFFIX).lstrip(".-~ ").rstrip(". ")
     text = text.encode(errors="ignore")[: LONGEST - 10].decode(errors="ignore").rstrip(". ")
@@ -105,7 +100,7 @@ def unique_name(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Equal for names that some file system takes for the same."""
+    """Equal for names that some file system does not distinguish."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -114,6 +109,15 @@ def _folder() -> Path:
 
 
 # files
+
+
+def refiner_cards() -> list[tuple[Path, Kind, RefinerCard]]:
+    """Every readable refiner on this machine with its card; unreadable ones are left out."""
+    found = []
+    for path, kind in refiner_files():
+        with suppress(WeightsError):
+            found.append((path, kind, read_refiner_card(path)))
+    return found
 
 
 def find_refiner_file(name: str) -> tuple[Path, Kind]:
@@ -134,7 +138,7 @@ def find_refiner_file(name: str) -> tuple[Path, Kind]:
 
 
 def check_target(name: str, overwrite: bool = False) -> Path:
-    """Where a refiner of that name can be saved; raises `OptionError` if not."""
+    """Where a refiner of that name can be saved; raises `OptionError` if it can't be."""
     target = refiner_path_for(name)
     for path, kind in refiner_files():
         if _key(path.stem) != _key(target.stem):
@@ -143,26 +147,26 @@ def check_target(name: str, overwrite: bool = False) -> Path:
             raise OptionError(f"a refiner {path.stem!r} comes with this program: use another name")
         if not overwrite:
             raise OptionError(
-                f"there is a refiner {path.stem!r}: use another name, or overwrite it (--overwrite)"
+                f"there is a refiner {path.stem!r}: use another name, or overwrite it"
             )
         target = path if path.suffix == SUFFIX else target
     return target
 
 
 def rename_refiner(name: str, new: str) -> Path:
-    """Give a refiner of the user's another name.
+    """Give one of the user's refiners another name.
 
     Returns
     -------
     Path
-        Where it is now.
+        Its new place.
 
     Raises
     ------
     WeightsNotFoundError
         There is no such refiner.
     OptionError
-        It comes with the program, or the new name can't be used or is taken.
+        It ships with the program, or the new name can't be used or is taken.
     WeightsError
         The file can't be renamed.
     """
@@ -178,14 +182,14 @@ def rename_refiner(name: str, new: str) -> Path:
 
 
 def delete_refiner(name: str) -> Path:
-    """Delete a refiner of the user's, also one whose file is damaged; where it was.
+    """Delete one of the user's refiners, even if its file is damaged; returns where it was.
 
     Raises
     ------
     WeightsNotFoundError
         There is no such refiner.
     OptionError
-        It comes with the program.
+        It ships with the program.
     WeightsError
         The file can't be deleted.
     """
@@ -202,7 +206,7 @@ def export_refiner(name: str, path: str | os.PathLike[str], overwrite: bool = Fa
     ----------
     name : str
     path : path
-        A folder that is there, or a file that ends in ``.safetensors`` (added if nothing is).
+        An existing folder, or a file that ends in ``.safetensors`` (added if there is no suffix).
     overwrite : bool
         Whether a file of that name may be replaced.
 
@@ -223,17 +227,14 @@ def export_refiner(name: str, path: str | os.PathLike[str], overwrite: bool = Fa
     source, _ = find_refiner_file(name)
     read_refiner_card(source)
     target = export_path(path, source.stem)
-    with file_errors(f"{target} can't be written"):
-        if target.exists() and not overwrite:
-            raise OptionError(f"{target} exists: choose another, or overwrite it (--overwrite)")
-    _copy(source, target)
+    copy_file(source, target, overwrite)
     return target
 
 
 def export_path(path: str | os.PathLike[str], stem: str) -> Path:
-    """The file that is meant: in a folder that is there, or with the suffix it lacks."""
+    """The file to write: inside an existing folder, or with the suffix added."""
     target = Path(path)
-    with file_errors(f"{target} can't be written"):
+    with file_errors(f"{target}: can't be written"):
         target = target.expanduser()
         if target.is_dir():
             return target / f"{stem}{SUFFIX}"
@@ -253,7 +254,7 @@ def import_refiner(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     Raises
     ------
     WeightsNotFoundError, TruncatedWeightsError, ArchitectureError
-        No file, not a complete safetensors file, or not a refiner.
+        No such file, an incomplete safetensors file, or not a refiner.
     OptionError
         Its name can't be used, or another refiner has it and `overwrite` is false.
     WeightsError
@@ -263,18 +264,16 @@ def import_refiner(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     read_refiner_card(source)
     _check_tensors(source)
     target = refiner_path_for(source.stem)
-    with file_errors(f"{target} can't be written"):
+    with file_errors(f"{target}: can't be written"):
         if target.exists() and sha256_of(target) == sha256_of(source):
             return target
-        if target.exists() and not overwrite:
-            raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
-        target = check_target(source.stem, overwrite)
-    _copy(source, target)
+    target = check_target(source.stem, overwrite)
+    copy_file(source, target, overwrite=True)
     return target
 
 
 def _own(name: str, done: str) -> Path:
-    """A refiner of the user's; raises what `rename_refiner` does."""
+    """One of the user's refiners; raises as `rename_refiner` does."""
     path, kind = find_refiner_file(name)
     if kind == "bundled":
         raise OptionError(f"{path.stem} comes with this program and can't be {done}")
@@ -283,15 +282,10 @@ def _own(name: str, done: str) -> Path:
 
 def _check_tensors(path: Path) -> None:
     """Raise an error unless a safetensors file holds the tensors of a RefineNet."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="np") as file:
-            shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise TruncatedWeightsError(
-            f"{path} is no complete safetensors file ({error}): get it again"
-        ) from error
+    with reading_safetensors(path), safe_open(path, framework="np") as file:
+        shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
     if shapes != SHAPES:
         odd = next(k for k in {**SHAPES, **shapes} if shapes.get(k) != SHAPES.get(k))
         raise ArchitectureError(
@@ -300,35 +294,114 @@ def _check_tensors(path: Path) -> None:
         )
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, all of it or nothing."""
-    partial = target.with_name(target.name + ".partial")
-    with file_errors(f"{target} can't be written"):
+# saving a trained refiner
+
+
+class Saveable(Protocol):
+    """`TrainedRefiner` and `Checkpoint`."""
+
+    def save(self, path: Path, /) -> Path: ...
+
+
+class SavedElsewhereError(WeightsError):
+    """It was saved, but not where it should have been.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path = path
+
+
+def save_named(refiner: Saveable, name: str, overwrite: bool = False) -> Path:
+    """Save a trained refiner among the user's refiners.
+
+    Raises
+    ------
+    OptionError
+        The name can't be used, or is taken and `overwrite` is false.
+    NoGainError
+        It does not beat the backbone on held-out images.
+    WeightsError
+        It can't be written.
+    """
+    return save_to(refiner, check_target(name, overwrite), overwrite)
+
+
+def save_to(refiner: Saveable, target: Path, overwrite: bool = False) -> Path:
+    """Save it to a file, creating missing folders; raises as `save_named` does."""
+    with file_errors(f"{target}: can't be written"):
+        if target.exists() and not overwrite:
+            raise OptionError(f"{target} exists: pass overwrite=True to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source, partial)
-            partial.replace(target)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+    return refiner.save(target)
 
 
-@contextmanager
-def file_errors(text: str) -> Iterator[None]:
-    """`WeightsError` with that text for whatever the file system says."""
+def save_or_elsewhere(refiner: Saveable, target: Path, overwrite: bool = False) -> Path:
+    """Save it to a file; if that fails, among the user's refiners or in the temporary folder.
+
+    So that the time of a training is not lost.
+
+    Raises
+    ------
+    SavedElsewhereError
+        It was saved, but not to `target`.
+    NoGainError
+        It does not beat the backbone on held-out images.
+    WeightsError, OptionError
+        It could not be saved anywhere.
+    """
     try:
-        yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, or no such home
-        if isinstance(error, WeightsError):
+        return save_to(refiner, target, overwrite)
+    except (WeightsError, OptionError) as error:
+        path = _saved_elsewhere(refiner, unique_name(target.name))
+        if path is None:
             raise
-        raise WeightsError(f"{text} ({getattr(error, 'strerror', None) or error})") from error
+        text = f"{error}. What was trained is saved as {path} instead"
+        raise SavedElsewhereError(text, path) from error
+
+
+def _saved_elsewhere(refiner: Saveable, name: str) -> Path | None:
+    """Where it was saved; None if it can't be."""
+    with suppress(WeightsError, OptionError):
+        return save_to(refiner, refiner_path_for(name))
+    with suppress(WeightsError, OptionError, OSError):
+        folder = Path(tempfile.mkdtemp(prefix="napari-cfsr-"))  # new, so nothing is overwritten
+        return save_to(refiner, folder / f"{name}{SUFFIX}")
+    return None
+
+
+def check_writable(target: Path) -> None:
+    """Raise `WeightsError` where a file can't be written; leaves nothing behind.
+
+    To call before a training, whose time must not be lost to a typing error.
+    """
+    missing = []
+    with file_errors(f"{target}: can't be written"):
+        try:
+            missing = [p for p in target.parents if not p.exists()]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.lstat(target)  # raises if no file can have that name
+            with tempfile.TemporaryFile(dir=target.parent):
+                pass
+            if target.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+        finally:
+            for folder in missing:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 # cards
 
 
 def describe_card(card: RefinerCard) -> list[str]:
-    """What a refiner's card says, a line for each thing, the held-out report as a table."""
+    """What a refiner's card says, one fact per line, the held-out report as a table."""
     known = card.extra
     facts = {
         "description": card.description,
@@ -350,7 +423,7 @@ _PLACEMENTS = {"output": "output (after the backbone)", "input": "input (before 
 
 
 def _degradation_text(value: Any) -> str | None:
-    """Of a card that may come from elsewhere: whatever can be made of it."""
+    """A card may come from another program: as much as can be understood."""
     if not isinstance(value, dict):
         return None if value is None else str(value)
     try:
@@ -360,7 +433,7 @@ def _degradation_text(value: Any) -> str | None:
 
 
 def _report_lines(report: Any) -> list[str]:
-    """The table of `Report`; nothing where the card's is of another kind."""
+    """The table of `Report`; empty if the card's report has another form."""
     try:
         rows = [(str(r["name"]), float(r["psnr"]), float(r["ssim"])) for r in report["rows"]]
         images = len(report["images"])

@@ -1,6 +1,6 @@
-"""Weights files: where they are, how they are fetched, that they are the right ones.
+"""Weights files: where they are, how they are downloaded, whether they are the right ones.
 
-Nothing here needs torch, so a widget may ask what is there. Loading is in `checkpoints`.
+Nothing here needs torch, so a widget can list them. Loading them is in `checkpoints`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 
 import platformdirs
 
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.errors import (
     DownloadError,
     OptionError,
@@ -23,6 +24,7 @@ from napari_cfsr.errors import (
     TamperedWeightsError,
     WeightsError,
     WeightsNotFoundError,
+    reason,
 )
 
 SCALES = (2, 3, 4)
@@ -38,17 +40,18 @@ OFFICIAL_NOTICE = (
     "The official weights are the CFSR authors' own. They state no licence (their model card "
     "once said CC BY-NC 4.0): ask the authors before commercial use."
 )
-WEIGHTS_VARIABLE = "NAPARI_CFSR_WEIGHTS"  # a folder that is looked in first
-HOME_VARIABLE = "NAPARI_CFSR_HOME"  # cache and data go below it instead of the user's folders
+WEIGHTS_VARIABLE = "NAPARI_CFSR_WEIGHTS"  # a folder that is searched first
+HOME_VARIABLE = "NAPARI_CFSR_HOME"  # replaces the user's folders for cache and data
 URL_VARIABLE = "NAPARI_CFSR_URL"  # a mirror of the official files
-TIMEOUT = 30  # seconds without an answer
-CHUNK = 2**14  # bytes between two reports of a download
+TIMEOUT = 30  # seconds without a response
+CHUNK = 2**14  # bytes between two progress reports of a download
+LARGEST_DOWNLOAD = 2**24  # bytes; what is longer is not the published file
 BUNDLED = Path(__file__).parents[2] / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
-RESERVED = ("auto", "official", "bundled", "none")  # names that mean something else
+RESERVED = ("auto", "official", "bundled", "none")  # names with a meaning of their own
 
 Folder = str | os.PathLike[str] | None
-Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 if unknown); may raise to stop
+Progress = Callable[[int, int], None]  # bytes done, total (0 if unknown); may raise to stop
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class WeightsFile:
     path : Path
         Where it is.
     sha256 : str
-        Hash of its bytes, in hexadecimal.
+        Hash of its content, in hexadecimal.
     kind : {"official", "bundled", "imported", "file"}
         Where it comes from.
     """
@@ -87,20 +90,20 @@ def data_folder() -> Path:
 
 
 def official_name(scale: int) -> str:
-    """File name of the official weights; raises `ScaleError` where there are none."""
+    """File name of the official weights; raises `ScaleError` if there are none for a scale."""
     if scale not in OFFICIAL_SHA256:
         raise ScaleError(f"expected scale 2, 3 or 4, got {scale}: there are no weights for it")
     return f"CFSR_x{scale}.pth"
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(path: Path, scale: int) -> WeightsFile:
-    """The official file at `path`, checked byte for byte.
+    """The official file at `path`, checked against its published hash.
 
     Raises
     ------
@@ -111,16 +114,16 @@ def verified(path: Path, scale: int) -> WeightsFile:
     if got != expected:
         raise TamperedWeightsError(
             f"{path} is not the published {official_name(scale)}: expected SHA-256 {expected}, got "
-            f"{got} ({path.stat().st_size} bytes). Delete it and fetch it again with "
-            f"'napari-cfsr models fetch --scale {scale}'"
+            f"{got} ({path.stat().st_size} bytes). Delete it and fetch it again with 'napari-cfsr "
+            "models fetch'"
         )
     return WeightsFile(path, got, "official")
 
 
 def official_path(scale: int, folder: Folder = None) -> Path | None:
-    """The official file if it is here, not verified.
+    """The official file if it is on this machine, not verified.
 
-    The folder that the environment names comes first, then `folder`, then the cache.
+    Searched are the folder named by the environment, `folder` and the cache, in this order.
     """
     name = official_name(scale)
     named = (os.environ.get(WEIGHTS_VARIABLE), folder, cache_folder())
@@ -129,7 +132,7 @@ def official_path(scale: int, folder: Folder = None) -> Path | None:
 
 
 def bundled_path(scale: int) -> Path | None:
-    """The backbone of this package's own for `scale`, if there is one."""
+    """The backbone for `scale` that ships with this package, if there is one."""
     path = BUNDLED / f"cfsr_x{scale}.safetensors"
     return path if path.is_file() else None
 
@@ -154,11 +157,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def file_named(name: str | os.PathLike[str]) -> Path | None:
-    """The file of that name, `~` allowed; None if there is none, or no file can be named so."""
+    """The file of that name, `~` allowed; None if there is none or the name is impossible."""
     try:
         path = Path(name).expanduser()
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # too long a name, or the home of a user who does not exist
+    except (OSError, RuntimeError):  # the name is too long, or ~ a user who does not exist
         return None
 
 
@@ -169,27 +172,27 @@ def find_backbone(
     progress: Progress | None = None,
     folder: Folder = None,
 ) -> tuple[WeightsFile, list[str]]:
-    """Find the weights of a backbone, fetching the official ones if need be.
+    """Find the weights of a backbone, downloading the official ones if necessary.
 
     Parameters
     ----------
     scale : int
         2, 3 or 4.
     backbone : str or path
-        `"auto"` (official if it is on this machine, or the user once agreed to the download and
-        it can be had; else bundled), `"official"`, `"bundled"`, the name of an imported backbone,
-        or a file.
+        `"auto"` (official if it is on this machine, or if the user once agreed to the download and
+        it succeeds; else bundled), `"official"`, `"bundled"`, the name of an imported backbone, or
+        a file.
     download : bool
-        Whether the official file may be fetched.
+        Whether the official file may be downloaded.
     progress : callable, optional
-        Called with bytes done and bytes in all during a download.
+        Called with the bytes done and the total during a download.
     folder : str or path, optional
-        Where official files may be, too.
+        Another folder to search for official files.
 
     Returns
     -------
     WeightsFile, list of str
-        The file, and what the user should know of the choice.
+        The file, and what the user should know about the choice.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def find_backbone(
     if backbone == "official":
         was_here = official_path(scale, folder) is not None
         file = _official(scale, download, progress, folder)
-        if not was_here:  # who names them agrees to fetch them
+        if not was_here:  # naming them is agreeing to the download
             _agree()
         return file, []
     if backbone == "auto":
@@ -222,7 +225,7 @@ def find_backbone(
 def _automatic(
     scale: int, download: bool, progress: Progress | None, folder: Folder
 ) -> tuple[WeightsFile, list[str]]:
-    """Official weights; bundled ones rather than a download that nobody agreed to."""
+    """Official weights, but bundled ones rather than a download that nobody agreed to."""
     if bundled_path(scale) is None:
         return _official(scale, download, progress, folder), []
     try:
@@ -230,12 +233,12 @@ def _automatic(
     except WeightsNotFoundError:
         note = "the official weights are not on this machine"
     except DownloadError as error:
-        note = f"official weights are not to be had here ({error})"
+        note = f"the official weights are not available ({error})"
     return _bundled(scale), [note]
 
 
 def agreed() -> bool:
-    """Whether the user once asked for the official weights by that name, or by the button."""
+    """Whether the user once asked for the official weights, by name or by the button."""
     return _agreement().is_file()
 
 
@@ -244,7 +247,7 @@ def _agreement() -> Path:
 
 
 def _agree() -> None:
-    with suppress(OSError):  # then the question comes again
+    with suppress(OSError):  # then the user is asked again
         _agreement().parent.mkdir(parents=True, exist_ok=True)
         _agreement().write_text(f"{OFFICIAL_URL}\n{OFFICIAL_NOTICE}\n", encoding="utf-8")
 
@@ -265,100 +268,64 @@ def _official(scale: int, download: bool, progress: Progress | None, folder: Fol
     if not download:
         raise WeightsNotFoundError(
             f"the official x{scale} weights are not on this machine: fetch them with 'napari-cfsr "
-            f"models fetch --scale {scale}', or name a folder that holds {official_name(scale)} "
-            f"in {WEIGHTS_VARIABLE}"
+            f"models fetch', or name a folder that contains {official_name(scale)} in "
+            f"{WEIGHTS_VARIABLE}"
         )
     return fetch_official(scale, progress)
 
 
-class _Download:
-    """Downloads for pooch, whose own downloader leaves the connection open after an error."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.stopped: BaseException | None = None  # what progress raised
-
-    def __call__(self, url: str, path: str, *_: object) -> None:
-        import requests
-
-        with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as file:
-            response.raise_for_status()
-            packed = "Content-Encoding" in response.headers  # then the length is another
-            total = 0 if packed else int(response.headers.get("Content-Length", 0))
-            for piece in response.iter_content(CHUNK):
-                file.write(piece)
-                self._report(file.tell(), total)
-
-    def _report(self, done: int, total: int) -> None:
-        try:
-            if self.progress is not None:
-                self.progress(done, total)
-        except BaseException as error:
-            self.stopped = error
-            raise
-
-
-@contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Pooch prints what it does; this package has its own words for it."""
-    import pooch
-
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
-    """Download the official weights into the cache, checked; a failure leaves nothing behind.
+    """Download the official weights into the cache and check them; a failure leaves nothing behind.
 
     Parameters
     ----------
     scale : int
         2, 3 or 4.
     progress : callable, optional
-        Called with bytes done and bytes in all; an exception from it ends the download.
+        Called with the bytes done and the total; an exception from it ends the download.
 
     Raises
     ------
     DownloadError
-        No answer, a broken answer, or not the published file.
+        No response, an incomplete one, or not the published file.
     """
-    import pooch
-    import requests
+    from requests import RequestException
 
     name = official_name(scale)
     url = os.environ.get(URL_VARIABLE, OFFICIAL_URL).rstrip("/") + "/" + name
-    folder = cache_folder()
-    download = _Download(progress)
+    path = cache_folder() / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _quiet_pooch():
-            path = pooch.retrieve(
-                url,
-                known_hash=f"sha256:{OFFICIAL_SHA256[scale]}",
-                fname=name,
-                path=folder,
-                downloader=download,
-            )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        if error is download.stopped:
-            raise
-        if isinstance(error, requests.RequestException):
-            reason = f"{type(error).__name__}: {error}"
-        elif isinstance(error, OSError):
-            reason = f"it can't be written to {folder} ({error})"
-        else:  # pooch: the hash differs
-            reason = f"what came is not the published file ({error})"
-    else:
-        return verified(Path(path), scale)
-    raise DownloadError(
-        f"{name} could not be downloaded from {url}: {reason}. Nothing was kept. Try again, or get "
-        f"the file on another machine and name its folder in {WEIGHTS_VARIABLE}"
-    )
+        content = _download(url, progress)
+        if (got := hashlib.sha256(content).hexdigest()) != OFFICIAL_SHA256[scale]:
+            raise TamperedWeightsError(f"it is not the published file (SHA-256 {got})")
+        with atomic_write(path, overwrite=True, error=WeightsError) as file:
+            file.write(content)
+    except (RequestException, WeightsError) as error:
+        cause = error if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
+        raise DownloadError(
+            f"{name} could not be downloaded from {url}: {cause}. Nothing was kept. Try again, or "
+            f"copy the file from another machine and name its folder in {WEIGHTS_VARIABLE}"
+        ) from error
+    return WeightsFile(path, got, "official")
+
+
+def _download(url: str, progress: Progress | None) -> bytes:
+    """The content at an address, at most `LARGEST_DOWNLOAD` bytes of it."""
+    import requests
+
+    content = bytearray()
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+        response.raise_for_status()
+        compressed = "Content-Encoding" in response.headers  # the length is not the file's
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() and not compressed else 0
+        for piece in response.iter_content(CHUNK):
+            content += piece
+            if progress is not None:
+                progress(len(content), total)
+            if len(content) > LARGEST_DOWNLOAD:
+                break
+    return bytes(content)
 
 
 def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
@@ -369,8 +336,7 @@ def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: boo
     Raises
     ------
     OptionError
-        Another file of that name is there and `overwrite` is false, or it could not be found
-        again under its name.
+        Another file has that name and `overwrite` is false, or its name would not be found again.
     WeightsError
         It can't be written.
     """
@@ -378,20 +344,29 @@ def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: boo
     scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
     if scale is None and (path.suffix.lower() not in SUFFIXES or path.stem in RESERVED):
         raise OptionError(
-            f"expected a name that ends in {', '.join(SUFFIXES)} and is none of "
+            f"expected a name that ends in {', '.join(SUFFIXES)} and is not one of "
             f"{', '.join(RESERVED)}, got {path}: rename it"
         )
     target = cache_folder() / official_name(scale) if scale else data_folder() / to / path.name
-    partial = target.with_name(target.name + ".partial")
-    try:
-        if target.exists() and sha256_of(target) != sha and not overwrite:
-            raise OptionError(f"{target} exists and differs: pass --overwrite to replace it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, partial)
-        partial.replace(target)
-    except OSError as error:
-        raise WeightsError(f"{target} can't be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with file_errors(f"{target}: can't be written"):
+        if target.exists() and sha256_of(target) == sha:
+            return target
+    copy_file(path, target, overwrite)
     return target
+
+
+def copy_file(source: Path, target: Path, overwrite: bool = False) -> None:
+    """Copy a file, all of it or nothing; raises `OptionError` or `WeightsError` if it can't."""
+    with atomic_write(target, overwrite, error=WeightsError) as file, source.open("rb") as content:
+        shutil.copyfileobj(content, file)
+
+
+@contextmanager
+def file_errors(text: str) -> Iterator[None]:
+    """`WeightsError` with that text for whatever the file system says."""
+    try:
+        yield
+    except WeightsError:  # some of them are OSErrors
+        raise
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links, or no such home
+        raise WeightsError(f"{text} ({reason(error)})") from error

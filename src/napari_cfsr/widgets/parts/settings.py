@@ -9,7 +9,9 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, LineEdit
 
+from napari_cfsr.core.io import atomic_write
 from napari_cfsr.core.weights import data_folder
+from napari_cfsr.errors import FileFormatError
 
 
 def settings_path(form: str) -> Path:
@@ -28,11 +30,8 @@ def read_settings(form: str) -> dict[str, Any]:
 def write_settings(form: str, values: dict[str, Any]) -> None:
     """Keep settings, all of them or none; a full or read-only disk is no reason to stop work."""
     path = settings_path(form)
-    partial = path.with_suffix(".partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(values), encoding="utf-8")
-        partial.replace(path)
+    with contextlib.suppress(FileFormatError), atomic_write(path, overwrite=True) as file:
+        file.write(json.dumps(values).encode())
 
 
 def restore_field(field: Any, value: Any) -> None:
