@@ -77,11 +77,16 @@ def test_values_axes_pyramid_and_sizes_are_in_the_file(tmp_path, name, names, sh
             assert sizes["Z"] == 2
 
 
-def test_names_of_channels_reach_ome_tiff(tmp_path) -> None:
+def test_names_of_channels_and_units_reach_ome_tiff(tmp_path) -> None:
     image = values(np.dtype("uint16"), (2, 30, 40), 0)
-    omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
-    run(image, BoxModel(2), "CYX", {"baseline": tmp_path / "a.ome.tif"}, omero=omero)
+    about = {
+        "omero": {"channels": [{"label": "DAPI"}, {"label": "GFP"}]},
+        "space": pixel_space("CYX", {"Y": 4, "X": 6}, units={"Y": "nm", "X": "mm"}),
+    }
+    run(image, BoxModel(2), "CYX", {"baseline": tmp_path / "a.ome.tif"}, **about)
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
+        assert 'PhysicalSizeX="3.0" PhysicalSizeXUnit="mm"' in tif.ome_metadata
+        assert 'PhysicalSizeY="2.0" PhysicalSizeYUnit="nm"' in tif.ome_metadata
         assert 'Name="DAPI"' in tif.ome_metadata
         assert 'Name="GFP"' in tif.ome_metadata
 

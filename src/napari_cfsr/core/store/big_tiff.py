@@ -239,7 +239,7 @@ def _ome(image: LazyImage) -> dict[str, Any]:
         if unit is None or letter not in "TZYX":
             continue
         word = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
-        facts |= {word: size, f"{word}ShardIndex": unit_symbol(unit)}
+        facts |= {word: size, f"{word}Unit": unit_symbol(unit)}
     names = [c.get("label") for c in (image.omero or {}).get("channels", ())]
     if "C" in image.axes and all(names):
         count = image.pixels.shape[image.axes.index("C")]
