@@ -17,7 +17,7 @@ from napari_cfsr.errors import StoreExistsError
 from napari_cfsr.layers import ImageInput, layer_to_world
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.store import StorePreview, StoreProgress, StoreResult, StoreRun
+    from napari_cfsr.core.store import StorePlan, StorePreview, StoreProgress, StoreResult
 
 STORE = ".zarr"
 MOST_NAMES = 1000
@@ -136,22 +136,23 @@ def upscale_to_store(
     CFSRError
         As `iter_upscale_to_zarr`.
     """
-    from napari_cfsr.core.store import StorePreview
+    from napari_cfsr.core.store import StorePreview, StoreRun
 
     yield StoreStep("Loading the model")
     info = model.load(request.load, check)
     yield StoreStep(f"Loaded {info.backbone}; reading intensities")
     try:
         space, note = layer_space(request.image)
-        run = _prepared(request, model, check, space)
+        plan = _free_plan(request, model, check, space)
+        run = StoreRun(request.image.data, model, plan, check)
         growth = StorePreview(run.store)
-        run.watch = growth.put
-        begun = StoreBegun(request, run.path, info.scale, tuple(run.plan.specs), growth)
+        run.written = growth.put
+        begun = StoreBegun(request, plan.path, info.scale, tuple(plan.blocks.specs), growth)
         if note:
             run.notes.append(note)
-        yield StoreStep(f"Writing {run.path}", 0.0, begun=begun)
+        yield StoreStep(f"Writing {plan.path}", 0.0, begun=begun)
         for progress in run.shards():
-            yield _step(progress, run.path)
+            yield _step(progress, plan.path)
         done = run.finish()
         growth.finish()
     finally:
@@ -174,19 +175,18 @@ def _step(progress: StoreProgress, path: Path) -> StoreStep:
     return StoreStep(text, progress.fraction, progress.seconds_left)
 
 
-def _prepared(
+def _free_plan(
     request: StoreRequest, model: RemoteModel, check: Callable[[], None], space: PixelSpace
-) -> StoreRun:
-    """The run into the first store of that name that is free, or was begun with this request."""
-    from napari_cfsr.core.store import StoreRun
+) -> StorePlan:
+    """The plan for the first store of that name that is free, or unfinished with this request."""
+    from napari_cfsr.core.store import plan_store
 
-    path = request.path
+    image, path = request.image, request.path
     for number in range(2, MOST_NAMES):
-        run = StoreRun(request.image.data, model, path, request.options, check, request.image.name)
         try:
-            run.prepare(space, None, overwrite=False)
+            return plan_store(
+                image.data, model, path, request.options, check, space=space, source=image.name
+            )
         except StoreExistsError:
             path = request.path.with_stem(f"{request.path.stem} {number}")
-        else:
-            return run
     raise StoreExistsError(f"{request.path} and {MOST_NAMES} more exist: choose another folder")

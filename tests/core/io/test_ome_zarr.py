@@ -159,17 +159,17 @@ def test_a_slide_of_65536_pixels_has_few_files_and_chunks_for_viewers() -> None:
         (3, 65536, 65536), (3, 512, 512), (3, 4096, 4096),
     )  # fmt: skip
     assert layout.sizes[-1] == (1024, 1024)
-    units = list(layout.shards(shape))
+    units = list(layout.shards())
     assert len(units) == 256 + 64 + 16 + 4 + 1 + 1 + 1
     # each after those it is made from
     place = {unit: i for i, unit in enumerate(units)}
-    assert all(place[part] < i for unit, i in place.items() for part in layout.parts(shape, unit))
+    assert all(place[part] < i for unit, i in place.items() for part in layout.parts(unit))
     stack = da.zeros((500, 1024, 1024), dtype=np.uint16, chunks=512)
     plan = plan_blocks(stack, BoxModel(2), UpscaleOptions(axes="ZYX"))
     layout = plan_layout(plan)
     assert plan.sides == (4, 1024, 1024)
     assert layout.level_shape(plan.specs["baseline"][0], 0).chunks == (1, 512, 512)
-    assert len(list(layout.shards(plan.specs["baseline"][0]))) == 125 * 2
+    assert len(list(layout.shards())) == 125 * 2
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 300), st.sampled_from([2, 3, 4]))
@@ -180,7 +180,7 @@ def test_units_tile_every_level_of_any_image(height, width, tile, scale) -> None
     layout = plan_layout(plan)
     shape = plan.specs["baseline"][0]
     seen: dict[int, int] = {}
-    for unit in layout.shards(shape):
+    for unit in layout.shards():
         form = layout.level_shape(shape, unit.level)
         ys, xs = layout.where(unit, form)
         assert 0 <= ys.start < ys.stop <= form.shape[0]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr.core.image.intensity import Limits
-from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.level_view import LevelView, level_range
+from napari_cfsr.core.store.plan import plan_store
 from napari_cfsr.core.store.preview import StorePreview
 from napari_cfsr.core.store.run import StoreRun
 from napari_cfsr.core.upscale.options import UpscaleOptions
@@ -32,14 +32,13 @@ def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def begun(pixels: np.ndarray, path, axes: str, model: BoxModel | None = None) -> StoreRun:
     options = UpscaleOptions(axes, rgb=False, tile=256, halo=4)
-    run = StoreRun(pixels, model or BoxModel(4, refiner=True), path, options, lambda: None, "")
-    run.prepare(pixel_space(axes.replace("S", "")), None, overwrite=False)
-    return run
+    model = model or BoxModel(4, refiner=True)
+    return StoreRun(pixels, model, plan_store(pixels, model, path, options))
 
 
 def followed(run: StoreRun) -> StorePreview:
     growth = StorePreview(run.store)
-    run.watch = growth.put
+    run.written = growth.put
     return growth
 
 
@@ -105,7 +104,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
     pixels = values(np.dtype("uint16"), shape, 0)
     run = begun(pixels, tmp_path / "a.zarr", axes)
     growth = followed(run)
-    levels = {name: growth.levels(name) for name in run.plan.specs}
+    levels = {name: growth.levels(name) for name in run.store.specs}
     assert len(levels["baseline"]) > 1
     top = len(levels["baseline"]) - 1
     blocks = 0
@@ -114,10 +113,10 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
         if len(done) == blocks:
             continue
         blocks = len(done)
-        last = next(u for u in reversed(run.todo) if u in done)
+        last = next(u for u in reversed(run.plan.shards) if u in done)
         for name, pyramid in levels.items():
             whole = run.store.arrays[name, 0]
-            where = run.layout.where(last, run.store.form(name, 0))
+            where = run.plan.layout.where(last, run.store.form(name, 0))
             written = np.asarray(whole[where])
             assert_array_equal(pyramid[0][where], written)
             if last.level == 0 and ShardIndex(top, (*last.index[:-2], 0, 0)) not in run.store.done:
@@ -132,7 +131,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
                     *(slice(a, a + n) for a, n in zip(starts, seen.shape[-2:], strict=True)),
                 )
                 assert_array_equal(pyramid[top][small], seen)
-    assert blocks == np.prod([*run.layout.grid(run.plan.specs["baseline"][0], 0)])
+    assert blocks == np.prod([*run.plan.layout.grid(0)])
     run.finish()
     growth.finish()
     for name, pyramid in levels.items():
@@ -167,7 +166,7 @@ def test_gone_on_with_it_shows_what_an_earlier_run_had_done(tmp_path) -> None:
     steps.close()
     run = begun(pixels, tmp_path / "a.zarr", "TYX")
     growth = followed(run)
-    for name in run.plan.specs:
+    for name in run.store.specs:
         for old, new in zip(before.levels(name), growth.levels(name), strict=True):
             everything = tuple(slice(0, n) for n in old.shape)
             if old.shape[-1] > 1024:

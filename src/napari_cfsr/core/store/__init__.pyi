@@ -7,6 +7,8 @@ from .layout import plan_layout as plan_layout
 from .level_view import LevelView as LevelView
 from .level_view import level_range as level_range
 from .level_view import viewed as viewed
+from .plan import StorePlan as StorePlan
+from .plan import plan_store as plan_store
 from .preview import StorePreview as StorePreview
 from .run import StoreProgress as StoreProgress
 from .run import StoreResult as StoreResult

@@ -24,6 +24,7 @@ from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.image import ArrayLike, PixelSpace, unit_symbol
 from napari_cfsr.core.io import LARGEST_CLASSIC, TIFF_SUFFIXES, LazyImage, open_ome_zarr
 from napari_cfsr.core.store.growing_store import writing
+from napari_cfsr.core.store.plan import plan_store
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.errors import FileFormatError, OptionError
@@ -117,8 +118,11 @@ def iter_upscale_to_tiff(
     options = replace(options or UpscaleOptions(), outputs=tuple(targets))
     first = next(iter(targets.values()), Path())
     store = first.with_name(f".{first.stem}.partial.zarr")
-    run = StoreRun(image, model, store, options, check, source)
-    run.prepare(space, omero, overwrite)
+    plan = plan_store(
+        image, model, store, options, check,
+        space=space, omero=omero, source=source, overwrite=overwrite,
+    )  # fmt: skip
+    run = StoreRun(image, model, plan, check)
     yield from run.shards()
     for name, target in targets.items():
         yield run.progress(note=f"Writing {target.name}")
