@@ -20,9 +20,10 @@ import tifffile
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
 from napari_cfsr.cli import main
-from napari_cfsr.core.cluster import task_dispatcher as task_dispatcher
-from napari_cfsr.core.cluster.run import ReadyQueue, iter_upscale_on_cluster
-from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers
+from napari_cfsr.core.cluster import client as cluster_client
+from napari_cfsr.core.cluster import run as cluster_run
+from napari_cfsr.core.cluster.client import connect, local_workers
+from napari_cfsr.core.cluster.run import iter_upscale_on_cluster
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
 from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.io.store_metadata import store_status
@@ -246,7 +247,7 @@ def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path
 def test_workers_of_another_version_end_the_run(
     client, model, image, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(task_dispatcher, "version_here", lambda: "9.9")
+    monkeypatch.setattr(cluster_run, "version_here", lambda: "9.9")
     with pytest.raises(ClusterError, match=r"expected napari-cfsr 9\.9 on every worker, as here"):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
 
@@ -257,19 +258,19 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     def fail(*_: object) -> None:
         raise RuntimeError("odd\nthing")
 
-    monkeypatch.setattr(task_dispatcher, "run_shard", fail)
+    monkeypatch.setattr(cluster_run, "run_shard", fail)
     with pytest.raises(
         ClusterError, match=r"^block \(0, \d, \d+\) of level 0 failed \(RuntimeError: odd\)"
     ):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
-    died = task_dispatcher._failed(KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
+    died = cluster_run._failure(KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
 def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkeypatch) -> None:
     monkeypatch.chdir(image.parent)
-    assert task_dispatcher.CONNECT_SECONDS <= 9
-    monkeypatch.setattr(task_dispatcher, "CONNECT_SECONDS", 0.5)
+    assert cluster_client.CONNECT_SECONDS <= 9
+    monkeypatch.setattr(cluster_client, "CONNECT_SECONDS", 0.5)
 
     def fault(*arguments: str) -> str:
         assert main(["upscale", "in.tif", *arguments]) == 2
@@ -290,26 +291,12 @@ def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkey
 
 def test_a_cluster_writes_stores_only(image, official, capsys, monkeypatch) -> None:
     monkeypatch.chdir(image.parent)
-    monkeypatch.setattr(
-        task_dispatcher, "local_workers", lambda count: pytest.MonkeyPatch.context()
-    )
+    monkeypatch.setattr(cluster_client, "local_workers", lambda count: pytest.MonkeyPatch.context())
     assert main(["upscale", "in.tif", "-o", "out.tif", "--scale=2", "--workers=2"]) == 2
     assert "expected OUT.zarr for a cluster, got out.tif" in capsys.readouterr().err
 
 
 # parts
-
-
-def test_units_come_after_those_they_are_made_from() -> None:
-    a, b, c = (ShardIndex(0, (i,)) for i in range(3))
-    top = ShardIndex(1, (0,))
-    queue = ReadyQueue([a, b, top, c], {top: [a, b]})
-    done: set[ShardIndex] = set()
-    assert [queue.next(done) for _ in range(4)] == [a, b, c, None]
-    done |= {a}
-    assert queue.next(done) is None
-    done |= {b}
-    assert [queue.next(done), queue.next(done)] == [top, None]
 
 
 def test_workers_of_a_host_count_by_their_names() -> None:
