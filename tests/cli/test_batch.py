@@ -180,7 +180,7 @@ def test_clashes_are_told_before_the_model_is_loaded(
     assert (status, len(out), said) == (2, 1, [1])
     assert err[0] == (
         "napari-cfsr: 1/a.png: out/a_x2_baseline.png is where the result of in/a.png goes: "
-        "choose another --output"
+        "choose another output"
     )
     assert err[1].startswith("napari-cfsr: 1 upscaled, 1 failed in ")
 

@@ -31,15 +31,15 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         type=Path,
-        help="image files, OME-Zarr stores, or folders of them (what this program wrote before is "
-        "left out); of several, those whose results are there already are skipped; IN OUT.zarr: "
-        "one input and the store to write",
+        help="image files, OME-Zarr stores, or folders of them (without what this program wrote); "
+        "of several, those with finished results are skipped; IN OUT.zarr: one input and the store "
+        "to write",
     )
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="a folder, or a file or OME-Zarr store for a single input; beside each by default",
+        help="a folder, or a file or OME-Zarr store for a single input; default: beside each input",
     )
     add_model_options(command)
     command.add_argument("--baseline", action="store_true", help="write the backbone's output")
@@ -47,11 +47,13 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--difference", action="store_true", help="write delta - baseline as a float32 TIFF"
     )
-    command.add_argument("--ensemble", action="store_true", help="average of eight: 8 times slower")
+    command.add_argument(
+        "--ensemble", action="store_true", help="average of 8 orientations, 8 times slower"
+    )
     command.add_argument(
         "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
     )
-    command.add_argument("--axes", help="axes of TIFF stacks, if the file does not say or is wrong")
+    command.add_argument("--axes", help="axes of TIFF stacks, if the file has none or wrong ones")
     command.add_argument(
         "--intensity",
         default="auto",
@@ -60,7 +62,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tile", type=int, help="side of a tile, input pixels")
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
     command.add_argument(
-        "--overwrite", action="store_true", help="replace files that exist; nothing is skipped"
+        "--overwrite", action="store_true", help="replace existing files; nothing is skipped"
     )
     command.add_argument("--json", action="store_true", help="print a record of each file")
     add_cluster_options(command)
@@ -68,7 +70,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "--summary",
         type=Path,
         metavar="FILE",
-        help="write what became of each input to a .csv or .json file",
+        help="write the outcome of each input to a .csv or .json file",
     )
 
 
@@ -94,11 +96,11 @@ def run_upscale(options: argparse.Namespace) -> int:
             say(fault.text)
         save_summary([BatchRecord(f.path, "failed", message=f.text) for f in faults], options)
         return 2
-    asked = _asked(options)
+    requested = _upscale_options(options)
     files = find(options)
-    _check_refiner(asked.outputs or (), files)
+    _check_refiner(requested.outputs or (), files)
     plan = plan_batch(
-        options.inputs, options.output, files, asked, options.precision, options.overwrite
+        options.inputs, options.output, files, requested, options.precision, options.overwrite
     )
     _check_summary(options, plan)
     check_cluster(plan, options)
@@ -111,7 +113,7 @@ def run_upscale(options: argparse.Namespace) -> int:
 
 
 def _take_output(options: argparse.Namespace) -> None:
-    """`IN OUT.zarr`: the second of two is what to write, unless it is a store of someone else's."""
+    """`IN OUT.zarr`: the second is the output, unless it is a store of another program."""
     if options.output is not None or len(options.inputs) != 2:
         return
     last: Path = options.inputs[1]
@@ -123,7 +125,7 @@ def _take_output(options: argparse.Namespace) -> None:
         options.output = options.inputs.pop()
 
 
-def _asked(options: argparse.Namespace) -> UpscaleOptions:
+def _upscale_options(options: argparse.Namespace) -> UpscaleOptions:
     from napari_cfsr.core.upscale import OUTPUTS, UpscaleOptions
 
     return UpscaleOptions(
@@ -138,7 +140,7 @@ def _asked(options: argparse.Namespace) -> UpscaleOptions:
 
 
 def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
-    """Raise an error where an output is wanted that only a refiner can make."""
+    """Raise an error for outputs that need a refiner."""
     for name in wanted:
         if name != "baseline" and "delta" not in files.outputs:
             raise OptionError(
@@ -148,7 +150,7 @@ def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
 
 
 def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -> None:
-    """Raise an error where the summary can't be written, before any time is spent."""
+    """Raise an error for a summary that can't be written, before any time is spent."""
     from napari_cfsr.core.batch import check_summary
 
     path: Path | None = options.summary
@@ -162,7 +164,7 @@ def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -
     if path.exists() and not options.overwrite:
         raise OptionError(
             f"{path} exists: name another file for --summary or remove this one (--overwrite "
-            "would replace it, and upscale everything anew)"
+            "would replace it, but also redo all images)"
         )
     if path.resolve() in taken:
         raise OptionError(f"{path} {taken[path.resolve()]}: name another file for --summary")

@@ -22,9 +22,9 @@ def run_plan(
     options: argparse.Namespace,
     blocks: BlockRun | None = None,
 ) -> int:
-    """Run all that is planned and say what became of it; the exit status.
+    """Run the plan and print the outcome; the exit status.
 
-    `blocks` runs what goes into stores, where that is not to be this process.
+    `blocks` runs what goes into stores, if not this process.
     """
     from napari_cfsr.core.batch import BatchRecord, iter_batch, summary_line
 
@@ -48,7 +48,7 @@ def run_plan(
 
 
 def save_summary(records: list[BatchRecord], options: argparse.Namespace) -> None:
-    """Write the file that was asked for, if one was."""
+    """Write the summary file, if one was requested."""
     from napari_cfsr.core.batch import write_summary
 
     if options.summary is not None:
@@ -58,7 +58,7 @@ def save_summary(records: list[BatchRecord], options: argparse.Namespace) -> Non
 def _show(
     steps: Generator[BatchStep, None, Any], records: list[BatchRecord], options: argparse.Namespace
 ) -> None:
-    """Run to the end; `records` is kept up with it."""
+    """Run to the end and keep `records` up to date."""
     from napari_cfsr.core.batch import NOT_FINISHED, BatchRecord
     from napari_cfsr.core.upscale import duration
 
@@ -80,11 +80,11 @@ def _show(
                 bars.close()
                 progress = None
                 records[step.index] = step.record
-                _tell(step, step.record, options.json)
+                _print(step, step.record, options.json)
 
 
-def _tell(step: BatchStep, record: BatchRecord, as_json: bool) -> None:
-    """What became of one file."""
+def _print(step: BatchStep, record: BatchRecord, as_json: bool) -> None:
+    """Print the outcome of one file."""
     outputs = {name: str(path) for name, path in record.outputs.items()}
     if step.state == "failed":
         say(step.text)

@@ -1,4 +1,4 @@
-"""Upscaling a layer to an OME-Zarr store: what is asked, what is told, and where it lies."""
+"""Upscaling a layer to an OME-Zarr store: request, steps and outcome, and the store's path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_NAMES = 1000
 
 @dataclass(frozen=True, eq=False)
 class StoreRequest:
-    """All that a run into a store needs, read on the GUI thread.
+    """Everything that a run into a store needs, read on the GUI thread.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class StoreRequest:
         Arguments of `load_model`.
     options : UpscaleOptions
     path : Path
-        The store; if there is another one, a number is added to its name.
+        The store; if another one exists, a number is added to its name.
     """
 
     image: ImageInput
@@ -45,7 +45,7 @@ class StoreRequest:
 
 @dataclass(frozen=True, eq=False)
 class StoreBegun:
-    """A store that is there and grows.
+    """A store that was opened and grows.
 
     Attributes
     ----------
@@ -53,25 +53,24 @@ class StoreBegun:
     path : Path
     scale : int
     outputs : tuple of str
-    growth : StorePreview
-        How to look at it.
+    preview : StorePreview
     """
 
     request: StoreRequest
     path: Path
     scale: int
     outputs: tuple[str, ...]
-    growth: StorePreview
+    preview: StorePreview
 
 
 @dataclass(frozen=True)
 class StoreStep:
-    """Something to show while a run is under way."""
+    """Progress of a run, for the user."""
 
     text: str
     fraction: float | None = None  # None: not known
     seconds_left: float | None = None
-    begun: StoreBegun | None = None  # once, when the store is there
+    begun: StoreBegun | None = None  # once, when the store was opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +91,13 @@ class StoreOutcome:
 
 
 def store_path(folder: Path, name: str, scale: int) -> Path:
-    """Where a layer goes in a folder: its name, without what no file name can hold."""
+    """Where a layer is stored in a folder: its name, without characters that files can't have."""
     plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "_", name).strip(" .") or "image"
     return folder / f"{plain}_x{scale}{STORE}"
 
 
 def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
-    """Sizes, origin and units of the data of an input, and a note on what a store can't keep.
+    """Pixel sizes, origin and units of an input, and a note on what a store can't keep.
 
     The note is empty unless the layer is rotated, sheared or mirrored.
     """
@@ -108,9 +107,9 @@ def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
     sizes = np.diag(linear)
     note = ""
     if not np.allclose(linear, np.diag(sizes), atol=1e-9 * abs(linear).max()) or (sizes <= 0).any():
-        note = "the store keeps the sizes of the pixels, not how the layer is rotated or sheared"
+        note = "the store keeps pixel sizes, not how the layer is rotated or sheared"
         sizes, origin, linear = source.scale, source.translate, np.diag(source.scale)
-    # rows and columns are counted from the first of the layer, other axes from the region's
+    # rows and columns start at the layer's first, other axes at the region's
     starts = [
         0 if name in "YX" else part.start for name, part in zip(axes, source.region, strict=True)
     ]
@@ -122,7 +121,7 @@ def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
 def upscale_to_store(
     request: StoreRequest, model: RemoteModel, check: Callable[[], None]
 ) -> Generator[StoreStep, None, StoreOutcome]:
-    """Upscale step by step to the store; ended early, the next call goes on with it.
+    """Upscale step by step to the store; after an interruption, the next call resumes it.
 
     Parameters
     ----------
@@ -145,28 +144,28 @@ def upscale_to_store(
         space, note = layer_space(request.image)
         plan = _free_plan(request, model, check, space)
         run = StoreRun(request.image.data, model, plan, check)
-        growth = StorePreview(run.store)
-        run.written = growth.put
-        begun = StoreBegun(request, plan.path, info.scale, tuple(plan.blocks.specs), growth)
+        preview = StorePreview(run.store)
+        run.written = preview.put
+        begun = StoreBegun(request, plan.path, info.scale, tuple(plan.blocks.specs), preview)
         if note:
             run.notes.append(note)
         yield StoreStep(f"Writing {plan.path}", 0.0, begun=begun)
         for progress in run.shards():
             yield _step(progress, plan.path)
         done = run.finish()
-        growth.finish()
+        preview.finish()
     finally:
         model.rest()
-    return StoreOutcome(begun, done, _difference_range(request.image, growth))
+    return StoreOutcome(begun, done, _difference_range(request.image, preview))
 
 
-def _difference_range(image: ImageInput, growth: StorePreview) -> tuple[float, float]:
-    """The range in which a difference is shown; found here, so that the window need not wait."""
+def _difference_range(image: ImageInput, preview: StorePreview) -> tuple[float, float]:
+    """The range in which a difference is shown; found here, so that the window does not wait."""
     from napari_cfsr.core.store import LevelView, level_range
 
-    if "difference" not in growth.store.specs:
+    if "difference" not in preview.store.specs:
         return 0.0, 0.0
-    smallest = LevelView(growth.levels("difference")[-1], growth.layout.order, luma=image.rgb)
+    smallest = LevelView(preview.levels("difference")[-1], preview.layout.order, luma=image.rgb)
     return level_range(smallest, image.axes.replace("S", ""))
 
 

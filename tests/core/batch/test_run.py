@@ -19,7 +19,7 @@ import zarr
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core.batch.clock import BatchClock
+from napari_cfsr.core.batch.run import BatchClock
 from napari_cfsr.core.batch.ledger import LEDGER, Ledger
 from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
 from napari_cfsr.core.batch.run import BatchRecord, BatchStep, iter_batch
@@ -194,7 +194,7 @@ def test_what_was_made_otherwise_is_not_skipped(
     assert "".join(r.state[0] for r in records) == "f" + 2 * others
     target = batch.out / "a_x2_baseline.png"
     assert records[0].message == (
-        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass --overwrite to replace it"
+        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
     )
     assert (content(batch.out), batch.loads) == (before, 0)
 
@@ -428,10 +428,10 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert (faults[0], faults[3]) == ("", "")
     assert faults[1] == (
         f"{batch.inputs[1]}: {tmp_path / 'out' / 'a_x2_baseline.png'} is where the result of "
-        f"{batch.inputs[0]} goes: choose another --output"
+        f"{batch.inputs[0]} goes: choose another output"
     )
     assert faults[2] == (
-        f"{batch.inputs[2]}: {batch.inputs[3]} is an input itself: choose another --output"
+        f"{batch.inputs[2]}: {batch.inputs[3]} is an input itself: choose another output"
     )
     steps, loaded = iter_batch(plan, batch.load), []
     for step in steps:
@@ -486,7 +486,7 @@ def test_a_damaged_ledger_counts_as_empty(batch: Batch, damage: bytes) -> None:
     texts = [step.text for step in batch.steps if step.state == "waiting" and step.text]
     assert texts == [
         f"{batch.out / LEDGER}: can't be used (damaged, or of another version): "
-        "what earlier runs made counts as not made by them"
+        "results of earlier runs are not recognised"
     ]
     assert batch.states() == "ffs"
 

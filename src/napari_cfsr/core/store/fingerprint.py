@@ -1,4 +1,4 @@
-"""What was asked of a run into a store, so that only the same can go on with it."""
+"""The request of a run into a store: only the same request resumes it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from napari_cfsr.core.image import ArrayLike, Axes, PixelSpace, Plane
 from napari_cfsr.core.upscale import BlockPlan, UpscaleOptions
 from napari_cfsr.errors import StoreExistsError
 
-PROBE = 32  # pixels; windows of this side tell one image from another
-FORMAT = 1  # of what a store says of itself while it grows
+PROBE = 32  # pixels; side of the windows that identify an image
+FORMAT = 1  # of the metadata of an unfinished store
 HASHES = ("image", "backbone", "refiner")
 
 
 def store_request(
     image: ArrayLike, info: ModelInfo, plan: BlockPlan, asked: UpscaleOptions, space: PixelSpace
 ) -> dict[str, Any]:
-    """What has to be the same for a run to go on with another's store, as JSON would hold it.
+    """What has to be the same for a run to resume a store, as values that JSON can hold.
 
-    A tile that was not asked for is left out: it depends on the free memory, and the one that the
-    store was begun with is kept. So is the device, whose results differ in the last bits only.
+    A tile that was not requested is left out: it depends on the free memory, and a resumed run
+    keeps the first. So is the device, whose results differ in the last bits only.
     """
     request = {
         "shape": plan.axes.shape,
@@ -45,21 +45,21 @@ def store_request(
     return as_read
 
 
-def check_same(path: Path, mark: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `OptionError` where a store was begun with something else.
+def check_same(path: Path, metadata: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `StoreExistsError` where an unfinished store is of another request.
 
     Parameters
     ----------
     path : Path
-    mark : dict
-        What the store says of itself.
+    metadata : dict
+        Of the store.
     now : dict
         From `store_request`.
     """
-    advice = "repeat the call that began it to go on, or pass overwrite=True to begin anew"
-    if mark.get("format") != FORMAT:
+    advice = "repeat the call that began it to resume, or pass overwrite=True to start again"
+    if metadata.get("format") != FORMAT:
         raise StoreExistsError(f"{path} was begun with another version of napari-cfsr: {advice}")
-    before, asked = (_flat(request) for request in (mark.get("request", {}), now))
+    before, asked = (_flat(request) for request in (metadata.get("request", {}), now))
     for name in asked:
         old, new = before.get(name), asked[name]
         if old != new:
@@ -68,14 +68,14 @@ def check_same(path: Path, mark: Mapping[str, Any], now: Mapping[str, Any]) -> N
 
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A request with its options beside all else."""
+    """A request with its options on the same level."""
     return {**{k: v for k, v in request.items() if k != "options"}, **request.get("options", {})}
 
 
 def fingerprint_pixels(image: ArrayLike, axes: Axes) -> str:
-    """SHA-256 of small windows all over the first, the middle and the last plane.
+    """SHA-256 of small windows across the first, the middle and the last plane.
 
-    It tells whether two runs see the same image, for the price of a few chunks.
+    Identifies an image at the cost of reading a few chunks.
     """
     looped = tuple(axes.shape[i] for i in axes.looped)
     digest = hashlib.sha256()

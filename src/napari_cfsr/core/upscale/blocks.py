@@ -1,4 +1,4 @@
-"""An image in blocks: parts that are upscaled one at a time, each by itself.
+"""An image in blocks: parts that are upscaled one at a time, separately.
 
 A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. What
 comes out of it depends on the pixels in it and around it, on the plan and on the model, on nothing
