@@ -1,4 +1,4 @@
-"""`napari-cfsr upscale` with many files: skipped, gone on with, summed up."""
+"""`napari-cfsr upscale` with many files: skipped, resumed, summed up."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ import napari_cfsr as nc
 from napari_cfsr.cli import main, upscale
 from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER
-from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, sha256_of
+from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
-COMMON = ("--scale", 2, "--refiner", "none", "--device", "cpu")
+COMMON = ("--scale", 2, "--backbone", "bundled", "--refiner", "none", "--device", "cpu")
 
-pytestmark = pytest.mark.usefixtures("official")
+pytestmark = pytest.mark.usefixtures("models_once")
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`upscale in --output out` with the official x2 weights; status, lines of both streams."""
+    """`upscale in --output out` with the bundled x2 weights; status, lines of both streams."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, list[str], list[str]]:
@@ -67,7 +67,7 @@ def test_the_second_run_skips_what_is_finished(run: Run, monkeypatch: pytest.Mon
     assert (status, len(out), len(err)) == (0, 3, 1)
     assert re.fullmatch(r"napari-cfsr: 3 upscaled in \d\.\d s", err[0])
     before = results()
-    model = nc.load_model(2, refiner=None, device="cpu")
+    model = nc.load_model(2, "bundled", None, "cpu")
     for name, image in zip(before, pixels, strict=True):
         written = nc.read_image(Path("out", name)).pixels
         np.testing.assert_array_equal(written, nc.upscale(image, model, axes="YXC").baseline)
@@ -129,7 +129,7 @@ def test_a_broken_file_and_a_summary_of_all(run: Run) -> None:
     assert (status, len(out)) == (2, 3)
     listed = json.loads(Path("s.json").read_text("utf-8"))
     assert [entry["state"] for entry in listed] == ["done", "failed", "done", "done"]
-    assert listed[0]["provenance"]["backbone_sha256"] == OFFICIAL_SHA256[2]
+    assert listed[0]["provenance"]["backbone_sha256"] == sha256_of(bundled_path(2))
     assert listed[0]["provenance"]["input"] == "in/a.png"
     assert listed[1]["provenance"] is None
     scope: dict[str, Any] = {}

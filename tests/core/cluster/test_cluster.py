@@ -19,13 +19,11 @@ import tifffile
 
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
-from napari_cfsr.cli import main
-from napari_cfsr.core.cluster import client as cluster_client
 from napari_cfsr.core.cluster import run as cluster_run
 from napari_cfsr.core.cluster.client import connect, local_workers
 from napari_cfsr.core.cluster.run import iter_upscale_on_cluster
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine.model import SRModel, load_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import ShardIndex
@@ -33,14 +31,14 @@ from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
-
-pytestmark = pytest.mark.alone  # how soon workers end
+from tests.helpers.tiny_weights import write_tiny_weights
 
 KilledWorker = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]").KilledWorker
 
 SOURCE = Path(napari_cfsr.__file__).parents[1]
 SHAPE = (3, 40, 600)  # 45 blocks of one tile, and 24 of a pyramid's second level
 BLOCKS = 45
+SHARDS = 45 + 24
 OPTIONS = UpscaleOptions(axes="ZYX", rgb=False, outputs=("baseline",), tile=40, halo=8)
 
 
@@ -74,20 +72,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def model(models: dict[int, SRModel]) -> SRModel:
-    return models[2]
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SRModel:
+    """A tiny backbone that no worker has."""
+    path = write_tiny_weights(tmp_path_factory.mktemp("tiny")) / "CFSR_x2.pth"
+    return load_model(2, path, refiner=None, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def whole(
-    models: dict[int, SRModel], image: Path, tmp_path_factory: pytest.TempPathFactory
+    model: SRModel, image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """What one process writes."""
     path = tmp_path_factory.mktemp("whole") / "a.zarr"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
-        list(in_one_process(image, models[2], path))
+        list(in_one_process(image, model, path))
     return contents(path)
 
 
@@ -111,16 +111,34 @@ def level0(shards: str) -> int:
 
 
 def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
-    client, bare_home: Path, model, image, whole, tmp_path
+    client, bare_home: Path, model, image, whole, tmp_path, monkeypatch
 ) -> None:
-    """The workers have no official weights: they ask for them by their hash."""
-    steps = list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
+    """The workers have no such weights: each gets and keeps them, by their hash."""
+    submit, waited_for = client.submit, {}
+
+    def recorded(*arguments: Any, key: str, **options: Any) -> Any:
+        if arguments[0] is cluster_run.run_shard:
+            waited_for[key] = [part.key for part in arguments[-1]]
+        return submit(*arguments, key=key, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "submit", recorded)
+        steps = list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
     assert contents(tmp_path / "a.zarr") == whole
+    # a shard of the pyramid waits for those of its parts that are in flight
+    assert len(waited_for) == SHARDS
+    indices = {key: [int(i) for i in key.split("-")[3:]] for key in waited_for}
+    assert any(waited_for[key] for key, (level, *_) in indices.items() if level)
+    for key, parts in waited_for.items():
+        level, plane, y, x = indices[key]
+        for part in parts:
+            below, p, i, j = indices[part]
+            assert (below, p, i // 2, j // 2) == (level - 1, plane, y, x)
     assert [steps[0].done, steps[-1].done] == [0, np.prod(SHAPE)]
     assert len(steps) == 1 + BLOCKS
     assert not any(step.note for step in steps)
     sent = bare_home / "cache" / "by-hash"
-    assert [p.name for p in sent.iterdir()] == [f"{weight_files.OFFICIAL_SHA256[2]}.pth"]
+    assert [p.name for p in sent.iterdir()] == [f"{model.info.backbone_sha256}.pth"]
 
     again = replace(OPTIONS, tile=80)
     list(iter_upscale_on_cluster(image, model, tmp_path / "b.zarr", client, again))
@@ -156,16 +174,17 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_client_goes_on_when_it_is_started_again(
-    official, image, tmp_path, monkeypatch
+def test_a_killed_client_takes_its_workers_with_it_and_is_resumed(
+    client, model, image, whole, tmp_path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = Path("store/a.zarr")
-    common = ["upscale", str(image), "--scale=2", "--device=cpu", "--tile=40", "--output"]
-    (tmp_path / "run.py").write_text(
-        PROGRAM.format(root=str(SOURCE), arguments=[*common, str(path), "--workers=2"])
-    )
-    victim = subprocess.Popen([sys.executable, "run.py"])
+    path = tmp_path / "a.zarr"
+    backbone = model.info.backbone_path
+    arguments = [
+        "upscale", str(image), "--scale=2", "--backbone", backbone, "--refiner=none",
+        "--device=cpu", "--tile=40", "--halo=8", f"--output={path}", "--workers=1",
+    ]  # fmt: skip
+    (tmp_path / "run.py").write_text(PROGRAM.format(root=str(SOURCE), arguments=arguments))
+    victim = subprocess.Popen([sys.executable, str(tmp_path / "run.py")])
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and victim.poll() is None:
         if (path / JOURNAL).is_file() and (path / JOURNAL).read_bytes().count(b"\n") >= 3:
@@ -178,16 +197,15 @@ def test_a_killed_client_goes_on_when_it_is_started_again(
     assert 2 <= there < BLOCKS
     assert store_status(path) == "partial"
     assert psutil.wait_procs(workers, timeout=20)[1] == []  # they end with it
-
-    again = subprocess.run([sys.executable, "run.py"], capture_output=True, text=True)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert f"{there} of {BLOCKS} blocks were there" in again.stdout
-    assert main([*common, "whole/a.zarr"]) == 0
-    assert contents(path) == contents(Path("whole/a.zarr"))
+    steps = iter_upscale_on_cluster(image, model, path, client, OPTIONS)
+    assert next(steps).earlier == there * 40 * 40
+    list(steps)
+    assert contents(path) == whole
 
 
 def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, tmp_path) -> None:
     path = tmp_path / "a.zarr"
+    before = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     with local_workers(1) as own, connect(own.scheduler.address) as client:
         steps = iter_upscale_on_cluster(image, model, path, client, OPTIONS)
         while next(steps).done == 0:
@@ -195,6 +213,8 @@ def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, t
         own.cluster.close()
         with pytest.raises(ClusterError, match=r"was lost; what is written is kept: run the same"):
             list(steps)
+    # starting workers leaves the environment of this process as it was
+    assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == before
     there = level0((path / JOURNAL).read_text())
     assert 1 <= there < BLOCKS
     first = next(in_one_process(image, model, path))
@@ -203,6 +223,7 @@ def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, t
     assert contents(path) == whole
 
 
+@pytest.mark.alone
 def test_workers_stop_soon_after_a_cancel(
     client, model, image, whole, tmp_path, monkeypatch
 ) -> None:
@@ -267,35 +288,6 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
-def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(image.parent)
-    assert cluster_client.CONNECT_SECONDS <= 9
-    monkeypatch.setattr(cluster_client, "CONNECT_SECONDS", 0.5)
-
-    def fault(*arguments: str) -> str:
-        assert main(["upscale", "in.tif", *arguments]) == 2
-        out, err = capsys.readouterr()
-        assert (out, err.count("\n")) == ("", 1)
-        return err
-
-    for address in ("tcp://127.0.0.1:1", "127.0.0.1:1", "no-such-host:8786", "foo://a:1"):
-        assert f"expected a dask scheduler at {address}, " in fault("out.zarr", "--dask", address)
-    for address in ("", "tcp://127.0.0.1", "8786"):
-        assert "a dask scheduler as tcp://HOST:PORT, got" in fault("out.zarr", "--dask", address)
-    assert "there is no such file" in fault("out.zarr", "--dask", "none.json")
-    assert "expected at least one worker, got 0" in fault("out.zarr", "--workers=0")
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "pip install 'napari-cfsr[cluster]'" in fault("out.zarr", "--workers=2")
-    assert not Path("out.zarr").exists()
-
-
-def test_a_cluster_writes_stores_only(image, official, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(image.parent)
-    monkeypatch.setattr(cluster_client, "local_workers", lambda count: pytest.MonkeyPatch.context())
-    assert main(["upscale", "in.tif", "-o", "out.tif", "--scale=2", "--workers=2"]) == 2
-    assert "expected OUT.zarr for a cluster, got out.tif" in capsys.readouterr().err
-
-
 # parts
 
 
@@ -317,12 +309,13 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
     ]
 
 
-def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> None:
-    source = official_folder / "CFSR_x2.pth"
-    wanted = hashed_file(source, weight_files.OFFICIAL_SHA256[2])
+def test_weights_are_found_by_their_bytes(model: SRModel, home: Path) -> None:
+    source = Path(model.info.backbone_path)
+    wanted = hashed_file(source, model.info.backbone_sha256)
     assert find_by_hash(wanted) is None
     content = source.read_bytes()
-    with pytest.raises(TamperedWeightsError, match=r"expected SHA-256 e6440c.*got [0-9a-f]{64}"):
+    expected = rf"expected SHA-256 {wanted.sha256}.*got [0-9a-f]{{64}}"
+    with pytest.raises(TamperedWeightsError, match=expected):
         keep_by_hash(wanted, content[:-1] + b"x")
     assert find_by_hash(wanted) is None
     kept = keep_by_hash(wanted, content)
@@ -332,11 +325,3 @@ def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> 
     bundled = weight_files.bundled_path(2)
     assert bundled is not None
     assert find_by_hash(hashed_file(bundled, weight_files.sha256_of(bundled))) == bundled
-
-
-def test_the_environment_of_this_process_stays_what_it_was() -> None:
-    before = dict(os.environ)
-    with local_workers(1):
-        pass
-    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    assert after == {k: v for k, v in before.items() if k != "PYTEST_CURRENT_TEST"}

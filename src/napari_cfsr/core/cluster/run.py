@@ -39,7 +39,7 @@ from napari_cfsr.core.store import (
 )
 from napari_cfsr.core.upscale import UpscaleOptions, versions
 from napari_cfsr.core.weights import HashedFile, hashed_file
-from napari_cfsr.errors import ClusterError
+from napari_cfsr.errors import ClusterError, WeightsError
 
 POLL_SECONDS = 0.05
 COUNT_SECONDS = 2.0  # between two counts of the workers
@@ -153,11 +153,12 @@ class ClusterRun:
         yield self.run.start()
         todo = deque(self.run.missing())
         try:
-            weights = self._weights()
+            if todo:
+                self._send_weights()
             while todo or self._futures:
                 self.run.check()
                 while todo and self._has_room():
-                    self._submit(todo.popleft(), weights)
+                    self._submit(todo.popleft())
                 if self._completed.has_ready():
                     yield from self._take(next(self._completed))
                 elif note := self._waiting():
@@ -178,17 +179,21 @@ class ClusterRun:
 
     # tasks
 
-    def _weights(self) -> list[Any]:
-        """Futures of the weights' bytes.
+    def _send_weights(self) -> None:
+        """Give each worker the weights, those that come later, too.
 
-        Submitted, not scattered: that needs a worker now, and what is scattered is lost with the
-        last worker that holds it.
+        Scattering them needs a worker now, and loses them with the last worker that holds them.
         """
-        with self._connected():
-            return [
-                self.client.submit(bytes, path.read_bytes(), key=f"{self._name}-{file.sha256}")
-                for file, path in self._files.items()
-            ]
+        from napari_cfsr.core.cluster.worker_weights import WeightsPlugin
+
+        contents = {file: path.read_bytes() for file, path in self._files.items()}
+        try:
+            with self._connected():
+                self.client.register_plugin(WeightsPlugin(contents), name=self._name)
+        except (ClusterError, WeightsError):
+            raise
+        except Exception as error:
+            raise _unreadable(error) from error
 
     def _has_room(self) -> bool:
         """Whether to submit another task: a worker that is done should find one."""
@@ -208,7 +213,7 @@ class ClusterRun:
         parts = self.run.plan.layout.parts(shard)
         return [self._futures[part] for part in parts if part in self._futures]
 
-    def _submit(self, shard: ShardIndex, weights: list[Any]) -> None:
+    def _submit(self, shard: ShardIndex) -> None:
         index = (shard.level, *shard.index)
         with self._connected():
             future = self.client.submit(
@@ -216,7 +221,6 @@ class ClusterRun:
                 version_here(),
                 self._job,
                 index,
-                [] if shard.level else weights,
                 self._parts(shard),
                 key=f"{self._name}-{'-'.join(map(str, index))}",
                 retries=RETRIES,
@@ -265,9 +269,10 @@ class ClusterRun:
         """Cancel what is in flight: workers stop within a tile."""
         futures = list(self._futures.values())
         self._futures.clear()
-        if futures and self.client.status == "running":
+        if self.client.status == "running":
             with suppress(Exception):  # the run has ended for another reason
                 self.client.cancel(futures)
+                self.client.unregister_worker_plugin(self._name)
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -322,10 +327,17 @@ def _failure(error: BaseException, shard: ShardIndex) -> ClusterError:
             f"workers died again and again while they had {block}, most often for lack of memory: "
             f"give them more or choose a smaller tile; {RESUMABLE}"
         )
-    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if isinstance(error, ImportError) or "deserialization" in str(error):
-        return ClusterError(
-            f"the cluster can't read the tasks ({reason}): scheduler and workers need "
-            f"napari-cfsr[cluster] {version_here()}, as here"
-        )
-    return ClusterError(f"{block} failed ({reason}); {RESUMABLE}")
+        return _unreadable(error)
+    return ClusterError(f"{block} failed ({_first_line(error)}); {RESUMABLE}")
+
+
+def _unreadable(error: BaseException) -> ClusterError:
+    return ClusterError(
+        f"the cluster can't read the tasks ({_first_line(error)}): scheduler and workers need "
+        f"napari-cfsr[cluster] {version_here()}, as here"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

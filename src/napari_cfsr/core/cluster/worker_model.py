@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.weights import HashedFile, find_by_hash, keep_by_hash
+from napari_cfsr.core.weights import HashedFile, find_by_hash
+from napari_cfsr.errors import WeightsError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine import SRModel
@@ -62,30 +64,22 @@ class WorkerModelCache:
         self._model: SRModel | None = None
 
     @contextmanager
-    def model(
-        self, recipe: ModelRecipe, weights: Sequence[bytes], check: Check = lambda: None
-    ) -> Iterator[SRModel]:
+    def model(self, recipe: ModelRecipe, check: Check = lambda: None) -> Iterator[SRModel]:
         """The model of a recipe, within a `with` block.
-
-        Parameters
-        ----------
-        recipe : ModelRecipe
-        weights : sequence of bytes
-            Contents of `recipe.files`, kept where this machine has no such file.
-        check : callable
-            Called while another task has the model; may raise to stop.
 
         Raises
         ------
+        WeightsError
+            This machine does not have the weights.
         CFSRError
-            As `load_model`.
+            As `load_model`, and what `check` raises while another task has the model.
         """
         while not self._lock.acquire(timeout=POLL_SECONDS):
             check()
         try:
             if self._model is None or self._recipe != recipe:
                 self._model = None  # two need not fit in memory
-                self._model = _load(recipe, weights)
+                self._model = _load(recipe)
                 self._recipe = recipe
                 self.loads += 1
             yield self._model
@@ -96,11 +90,8 @@ class WorkerModelCache:
 MODELS = WorkerModelCache()  # one for each worker process
 
 
-def _load(recipe: ModelRecipe, weights: Sequence[bytes]) -> SRModel:
-    backbone, *refiners = (
-        find_by_hash(file) or keep_by_hash(file, content)
-        for file, content in zip(recipe.files, weights, strict=True)
-    )
+def _load(recipe: ModelRecipe) -> SRModel:
+    backbone, *refiners = (_find(file) for file in recipe.files)
     import torch
 
     from napari_cfsr.core.engine import keep_freed_memory, load_model
@@ -119,6 +110,13 @@ def _load(recipe: ModelRecipe, weights: Sequence[bytes]) -> SRModel:
         engine=recipe.engine,
         threads=threads,
     )
+
+
+def _find(file: HashedFile) -> Path:
+    path = find_by_hash(file)
+    if path is None:
+        raise WeightsError(f"the weights with SHA-256 {file.sha256} are not where they were kept")
+    return path
 
 
 def _dask_threads() -> int:

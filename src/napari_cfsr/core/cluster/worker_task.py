@@ -103,7 +103,6 @@ def run_shard(
     version: str,
     job: bytes,
     index: tuple[int, ...],
-    weights: Sequence[bytes] = (),
     parts: Sequence[TaskResult] = (),
 ) -> TaskResult:
     """Write one shard of the store: the task that workers run.
@@ -116,8 +115,6 @@ def run_shard(
         A pickled `Job`; of another version, it could not be read.
     index : tuple of int
         Level and index of the shard.
-    weights : sequence of bytes
-        Contents of the weights files, for level 0.
     parts : sequence of TaskResult
         Of the shards that this one was waiting for.
     """
@@ -135,7 +132,7 @@ def run_shard(
         return TaskResult(worker, error=ClusterError, text=text)
     try:
         shard = ShardIndex(index[0], index[1:])
-        notes, device = _opened(job).write(shard, weights, stop_check())
+        notes, device = _opened(job).write(shard, stop_check())
     except CFSRError as error:
         return TaskResult(worker, error=type(error), text=f"{error} (on worker {worker})")
     return TaskResult(
@@ -212,9 +209,7 @@ class OpenedJob:
             raise ClusterError(f"{job.image}: expected the image that the client has, got another")
         return pixels
 
-    def write(
-        self, shard: ShardIndex, weights: Sequence[bytes], check: Check
-    ) -> tuple[tuple[str, ...], str]:
+    def write(self, shard: ShardIndex, check: Check) -> tuple[tuple[str, ...], str]:
         """Write a shard; what the user should know, and the device of the network."""
         self.check_store()
         for part in self.store.layout.parts(shard):
@@ -222,7 +217,7 @@ class OpenedJob:
         if shard.level:
             self._write(lambda: self.store.write_level(shard), check)
             return (), ""
-        outputs, notes, device = self._outputs(shard, weights, check)
+        outputs, notes, device = self._outputs(shard, check)
         self._write(lambda: self.store.write_block(shard, outputs), check)
         return notes, device
 
@@ -233,13 +228,13 @@ class OpenedJob:
             write()
 
     def _outputs(
-        self, shard: ShardIndex, weights: Sequence[bytes], check: Check
+        self, shard: ShardIndex, check: Check
     ) -> tuple[dict[str, Array], tuple[str, ...], str]:
         """Upscale the block of a shard of level 0."""
         job, index = self.job, self.store.layout.block(shard)
         pixels = np.asarray(self.image[job.plan.read(index)])
         notes: list[str] = []
-        with MODELS.model(job.recipe, weights, check) as model:
+        with MODELS.model(job.recipe, check) as model:
             steps = run_block(job.plan, index, pixels, job.mapping, model, check)
             outputs = exhaust(steps, lambda step: notes.append(step.note))
             return outputs, tuple(filter(None, notes)), model.info.device
