@@ -160,7 +160,7 @@ def test_a_summary_that_cannot_be_written(
     assert not Path("out").exists()
 
 
-def test_clashes_are_told_before_the_model_is_loaded(
+def test_clashes_are_reported_before_the_model_is_loaded(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i, name in enumerate(["1/a.png", "in/a.png"]):
@@ -240,7 +240,7 @@ def test_killed_and_started_again(run: Run, tmp_path: Path) -> None:
         assert sha256_of(Path("whole", name)) == sha256_of(Path("out", name))
 
 
-def test_one_file_is_told_of_as_before(run: Run) -> None:
+def test_a_single_file_has_no_ledger_and_no_summary(run: Run) -> None:
     picture(Path("in/a.png"))
     words = ["upscale", "in/a.png", "--output", "out", *map(str, COMMON)]
     assert main(words) == 0

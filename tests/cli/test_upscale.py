@@ -20,10 +20,13 @@ import torch
 from PIL import Image
 
 import napari_cfsr as nc
+from napari_cfsr.cli import parser
+from napari_cfsr.cli.upscale import _upscale_options
 from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER
 from napari_cfsr.core.engine.registry import choose_engine
 from napari_cfsr.core.io import image_files as files
+from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import weight_files
 from tests.helpers.commands import SUMMARY, H, Run, W, launch, names, picture
 
@@ -248,6 +251,24 @@ def test_the_input_is_never_the_output(
         assert status == 2
         assert "is an input itself: choose another output" in err
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--axes syx", {"axes": "SYX"}),
+        ("--intensity percentile", {"intensity": "percentile"}),
+        ("--intensity=-5.5,4e3", {"intensity": (-5.5, 4000.0)}),
+        ("--tile 8 --halo 4", {"tile": 8, "halo": 4}),
+        ("--halo exact", {"halo": "exact"}),
+        ("--ensemble --back-projection", {"ensemble": True, "back_projection": True}),
+        ("--delta --baseline", {"outputs": ("baseline", "delta")}),
+        ("", {}),
+    ],
+)
+def test_options_are_those_of_upscale(words: str, expected: dict[str, Any]) -> None:
+    options = parser().parse_args(["upscale", "a.png", *words.split()])
+    assert _upscale_options(options) == UpscaleOptions(**expected)
 
 
 @pytest.mark.parametrize(

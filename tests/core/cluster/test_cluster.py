@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
 from napari_cfsr.core.cluster import run as cluster_run
 from napari_cfsr.core.cluster.client import connect, local_workers
-from napari_cfsr.core.cluster.run import iter_upscale_on_cluster
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
 from napari_cfsr.core.engine.model import SRModel, load_model
 from napari_cfsr.core.io.store_metadata import store_status
@@ -39,6 +39,7 @@ SOURCE = Path(napari_cfsr.__file__).parents[1]
 SHAPE = (3, 40, 600)  # 45 blocks of one tile, and 24 of a pyramid's second level
 BLOCKS = 45
 SHARDS = 45 + 24
+iter_upscale_on_cluster = partial(cluster_run.iter_upscale_on_cluster, engine="torch")
 OPTIONS = UpscaleOptions(axes="ZYX", rgb=False, outputs=("baseline",), tile=40, halo=8)
 
 
@@ -76,7 +77,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> SRModel:
     """A tiny backbone that no worker has."""
     path = write_tiny_weights(tmp_path_factory.mktemp("tiny")) / "CFSR_x2.pth"
-    return load_model(2, path, refiner=None, device="cpu")
+    return load_model(2, path, refiner=None, device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,8 @@ def test_a_killed_client_takes_its_workers_with_it_and_is_resumed(
     backbone = model.info.backbone_path
     arguments = [
         "upscale", str(image), "--scale=2", "--backbone", backbone, "--refiner=none",
-        "--device=cpu", "--tile=40", "--halo=8", f"--output={path}", "--workers=1",
+        "--device=cpu", "--engine=torch", "--tile=40", "--halo=8", f"--output={path}",
+        "--workers=1",
     ]  # fmt: skip
     (tmp_path / "run.py").write_text(PROGRAM.format(root=str(SOURCE), arguments=arguments))
     victim = subprocess.Popen([sys.executable, str(tmp_path / "run.py")])

@@ -107,7 +107,7 @@ def test_any_dtype_is_kept(tmp_path, dtype) -> None:
 
 
 def test_a_real_network_gives_the_values_of_upscale(tmp_path) -> None:
-    model = load_model(4, "bundled", refiner=None, device="cpu")
+    model = load_model(2, "bundled", refiner=None, device="cpu")
     pixels = skimage.data.chelsea()[100:140, 100:150]
     done = upscale_to_zarr(pixels, model, tmp_path / "a.zarr", tile=32)
     whole = upscale(pixels, model, tile=32).baseline

@@ -194,7 +194,7 @@ class _Run:
         items = self.plan.items
         for i, item in enumerate(items):
             if item.targets is None or item.fault:
-                yield self._end(i, "failed", item.fault)
+                yield self._end(i, BatchRecord(item.path, "failed", message=item.fault))
         for i, item in enumerate(items):
             if not item.fault and item.targets is not None:
                 yield from self._compare(i, item.path, item.targets)
@@ -236,12 +236,12 @@ class _Run:
                 made = ledger.made(path, targets.paths, self.plan.request, self.check)
         if made == set(targets.paths):
             outputs = _outputs(targets, self.plan.options.outputs)
-            yield self._end(i, "skipped", ALREADY_THERE, outputs)
+            yield self._end(i, BatchRecord(path, "skipped", outputs, message=ALREADY_THERE))
             return
         try:
             _check_existing([t for t in targets.paths if t not in made], overwrite)
         except CFSRError as error:
-            yield self._end(i, "failed", named(path, str(error)))
+            yield self._end(i, BatchRecord(path, "failed", message=named(path, str(error))))
         else:
             self.todo[i] = overwrite or bool(made)
 
@@ -252,16 +252,21 @@ class _Run:
         self.clock.begin(i)
         try:
             yield BatchStep(i, path, "running", 0.0, self.clock.seconds_left())
-            record = yield from self._file(i, path, targets, model)
+            done = yield from self._file(i, path, targets, model)
         except CancelledError:
             self.records[i] = BatchRecord(path, message=NOT_FINISHED)
             raise
         except CFSRError as error:
             self.clock.end(worked=False)
-            yield self._end(i, "failed", named(path, str(error)), seconds=self.clock.seconds)
+            text, seconds = named(path, str(error)), self.clock.seconds
+            yield self._end(i, BatchRecord(path, "failed", seconds=seconds, message=text))
         else:
             self.clock.end()
-            yield self._done(i, record)
+            outputs, notes = dict(done.outputs), "; ".join(done.notes)
+            record = BatchRecord(
+                path, "done", outputs, self.clock.seconds, notes, dict(done.provenance)
+            )
+            yield self._end(i, record, done.summary)
 
     def _file(
         self, i: int, path: Path, targets: Targets, model: Model
@@ -301,30 +306,11 @@ class _Run:
                 self.reported.add(str(error))
                 yield BatchStep(i, path, "running", text=str(error))
 
-    def _done(self, i: int, record: FileRecord) -> BatchStep:
-        self.records[i] = BatchRecord(
-            record.path,
-            "done",
-            dict(record.outputs),
-            self.clock.seconds,
-            "; ".join(record.notes),
-            dict(record.provenance),
-        )
-        return BatchStep(i, record.path, "done", 1.0, self.clock.seconds_left(),
-                         record.summary, record=self.records[i])  # fmt: skip
-
-    def _end(
-        self,
-        i: int,
-        state: State,
-        text: str,
-        outputs: dict[str, Path] | None = None,
-        seconds: float = 0.0,
-    ) -> BatchStep:
-        path = self.plan.items[i].path
-        self.records[i] = BatchRecord(path, state, outputs or {}, seconds, text)
-        return BatchStep(i, path, state, float(state == "skipped"), self.clock.seconds_left(),
-                         text, record=self.records[i])  # fmt: skip
+    def _end(self, i: int, record: BatchRecord, text: str = "") -> BatchStep:
+        self.records[i] = record
+        fraction, left = float(record.state != "failed"), self.clock.seconds_left()
+        text = text or record.message
+        return BatchStep(i, record.path, record.state, fraction, left, text, record=record)
 
 
 def named(path: Path, text: str) -> str:

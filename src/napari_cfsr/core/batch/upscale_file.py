@@ -70,11 +70,6 @@ class FileRecord:
         """All of it in one line."""
         return f"{self.path} -> {self.target}: {'; '.join(self.notes)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        outputs = {name: str(path) for name, path in self.outputs.items()}
-        return {"summary": self.summary, "outputs": outputs, **self.provenance}
-
 
 def iter_upscale_file(
     path: Path,

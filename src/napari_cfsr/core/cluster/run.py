@@ -22,19 +22,17 @@ from napari_cfsr.core.cluster.worker_model import ModelRecipe
 from napari_cfsr.core.cluster.worker_task import (
     Job,
     TaskResult,
-    metadata_text,
     run_shard,
     version_here,
     wait_for_files,
 )
 from napari_cfsr.core.engine import Check, Model
-from napari_cfsr.core.io import LazyImage, open_image
+from napari_cfsr.core.io import LazyImage, open_image, read_store_metadata
 from napari_cfsr.core.store import (
     ShardIndex,
     StoreProgress,
     StoreResult,
     StoreRun,
-    fingerprint_pixels,
     plan_store,
 )
 from napari_cfsr.core.upscale import UpscaleOptions, versions
@@ -306,15 +304,9 @@ def job_of(run: StoreRun, image: Path, device: str, engine: str, files: list[Has
     """What workers need to know."""
     plan, info = run.plan, run.model.info
     refiner = files[1] if len(files) > 1 else None
-    return Job(
-        str(image.absolute()),
-        str(plan.path.absolute()),
-        fingerprint_pixels(run.image, plan.blocks.axes),
-        metadata_text(plan.path),
-        plan.blocks,
-        plan.mapping,
-        ModelRecipe(info.scale, files[0], refiner, device, info.precision, engine),
-    )
+    recipe = ModelRecipe(info.scale, files[0], refiner, device, info.precision, engine)
+    plan = replace(plan, path=plan.path.absolute())
+    return Job(image.absolute(), plan, read_store_metadata(plan.path) or {}, recipe)
 
 
 def _failure(error: BaseException, shard: ShardIndex) -> ClusterError:

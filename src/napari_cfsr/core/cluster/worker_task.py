@@ -6,10 +6,9 @@ and no pixels.
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,15 +19,16 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.cluster.worker_model import MODELS, ModelRecipe
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.image import ArrayLike, IntensityMapping
+from napari_cfsr.core.image import ArrayLike
 from napari_cfsr.core.io import open_image, read_store_metadata
 from napari_cfsr.core.store import (
     GrowingStore,
     ShardIndex,
+    StorePlan,
     fingerprint_pixels,
     writing,
 )
-from napari_cfsr.core.upscale import BlockPlan, exhaust, run_block, versions
+from napari_cfsr.core.upscale import exhaust, run_block, versions
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
 
 Array = NDArray[Any]
@@ -44,23 +44,17 @@ class Job:
 
     Attributes
     ----------
-    image, store : str
-        Absolute paths.
-    fingerprint : str
-        Of the image, so that another file under the same name is noticed.
-    metadata : str
+    image : Path
+    plan : StorePlan
+        With an absolute path, as that of the image.
+    metadata : dict
         Of the store, so that the store of another run is noticed.
-    plan : BlockPlan
-    mapping : tuple of IntensityMapping
     recipe : ModelRecipe
     """
 
-    image: str
-    store: str
-    fingerprint: str
-    metadata: str
-    plan: BlockPlan
-    mapping: tuple[IntensityMapping, ...]
+    image: Path
+    plan: StorePlan
+    metadata: Mapping[str, Any]
     recipe: ModelRecipe
 
 
@@ -92,11 +86,6 @@ class TaskResult:
 def version_here() -> str:
     """The installed version of this package."""
     return versions(("napari-cfsr",)).get("napari-cfsr", "unknown")
-
-
-def metadata_text(store: Path) -> str:
-    """What this package wrote about a store, as text; it differs from run to run."""
-    return json.dumps(read_store_metadata(store), sort_keys=True)
 
 
 def run_shard(
@@ -179,15 +168,14 @@ class OpenedJob:
     """A job in a worker process."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.path = job, Path(job.store)
+        self.job, self.path = job, job.plan.path
         self.check_store()
-        # the client has written the metadata of the images
-        self.store = GrowingStore(self.path, job.plan, {name: {} for name in job.plan.specs})
+        self.store = GrowingStore(self.path, job.plan.blocks)
         self.store.open()
 
     def check_store(self) -> None:
         """Raise `ClusterError` unless the store exists, and is still that of this run."""
-        if metadata_text(self.path) != self.job.metadata:
+        if read_store_metadata(self.path) != self.job.metadata:
             raise ClusterError(
                 f"{self.path}: expected the store of the client, found none or another: image "
                 "and store have to be on a file system that client and workers share, under the "
@@ -200,9 +188,9 @@ class OpenedJob:
         job = self.job
         try:
             pixels = open_image(job.image).pixels
-            axes = job.plan.axes
+            axes = job.plan.blocks.axes
             same = tuple(pixels.shape) == axes.shape
-            same = same and fingerprint_pixels(pixels, axes) == job.fingerprint
+            same = same and fingerprint_pixels(pixels, axes) == job.plan.request["image"]
         except FileFormatError as error:
             raise ClusterError(f"{error}: workers have to see the image under this path") from error
         if not same:
@@ -232,9 +220,10 @@ class OpenedJob:
     ) -> tuple[dict[str, Array], tuple[str, ...], str]:
         """Upscale the block of a shard of level 0."""
         job, index = self.job, self.store.layout.block(shard)
-        pixels = np.asarray(self.image[job.plan.read(index)])
+        plan = job.plan
+        pixels = np.asarray(self.image[plan.blocks.read(index)])
         notes: list[str] = []
         with MODELS.model(job.recipe, check) as model:
-            steps = run_block(job.plan, index, pixels, job.mapping, model, check)
+            steps = run_block(plan.blocks, index, pixels, plan.mapping, model, check)
             outputs = exhaust(steps, lambda step: notes.append(step.note))
             return outputs, tuple(filter(None, notes)), model.info.device

@@ -1,5 +1,4 @@
 from .big_tiff import iter_upscale_to_tiff as iter_upscale_to_tiff
-from .fingerprint import fingerprint_pixels as fingerprint_pixels
 from .growing_store import GrowingStore as GrowingStore
 from .growing_store import writing as writing
 from .layout import ShardIndex as ShardIndex
@@ -8,6 +7,7 @@ from .level_view import LevelView as LevelView
 from .level_view import level_range as level_range
 from .level_view import viewed as viewed
 from .plan import StorePlan as StorePlan
+from .plan import fingerprint_pixels as fingerprint_pixels
 from .plan import plan_store as plan_store
 from .preview import StorePreview as StorePreview
 from .run import StoreProgress as StoreProgress

@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from napari_cfsr.core.io import KEY, UNFINISHED, is_empty, read_store_metadata
-from napari_cfsr.core.store.fingerprint import FORMAT
 from napari_cfsr.core.store.layout import LevelShape, ShardIndex, halved, plan_layout
 from napari_cfsr.core.upscale import BlockPlan
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]
 
+FORMAT = 1  # of the metadata of an unfinished store
 JOURNAL = ".napari_cfsr_done"
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -82,7 +82,7 @@ class GrowingStore:
     path : Path
     blocks : BlockPlan
     images : dict of str to dict
-        The `ome` attribute of each output, which makes it OME-Zarr.
+        The `ome` attribute of each output, which makes it OME-Zarr; needed to create or finish it.
     layout : StoreLayout
     specs : dict of str to (shape, dtype)
         Each output, in the order of the image's axes.
@@ -94,7 +94,7 @@ class GrowingStore:
 
     path: Path
     blocks: BlockPlan
-    images: Mapping[str, Mapping[str, Any]]
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layout, self.specs = plan_layout(self.blocks), self.blocks.specs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,14 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine import Check, Model
-from napari_cfsr.core.image import ArrayLike, IntensityMapping, PixelSpace, pixel_space
+from napari_cfsr.core.engine import Check, Model, ModelInfo
+from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, PixelSpace, Plane, pixel_space
 from napari_cfsr.core.io import colour_channels, image_metadata, read_store_metadata, store_status
-from napari_cfsr.core.store.fingerprint import check_same, store_request
-from napari_cfsr.core.store.growing_store import GrowingStore, remove_store, stores_read, writing
+from napari_cfsr.core.store.growing_store import (
+    FORMAT,
+    GrowingStore,
+    remove_store,
+    stores_read,
+    writing,
+)
 from napari_cfsr.core.store.layout import ShardIndex, StoreLayout, plan_layout
 from napari_cfsr.core.upscale import BlockPlan, UpscaleOptions, plan_blocks
 from napari_cfsr.errors import OptionError, StoreExistsError
+
+PROBE = 32  # pixels; side of the windows that identify an image
+HASHES = ("image", "backbone", "refiner")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +158,69 @@ def _check_path(image: ArrayLike, path: Path, overwrite: bool) -> str:
 
 def _can_resume(path: Path, request: dict[str, Any], overwrite: bool) -> bool:
     """Whether an unfinished store is of the same request; raises if it may not be replaced."""
-    try:
-        check_same(path, read_store_metadata(path) or {}, request)
-    except OptionError:
-        if overwrite:
-            return False
-        raise
-    return True
+    difference = _difference(read_store_metadata(path) or {}, request)
+    if difference and not overwrite:
+        raise StoreExistsError(
+            f"{path} was begun with {difference}: repeat the call that began it to resume, or pass "
+            "overwrite=True to start again"
+        )
+    return not difference
+
+
+def _difference(metadata: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """How the request of an unfinished store differs from this one; empty if it does not."""
+    if metadata.get("format") != FORMAT:
+        return "another version of napari-cfsr"
+    before, now = (_flat(found) for found in (metadata.get("request", {}), request))
+    for name, new in now.items():
+        old = before.get(name)
+        if old != new:
+            return f"another {name}" if name in HASHES else f"{name} = {old}, now it is {new}"
+    return ""
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request with its options on the same level."""
+    return {**{k: v for k, v in request.items() if k != "options"}, **request.get("options", {})}
+
+
+def store_request(
+    image: ArrayLike, info: ModelInfo, plan: BlockPlan, asked: UpscaleOptions, space: PixelSpace
+) -> dict[str, Any]:
+    """What has to be the same for a run to resume a store, as values that JSON can hold.
+
+    A tile that was not requested is left out: it depends on the free memory, and a resumed run
+    keeps the first. So is the device, whose results differ in the last bits only.
+    """
+    request = {
+        "shape": plan.axes.shape,
+        "dtype": plan.dtype,
+        "options": asdict(replace(plan.options, axes=plan.axes.names, rgb=None, tile=asked.tile)),
+        "space": asdict(space),
+        "scale": info.scale,
+        "backbone": info.backbone_sha256,
+        "refiner": info.refiner_sha256,
+        "placement": info.placement,
+        "precision": info.precision,
+        "image": fingerprint_pixels(image, plan.axes),
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(request))
+    return as_read
+
+
+def fingerprint_pixels(image: ArrayLike, axes: Axes) -> str:
+    """SHA-256 of small windows across the first, the middle and the last plane.
+
+    Identifies an image at the cost of reading a few chunks.
+    """
+    looped = tuple(axes.shape[i] for i in axes.looped)
+    digest = hashlib.sha256()
+    for n in sorted({0, axes.plane_count // 2, axes.plane_count - 1}):
+        plane: Plane = tuple(int(i) for i in np.unravel_index(n, looped)) if looped else ()
+        for y in np.linspace(0, max(axes.height - PROBE, 0), 3).astype(int).tolist():
+            for x in np.linspace(0, max(axes.width - PROBE, 0), 3).astype(int).tolist():
+                rows = slice(y, min(y + PROBE, axes.height))
+                columns = slice(x, min(x + PROBE, axes.width))
+                window = axes.read(image, plane, rows, columns)
+                digest.update(np.ascontiguousarray(window).tobytes())
+    return digest.hexdigest()
