@@ -160,31 +160,6 @@ def test_a_summary_that_cannot_be_written(
     assert not Path("out").exists()
 
 
-def test_clashes_are_reported_before_the_model_is_loaded(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for i, name in enumerate(["1/a.png", "in/a.png"]):
-        picture(Path(name), i)
-    opened = upscale.open_found
-    said: list[int] = []
-
-    def seen(*arguments: Any) -> Any:
-        said.append(1)
-        return opened(*arguments)
-
-    monkeypatch.setattr(upscale, "open_found", never)
-    with pytest.raises(AssertionError, match="the model was loaded"):
-        run("1")
-    monkeypatch.setattr(upscale, "open_found", seen)
-    status, out, err = run("1")
-    assert (status, len(out), said) == (2, 1, [1])
-    assert err[0] == (
-        "napari-cfsr: 1/a.png: out/a_x2_baseline.png is where the result of in/a.png goes: "
-        "choose another output"
-    )
-    assert err[1].startswith("napari-cfsr: 1 upscaled, 1 failed in ")
-
-
 def test_an_interruption_leaves_a_summary(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for i, name in enumerate(["a.png", "b.png", "c.png"]):
         picture(Path("in", name), i)

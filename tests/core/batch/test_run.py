@@ -23,7 +23,7 @@ from napari_cfsr.core.batch.ledger import LEDGER, Ledger
 from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
 from napari_cfsr.core.batch.run import BatchClock, BatchRecord, BatchStep, iter_batch
 from napari_cfsr.core.batch.summary import as_csv, as_json, summary_line, write_summary
-from napari_cfsr.core.batch.targets import find_targets
+from napari_cfsr.core.batch.targets import find_inputs, find_targets
 from napari_cfsr.core.engine.model import SRModel, open_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
@@ -445,6 +445,44 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert batch.inputs[3].read_bytes() == before
     assert [r.state for r in batch(overwrite=True)] == ["done", "failed", "failed", "done"]
     assert batch.inputs[3].read_bytes() == before
+
+
+def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
+    folder, other = tmp_path / "in", tmp_path / "e.png"
+    for path in ("in/b.png", "in/a.jpg", "in/sub/c.png", "in/.hidden.png", "e.png"):
+        picture(tmp_path / path)
+    result = folder / "b_x2_baseline.png"
+    picture(result)
+    (folder / "notes.txt").write_text("not an image")
+    found, faults = find_inputs([folder, other, folder / "b.png", folder])
+    assert ([p.name for p in found], faults) == (["a.jpg", "b.png", "e.png"], [])
+    assert find_inputs([result]) == ([result], [])  # named, it is an input
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: bool) -> None:
+    batch.inputs = [tmp_path / "a.png"]
+    picture(batch.inputs[0])
+    (tmp_path / "link.png").symlink_to(batch.inputs[0])
+    before = batch.inputs[0].read_bytes()
+    for output in ("a.png", "link.png", f"../{tmp_path.name}/a.png"):
+        batch.out = tmp_path / output
+        (record,) = batch(overwrite)
+        assert "is an input itself: choose another output" in record.message
+    assert (batch.loads, batch.inputs[0].read_bytes()) == (0, before)
+
+
+def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path: Path) -> None:
+    pictures(batch.inputs[0], 2)
+    batch.out = tmp_path / "x.png"
+    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    reason = "expected a folder for several files or outputs, got"
+    assert all(reason in item.fault for item in batch.plan().items)
+    batch.inputs = [batch.inputs[0] / "a.png"]
+    (item,) = batch.plan(outputs=("baseline", "delta")).items
+    assert reason in item.fault
+    assert not batch.plan().items[0].fault
 
 
 def test_files_of_one_name_and_two_formats(batch: Batch) -> None:

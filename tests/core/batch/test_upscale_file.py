@@ -60,6 +60,18 @@ def test_pictures_have_the_values_of_upscale(tmp_path: Path, name: str) -> None:
     assert written.dtype == pixels.dtype
 
 
+def test_the_suffix_of_an_output_names_its_format(tmp_path: Path) -> None:
+    pixels = PICTURES["rgb.png"]
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = nc.upscale(pixels, BoxModel(), axes="YXC", outputs=BASELINE).baseline
+    for name, tolerance in (("x.tif", 0), ("new/y.png", 0), ("z.JPG", 30)):
+        run(tmp_path / "a.png", tmp_path / name)
+        error = pixels_of(tmp_path / name).astype(int) - expected
+        assert np.abs(error).mean() <= tolerance
+    with Image.open(tmp_path / "z.JPG") as image:
+        assert image.format == "JPEG"
+
+
 @pytest.mark.parametrize(
     ("scale", "options"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -152,10 +151,5 @@ def slot_among(address: str, workers: Mapping[str, Mapping[str, Any]]) -> int:
     """
     host = workers[address]["host"]
     beside = [(str(w["name"]), a) for a, w in workers.items() if w["host"] == host]
-    return [a for _, a in sorted(beside, key=_natural)].index(address)
-
-
-def _natural(named: tuple[str, str]) -> list[tuple[int, str]]:
-    """The order of names in which 2 comes before 10."""
-    parts = re.split(r"(\d+)", named[0])
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    # shorter names first: 2 comes before 10
+    return [a for _, a in sorted(beside, key=lambda named: (len(named[0]), named))].index(address)

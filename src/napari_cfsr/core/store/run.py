@@ -202,14 +202,12 @@ class StoreRun:
         self.notes: list[str] = []
         self.store = plan.open()
         self._metadata = read_store_metadata(plan.path)
-        self.resumed, self.earlier = self._progress()
-        self._began = time.perf_counter()
-
-    def _progress(self) -> tuple[int, int]:
-        """How many blocks are written, and their LR pixels."""
         done = [shard for shard in self.store.done if shard.level == 0]
-        blocks = self.plan.blocks
-        return len(done), sum(blocks.pixels(self.plan.layout.block(shard)) for shard in done)
+        self.resumed, self.earlier = len(done), sum(map(self._pixels, done))
+
+    def _pixels(self, shard: ShardIndex) -> int:
+        """LR pixels of a shard of level 0."""
+        return self.plan.blocks.pixels(self.plan.layout.block(shard))
 
     def missing(self) -> list[ShardIndex]:
         """The shards that are not written, each after those that it is made from."""
@@ -271,7 +269,7 @@ class StoreRun:
         with self.writing():
             self.store.enter(shard)
         if shard.level == 0:
-            self._done += self.plan.blocks.pixels(self.plan.layout.block(shard))
+            self._done += self._pixels(shard)
 
     def writing(self) -> AbstractContextManager[None]:
         """`FileFormatError` for what the file system reports, with how much is written."""
