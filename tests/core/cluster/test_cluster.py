@@ -33,7 +33,7 @@ from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
 from tests.helpers.tiny_weights import write_tiny_weights
 
-KilledWorker = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]").KilledWorker
+distributed = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]")
 
 SOURCE = Path(napari_cfsr.__file__).parents[1]
 SHAPE = (3, 40, 600)  # 45 blocks of one tile, and 24 of a pyramid's second level
@@ -55,8 +55,14 @@ def client(bare_home: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(weight_files.HOME_VARIABLE, str(bare_home))
         patch.delenv(weight_files.WEIGHTS_VARIABLE, raising=False)
+        before = environment()
         with local_workers(2) as client:
             yield client
+        assert environment() == before  # starting workers leaves it as it was
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
 
 
 @pytest.fixture(autouse=True)
@@ -205,18 +211,29 @@ def test_a_killed_client_takes_its_workers_with_it_and_is_resumed(
     assert contents(path) == whole
 
 
-def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, tmp_path) -> None:
+def test_late_workers_get_the_weights_and_one_process_resumes_without_a_scheduler(
+    model, image, whole, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cluster_run, "NO_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_run, "COUNT_SECONDS", 0.1)
     path = tmp_path / "a.zarr"
-    before = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    with local_workers(1) as own, connect(own.scheduler.address) as client:
+    asked = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, memory_limit=0, silence_logs="CRITICAL", **asked
+        ) as own,
+        connect(own.scheduler_address) as client,
+    ):
         steps = iter_upscale_on_cluster(image, model, path, client, OPTIONS)
+        while not (step := next(steps)).note:
+            pass
+        assert step.note == f"waiting for workers at {own.scheduler_address}"
+        own.scale(1)
         while next(steps).done == 0:
             pass
-        own.cluster.close()
+        own.close()
         with pytest.raises(ClusterError, match=r"was lost; what is written is kept: run the same"):
             list(steps)
-    # starting workers leaves the environment of this process as it was
-    assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == before
     there = level0((path / JOURNAL).read_text())
     assert 1 <= there < BLOCKS
     first = next(in_one_process(image, model, path))
@@ -226,12 +243,11 @@ def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, t
 
 
 @pytest.mark.alone
-def test_workers_stop_soon_after_a_cancel(
-    client, model, image, whole, tmp_path, monkeypatch
-) -> None:
+def test_workers_stop_soon_after_a_cancel(client, image, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         "napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (4096, 2**27, True)
     )
+    model = load_model(2, "bundled", refiner=None, device="cpu", engine="torch")
     slow = replace(OPTIONS, ensemble=True, tile=16, halo=32)  # one block of some 30 s
     asked = time.monotonic()
 
@@ -286,7 +302,7 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
         ClusterError, match=r"^block \(0, \d, \d+\) of level 0 failed \(RuntimeError: odd\)"
     ):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
-    died = cluster_run._failure(KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
+    died = cluster_run._failure(distributed.KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
