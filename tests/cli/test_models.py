@@ -146,7 +146,7 @@ def test_import_an_official_file(
     assert run("models", "path", "--scale", 2) == (0, f"{target}\n", "")
 
 
-def test_import_replaces_nothing_without_being_told(
+def test_import_replaces_nothing_without_overwrite(
     tmp_path: Path, refiner: Path, home: Path, run: Run
 ) -> None:
     assert run("models", "import", refiner)[0] == 0

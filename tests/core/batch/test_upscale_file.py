@@ -136,7 +136,7 @@ def test_metadata_of_a_photo_are_kept(tmp_path: Path, name: str) -> None:
         assert written.getexif().get_ifd(0x8769)[0xA002] == 2 * W
 
 
-def test_metadata_that_a_tiff_can_not_hold_are_noted_once(tmp_path: Path) -> None:
+def test_metadata_that_a_tiff_cannot_hold_are_noted_once(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0x829A] = (1, 250)  # exposure time
@@ -200,7 +200,7 @@ def test_an_imagej_stack_and_its_difference(tmp_path: Path) -> None:
     assert (difference.shape, difference.dtype) == ((2 * H, 2 * W, 3), np.float32)
 
 
-def test_a_format_that_can_not_hold_the_result_is_an_error_before_the_work(
+def test_a_format_that_cannot_hold_the_result_is_an_error_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:

@@ -109,7 +109,7 @@ def test_files_beyond_4_gb_are_bigtiff(tmp_path, monkeypatch) -> None:
         assert_array_equal(tif.asarray(), upscale(image, BoxModel(2), tile=64, halo=4).baseline)
 
 
-def test_broken_off_there_is_no_file_and_the_next_run_goes_on(tmp_path) -> None:
+def test_interrupted_it_leaves_no_file_and_is_resumed(tmp_path) -> None:
     image = values(np.dtype("uint8"), (300, 300), 0)
     paths = {"baseline": tmp_path / "a.tif"}
 
@@ -152,7 +152,7 @@ def test_cancelled_while_writing_leaves_no_file(tmp_path) -> None:
     assert shares[-1] == 1
 
 
-def test_what_can_not_be_written_is_said_before_any_work(tmp_path) -> None:
+def test_what_cannot_be_written_is_reported_before_any_work(tmp_path) -> None:
     image = values(np.dtype("uint8"), (30, 30), 0)
     model = BoxModel(2, refiner=True)
     (tmp_path / "a.tif").write_bytes(b"dear")
@@ -238,7 +238,7 @@ def test_pixel_sizes_of_ome_and_imagej_are_read(tmp_path) -> None:
     assert open_image(tmp_path / "c.tif").space.units == (None, None)
 
 
-def test_photos_are_opened_too_and_faults_are_told(tmp_path, data: Path) -> None:
+def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data: Path) -> None:
     read = open_image(data / "benchmark/B100/HR/101085.png")
     assert (read.axes, read.pixels.shape) == ("YXS", (481, 321, 3))
     assert read.space.axes == "YX"

@@ -35,7 +35,7 @@ from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, Opti
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import dtypes, values
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -177,7 +177,7 @@ def test_a_slide_of_65536_pixels_has_few_files_and_chunks_for_viewers() -> None:
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 300), st.sampled_from([2, 3, 4]))
-def test_units_tile_every_level_of_any_image(height, width, tile, scale) -> None:
+def test_shards_tile_every_level_of_any_image(height, width, tile, scale) -> None:
     plan = plan_blocks(
         da.zeros((height, width), dtype=np.uint8), BoxModel(scale), UpscaleOptions(tile=tile)
     )
@@ -339,7 +339,7 @@ sys.path.insert(0, {root!r})
 import numpy as np
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import values
-from tests.core.io.test_ome_zarr import small_run
+from tests.core.store.test_ome_zarr import small_run
 from napari_cfsr.core.store import layout
 from napari_cfsr.core.upscale.blocks import plan_blocks
 plan_blocks.__defaults__ = (1, 1, False)
@@ -358,7 +358,7 @@ list(small_run(image, __import__("pathlib").Path({path!r}), Slow(2, refiner=True
 @pytest.mark.usefixtures("one_tile_blocks")
 def test_killed_and_resumed_it_is_the_same(tmp_path, image) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
-    program = VICTIM.format(root=str(TESTS.parent), path=str(path))
+    program = VICTIM.format(root=str(ROOT), path=str(path))
     for lines in (2, 5):  # killed twice
         victim = subprocess.Popen([sys.executable, "-c", program])
         journal = path / JOURNAL
@@ -399,7 +399,7 @@ def test_stopped_anywhere_and_resumed_it_is_the_same(tmp_path, image) -> None:
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_what_a_crash_leaves_behind_does_no_harm(tmp_path, image) -> None:
+def test_leftovers_of_a_crash_do_no_harm(tmp_path, image) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
     list(small_run(image, whole))
     steps = small_run(image, path)
@@ -440,7 +440,7 @@ def test_cancelled_inside_a_block_it_is_resumed(tmp_path, image) -> None:
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, image, monkeypatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_lost(tmp_path, image, monkeypatch) -> None:
     import zarr.storage._local as local
 
     put, written = local._put, []
@@ -542,7 +542,7 @@ def test_only_the_same_call_resumes_a_store(tmp_path, image) -> None:
     )
 
 
-def test_nothing_is_replaced_unasked(tmp_path) -> None:
+def test_nothing_is_replaced_without_overwrite(tmp_path) -> None:
     pixels = values(np.dtype("uint8"), (30, 30), 0)
     path = tmp_path / "a.zarr"
     upscale_to_zarr(pixels, BoxModel(2), path)
@@ -580,7 +580,9 @@ def test_an_image_is_not_written_over_itself(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
-def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, meanwhile) -> None:
+def test_a_store_that_was_replaced_meanwhile_is_left_alone(
+    tmp_path, monkeypatch, meanwhile
+) -> None:
     monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
     image, path = values(np.dtype("uint8"), (128, 128), 0), tmp_path / "a.zarr"
     options = UpscaleOptions("YX", tile=64, halo=4)
@@ -603,7 +605,7 @@ def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, 
     assert_array_equal(written, upscale(image[::-1], BoxModel(2), "YX", tile=64, halo=4).baseline)
 
 
-def test_faults_are_told_before_anything_is_written(tmp_path) -> None:
+def test_faults_are_reported_before_anything_is_written(tmp_path) -> None:
     path = tmp_path / "a.zarr"
     pixels = values(np.dtype("uint8"), (2, 3, 20, 20), 0)
     with pytest.raises(ImageError, match=r"at most one axis beside T, Z, Y and X .* C and Q"):
@@ -671,7 +673,7 @@ def test_of_a_store_with_several_images_one_has_to_be_named(tmp_path) -> None:
         open_image(tmp_path / "b.zarr")
 
 
-def test_what_is_no_image_is_said_to_be_none(tmp_path) -> None:
+def test_what_is_no_image_is_reported_to_be_none(tmp_path) -> None:
     with pytest.raises(FileFormatError, match="there is no such file"):
         open_image(tmp_path / "none.zarr")
     (tmp_path / "folder").mkdir()
@@ -693,7 +695,7 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path) -> None:
     assert store_status(done.path) == "other"
 
 
-def test_a_read_only_folder_is_said_to_be_one(tmp_path, monkeypatch) -> None:
+def test_a_read_only_folder_is_reported_to_be_one(tmp_path, monkeypatch) -> None:
     def refuse(*_: object, **more: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
