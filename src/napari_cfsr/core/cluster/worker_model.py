@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.weights import HashedFile, find_by_hash
+from napari_cfsr.core.weights import HashedFile, find_by_hash, weight_files
 from napari_cfsr.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def _load(recipe: ModelRecipe) -> SRModel:
 def _find(file: HashedFile) -> Path:
     path = find_by_hash(file)
     if path is None:
-        raise WeightsError(f"the weights with SHA-256 {file.sha256} are not where they were kept")
+        raise WeightsError(
+            f"the weights with SHA-256 {file.sha256} were sent to this machine and are not in its "
+            f"cache: name a folder that can be written in {weight_files.HOME_VARIABLE}"
+        )
     return path
 
 
