@@ -1,4 +1,4 @@
-"""`napari-cfsr upscale` with many files: skipped, gone on with, summed up."""
+"""`napari-cfsr upscale` with many files: skipped, resumed, summed up."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ import napari_cfsr as nc
 from napari_cfsr.cli import main, upscale
 from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER
-from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, sha256_of
+from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
-COMMON = ("--scale", 2, "--refiner", "none", "--device", "cpu")
+COMMON = ("--scale", 2, "--backbone", "bundled", "--refiner", "none", "--device", "cpu")
 
-pytestmark = pytest.mark.usefixtures("official")
+pytestmark = pytest.mark.usefixtures("models_once")
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`upscale in --output out` with the official x2 weights; status, lines of both streams."""
+    """`upscale in --output out` with the bundled x2 weights; status, lines of both streams."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, list[str], list[str]]:
@@ -67,7 +67,7 @@ def test_the_second_run_skips_what_is_finished(run: Run, monkeypatch: pytest.Mon
     assert (status, len(out), len(err)) == (0, 3, 1)
     assert re.fullmatch(r"napari-cfsr: 3 upscaled in \d\.\d s", err[0])
     before = results()
-    model = nc.load_model(2, refiner=None, device="cpu")
+    model = nc.load_model(2, "bundled", None, "cpu")
     for name, image in zip(before, pixels, strict=True):
         written = nc.read_image(Path("out", name)).pixels
         np.testing.assert_array_equal(written, nc.upscale(image, model, axes="YXC").baseline)
@@ -129,7 +129,7 @@ def test_a_broken_file_and_a_summary_of_all(run: Run) -> None:
     assert (status, len(out)) == (2, 3)
     listed = json.loads(Path("s.json").read_text("utf-8"))
     assert [entry["state"] for entry in listed] == ["done", "failed", "done", "done"]
-    assert listed[0]["provenance"]["backbone_sha256"] == OFFICIAL_SHA256[2]
+    assert listed[0]["provenance"]["backbone_sha256"] == sha256_of(bundled_path(2))
     assert listed[0]["provenance"]["input"] == "in/a.png"
     assert listed[1]["provenance"] is None
     scope: dict[str, Any] = {}
@@ -158,31 +158,6 @@ def test_a_summary_that_cannot_be_written(
     assert reason in err[0]
     assert Path("s.csv").read_text() == Path("in/a.json").read_text() == "precious"
     assert not Path("out").exists()
-
-
-def test_clashes_are_told_before_the_model_is_loaded(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for i, name in enumerate(["1/a.png", "in/a.png"]):
-        picture(Path(name), i)
-    opened = upscale.open_found
-    said: list[int] = []
-
-    def seen(*arguments: Any) -> Any:
-        said.append(1)
-        return opened(*arguments)
-
-    monkeypatch.setattr(upscale, "open_found", never)
-    with pytest.raises(AssertionError, match="the model was loaded"):
-        run("1")
-    monkeypatch.setattr(upscale, "open_found", seen)
-    status, out, err = run("1")
-    assert (status, len(out), said) == (2, 1, [1])
-    assert err[0] == (
-        "napari-cfsr: 1/a.png: out/a_x2_baseline.png is where the result of in/a.png goes: "
-        "choose another --output"
-    )
-    assert err[1].startswith("napari-cfsr: 1 upscaled, 1 failed in ")
 
 
 def test_an_interruption_leaves_a_summary(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +215,7 @@ def test_killed_and_started_again(run: Run, tmp_path: Path) -> None:
         assert sha256_of(Path("whole", name)) == sha256_of(Path("out", name))
 
 
-def test_one_file_is_told_of_as_before(run: Run) -> None:
+def test_a_single_file_has_no_ledger_and_no_summary(run: Run) -> None:
     picture(Path("in/a.png"))
     words = ["upscale", "in/a.png", "--output", "out", *map(str, COMMON)]
     assert main(words) == 0

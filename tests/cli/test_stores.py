@@ -16,14 +16,20 @@ import napari_cfsr as nc
 from napari_cfsr.cli import main
 from napari_cfsr.core.image.spacing import PixelSpace
 from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.store import run as zarr_run
+from napari_cfsr.core.store import plan as store_plan
+from napari_cfsr.core.store.growing_store import GrowingStore
 from napari_cfsr.core.upscale.blocks import plan_blocks
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    models_once: None,
+) -> Run:
     """`upscale` at x2 with the weights that ship; exit status, standard output and error."""
     monkeypatch.chdir(tmp_path)
 
@@ -82,7 +88,7 @@ def test_nothing_is_overwritten_unless_asked(run: Run, tmp_path: Path) -> None:
     assert run("in.tif", "out.zarr", "--overwrite")[0] == 0
 
 
-def test_a_store_of_someone_else_is_an_input(run: Run, tmp_path: Path) -> None:
+def test_a_store_of_another_program_is_an_input(run: Run, tmp_path: Path) -> None:
     import zarr
 
     stack(tmp_path / "in.tif")
@@ -95,15 +101,12 @@ def test_a_store_of_someone_else_is_an_input(run: Run, tmp_path: Path) -> None:
     assert Path("in_x2_baseline.tif").is_file()
 
 
-def test_an_interrupted_run_is_gone_on_with(
+def test_an_interrupted_run_is_resumed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = pixels(3, 40, 70)
-    tifffile.imwrite("in.tif", image, metadata={"axes": "ZYX"}, imagej=True)
-    monkeypatch.setattr(
-        zarr_run, "plan_blocks", lambda *a, **k: plan_blocks(*a, **{**k, "side": 64, "fill": False})
-    )
-    enter, entered = zarr_run.GrowingStore.enter, []
+    image = stack(tmp_path / "in.tif")
+    monkeypatch.setattr(store_plan, "plan_blocks", lambda *a: plan_blocks(*a, side=1, fill=False))
+    enter, entered = GrowingStore.enter, []
 
     def interrupted(self: Any, unit: Any) -> None:
         enter(self, unit)
@@ -111,17 +114,15 @@ def test_an_interrupted_run_is_gone_on_with(
         if len(entered) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(zarr_run.GrowingStore, "enter", interrupted)
-    status, _, err = run("in.tif", "out.zarr", "--tile", 32)
+    monkeypatch.setattr(GrowingStore, "enter", interrupted)
+    status, _, err = run("in.tif", "out.zarr", "--tile", 16)
     assert status == 2
     assert "interrupted" in err
     assert store_status(Path("out.zarr")) == "partial"
-    status, out, err = run("in.tif", "out.zarr", "--tile", 32)
+    status, out, err = run("in.tif", "out.zarr", "--tile", 16)
     assert (status, err) == (0, "")
-    assert "blocks were there" in out
-    assert run("in.tif", "whole.zarr", "--tile", 32)[0] == 0
-    written, whole = (np.asarray(nc.open_image(f"{n}.zarr").pixels[...]) for n in ("out", "whole"))
-    assert np.array_equal(written, whole)
+    assert "2 of 8 blocks were there" in out
+    written = np.asarray(nc.open_image("out.zarr").pixels[...])
     assert np.abs(written - expected(image, "ZYX").astype(float)).max() <= 1
 
 

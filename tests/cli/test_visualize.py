@@ -246,7 +246,7 @@ def test_nothing_is_overwritten(official: Path, tmp_path: Path, run: Run) -> Non
     before = (tmp_path / "a.png").read_bytes()
     status, _, err = run(*arguments, "--overwrite", "-o", "a.png")
     assert status == 2
-    assert "a.png is an input itself: choose another --output" in err
+    assert "a.png is an input itself: choose another output" in err
     assert (tmp_path / "a.png").read_bytes() == before
 
 
@@ -256,7 +256,7 @@ def test_files_of_one_name(official: Path, tmp_path: Path, run: Run) -> None:
     status, out, err = run("x", "y", "--hr", *QUICK, "--panels", "HR,LR")
     assert status == 2
     assert len(out.splitlines()) == 1
-    assert "was written from x/a.png just now: choose another --output" in err
+    assert "was written from x/a.png just now: choose another output" in err
 
 
 def test_our_own_figures_are_no_input(official: Path, tmp_path: Path, run: Run) -> None:

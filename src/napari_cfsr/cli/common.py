@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.engine import ENGINES
@@ -24,6 +25,18 @@ def say(text: str) -> None:
     """One line on standard error, naming options as the command line does."""
     line = " ".join(line.strip() for line in text.splitlines())
     print(f"{PROGRAM}: {line.replace('pass overwrite=True', 'pass --overwrite')}", file=sys.stderr)
+
+
+def input_files(
+    inputs: Sequence[Path], ours: Callable[[Path], bool] = lambda _: False
+) -> tuple[list[Path], int]:
+    """The files found by `find_inputs`; faults of inputs are printed, and counted."""
+    from napari_cfsr.core.batch import find_inputs
+
+    files, faults = find_inputs(inputs, ours)
+    for fault in faults:
+        say(fault.text)
+    return files, len(faults)
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:

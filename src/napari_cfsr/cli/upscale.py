@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.cli.common import add_model_options, find, intensity_named, open_found, say
+from napari_cfsr.cli.common import (
+    add_model_options,
+    find,
+    intensity_named,
+    open_found,
+    say,
+    tile_bar,
+)
 from napari_cfsr.cli.upscale_cluster import (
     add_cluster_options,
     check_cluster,
     cluster_blocks,
     cluster_client,
 )
-from napari_cfsr.cli.upscale_run import run_plan, save_summary
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.batch import BatchPlan
+    from napari_cfsr.core.batch import BatchPlan, BatchRecord, BatchStep, BlockRun
+    from napari_cfsr.core.engine import Model
     from napari_cfsr.core.upscale import UpscaleOptions
     from napari_cfsr.core.weights import ModelFiles
 
@@ -31,15 +41,15 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         type=Path,
-        help="image files, OME-Zarr stores, or folders of them (what this program wrote before is "
-        "left out); of several, those whose results are there already are skipped; IN OUT.zarr: "
-        "one input and the store to write",
+        help="image files, OME-Zarr stores, or folders of them (without what this program wrote); "
+        "of several, those with finished results are skipped; IN OUT.zarr: one input and the store "
+        "to write",
     )
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="a folder, or a file or OME-Zarr store for a single input; beside each by default",
+        help="a folder, or a file or OME-Zarr store for a single input; default: beside each input",
     )
     add_model_options(command)
     command.add_argument("--baseline", action="store_true", help="write the backbone's output")
@@ -47,11 +57,13 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--difference", action="store_true", help="write delta - baseline as a float32 TIFF"
     )
-    command.add_argument("--ensemble", action="store_true", help="average of eight: 8 times slower")
+    command.add_argument(
+        "--ensemble", action="store_true", help="average of 8 orientations, 8 times slower"
+    )
     command.add_argument(
         "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
     )
-    command.add_argument("--axes", help="axes of TIFF stacks, if the file does not say or is wrong")
+    command.add_argument("--axes", help="axes of TIFF stacks, if the file has none or wrong ones")
     command.add_argument(
         "--intensity",
         default="auto",
@@ -60,7 +72,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tile", type=int, help="side of a tile, input pixels")
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
     command.add_argument(
-        "--overwrite", action="store_true", help="replace files that exist; nothing is skipped"
+        "--overwrite", action="store_true", help="replace existing files; nothing is skipped"
     )
     command.add_argument("--json", action="store_true", help="print a record of each file")
     add_cluster_options(command)
@@ -68,7 +80,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         "--summary",
         type=Path,
         metavar="FILE",
-        help="write what became of each input to a .csv or .json file",
+        help="write the outcome of each input to a .csv or .json file",
     )
 
 
@@ -94,11 +106,11 @@ def run_upscale(options: argparse.Namespace) -> int:
             say(fault.text)
         save_summary([BatchRecord(f.path, "failed", message=f.text) for f in faults], options)
         return 2
-    asked = _asked(options)
+    requested = _upscale_options(options)
     files = find(options)
-    _check_refiner(asked.outputs or (), files)
+    _check_refiner(requested.outputs or (), files)
     plan = plan_batch(
-        options.inputs, options.output, files, asked, options.precision, options.overwrite
+        options.inputs, options.output, files, requested, options.precision, options.overwrite
     )
     _check_summary(options, plan)
     check_cluster(plan, options)
@@ -111,7 +123,7 @@ def run_upscale(options: argparse.Namespace) -> int:
 
 
 def _take_output(options: argparse.Namespace) -> None:
-    """`IN OUT.zarr`: the second of two is what to write, unless it is a store of someone else's."""
+    """`IN OUT.zarr`: the second is the output, unless it is a store of another program."""
     if options.output is not None or len(options.inputs) != 2:
         return
     last: Path = options.inputs[1]
@@ -123,7 +135,7 @@ def _take_output(options: argparse.Namespace) -> None:
         options.output = options.inputs.pop()
 
 
-def _asked(options: argparse.Namespace) -> UpscaleOptions:
+def _upscale_options(options: argparse.Namespace) -> UpscaleOptions:
     from napari_cfsr.core.upscale import OUTPUTS, UpscaleOptions
 
     return UpscaleOptions(
@@ -138,7 +150,7 @@ def _asked(options: argparse.Namespace) -> UpscaleOptions:
 
 
 def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
-    """Raise an error where an output is wanted that only a refiner can make."""
+    """Raise an error for outputs that need a refiner."""
     for name in wanted:
         if name != "baseline" and "delta" not in files.outputs:
             raise OptionError(
@@ -148,7 +160,7 @@ def _check_refiner(wanted: Sequence[str], files: ModelFiles) -> None:
 
 
 def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -> None:
-    """Raise an error where the summary can't be written, before any time is spent."""
+    """Raise an error for a summary that can't be written, before any time is spent."""
     from napari_cfsr.core.batch import check_summary
 
     path: Path | None = options.summary
@@ -162,7 +174,87 @@ def _check_summary(options: argparse.Namespace, plan: BatchPlan | None = None) -
     if path.exists() and not options.overwrite:
         raise OptionError(
             f"{path} exists: name another file for --summary or remove this one (--overwrite "
-            "would replace it, and upscale everything anew)"
+            "would replace it, but also redo all images)"
         )
     if path.resolve() in taken:
         raise OptionError(f"{path} {taken[path.resolve()]}: name another file for --summary")
+
+
+def run_plan(
+    plan: BatchPlan,
+    load: Callable[[], Model],
+    options: argparse.Namespace,
+    blocks: BlockRun | None = None,
+) -> int:
+    """Run the plan and print the outcome; the exit status.
+
+    `blocks` runs what goes into stores, if not this process.
+    """
+    from napari_cfsr.core.batch import BatchRecord, iter_batch, summary_line
+
+    records = [BatchRecord(item.path) for item in plan.items]
+    started = time.perf_counter()
+
+    def sum_up() -> None:
+        if not plan.single:
+            say(summary_line(records, time.perf_counter() - started))
+
+    try:
+        with closing(iter_batch(plan, load, blocks=blocks)) as steps:
+            _show(steps, records, options)
+    except KeyboardInterrupt:
+        sum_up()
+        raise
+    finally:
+        save_summary(records, options)
+    sum_up()
+    return 2 if any(record.state == "failed" for record in records) else 0
+
+
+def save_summary(records: list[BatchRecord], options: argparse.Namespace) -> None:
+    """Write the summary file, if one was requested."""
+    from napari_cfsr.core.batch import write_summary
+
+    if options.summary is not None:
+        write_summary(options.summary, records, options.overwrite)
+
+
+def _show(
+    steps: Generator[BatchStep, None, Any], records: list[BatchRecord], options: argparse.Namespace
+) -> None:
+    """Run to the end and keep `records` up to date."""
+    from napari_cfsr.core.batch import NOT_FINISHED, BatchRecord
+    from napari_cfsr.core.upscale import duration
+
+    with ExitStack() as bars:
+        progress = None
+        for step in steps:
+            if step.state == "running":
+                records[step.index] = BatchRecord(step.path, message=NOT_FINISHED)
+            if step.progress is not None:
+                if progress is None:
+                    n = f"{step.index + 1}/{len(records)} " if len(records) > 1 else ""
+                    progress = bars.enter_context(tile_bar(step.path.name, n))
+                left = step.seconds_left if len(records) > 1 else None
+                progress(step.progress, "" if left is None else f"all: {duration(left)} left")
+            elif step.record is None:
+                if step.text:
+                    say(step.text)
+            else:
+                bars.close()
+                progress = None
+                records[step.index] = step.record
+                _print(step, step.record, options.json)
+
+
+def _print(step: BatchStep, record: BatchRecord, as_json: bool) -> None:
+    """Print the outcome of one file."""
+    outputs = {name: str(path) for name, path in record.outputs.items()}
+    if step.state == "failed":
+        say(step.text)
+        return
+    about, text = dict(record.provenance or {}), step.text
+    if step.state == "skipped":
+        about = {"input": str(record.path), "state": step.state}
+        text = f"{record.path} -> {', '.join(outputs.values())}: {text}"
+    print(json.dumps({"summary": text, "outputs": outputs, **about}) if as_json else text)

@@ -1,4 +1,4 @@
-"""`napari-cfsr upscale --dask | --workers`: the client of a cluster, or of workers of our own."""
+"""`napari-cfsr upscale --dask | --workers`: the client of a cluster, or of local workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def add_cluster_options(command: argparse.ArgumentParser) -> None:
-    """How to spread a run into a store over processes or machines."""
+    """Options that spread a run into a store over processes or machines."""
     group = command.add_argument_group(
         "clusters",
-        "for OUT.zarr, with pip install 'napari-cfsr[cluster]'; image and OUT.zarr have to lie "
-        "where all workers see them under the same path",
+        "for OUT.zarr, with pip install 'napari-cfsr[cluster]'; all workers have to "
+        "see image and OUT.zarr under the same path",
     )
     which = group.add_mutually_exclusive_group()
     which.add_argument(
@@ -39,14 +39,14 @@ def add_cluster_options(command: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
-    """The client of the cluster that is asked for; None if none is."""
+    """The client of the requested cluster; None without one."""
     if options.dask is None and options.workers is None:
         yield None
         return
     from napari_cfsr.core.cluster import connect, local_workers, need_distributed
 
-    need_distributed()  # it sets the levels of its logs when it is imported
-    # what libraries log is for developers; what the user should know comes as an error or a note
+    need_distributed()  # its import sets the log levels
+    # logs of libraries are for developers; users get errors and notes
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     asked = connect(options.dask) if options.dask is not None else local_workers(options.workers)
@@ -55,7 +55,7 @@ def cluster_client(options: argparse.Namespace) -> Iterator[Any]:
 
 
 def check_cluster(plan: BatchPlan, options: argparse.Namespace) -> None:
-    """Raise an error where a cluster is asked for results that are no stores."""
+    """Raise an error for results on a cluster that are not stores."""
     if options.dask is None and options.workers is None:
         return
     for item in plan.items:
@@ -65,7 +65,7 @@ def check_cluster(plan: BatchPlan, options: argparse.Namespace) -> None:
 
 
 def cluster_blocks(client: Any, device: str, engine: str) -> BlockRun:
-    """What runs the blocks of a store on the workers of a cluster."""
+    """Runs the blocks of a store on the workers of a cluster."""
 
     def run(
         image: LazyImage,

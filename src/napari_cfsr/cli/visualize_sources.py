@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.cli.common import say
-from napari_cfsr.cli.inputs import input_files
+from napari_cfsr.cli.common import input_files, say
 from napari_cfsr.errors import CFSRError, FileFormatError, ImageError, OptionError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Stores as layers: while they grow, when they are done, and opened from disk."""
+"""Layers that show the outputs of a store, while it grows and afterwards."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from napari_cfsr.layers.conversion import (
 
 
 def growing_layers(
-    source: ImageInput, growth: StorePreview, outputs: Sequence[str], scale: int
+    source: ImageInput, preview: StorePreview, outputs: Sequence[str], scale: int
 ) -> dict[str, LayerSpec]:
     """Layers that show the outputs of a store while it grows, and afterwards.
 
-    The difference is left out: there is nothing to see of it before its range is known.
+    Without the difference, whose range is not known yet.
     """
     return {
-        name: _spec(source, views(growth, name), f"{source.name} x{scale} {name}", scale)
+        name: _spec(source, views(preview, name), f"{source.name} x{scale} {name}", scale)
         for name in outputs
         if name != "difference"
     }
 
 
 def difference_layer(
-    source: ImageInput, growth: StorePreview, scale: int, limits: tuple[float, float]
+    source: ImageInput, preview: StorePreview, scale: int, limits: tuple[float, float]
 ) -> LayerSpec:
-    """The layer of the difference of a finished store, whose range is `limits`."""
-    levels = views(growth, "difference", luma=source.rgb)
+    """The layer of the difference in a finished store, shown in the range `limits`."""
+    levels = views(preview, "difference", luma=source.rgb)
     shown = replace(source, look=difference_look(source, limits), axes=source.axes.replace("S", ""))
     return _spec(shown, levels, f"{source.name} x{scale} difference", scale)
 
 
-def views(growth: StorePreview, name: str, luma: bool = False) -> list[LevelView]:
+def views(preview: StorePreview, name: str, luma: bool = False) -> list[LevelView]:
     """The levels of an output, axes in the order of the image."""
-    return [LevelView(level, growth.layout.order, luma) for level in growth.levels(name)]
+    return [LevelView(level, preview.layout.order, luma) for level in preview.levels(name)]
 
 
 def _spec(source: ImageInput, levels: list[LevelView], name: str, scale: int) -> LayerSpec:

@@ -1,4 +1,4 @@
-"""A batch as napari runs it: what is asked, what is told, and what became of it."""
+"""A batch as napari runs it: request, progress and outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BatchRequest:
-    """All that a batch needs, read on the GUI thread.
+    """Everything that a batch needs, read on the GUI thread.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class BatchRequest:
 
 @dataclass(frozen=True, eq=False)
 class BatchNews:
-    """What there is to show of a batch under way.
+    """Progress of a batch.
 
     Attributes
     ----------
     paths : tuple of Path
-        Its inputs; told first, and not again.
+        Its inputs; only in the first one.
     step : BatchStep or None
     """
 
@@ -55,7 +55,7 @@ class BatchNews:
 
 @dataclass(frozen=True, eq=False)
 class BatchOutcome:
-    """A batch that is over: at its end, or cancelled."""
+    """A batch that finished or was cancelled."""
 
     records: tuple[BatchRecord, ...]
     seconds: float
@@ -66,7 +66,7 @@ class BatchOutcome:
 
 
 def list_inputs(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
-    """The files that a batch of these inputs would upscale, and what is wrong with the inputs."""
+    """The files that a batch of these inputs would upscale, and any faults of the inputs."""
     from napari_cfsr.core.batch import find_inputs
 
     found, faults = find_inputs(inputs)

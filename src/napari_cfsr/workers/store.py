@@ -1,4 +1,4 @@
-"""Upscaling a layer to an OME-Zarr store: what is asked, what is told, and where it lies."""
+"""Upscaling a layer to an OME-Zarr store: request, steps and outcome, and the store's path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_cfsr.errors import StoreExistsError
 from napari_cfsr.layers import ImageInput, layer_to_world
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.store import StorePreview, StoreProgress, StoreResult, StoreRun
+    from napari_cfsr.core.store import StorePlan, StorePreview, StoreProgress, StoreResult
 
 STORE = ".zarr"
 MOST_NAMES = 1000
@@ -25,7 +25,7 @@ MOST_NAMES = 1000
 
 @dataclass(frozen=True, eq=False)
 class StoreRequest:
-    """All that a run into a store needs, read on the GUI thread.
+    """Everything that a run into a store needs, read on the GUI thread.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class StoreRequest:
         Arguments of `load_model`.
     options : UpscaleOptions
     path : Path
-        The store; if there is another one, a number is added to its name.
+        The store; if another one exists, a number is added to its name.
     """
 
     image: ImageInput
@@ -45,7 +45,7 @@ class StoreRequest:
 
 @dataclass(frozen=True, eq=False)
 class StoreBegun:
-    """A store that is there and grows.
+    """A store that was opened and grows.
 
     Attributes
     ----------
@@ -53,25 +53,24 @@ class StoreBegun:
     path : Path
     scale : int
     outputs : tuple of str
-    growth : StorePreview
-        How to look at it.
+    preview : StorePreview
     """
 
     request: StoreRequest
     path: Path
     scale: int
     outputs: tuple[str, ...]
-    growth: StorePreview
+    preview: StorePreview
 
 
 @dataclass(frozen=True)
 class StoreStep:
-    """Something to show while a run is under way."""
+    """Progress of a run, for the user."""
 
     text: str
     fraction: float | None = None  # None: not known
     seconds_left: float | None = None
-    begun: StoreBegun | None = None  # once, when the store is there
+    begun: StoreBegun | None = None  # once, when the store was opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +91,13 @@ class StoreOutcome:
 
 
 def store_path(folder: Path, name: str, scale: int) -> Path:
-    """Where a layer goes in a folder: its name, without what no file name can hold."""
+    """Where a layer is stored in a folder: its name, without characters that files can't have."""
     plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "_", name).strip(" .") or "image"
     return folder / f"{plain}_x{scale}{STORE}"
 
 
 def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
-    """Sizes, origin and units of the data of an input, and a note on what a store can't keep.
+    """Pixel sizes, origin and units of an input, and a note on what a store can't keep.
 
     The note is empty unless the layer is rotated, sheared or mirrored.
     """
@@ -108,9 +107,9 @@ def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
     sizes = np.diag(linear)
     note = ""
     if not np.allclose(linear, np.diag(sizes), atol=1e-9 * abs(linear).max()) or (sizes <= 0).any():
-        note = "the store keeps the sizes of the pixels, not how the layer is rotated or sheared"
+        note = "the store keeps pixel sizes, not how the layer is rotated or sheared"
         sizes, origin, linear = source.scale, source.translate, np.diag(source.scale)
-    # rows and columns are counted from the first of the layer, other axes from the region's
+    # rows and columns start at the layer's first, other axes at the region's
     starts = [
         0 if name in "YX" else part.start for name, part in zip(axes, source.region, strict=True)
     ]
@@ -122,7 +121,7 @@ def layer_space(source: ImageInput) -> tuple[PixelSpace, str]:
 def upscale_to_store(
     request: StoreRequest, model: RemoteModel, check: Callable[[], None]
 ) -> Generator[StoreStep, None, StoreOutcome]:
-    """Upscale step by step to the store; ended early, the next call goes on with it.
+    """Upscale step by step to the store; after an interruption, the next call resumes it.
 
     Parameters
     ----------
@@ -136,36 +135,37 @@ def upscale_to_store(
     CFSRError
         As `iter_upscale_to_zarr`.
     """
-    from napari_cfsr.core.store import StorePreview
+    from napari_cfsr.core.store import StorePreview, StoreRun
 
     yield StoreStep("Loading the model")
     info = model.load(request.load, check)
     yield StoreStep(f"Loaded {info.backbone}; reading intensities")
     try:
         space, note = layer_space(request.image)
-        run = _prepared(request, model, check, space)
-        growth = StorePreview(run.store)
-        run.watch = growth.put
-        begun = StoreBegun(request, run.path, info.scale, tuple(run.plan.specs), growth)
+        plan = _free_plan(request, model, check, space)
+        run = StoreRun(request.image.data, model, plan, check)
+        preview = StorePreview(run.store)
+        run.written = preview.put
+        begun = StoreBegun(request, plan.path, info.scale, tuple(plan.blocks.specs), preview)
         if note:
             run.notes.append(note)
-        yield StoreStep(f"Writing {run.path}", 0.0, begun=begun)
+        yield StoreStep(f"Writing {plan.path}", 0.0, begun=begun)
         for progress in run.shards():
-            yield _step(progress, run.path)
+            yield _step(progress, plan.path)
         done = run.finish()
-        growth.finish()
+        preview.finish()
     finally:
         model.rest()
-    return StoreOutcome(begun, done, _difference_range(request.image, growth))
+    return StoreOutcome(begun, done, _difference_range(request.image, preview))
 
 
-def _difference_range(image: ImageInput, growth: StorePreview) -> tuple[float, float]:
-    """The range in which a difference is shown; found here, so that the window need not wait."""
+def _difference_range(image: ImageInput, preview: StorePreview) -> tuple[float, float]:
+    """The range in which a difference is shown; found here, so that the window does not wait."""
     from napari_cfsr.core.store import LevelView, level_range
 
-    if "difference" not in growth.store.specs:
+    if "difference" not in preview.store.specs:
         return 0.0, 0.0
-    smallest = LevelView(growth.levels("difference")[-1], growth.layout.order, luma=image.rgb)
+    smallest = LevelView(preview.levels("difference")[-1], preview.layout.order, luma=image.rgb)
     return level_range(smallest, image.axes.replace("S", ""))
 
 
@@ -174,19 +174,18 @@ def _step(progress: StoreProgress, path: Path) -> StoreStep:
     return StoreStep(text, progress.fraction, progress.seconds_left)
 
 
-def _prepared(
+def _free_plan(
     request: StoreRequest, model: RemoteModel, check: Callable[[], None], space: PixelSpace
-) -> StoreRun:
-    """The run into the first store of that name that is free, or was begun with this request."""
-    from napari_cfsr.core.store import StoreRun
+) -> StorePlan:
+    """The plan for the first store of that name that is free, or unfinished with this request."""
+    from napari_cfsr.core.store import plan_store
 
-    path = request.path
+    image, path = request.image, request.path
     for number in range(2, MOST_NAMES):
-        run = StoreRun(request.image.data, model, path, request.options, check, request.image.name)
         try:
-            run.prepare(space, None, overwrite=False)
+            return plan_store(
+                image.data, model, path, request.options, check, space=space, source=image.name
+            )
         except StoreExistsError:
             path = request.path.with_stem(f"{request.path.stem} {number}")
-        else:
-            return run
     raise StoreExistsError(f"{request.path} and {MOST_NAMES} more exist: choose another folder")

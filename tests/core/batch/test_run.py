@@ -1,4 +1,4 @@
-"""Batches: nothing is made twice, a fault stays one file's, what is the user's is kept."""
+"""Batches: nothing is repeated, a fault stays with one file, the user's files are kept."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ import zarr
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core.batch.clock import BatchClock
 from napari_cfsr.core.batch.ledger import LEDGER, Ledger
 from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
-from napari_cfsr.core.batch.run import BatchRecord, BatchStep, iter_batch
+from napari_cfsr.core.batch.run import BatchClock, BatchRecord, BatchStep, iter_batch
 from napari_cfsr.core.batch.summary import as_csv, as_json, summary_line, write_summary
-from napari_cfsr.core.batch.targets import find_targets
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.batch.targets import find_inputs, find_targets
+from napari_cfsr.core.engine.model import SRModel, open_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.run import StoreProgress
@@ -99,17 +98,22 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 # the whole way, with real weights
 
 
+@pytest.fixture(scope="module")
+def bundled() -> tuple[ModelFiles, SRModel]:
+    files = find_model(2, "bundled", None)
+    return files, open_model(files, "cpu")
+
+
 def test_a_second_run_leaves_everything_as_it_is(
-    official_folder: Path, models: dict[int, SRModel], batch: Batch
+    bundled: tuple[ModelFiles, SRModel], batch: Batch
 ) -> None:
     pixels = pictures(batch.inputs[0])
-    batch.files = find_model(2, official_folder / "CFSR_x2.pth", None)
-    batch.model = models[2]  # type: ignore[assignment]
+    batch.files, batch.model = bundled  # type: ignore[assignment]
     (first,) = (batch(),)
     assert [r.state for r in first] == ["done"] * 3
     for record, image in zip(first, pixels, strict=True):
         written = nc.read_image(record.outputs["baseline"]).pixels
-        expected = nc.upscale(image, models[2], axes="YXC").baseline
+        expected = nc.upscale(image, bundled[1], axes="YXC").baseline
         np.testing.assert_array_equal(written, expected)
         assert record.provenance is not None
         assert record.provenance["backbone_sha256"] == batch.files.backbone.sha256
@@ -125,12 +129,11 @@ def test_a_second_run_leaves_everything_as_it_is(
 
 
 def test_other_weights_make_other_results(
-    official_folder: Path, models: dict[int, SRModel], batch: Batch
+    bundled: tuple[ModelFiles, SRModel], batch: Batch
 ) -> None:
     pictures(batch.inputs[0], 1)
     assert batch.states() == "d"
-    batch.files = find_model(2, official_folder / "CFSR_x2.pth", None)
-    batch.model = models[2]  # type: ignore[assignment]
+    batch.files, batch.model = bundled  # type: ignore[assignment]
     assert batch.states() == "f"
     assert batch.states(overwrite=True) == "d"
     assert batch.states() == "s"
@@ -199,7 +202,7 @@ def test_what_was_made_otherwise_is_not_skipped(
     assert (content(batch.out), batch.loads) == (before, 0)
 
 
-def test_with_overwrite_everything_is_done_anew(batch: Batch) -> None:
+def test_with_overwrite_everything_is_redone(batch: Batch) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     before = content(batch.out)
@@ -210,7 +213,7 @@ def test_with_overwrite_everything_is_done_anew(batch: Batch) -> None:
     assert batch.states() == "sss"
 
 
-def test_an_input_that_was_copied_anew_is_the_same(batch: Batch) -> None:
+def test_a_copied_input_is_the_same(batch: Batch) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     os.utime(batch.inputs[0] / "b.png", ns=(5, 5))
@@ -318,7 +321,7 @@ def test_killed_between_two_results_of_a_file(
 def test_killed_while_replacing_leaves_the_old_result(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was begun anew, but what is there is from before: it is not taken for the new one."""
+    """The old result is not taken for the new one."""
     from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0])
@@ -378,7 +381,7 @@ def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
 def test_an_input_that_changes_while_it_is_read(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows what the result was made of: it is not skipped."""
+    """What the result was made from is unknown: it is not skipped."""
     pictures(batch.inputs[0])
     predict = batch.model.predict
 
@@ -398,7 +401,7 @@ def test_an_input_that_changes_while_it_is_read(
 # faults
 
 
-def test_a_broken_file_is_reported_and_the_rest_goes_on(batch: Batch) -> None:
+def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) -> None:
     pictures(batch.inputs[0])
     (batch.inputs[0] / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     batch.inputs += [batch.inputs[0] / "missing.png", batch.out]
@@ -428,10 +431,10 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert (faults[0], faults[3]) == ("", "")
     assert faults[1] == (
         f"{batch.inputs[1]}: {tmp_path / 'out' / 'a_x2_baseline.png'} is where the result of "
-        f"{batch.inputs[0]} goes: choose another --output"
+        f"{batch.inputs[0]} goes: choose another output"
     )
     assert faults[2] == (
-        f"{batch.inputs[2]}: {batch.inputs[3]} is an input itself: choose another --output"
+        f"{batch.inputs[2]}: {batch.inputs[3]} is an input itself: choose another output"
     )
     steps, loaded = iter_batch(plan, batch.load), []
     for step in steps:
@@ -442,6 +445,44 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert batch.inputs[3].read_bytes() == before
     assert [r.state for r in batch(overwrite=True)] == ["done", "failed", "failed", "done"]
     assert batch.inputs[3].read_bytes() == before
+
+
+def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
+    folder, other = tmp_path / "in", tmp_path / "e.png"
+    for path in ("in/b.png", "in/a.jpg", "in/sub/c.png", "in/.hidden.png", "e.png"):
+        picture(tmp_path / path)
+    result = folder / "b_x2_baseline.png"
+    picture(result)
+    (folder / "notes.txt").write_text("not an image")
+    found, faults = find_inputs([folder, other, folder / "b.png", folder])
+    assert ([p.name for p in found], faults) == (["a.jpg", "b.png", "e.png"], [])
+    assert find_inputs([result]) == ([result], [])  # named, it is an input
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: bool) -> None:
+    batch.inputs = [tmp_path / "a.png"]
+    picture(batch.inputs[0])
+    (tmp_path / "link.png").symlink_to(batch.inputs[0])
+    before = batch.inputs[0].read_bytes()
+    for output in ("a.png", "link.png", f"../{tmp_path.name}/a.png"):
+        batch.out = tmp_path / output
+        (record,) = batch(overwrite)
+        assert "is an input itself: choose another output" in record.message
+    assert (batch.loads, batch.inputs[0].read_bytes()) == (0, before)
+
+
+def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path: Path) -> None:
+    pictures(batch.inputs[0], 2)
+    batch.out = tmp_path / "x.png"
+    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    reason = "expected a folder for several files or outputs, got"
+    assert all(reason in item.fault for item in batch.plan().items)
+    batch.inputs = [batch.inputs[0] / "a.png"]
+    (item,) = batch.plan(outputs=("baseline", "delta")).items
+    assert reason in item.fault
+    assert not batch.plan().items[0].fault
 
 
 def test_files_of_one_name_and_two_formats(batch: Batch) -> None:
@@ -486,7 +527,7 @@ def test_a_damaged_ledger_counts_as_empty(batch: Batch, damage: bytes) -> None:
     texts = [step.text for step in batch.steps if step.state == "waiting" and step.text]
     assert texts == [
         f"{batch.out / LEDGER}: can't be used (damaged, or of another version): "
-        "what earlier runs made counts as not made by them"
+        "results of earlier runs are not recognised"
     ]
     assert batch.states() == "ffs"
 
@@ -530,7 +571,7 @@ def test_names_in_any_script(batch: Batch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not text are a thing of Linux")
-def test_names_that_are_no_text(batch: Batch, tmp_path: Path) -> None:
+def test_names_that_are_not_text(batch: Batch, tmp_path: Path) -> None:
     picture(batch.inputs[0] / "a.png")
     (batch.inputs[0] / "a.png").rename(batch.inputs[0] / os.fsdecode(b"caf\xe9.png"))
     records = batch()
@@ -553,7 +594,7 @@ def store(path: Path) -> zarr.Array[Any]:
     return zarr.open_array(path / "0")
 
 
-def test_stores_are_skipped_gone_on_with_and_made_anew(batch: Batch) -> None:
+def test_stores_are_skipped_and_redone(batch: Batch) -> None:
     picture(batch.inputs[0] / "a.png")
     pixels = store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
@@ -572,9 +613,7 @@ def test_stores_are_skipped_gone_on_with_and_made_anew(batch: Batch) -> None:
     assert batch.states(overwrite=True) == "dd"
 
 
-def test_an_interrupted_store_is_gone_on_with(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ import tifffile
 
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
-from napari_cfsr.cli import main
-from napari_cfsr.core.cluster import task_dispatcher as task_dispatcher
-from napari_cfsr.core.cluster.run import ReadyQueue, iter_upscale_on_cluster
-from napari_cfsr.core.cluster.task_dispatcher import connect, local_workers
+from napari_cfsr.core.cluster import run as cluster_run
+from napari_cfsr.core.cluster.client import connect, local_workers
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr.core.engine.model import SRModel, load_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import ShardIndex
@@ -32,14 +31,15 @@ from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
+from tests.helpers.tiny_weights import write_tiny_weights
 
-pytestmark = pytest.mark.alone  # how soon workers end
-
-KilledWorker = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]").KilledWorker
+distributed = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]")
 
 SOURCE = Path(napari_cfsr.__file__).parents[1]
 SHAPE = (3, 40, 600)  # 45 blocks of one tile, and 24 of a pyramid's second level
 BLOCKS = 45
+SHARDS = 45 + 24
+iter_upscale_on_cluster = partial(cluster_run.iter_upscale_on_cluster, engine="torch")
 OPTIONS = UpscaleOptions(axes="ZYX", rgb=False, outputs=("baseline",), tile=40, halo=8)
 
 
@@ -55,8 +55,14 @@ def client(bare_home: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(weight_files.HOME_VARIABLE, str(bare_home))
         patch.delenv(weight_files.WEIGHTS_VARIABLE, raising=False)
+        before = environment()
         with local_workers(2) as client:
             yield client
+        assert environment() == before  # starting workers leaves it as it was
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
 
 
 @pytest.fixture(autouse=True)
@@ -73,20 +79,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def model(models: dict[int, SRModel]) -> SRModel:
-    return models[2]
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SRModel:
+    """A tiny backbone that no worker has."""
+    path = write_tiny_weights(tmp_path_factory.mktemp("tiny")) / "CFSR_x2.pth"
+    return load_model(2, path, refiner=None, device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="module")
 def whole(
-    models: dict[int, SRModel], image: Path, tmp_path_factory: pytest.TempPathFactory
+    model: SRModel, image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """What one process writes."""
     path = tmp_path_factory.mktemp("whole") / "a.zarr"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
-        list(in_one_process(image, models[2], path))
+        list(in_one_process(image, model, path))
     return contents(path)
 
 
@@ -110,16 +118,34 @@ def level0(shards: str) -> int:
 
 
 def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
-    client, bare_home: Path, model, image, whole, tmp_path
+    client, bare_home: Path, model, image, whole, tmp_path, monkeypatch
 ) -> None:
-    """The workers have no official weights: they ask for them by their hash."""
-    steps = list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
+    """The workers have no such weights: each gets and keeps them, by their hash."""
+    submit, waited_for = client.submit, {}
+
+    def recorded(*arguments: Any, key: str, **options: Any) -> Any:
+        if arguments[0] is cluster_run.run_shard:
+            waited_for[key] = [part.key for part in arguments[-1]]
+        return submit(*arguments, key=key, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "submit", recorded)
+        steps = list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
     assert contents(tmp_path / "a.zarr") == whole
+    # a shard of the pyramid waits for those of its parts that are in flight
+    assert len(waited_for) == SHARDS
+    indices = {key: [int(i) for i in key.split("-")[3:]] for key in waited_for}
+    assert any(waited_for[key] for key, (level, *_) in indices.items() if level)
+    for key, parts in waited_for.items():
+        level, plane, y, x = indices[key]
+        for part in parts:
+            below, p, i, j = indices[part]
+            assert (below, p, i // 2, j // 2) == (level - 1, plane, y, x)
     assert [steps[0].done, steps[-1].done] == [0, np.prod(SHAPE)]
     assert len(steps) == 1 + BLOCKS
     assert not any(step.note for step in steps)
     sent = bare_home / "cache" / "by-hash"
-    assert [p.name for p in sent.iterdir()] == [f"{weight_files.OFFICIAL_SHA256[2]}.pth"]
+    assert [p.name for p in sent.iterdir()] == [f"{model.info.backbone_sha256}.pth"]
 
     again = replace(OPTIONS, tile=80)
     list(iter_upscale_on_cluster(image, model, tmp_path / "b.zarr", client, again))
@@ -155,16 +181,18 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_client_goes_on_when_it_is_started_again(
-    official, image, tmp_path, monkeypatch
+def test_a_killed_client_takes_its_workers_with_it_and_is_resumed(
+    client, model, image, whole, tmp_path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = Path("store/a.zarr")
-    common = ["upscale", str(image), "--scale=2", "--device=cpu", "--tile=40", "--output"]
-    (tmp_path / "run.py").write_text(
-        PROGRAM.format(root=str(SOURCE), arguments=[*common, str(path), "--workers=2"])
-    )
-    victim = subprocess.Popen([sys.executable, "run.py"])
+    path = tmp_path / "a.zarr"
+    backbone = model.info.backbone_path
+    arguments = [
+        "upscale", str(image), "--scale=2", "--backbone", backbone, "--refiner=none",
+        "--device=cpu", "--engine=torch", "--tile=40", "--halo=8", f"--output={path}",
+        "--workers=1",
+    ]  # fmt: skip
+    (tmp_path / "run.py").write_text(PROGRAM.format(root=str(SOURCE), arguments=arguments))
+    victim = subprocess.Popen([sys.executable, str(tmp_path / "run.py")])
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and victim.poll() is None:
         if (path / JOURNAL).is_file() and (path / JOURNAL).read_bytes().count(b"\n") >= 3:
@@ -177,21 +205,33 @@ def test_a_killed_client_goes_on_when_it_is_started_again(
     assert 2 <= there < BLOCKS
     assert store_status(path) == "partial"
     assert psutil.wait_procs(workers, timeout=20)[1] == []  # they end with it
-
-    again = subprocess.run([sys.executable, "run.py"], capture_output=True, text=True)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert f"{there} of {BLOCKS} blocks were there" in again.stdout
-    assert main([*common, "whole/a.zarr"]) == 0
-    assert contents(path) == contents(Path("whole/a.zarr"))
+    steps = iter_upscale_on_cluster(image, model, path, client, OPTIONS)
+    assert next(steps).earlier == there * 40 * 40
+    list(steps)
+    assert contents(path) == whole
 
 
-def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, tmp_path) -> None:
+def test_late_workers_get_the_weights_and_one_process_resumes_without_a_scheduler(
+    model, image, whole, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cluster_run, "NO_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_run, "COUNT_SECONDS", 0.1)
     path = tmp_path / "a.zarr"
-    with local_workers(1) as own, connect(own.scheduler.address) as client:
+    asked = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, memory_limit=0, silence_logs="CRITICAL", **asked
+        ) as own,
+        connect(own.scheduler_address) as client,
+    ):
         steps = iter_upscale_on_cluster(image, model, path, client, OPTIONS)
+        while not (step := next(steps)).note:
+            pass
+        assert step.note == f"waiting for workers at {own.scheduler_address}"
+        own.scale(1)
         while next(steps).done == 0:
             pass
-        own.cluster.close()
+        own.close()
         with pytest.raises(ClusterError, match=r"was lost; what is written is kept: run the same"):
             list(steps)
     there = level0((path / JOURNAL).read_text())
@@ -202,12 +242,12 @@ def test_when_the_scheduler_is_lost_one_process_can_go_on(model, image, whole, t
     assert contents(path) == whole
 
 
-def test_workers_stop_soon_after_a_cancel(
-    client, model, image, whole, tmp_path, monkeypatch
-) -> None:
+@pytest.mark.alone
+def test_workers_stop_soon_after_a_cancel(client, image, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         "napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (4096, 2**27, True)
     )
+    model = load_model(2, "bundled", refiner=None, device="cpu", engine="torch")
     slow = replace(OPTIONS, ensemble=True, tile=16, halo=32)  # one block of some 30 s
     asked = time.monotonic()
 
@@ -246,7 +286,7 @@ def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path
 def test_workers_of_another_version_end_the_run(
     client, model, image, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(task_dispatcher, "version_here", lambda: "9.9")
+    monkeypatch.setattr(cluster_run, "version_here", lambda: "9.9")
     with pytest.raises(ClusterError, match=r"expected napari-cfsr 9\.9 on every worker, as here"):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
 
@@ -257,59 +297,16 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     def fail(*_: object) -> None:
         raise RuntimeError("odd\nthing")
 
-    monkeypatch.setattr(task_dispatcher, "run_shard", fail)
+    monkeypatch.setattr(cluster_run, "run_shard", fail)
     with pytest.raises(
         ClusterError, match=r"^block \(0, \d, \d+\) of level 0 failed \(RuntimeError: odd\)"
     ):
         list(iter_upscale_on_cluster(image, model, tmp_path / "a.zarr", client, OPTIONS))
-    died = task_dispatcher._failed(KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
+    died = cluster_run._failure(distributed.KilledWorker("task", None, 3), ShardIndex(0, (1, 2)))
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
-def test_a_fault_of_the_command_line_is_one_line(image, official, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(image.parent)
-    assert task_dispatcher.CONNECT_SECONDS <= 9
-    monkeypatch.setattr(task_dispatcher, "CONNECT_SECONDS", 0.5)
-
-    def fault(*arguments: str) -> str:
-        assert main(["upscale", "in.tif", *arguments]) == 2
-        out, err = capsys.readouterr()
-        assert (out, err.count("\n")) == ("", 1)
-        return err
-
-    for address in ("tcp://127.0.0.1:1", "127.0.0.1:1", "no-such-host:8786", "foo://a:1"):
-        assert f"expected a dask scheduler at {address}, " in fault("out.zarr", "--dask", address)
-    for address in ("", "tcp://127.0.0.1", "8786"):
-        assert "a dask scheduler as tcp://HOST:PORT, got" in fault("out.zarr", "--dask", address)
-    assert "there is no such file" in fault("out.zarr", "--dask", "none.json")
-    assert "expected at least one worker, got 0" in fault("out.zarr", "--workers=0")
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "pip install 'napari-cfsr[cluster]'" in fault("out.zarr", "--workers=2")
-    assert not Path("out.zarr").exists()
-
-
-def test_a_cluster_writes_stores_only(image, official, capsys, monkeypatch) -> None:
-    monkeypatch.chdir(image.parent)
-    monkeypatch.setattr(
-        task_dispatcher, "local_workers", lambda count: pytest.MonkeyPatch.context()
-    )
-    assert main(["upscale", "in.tif", "-o", "out.tif", "--scale=2", "--workers=2"]) == 2
-    assert "expected OUT.zarr for a cluster, got out.tif" in capsys.readouterr().err
-
-
 # parts
-
-
-def test_units_come_after_those_they_are_made_from() -> None:
-    a, b, c = (ShardIndex(0, (i,)) for i in range(3))
-    top = ShardIndex(1, (0,))
-    queue = ReadyQueue([a, b, top, c], {top: [a, b]})
-    done: set[ShardIndex] = set()
-    assert [queue.next(done) for _ in range(4)] == [a, b, c, None]
-    done |= {a}
-    assert queue.next(done) is None
-    done |= {b}
-    assert [queue.next(done), queue.next(done)] == [top, None]
 
 
 def test_workers_of_a_host_count_by_their_names() -> None:
@@ -330,12 +327,13 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
     ]
 
 
-def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> None:
-    source = official_folder / "CFSR_x2.pth"
-    wanted = hashed_file(source, weight_files.OFFICIAL_SHA256[2])
+def test_weights_are_found_by_their_bytes(model: SRModel, home: Path) -> None:
+    source = Path(model.info.backbone_path)
+    wanted = hashed_file(source, model.info.backbone_sha256)
     assert find_by_hash(wanted) is None
     content = source.read_bytes()
-    with pytest.raises(TamperedWeightsError, match=r"expected SHA-256 e6440c.*got [0-9a-f]{64}"):
+    expected = rf"expected SHA-256 {wanted.sha256}.*got [0-9a-f]{{64}}"
+    with pytest.raises(TamperedWeightsError, match=expected):
         keep_by_hash(wanted, content[:-1] + b"x")
     assert find_by_hash(wanted) is None
     kept = keep_by_hash(wanted, content)
@@ -345,11 +343,3 @@ def test_weights_are_found_by_their_bytes(official_folder: Path, home: Path) -> 
     bundled = weight_files.bundled_path(2)
     assert bundled is not None
     assert find_by_hash(hashed_file(bundled, weight_files.sha256_of(bundled))) == bundled
-
-
-def test_the_environment_of_this_process_stays_what_it_was() -> None:
-    before = dict(os.environ)
-    with local_workers(1):
-        pass
-    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    assert after == {k: v for k, v in before.items() if k != "PYTEST_CURRENT_TEST"}

@@ -22,6 +22,13 @@ from tests.helpers.strategies import values
 SPACE = pixel_space("ZYX", {"Z": 2, "Y": 0.5, "X": 0.25}, None, dict.fromkeys("ZYX", "um"))
 
 
+@pytest.fixture
+def small_pyramids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pyramids of small images, and tiles of a size to match."""
+    monkeypatch.setattr("napari_cfsr.core.store.layout.SMALLEST_LEVEL", 128)
+    monkeypatch.setattr("napari_cfsr.core.store.big_tiff.TILE", 64)
+
+
 def run(image: np.ndarray, model: BoxModel, names: str, paths: dict[str, Path], **more: object):
     """To the end."""
     steps = iter_upscale_to_tiff(
@@ -41,14 +48,16 @@ def run(image: np.ndarray, model: BoxModel, names: str, paths: dict[str, Path], 
 @pytest.mark.parametrize(
     ("names", "shape", "dtype"),
     [
-        ("YX", (700, 130), "uint8"),
-        ("YXS", (600, 70, 3), "uint16"),
-        ("YXS", (30, 70, 4), "uint8"),
-        ("ZCYX", (3, 2, 600, 50), "float32"),
-        ("ZYXS", (2, 600, 50, 3), "uint8"),
+        ("YX", (88, 40), "uint8"),
+        ("YXS", (75, 9, 3), "uint16"),
+        ("YXS", (5, 9, 4), "uint8"),
+        ("ZCYX", (3, 2, 75, 7), "float32"),
+        ("ZYXS", (2, 75, 7, 3), "uint8"),
     ],
 )
-def test_values_axes_pyramid_and_sizes_are_in_the_file(tmp_path, name, names, shape, dtype) -> None:
+def test_values_axes_pyramid_and_sizes_are_in_the_file(
+    tmp_path, small_pyramids, name, names, shape, dtype
+) -> None:
     image = values(np.dtype(dtype), shape, 0)
     model = BoxModel(2, refiner=True)
     paths = {"delta": tmp_path / name, "difference": tmp_path / f"d{name}"}
@@ -66,7 +75,7 @@ def test_values_axes_pyramid_and_sizes_are_in_the_file(tmp_path, name, names, sh
             assert_array_equal(series.asarray(), wanted.transpose(order))
             pyramid = len(names) < 4 or ".ome" in name
             levels = [level.shape for level in series.levels]
-            assert len(levels) == 1 + (max(shape) >= 600 and pyramid)
+            assert len(levels) == 1 + (max(shape) >= 75 and pyramid)
             if len(levels) > 1:
                 y = series.axes.index("Y")
                 assert levels[1][y] == levels[0][y] // 2
@@ -77,11 +86,16 @@ def test_values_axes_pyramid_and_sizes_are_in_the_file(tmp_path, name, names, sh
             assert sizes["Z"] == 2
 
 
-def test_names_of_channels_reach_ome_tiff(tmp_path) -> None:
+def test_names_of_channels_and_units_reach_ome_tiff(tmp_path) -> None:
     image = values(np.dtype("uint16"), (2, 30, 40), 0)
-    omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
-    run(image, BoxModel(2), "CYX", {"baseline": tmp_path / "a.ome.tif"}, omero=omero)
+    about = {
+        "omero": {"channels": [{"label": "DAPI"}, {"label": "GFP"}]},
+        "space": pixel_space("CYX", {"Y": 4, "X": 6}, units={"Y": "nm", "X": "mm"}),
+    }
+    run(image, BoxModel(2), "CYX", {"baseline": tmp_path / "a.ome.tif"}, **about)
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
+        assert 'PhysicalSizeX="3.0" PhysicalSizeXUnit="mm"' in tif.ome_metadata
+        assert 'PhysicalSizeY="2.0" PhysicalSizeYUnit="nm"' in tif.ome_metadata
         assert 'Name="DAPI"' in tif.ome_metadata
         assert 'Name="GFP"' in tif.ome_metadata
 
@@ -95,7 +109,7 @@ def test_files_beyond_4_gb_are_bigtiff(tmp_path, monkeypatch) -> None:
         assert_array_equal(tif.asarray(), upscale(image, BoxModel(2), tile=64, halo=4).baseline)
 
 
-def test_broken_off_there_is_no_file_and_the_next_run_goes_on(tmp_path) -> None:
+def test_interrupted_it_leaves_no_file_and_is_resumed(tmp_path) -> None:
     image = values(np.dtype("uint8"), (300, 300), 0)
     paths = {"baseline": tmp_path / "a.tif"}
 
@@ -138,7 +152,7 @@ def test_cancelled_while_writing_leaves_no_file(tmp_path) -> None:
     assert shares[-1] == 1
 
 
-def test_what_can_not_be_written_is_said_before_any_work(tmp_path) -> None:
+def test_what_cannot_be_written_is_reported_before_any_work(tmp_path) -> None:
     image = values(np.dtype("uint8"), (30, 30), 0)
     model = BoxModel(2, refiner=True)
     (tmp_path / "a.tif").write_bytes(b"dear")
@@ -160,23 +174,22 @@ def test_what_can_not_be_written_is_said_before_any_work(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "axes"),
+    ("write", "axes", "dtype"),
     [
-        ({"tile": (128, 128), "compression": "zlib"}, "ZYXS"),
-        ({"compression": "lzw", "rowsperstrip": 10}, "ZYXS"),
-        ({}, "ZYXS"),
-        ({"byteorder": ">"}, "ZYXS"),
-        ({"planarconfig": "separate"}, "ZSYX"),
+        ({"tile": (64, 64), "compression": "zlib"}, "ZYXS", "uint8"),
+        ({"compression": "lzw", "rowsperstrip": 10}, "ZYXS", "uint16"),
+        ({}, "ZYXS", "float32"),
+        ({"byteorder": ">"}, "ZYXS", "uint16"),
+        ({"planarconfig": "separate"}, "ZSYX", "float32"),
     ],
 )
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_tiffs_are_read_a_part_at_a_time(tmp_path, write, axes, dtype) -> None:
-    shape = tuple({"Z": 3, "Y": 300, "X": 260, "S": 3}[c] for c in axes)
+    shape = tuple({"Z": 3, "Y": 150, "X": 130, "S": 3}[c] for c in axes)
     image = values(np.dtype(dtype), shape, 0)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", metadata={"axes": axes}, **write)
     read = open_image(tmp_path / "a.tif")
     assert (read.axes, read.pixels.shape) == (axes, shape)
-    part = tuple(slice(1, 2) if n < 100 else slice(90, 250) for n in shape)
+    part = tuple(slice(1, 2) if n < 100 else slice(45, 125) for n in shape)
     for pixels in (read.pixels, pickle.loads(pickle.dumps(read.pixels))):
         assert_array_equal(pixels[part], image[part])
     asked = {"axes": axes, "intensity": "dtype", "tile": 64, "halo": 4}
@@ -225,7 +238,7 @@ def test_pixel_sizes_of_ome_and_imagej_are_read(tmp_path) -> None:
     assert open_image(tmp_path / "c.tif").space.units == (None, None)
 
 
-def test_photos_are_opened_too_and_faults_are_told(tmp_path, data: Path) -> None:
+def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data: Path) -> None:
     read = open_image(data / "benchmark/B100/HR/101085.png")
     assert (read.axes, read.pixels.shape) == ("YXS", (481, 321, 3))
     assert read.space.axes == "YX"

@@ -1,4 +1,4 @@
-"""Peak memory of writing stores, each in a process of its own: a block, whatever the image."""
+"""Peak memory of writing stores, each in its own process: a block, whatever the image."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_memory_does_not_depend_on_the_number_of_slices(tmp_path) -> None:
 
 
 def test_memory_does_not_depend_on_the_size_of_the_image(tmp_path) -> None:
-    small, large = (peak(tmp_path / str(n), n, 1, "Quick(4)") for n in (2048, 4096))
-    assert large - small < 80e6  # of 600 MB more
+    small, large = (peak(tmp_path / str(n), n, 1, "Quick(4)") for n in (2048, 3072))
+    assert large - small < 80e6  # the result has 250 MB more
 
 
-def test_a_run_of_the_network_stays_below_2_gb(tmp_path, official: Path) -> None:
-    most = peak(tmp_path / "a", 512, 1, "load_model(4, 'official', None, 'cpu')")
+def test_a_run_of_the_network_stays_below_2_gb(tmp_path) -> None:
+    most = peak(tmp_path / "a", 512, 1, "load_model(4, 'bundled', None, 'cpu')")
     assert most < 2e9

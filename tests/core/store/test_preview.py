@@ -1,4 +1,4 @@
-"""Looking at stored pyramids: indexing like numpy, and what is seen while a store grows."""
+"""Showing stored pyramids: indexing like numpy, and what is seen while a store grows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr.core.image.intensity import Limits
-from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.level_view import LevelView, level_range
+from napari_cfsr.core.store.plan import plan_store
 from napari_cfsr.core.store.preview import StorePreview
 from napari_cfsr.core.store.run import StoreRun
 from napari_cfsr.core.upscale.options import UpscaleOptions
@@ -21,25 +21,23 @@ from napari_cfsr.errors import CancelledError
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import values
 
-OPTIONS = UpscaleOptions(rgb=False, tile=256, halo=4)
-
 
 @pytest.fixture(autouse=True)
 def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks as small as can be."""
+    """Blocks of one tile, and pyramids of small images."""
+    monkeypatch.setattr("napari_cfsr.core.store.layout.SMALLEST_LEVEL", 128)
     monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 def begun(pixels: np.ndarray, path, axes: str, model: BoxModel | None = None) -> StoreRun:
-    options = UpscaleOptions(axes, rgb=False, tile=256, halo=4)
-    run = StoreRun(pixels, model or BoxModel(4, refiner=True), path, options, lambda: None, "")
-    run.prepare(pixel_space(axes.replace("S", "")), None, overwrite=False)
-    return run
+    options = UpscaleOptions(axes, rgb=False, tile=32, halo=4)
+    model = model or BoxModel(4, refiner=True)
+    return StoreRun(pixels, model, plan_store(pixels, model, path, options))
 
 
 def followed(run: StoreRun) -> StorePreview:
     growth = StorePreview(run.store)
-    run.watch = growth.put
+    run.written = growth.put
     return growth
 
 
@@ -99,13 +97,13 @@ def test_the_range_of_a_stack_is_found_without_reading_all_of_it(axes, order, mo
 
 @pytest.mark.parametrize(
     ("axes", "shape"),
-    [("YX", (700, 1000)), ("YXS", (300, 530, 4)), ("CTYX", (2, 2, 300, 300))],
+    [("YX", (88, 125)), ("YXS", (38, 66, 4)), ("CTYX", (2, 2, 38, 38))],
 )
 def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes, shape) -> None:
     pixels = values(np.dtype("uint16"), shape, 0)
     run = begun(pixels, tmp_path / "a.zarr", axes)
     growth = followed(run)
-    levels = {name: growth.levels(name) for name in run.plan.specs}
+    levels = {name: growth.levels(name) for name in run.store.specs}
     assert len(levels["baseline"]) > 1
     top = len(levels["baseline"]) - 1
     blocks = 0
@@ -114,10 +112,10 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
         if len(done) == blocks:
             continue
         blocks = len(done)
-        last = next(u for u in reversed(run.todo) if u in done)
+        last = next(u for u in reversed(run.plan.shards) if u in done)
         for name, pyramid in levels.items():
             whole = run.store.arrays[name, 0]
-            where = run.layout.where(last, run.store.form(name, 0))
+            where = run.plan.layout.where(last, run.store.form(name, 0))
             written = np.asarray(whole[where])
             assert_array_equal(pyramid[0][where], written)
             if last.level == 0 and ShardIndex(top, (*last.index[:-2], 0, 0)) not in run.store.done:
@@ -132,7 +130,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
                     *(slice(a, a + n) for a, n in zip(starts, seen.shape[-2:], strict=True)),
                 )
                 assert_array_equal(pyramid[top][small], seen)
-    assert blocks == np.prod([*run.layout.grid(run.plan.specs["baseline"][0], 0)])
+    assert blocks == np.prod([*run.plan.layout.grid(0)])
     run.finish()
     growth.finish()
     for name, pyramid in levels.items():
@@ -142,7 +140,7 @@ def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes,
 
 
 def test_what_is_not_done_is_black_and_costs_no_reading(tmp_path) -> None:
-    run = begun(values(np.dtype("uint8"), (700, 1000), 0), tmp_path / "a.zarr", "YX")
+    run = begun(values(np.dtype("uint8"), (88, 125), 0), tmp_path / "a.zarr", "YX")
     growth = followed(run)
     for level in growth.levels("delta"):
         assert not level[slice(0, level.shape[0]), slice(5, 9)].any()
@@ -150,15 +148,15 @@ def test_what_is_not_done_is_black_and_costs_no_reading(tmp_path) -> None:
     while growth.count == 0:
         next(steps)
     level = growth.levels("baseline")[0]
-    assert level[slice(0, 1024), slice(0, 1024)].any()
-    assert not level[slice(0, 1024), slice(1024, 2048)].any()
+    assert level[slice(0, 128), slice(0, 128)].any()
+    assert not level[slice(0, 128), slice(128, 256)].any()
     # of a level that is not done, one pixel of the small image stands for each square
     middle = growth.levels("baseline")[1][slice(0, 8), slice(0, 8)]
     assert_array_equal(middle[0::2, 0::2], middle[1::2, 1::2])
 
 
-def test_gone_on_with_it_shows_what_an_earlier_run_had_done(tmp_path) -> None:
-    pixels = values(np.dtype("uint16"), (2, 700, 1000), 0)
+def test_a_resumed_store_shows_what_the_earlier_run_wrote(tmp_path) -> None:
+    pixels = values(np.dtype("uint16"), (2, 88, 125), 0)
     first = begun(pixels, tmp_path / "a.zarr", "TYX")
     before = followed(first)
     steps = first.shards()
@@ -167,17 +165,17 @@ def test_gone_on_with_it_shows_what_an_earlier_run_had_done(tmp_path) -> None:
     steps.close()
     run = begun(pixels, tmp_path / "a.zarr", "TYX")
     growth = followed(run)
-    for name in run.plan.specs:
+    for name in run.store.specs:
         for old, new in zip(before.levels(name), growth.levels(name), strict=True):
             everything = tuple(slice(0, n) for n in old.shape)
-            if old.shape[-1] > 1024:
+            if old.shape[-1] > 128:
                 assert_array_equal(new[everything], old[everything])
-        seen = growth.levels(name)[-1][slice(1, 2), slice(0, 128), slice(0, 128)]
+        seen = growth.levels(name)[-1][slice(1, 2), slice(0, 16), slice(0, 16)]
         assert (seen != 0).mean() > 0.9
 
 
-def test_cancelled_in_a_block_nothing_false_is_seen(tmp_path) -> None:
-    run = begun(values(np.dtype("uint8"), (300, 300), 0), tmp_path / "a.zarr", "YX")
+def test_cancelled_in_a_block_nothing_wrong_is_seen(tmp_path) -> None:
+    run = begun(values(np.dtype("uint8"), (38, 38), 0), tmp_path / "a.zarr", "YX")
     growth = followed(run)
 
     def stop() -> None:
@@ -187,7 +185,7 @@ def test_cancelled_in_a_block_nothing_false_is_seen(tmp_path) -> None:
     with pytest.raises(CancelledError):
         list(run.shards())
     assert growth.count == 0
-    assert not growth.levels("baseline")[-1][slice(0, 99), slice(0, 99)].any()
+    assert not growth.levels("baseline")[-1][slice(0, 19), slice(0, 19)].any()
 
 
 # how large
@@ -205,7 +203,7 @@ def test_the_size_of_a_result_is_that_of_its_arrays(
     assert result_bytes((24, 20, 4), np.dtype("uint8"), "YXS", 2, ("difference",)) == 48 * 40 * 12
 
 
-def test_it_is_said_why_a_result_does_not_fit(monkeypatch) -> None:
+def test_the_reason_why_a_result_does_not_fit(monkeypatch) -> None:
     free = psutil.virtual_memory()._replace(available=8_000_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     assert why_not_in_memory(8_000_000_000 - MODEL_BYTES) == ""

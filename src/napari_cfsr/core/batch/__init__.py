@@ -1,6 +1,4 @@
-"""Files in, files out.
-
-Which inputs are meant, where results go, and what a folder already holds."""
+"""Upscaling many files: which inputs, where results go, and what is finished already."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""What a batch made in a folder, from what and how, so that it is not made again.
+"""What a batch wrote in a folder, from which input and how, so that it is not repeated.
 
 A ledger is a small file beside the results. An entry is made before a result is written and
-completed after it: a run that is killed at any time leaves no result that the next one can't place.
+completed after it: a run that is killed leaves no result that the next run can't identify.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_cfsr.errors import FileFormatError
 
 LEDGER = ".napari-cfsr.json"
 FORMAT = 1
-CHUNK = 2**22  # bytes that are hashed between two looks at whether to stop
+CHUNK = 2**22  # bytes hashed between two calls of `check`
 COARSEST = 2 * 10**9  # nanoseconds; file systems round times, FAT to two seconds
 
 FileStamp = dict[str, int]
@@ -35,21 +35,21 @@ class Ledger:
     ----------
     path : Path
     fault : str
-        Why the file that is there can't be used; it then counts as empty.
+        Why the existing file can't be used; it then counts as empty.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LEDGER
         self.fault = ""
         self._entries: dict[str, dict[str, Any]] = {}
-        self._own: set[str] = set()  # entries that were made here
+        self._own: set[str] = set()  # entries of this run
         self._requests: dict[str, Mapping[str, Any]] = {}
-        self._texts: dict[str, str] = {}  # of entries as they are written: thousands take long
+        self._texts: dict[str, str] = {}  # of entries, cached: thousands take long
         self._seen: FileStamp | None = None
         self._read()
 
     def _read(self) -> None:
-        """Take up the entries of the file, but for those that were made here."""
+        """Take the entries of the file, except for those of this run."""
         self._seen = file_stamp(self.path)
         try:
             content = json.loads(self.path.read_text("utf-8"))
@@ -60,7 +60,7 @@ class Ledger:
         if not _is_valid(content):
             self.fault = (
                 f"{self.path}: can't be used (damaged, or of another version): "
-                "what earlier runs made counts as not made by them"
+                "results of earlier runs are not recognised"
             )
             return
         own = {name: self._entries[name] for name in self._own}
@@ -71,7 +71,7 @@ class Ledger:
     def made(
         self, path: Path, targets: Sequence[Path], request: Mapping[str, Any], check: Check
     ) -> set[Path]:
-        """Results that are there as this very request made them, of the input as it is now.
+        """Existing results of the same request, of the input as it is now.
 
         Parameters
         ----------
@@ -80,28 +80,28 @@ class Ledger:
         targets : sequence of Path
             In the folder of the ledger.
         request : dict
-            Plain values that say how the input is upscaled.
+            Plain values: how the input is upscaled.
         check : callable
-            Called often while the input is read; may raise to stop.
+            Called while the input is read; may raise to stop.
         """
         found = {target for target in targets if self._is_made(target, _key(request))}
         now = input_identity(path, check) if found else None
         return {t for t in found if _is_same(self._entries[t.name]["input"], now)}
 
     def _is_made(self, target: Path, request: str) -> bool:
-        entry, there = self._entries.get(target.name), file_stamp(target)
-        if entry is None or there is None or entry["request"] != request:
+        entry, stamp = self._entries.get(target.name), file_stamp(target)
+        if entry is None or stamp is None or entry["request"] != request:
             return False
         if entry["output"] is not None:
-            return bool(there == entry["output"])
-        # begun, and killed before it could be entered as done; results appear whole or not at all
-        since = there["mtime_ns"] >= entry["begun_ns"] - COARSEST
-        return bool(since and there != entry["before"])
+            return bool(stamp == entry["output"])
+        # killed before it was entered as finished; results are written whole or not at all
+        since = stamp["mtime_ns"] >= entry["begun_ns"] - COARSEST
+        return bool(since and stamp != entry["before"])
 
     def begin(
         self, identity: Mapping[str, Any], targets: Sequence[Path], request: Mapping[str, Any]
     ) -> None:
-        """Enter that results are about to be written."""
+        """Enter results that are about to be written."""
         key = _key(request)
         self._requests[key] = request
         for target in targets:
@@ -117,7 +117,7 @@ class Ledger:
         self._write()
 
     def finish(self, path: Path, targets: Sequence[Path]) -> None:
-        """Enter what was written; as unknown if the input was changed meanwhile."""
+        """Enter results that were written; as unknown if the input changed meanwhile."""
         now = file_stamp(path) or {}
         for target in targets:
             entry = self._entries[target.name]
@@ -127,7 +127,7 @@ class Ledger:
         self._write()
 
     def _write(self) -> None:
-        """Write it, with what another run in this folder entered meanwhile."""
+        """Write the file, with what another run in this folder entered meanwhile."""
         if not self.fault and file_stamp(self.path) != self._seen:
             self._read()
         for name, entry in self._entries.items():
@@ -143,7 +143,7 @@ class Ledger:
 
 
 def _is_valid(content: Any) -> bool:
-    """Whether a file holds what `Ledger` writes."""
+    """Whether this is the content of a ledger."""
     try:
         entries = content["outputs"].values()
         return (
@@ -170,14 +170,14 @@ def _key(request: Mapping[str, Any]) -> str:
 
 
 def _is_same(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> bool:
-    """Whether an input is what it was. Bytes that are the same may have been copied anew."""
+    """Whether an input is unchanged; a copy with the same bytes is."""
     if now is None or "sha256" not in now:
         return now == before
     return all(before.get(name) == now[name] for name in ("name", "size", "sha256"))
 
 
 def file_stamp(path: Path) -> FileStamp | None:
-    """Size and time of a file, or of all in a store; None if it is not there or not complete."""
+    """Size and time of a file, or of all in a store; None if it is missing or incomplete."""
     try:
         if not path.is_dir():
             status = path.stat()
@@ -193,18 +193,20 @@ def file_stamp(path: Path) -> FileStamp | None:
 
 
 def input_identity(path: Path, check: Check = lambda: None) -> dict[str, Any] | None:
-    """What tells an input from another: name, size, time, and the SHA-256 of its bytes.
+    """The identity of an input: name, size, time, and the SHA-256 of its bytes.
 
-    Of a store, the fingerprint of its pixels stands for the bytes. None if it can't be read.
+    For a store, a fingerprint of its pixels instead. None if it can't be read.
     """
     before = file_stamp(path)
     if before is None:
         return None
     try:
-        mark = {"fingerprint": _pixels(path)} if path.is_dir() else {"sha256": _bytes(path, check)}
+        content = (
+            {"fingerprint": _pixels(path)} if path.is_dir() else {"sha256": _bytes(path, check)}
+        )
     except (OSError, FileFormatError):
         return None
-    return {"name": path.name, **before, **mark}
+    return {"name": path.name, **before, **content}
 
 
 def _bytes(path: Path, check: Check) -> str:
@@ -220,5 +222,5 @@ def _pixels(path: Path) -> str:
     try:
         image = open_image(path)
         return fingerprint_pixels(image.pixels, parse_axes(image.axes, image.pixels.shape, False))
-    except Exception as error:  # zarr raises whatever it pleases
+    except Exception as error:  # zarr raises all kinds
         raise FileFormatError(f"{path}: can't be read ({error})") from error

@@ -1,4 +1,4 @@
-"""What a batch is to do, found out from the names of files before anything is read or loaded."""
+"""Planning a batch from the names of the files, before anything is read or loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BatchItem:
     ----------
     path : Path
     targets : Targets or None
-        Where its results go; None if that is not known.
+        Where its results go; None if not known.
     fault : str
         Why it can't be upscaled, if that is known from the names.
     """
@@ -35,7 +35,7 @@ class BatchItem:
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """What is to be done, before anything is.
+    """The files of a batch and where their results go.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class BatchPlan:
     options : UpscaleOptions
         `outputs` are named.
     request : dict
-        Plain values: all that the results depend on, but the inputs.
+        Plain values: everything that the results depend on, except the inputs.
     overwrite : bool
-        Whether everything is to be done anew, and what exists may be replaced.
+        Whether all files are redone, and existing results may be replaced.
     single : bool
-        One file that was named: it is never skipped, and there is no ledger of it.
+        A single file that was named: it is never skipped and has no ledger.
     """
 
     items: tuple[BatchItem, ...]
@@ -76,10 +76,10 @@ def plan_batch(
     files : ModelFiles
         From `find_model`.
     options : UpscaleOptions, optional
-        `outputs` None: the best that the model has.
+        `outputs` None: the best one of the model.
     precision : {"float32", "fast"}
     overwrite : bool
-        Whether what exists may be replaced.
+        Whether existing results may be replaced.
     """
     options = options or UpscaleOptions()
     options = replace(options, outputs=options.outputs or files.outputs[-1:])
@@ -107,7 +107,7 @@ def _planned(
     single: bool,
     taken: dict[Path, str],
 ) -> BatchItem:
-    """The item of a file; `taken` grows by its targets."""
+    """The item of a file; its targets are added to `taken`."""
     targets = None
     try:
         targets = find_targets(path, output, options.outputs or (), scale, single)
@@ -115,7 +115,7 @@ def _planned(
         for target in targets.paths:
             why = taken.get(_same_name(target))
             if why is not None:
-                raise OptionError(f"{target} {why}: choose another --output")
+                raise OptionError(f"{target} {why}: choose another output")
     except CFSRError as error:
         text = str(error)
         fault = text if text.startswith(str(path)) else f"{path}: {text}"
@@ -126,7 +126,7 @@ def _planned(
 
 
 def _same_name(path: Path) -> Path:
-    """The path that stands for all names of one file: those systems know no capitals."""
+    """One path for all names of a file, on systems that ignore case."""
     path = path.resolve()
     if sys.platform in ("win32", "darwin"):
         return Path(unicodedata.normalize("NFC", str(path)).casefold())

@@ -1,47 +1,48 @@
-"""Running a batch: what is there already is left out, and a fault in one file stops no other."""
+"""Running a batch: finished files are skipped, and a fault in one does not stop the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_cfsr.core.batch.clock import BatchClock
 from napari_cfsr.core.batch.ledger import Ledger, file_stamp, input_identity
 from napari_cfsr.core.batch.plan import BatchPlan
 from napari_cfsr.core.batch.targets import STORE, Targets, check_targets
 from napari_cfsr.core.batch.upscale_file import BlockRun, FileRecord, iter_upscale_file
 from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.io import store_status
+from napari_cfsr.core.store import StoreProgress
 from napari_cfsr.core.upscale import UpscaleProgress
 from napari_cfsr.errors import CancelledError, CFSRError, OptionError
 
 State = Literal["waiting", "running", "done", "skipped", "failed"]
 
-THERE = "already there"
+ALREADY_THERE = "already there"
 NOT_FINISHED = "not finished"
 
 
 @dataclass(frozen=True, eq=False)
 class BatchRecord:
-    """What became of an input.
+    """The outcome of an input.
 
     Attributes
     ----------
     path : Path
     state : {"waiting", "running", "done", "skipped", "failed"}
-        `waiting` of what was not begun or not finished when the batch was cancelled.
+        `waiting` if it was not begun or not finished when the batch was cancelled.
     outputs : dict of str to Path
-        What is there now, by the name of the output.
+        The files that exist now, by the name of the output.
     seconds : float
-        That it took, reading and writing included.
+        Reading and writing included.
     message : str
         What ran, or what is wrong.
     provenance : dict or None
-        Of what was upscaled in this batch.
+        If it was upscaled in this batch.
     """
 
     path: Path
@@ -66,9 +67,9 @@ class BatchStep:
     fraction : float
         Of this file.
     seconds_left : float or None
-        Of the whole batch, an estimate from the sizes of the files; None before there is one.
+        Of the whole batch, estimated from the sizes of the files; None before there is an estimate.
     text : str
-        What the user should know: while it runs, a note; at its end, all of it in one line.
+        For the user: a note while it runs, a summary in one line at its end.
     progress : UpscaleProgress or None
         Of this file, while it runs.
     record : BatchRecord or None
@@ -93,8 +94,8 @@ def iter_batch(
 ) -> Generator[BatchStep, None, list[BatchRecord]]:
     """Run a batch step by step. A fault in one file does not stop the others.
 
-    What is known to be at fault, or to be there already, is said before `load` is called; where
-    nothing else is left, it is not called at all.
+    Files with a known fault and files that are finished already are reported before `load` is
+    called; if nothing else is left, it is not called at all.
 
     Parameters
     ----------
@@ -103,8 +104,8 @@ def iter_batch(
     load : callable
         Gives the model that the plan was made for.
     check : callable
-        Called several times a second. `CancelledError` from it ends the batch, and what became of
-        it is returned all the same; finished results stay. Anything else it raises is passed on.
+        Called several times a second. After a `CancelledError` from it the batch ends, and the
+        records are returned all the same; finished results stay. Other errors are passed on.
     blocks : callable, optional
         As for `iter_upscale_file`.
 
@@ -116,12 +117,66 @@ def iter_batch(
     Raises
     ------
     CFSRError
-        The model can't be loaded, or is not the one that the plan was made for.
+        The model can't be loaded, or is not the one that the batch was planned for.
     """
     run = _Run(plan, check, blocks)
     with suppress(CancelledError):
         yield from run.steps(load)
     return run.records
+
+
+class BatchClock:
+    """Time left, from the sizes of the files and how long those before them took.
+
+    Attributes
+    ----------
+    seconds : float
+        The last file took.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._waiting: dict[int, int] = {}
+        self._running = 0  # bytes
+        self._worked = (0.0, 0.0)  # seconds, bytes
+
+    def expect(self, sizes: Mapping[int, int]) -> None:
+        """Take the bytes of each file to upscale, by its index."""
+        self._waiting = {i: max(size, 1) for i, size in sizes.items()}
+
+    def begin(self, index: int) -> None:
+        """Start the clock of a file."""
+        self._running = self._waiting.pop(index)
+        self._began = time.perf_counter()
+
+    def end(self, worked: bool = True) -> None:
+        """Stop it; a file that failed says nothing about the others."""
+        self.seconds = time.perf_counter() - self._began
+        if worked:
+            seconds, size = self._worked
+            self._worked = (seconds + self.seconds, size + self._running)
+        self._running = 0
+
+    def seconds_left(self, step: UpscaleProgress | None = None) -> float | None:
+        """Of the whole batch; None before there is an estimate.
+
+        Parameters
+        ----------
+        step : UpscaleProgress, optional
+            Of the current file.
+        """
+        seconds, size = self._worked
+        waiting = float(sum(self._waiting.values()))
+        now = step.seconds_left if step is not None else None
+        if step is None or now is None:
+            now, waiting = 0.0, waiting + self._running
+        else:  # blocks that an earlier run wrote take no time now
+            earlier = step.earlier if isinstance(step, StoreProgress) else 0
+            seconds += step.seconds + now
+            size += self._running * (1 - earlier / max(step.total, 1))
+        if not waiting:
+            return now
+        return now + seconds / size * waiting if size else None
 
 
 class _Run:
@@ -130,29 +185,27 @@ class _Run:
     def __init__(self, plan: BatchPlan, check: Check, blocks: BlockRun | None) -> None:
         self.plan, self.check, self.blocks = plan, check, blocks
         self.records = [BatchRecord(item.path) for item in plan.items]
-        self.replace: dict[int, bool] = {}  # whether what is there may be replaced
+        self.todo: dict[int, bool] = {}  # by index: whether results may be replaced
         self.ledgers: dict[Path, Ledger] = {}
         self.clock = BatchClock()
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
 
     def steps(self, load: Callable[[], Model]) -> Generator[BatchStep, None, None]:
         items = self.plan.items
         for i, item in enumerate(items):
             if item.targets is None or item.fault:
-                yield self._end(i, "failed", item.fault)
+                yield self._end(i, BatchRecord(item.path, "failed", message=item.fault))
         for i, item in enumerate(items):
             if not item.fault and item.targets is not None:
                 yield from self._compare(i, item.path, item.targets)
-        if not self.replace:
+        if not self.todo:
             return
         model = load()
         self._check_model(model)
-        self.clock.expect(
-            {i: (file_stamp(items[i].path) or {}).get("size", 0) for i in self.replace}
-        )
-        for i in self.replace:
+        self.clock.expect({i: (file_stamp(items[i].path) or {}).get("size", 0) for i in self.todo})
+        for i in self.todo:
             targets = items[i].targets
-            assert targets is not None  # else it would not have come here
+            assert targets is not None  # or it would have failed above
             yield from self._run(i, items[i].path, targets, model)
 
     def _check_model(self, model: Model) -> None:
@@ -171,7 +224,7 @@ class _Run:
         return self.ledgers[folder]
 
     def _compare(self, i: int, path: Path, targets: Targets) -> Generator[BatchStep, None, None]:
-        """Find out whether an item is there already, or in the way."""
+        """Find out whether the results of an item exist, and whether they may be replaced."""
         self.check()
         overwrite, made = self.plan.overwrite, set[Path]()
         if not self.plan.single:
@@ -182,14 +235,15 @@ class _Run:
             if not overwrite:
                 made = ledger.made(path, targets.paths, self.plan.request, self.check)
         if made == set(targets.paths):
-            yield self._end(i, "skipped", THERE, _outputs(targets, self.plan.options.outputs))
+            outputs = _outputs(targets, self.plan.options.outputs)
+            yield self._end(i, BatchRecord(path, "skipped", outputs, message=ALREADY_THERE))
             return
         try:
-            _check_there([t for t in targets.paths if t not in made], overwrite)
+            _check_existing([t for t in targets.paths if t not in made], overwrite)
         except CFSRError as error:
-            yield self._end(i, "failed", named(path, str(error)))
+            yield self._end(i, BatchRecord(path, "failed", message=named(path, str(error))))
         else:
-            self.replace[i] = overwrite or bool(made)
+            self.todo[i] = overwrite or bool(made)
 
     def _run(
         self, i: int, path: Path, targets: Targets, model: Model
@@ -198,23 +252,28 @@ class _Run:
         self.clock.begin(i)
         try:
             yield BatchStep(i, path, "running", 0.0, self.clock.seconds_left())
-            record = yield from self._file(i, path, targets, model)
+            done = yield from self._file(i, path, targets, model)
         except CancelledError:
             self.records[i] = BatchRecord(path, message=NOT_FINISHED)
             raise
         except CFSRError as error:
             self.clock.end(worked=False)
-            yield self._end(i, "failed", named(path, str(error)), seconds=self.clock.seconds)
+            text, seconds = named(path, str(error)), self.clock.seconds
+            yield self._end(i, BatchRecord(path, "failed", seconds=seconds, message=text))
         else:
             self.clock.end()
-            yield self._done(i, record)
+            outputs, notes = dict(done.outputs), "; ".join(done.notes)
+            record = BatchRecord(
+                path, "done", outputs, self.clock.seconds, notes, dict(done.provenance)
+            )
+            yield self._end(i, record, done.summary)
 
     def _file(
         self, i: int, path: Path, targets: Targets, model: Model
     ) -> Generator[BatchStep, None, FileRecord]:
         ledger = None if self.plan.single else self._ledger(targets)
         identity = input_identity(path, self.check) if ledger is not None else None
-        options, overwrite = self.plan.options, self.replace[i]
+        options, overwrite = self.plan.options, self.todo[i]
         steps = iter_upscale_file(path, targets, model, options, overwrite, self.check, self.blocks)
         begun = False
         try:
@@ -239,53 +298,34 @@ class _Run:
     def _enter(
         self, i: int, path: Path, enter: Callable[[], None]
     ) -> Generator[BatchStep, None, None]:
-        """Write to a ledger; where that can't be, it is said once, and the file goes on."""
+        """Write to a ledger; a failure is reported once and does not stop the file."""
         try:
             enter()
         except CFSRError as error:
-            if str(error) not in self.said:
-                self.said.add(str(error))
+            if str(error) not in self.reported:
+                self.reported.add(str(error))
                 yield BatchStep(i, path, "running", text=str(error))
 
-    def _done(self, i: int, record: FileRecord) -> BatchStep:
-        self.records[i] = BatchRecord(
-            record.path,
-            "done",
-            dict(record.outputs),
-            self.clock.seconds,
-            "; ".join(record.notes),
-            dict(record.provenance),
-        )
-        return BatchStep(i, record.path, "done", 1.0, self.clock.seconds_left(),
-                         record.summary, record=self.records[i])  # fmt: skip
-
-    def _end(
-        self,
-        i: int,
-        state: State,
-        text: str,
-        outputs: dict[str, Path] | None = None,
-        seconds: float = 0.0,
-    ) -> BatchStep:
-        path = self.plan.items[i].path
-        self.records[i] = BatchRecord(path, state, outputs or {}, seconds, text)
-        return BatchStep(i, path, state, float(state == "skipped"), self.clock.seconds_left(),
-                         text, record=self.records[i])  # fmt: skip
+    def _end(self, i: int, record: BatchRecord, text: str = "") -> BatchStep:
+        self.records[i] = record
+        fraction, left = float(record.state != "failed"), self.clock.seconds_left()
+        text = text or record.message
+        return BatchStep(i, record.path, record.state, fraction, left, text, record=record)
 
 
 def named(path: Path, text: str) -> str:
-    """A fault with the input that it is of."""
+    """A fault with the name of its input."""
     return text if str(path) in text else f"{path}: {text}"
 
 
-def _check_there(targets: Sequence[Path], overwrite: bool) -> None:
-    """Raise an error for what must not be replaced; stores that were begun are gone on with."""
-    begun = [t for t in targets if t.suffix.lower() == STORE and store_status(t) == "partial"]
-    check_targets([target for target in targets if target not in begun], {}, overwrite)
+def _check_existing(targets: Sequence[Path], overwrite: bool) -> None:
+    """Raise an error for results that must not be replaced; unfinished stores are resumed."""
+    unfinished = {t for t in targets if t.suffix.lower() == STORE and store_status(t) == "partial"}
+    check_targets([target for target in targets if target not in unfinished], {}, overwrite)
 
 
 def _outputs(targets: Targets, names: tuple[str, ...] | None) -> dict[str, Path]:
-    """What is there, by the name of the output: several in a store are groups of it."""
+    """Existing results, by the name of the output: several in a store are groups of it."""
     if targets.store is None or len(names or ()) < 2:
         return dict(targets.files)
     return {name: targets.store / name for name in names or ()}

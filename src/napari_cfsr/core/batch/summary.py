@@ -1,4 +1,4 @@
-"""What became of a batch: in one line, as CSV and as JSON."""
+"""The outcome of a batch: in one line, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BETWEEN = "; "  # outputs in a cell
 
 
 def summary_line(records: Sequence[BatchRecord], seconds: float) -> str:
-    """`12 upscaled, 3 already there, 1 failed in 2 min 05 s`; what there is none of is left out."""
+    """`12 upscaled, 3 already there, 1 failed in 2 min 05 s`; zeros are left out."""
     states = Counter(record.state for record in records)
     parts = [f"{states['done']} upscaled"]
     parts += [f"{states['skipped']} already there"] if states["skipped"] else []
@@ -37,13 +37,12 @@ def check_summary(path: Path) -> None:
 
 
 def write_summary(path: Path, records: Sequence[BatchRecord], overwrite: bool = False) -> None:
-    """Write a summary, all of it or nothing.
+    """Write a summary, whole or not at all.
 
     Parameters
     ----------
     path : Path
-        `.csv`: a line for each input. `.json`: a list of records, with the provenance of what was
-        upscaled.
+        `.csv`: a line for each input. `.json`: a list of records, with the provenance of results.
     records : sequence of BatchRecord
     overwrite : bool
         Whether a file of that name may be replaced.
@@ -57,13 +56,13 @@ def write_summary(path: Path, records: Sequence[BatchRecord], overwrite: bool = 
     """
     check_summary(path)
     text = as_csv(records) if path.suffix.lower() == ".csv" else as_json(records)
-    # names of files need not be text: what is none is written as Python writes it
+    # file names need not be valid text
     with atomic_write(path, overwrite) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def as_csv(records: Sequence[BatchRecord]) -> str:
-    """A head and a line for each input."""
+    """A header and a line for each input."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""Which files are meant by the inputs of a run, and where their results go."""
+"""Which files the inputs of a run name, and where their results go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STORE_FILES = ("zarr.json", ".zattrs", ".zgroup")
 
 @dataclass(frozen=True)
 class InputFault:
-    """An input of which there is nothing to upscale.
+    """An input with nothing to upscale.
 
     Attributes
     ----------
@@ -36,9 +36,9 @@ class Targets:
     Attributes
     ----------
     files : dict of str to Path
-        A file for each output, by its name. A single one where the run goes block by block.
+        A file for each output, by its name; a single one for a run block by block.
     store : Path or None
-        The store, or the TIFF, that a run block by block writes; None for a run in memory.
+        The store or TIFF that a run block by block writes; None for a run in memory.
     """
 
     files: Mapping[str, Path]
@@ -46,7 +46,7 @@ class Targets:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Everything that is written, each once."""
+        """All paths that are written, each once."""
         return tuple(dict.fromkeys(self.files.values())) if self.store is None else (self.store,)
 
 
@@ -56,14 +56,14 @@ class Targets:
 def find_inputs(
     inputs: Sequence[Path], ours: Callable[[Path], bool] = lambda _: False
 ) -> tuple[list[Path], list[InputFault]]:
-    """Image files, each once, folders opened, and the inputs there is nothing of.
+    """Image files, each once and with those in folders, and the inputs without any.
 
     Parameters
     ----------
     inputs : sequence of Path
         Files, stores and folders.
     ours : callable
-        Whether a file of a folder is one that the command wrote, and is to be left out.
+        Whether a file in a folder was written by the command and is left out.
     """
     files: dict[Path, Path] = {}
     faults = []
@@ -76,29 +76,29 @@ def find_inputs(
                 files.setdefault(file.resolve(), file)
         except CFSRError as error:
             faults.append(InputFault(path, str(error)))
-        except (OSError, RuntimeError) as error:  # no such name can be, or links in a circle
+        except (OSError, RuntimeError) as error:  # impossible name, or circular links
             faults.append(InputFault(path, f"{path}: can't be read ({_reason(error)})"))
     return list(files.values()), faults
 
 
 def _reason(error: OSError | RuntimeError) -> str | None:
-    return error.strerror if isinstance(error, OSError) else "links in a circle"
+    return error.strerror if isinstance(error, OSError) else "circular links"
 
 
 def is_store(path: Path) -> bool:
-    """Whether there is a zarr store, whatever is in it."""
+    """Whether the path is a zarr store, whatever its content."""
     return path.is_dir() and any((path / name).is_file() for name in STORE_FILES)
 
 
 def outside_stores(folder: Path) -> Path:
-    """The folder, or the first one above that is no part of a zarr store."""
+    """The folder, or the first one above that is not part of a zarr store."""
     while is_store(folder) and folder.parent != folder:
         folder = folder.parent
     return folder
 
 
 def image_files(path: Path) -> list[Path]:
-    """The file or store itself, or the images in a folder, in order of name, without results."""
+    """The file or store itself, or the images in a folder by name, without results."""
     if not path.is_dir() or is_store(path):
         return [path]
     images = sorted(
@@ -147,14 +147,11 @@ def find_targets(
 def _store(
     path: Path, output: Path | None, outputs: Sequence[str], scale: int, single: bool
 ) -> Path | None:
-    """What a run block by block writes; None where none is meant.
-
-    Such a run is meant if the input is a store, or the output is to be one.
-    """
+    """What a run block by block writes: if the input is a store, or the output is one."""
     suffix = output.suffix.lower() if output is not None else ""
     if output is not None and (suffix == STORE or (suffix in TIFF_SUFFIXES and is_store(path))):
         if not single:
-            raise OptionError(f"expected a folder for several files, got --output {output}")
+            raise OptionError(f"expected a folder for several files, got {output}")
         if suffix != STORE and len(outputs) != 1:
             raise OptionError(f"expected a folder or {STORE} for several outputs, got {output}")
         return output
@@ -170,9 +167,7 @@ def _files(
     """A file for each output."""
     if output is not None and output.suffix.lower() in SUFFIXES and not output.is_dir():
         if not single or len(outputs) != 1:
-            raise OptionError(
-                f"expected a folder for several files or outputs, got --output {output}"
-            )
+            raise OptionError(f"expected a folder for several files or outputs, got {output}")
         return {outputs[0]: output}
     folder = output or path.parent
     name, suffix = _parts(path)
@@ -184,7 +179,7 @@ def _files(
 
 
 def _parts(path: Path) -> tuple[str, str]:
-    """Name and suffix; that of OME-TIFF has two dots."""
+    """Name and suffix, which has two dots for OME-TIFF."""
     ome = re.search(r"\.ome\.tiff?$", path.name, re.IGNORECASE)
     return (path.name[: ome.start()], ome[0]) if ome else (path.stem, path.suffix)
 
@@ -192,7 +187,7 @@ def _parts(path: Path) -> tuple[str, str]:
 def check_targets(
     targets: Iterable[Path], taken: Mapping[Path, str], overwrite: bool = False
 ) -> None:
-    """Raise an error where a file can't be written, before any time is spent.
+    """Raise an error for files that can't be written, before any time is spent.
 
     Parameters
     ----------
@@ -200,14 +195,14 @@ def check_targets(
     taken : dict of Path to str
         Resolved paths that must not be written, and why.
     overwrite : bool
-        Whether what exists may be replaced.
+        Whether existing files may be replaced.
 
     Raises
     ------
     OptionError
         It is taken, or it exists.
     FileFormatError
-        No file can have that name.
+        The name is impossible.
     """
     for target in targets:
         try:
@@ -215,6 +210,6 @@ def check_targets(
         except (OSError, RuntimeError) as error:
             raise FileFormatError(f"{target}: can't be written ({_reason(error)})") from error
         if why is not None:
-            raise OptionError(f"{target} {why}: choose another --output")
+            raise OptionError(f"{target} {why}: choose another output")
         if exists and not overwrite:
             raise OptionError(f"{target} exists: pass overwrite=True to replace it")

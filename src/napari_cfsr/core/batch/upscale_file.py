@@ -1,7 +1,4 @@
-"""Upscaling one file, of any kind: in memory, or block by block into a store or a big TIFF.
-
-`iter_upscale_file` is the one way through: the command line and batches run it.
-"""
+"""Upscaling one file: in memory, or block by block into a store or a big TIFF."""
 
 from __future__ import annotations
 
@@ -53,12 +50,12 @@ class FileRecord:
     outputs : dict of str to Path
         A file, or an image in a store, for each output.
     notes : tuple of str
-        What ran, then what the user should know.
+        What ran, then notes for the user.
     seconds : float
     provenance : dict
         Plain values; see `napari_cfsr.core.upscale.provenance`.
     target : str
-        What was written, as it is to be shown.
+        What was written, for the user.
     """
 
     path: Path
@@ -73,11 +70,6 @@ class FileRecord:
         """All of it in one line."""
         return f"{self.path} -> {self.target}: {'; '.join(self.notes)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON holds them."""
-        outputs = {name: str(path) for name, path in self.outputs.items()}
-        return {"summary": self.summary, "outputs": outputs, **self.provenance}
-
 
 def iter_upscale_file(
     path: Path,
@@ -90,7 +82,7 @@ def iter_upscale_file(
 ) -> Generator[UpscaleProgress, None, FileRecord]:
     """Upscale a file step by step and write the results, each of them whole or not at all.
 
-    Nothing is written before the first step; a store that an interrupted run began is gone on with.
+    Nothing is written before the first step; unfinished stores are resumed.
 
     Parameters
     ----------
@@ -100,14 +92,14 @@ def iter_upscale_file(
         From `find_targets`.
     model : Model
     options : UpscaleOptions
-        `outputs` must be named. `axes` None are those of the file, and then only its colour
-        samples are colours; `rgb` is not looked at.
+        `outputs` must be named. `axes` None: those of the file, with colours only in its colour
+        samples; `rgb` is ignored.
     overwrite : bool
-        Whether results that exist may be replaced.
+        Whether existing results may be replaced.
     check : callable
         Called several times a second; an exception from it ends the run.
     blocks : callable, optional
-        Runs what goes block by block; `run_blocks` by default.
+        Upscales block by block; `run_blocks` by default.
 
     Returns
     -------
@@ -177,7 +169,7 @@ def _check_formats(image: ImageFile, letters: str, targets: Targets, rgb: bool |
 
 
 def _record(path: Path, target: Path, image: LazyImage, done: StoreResult) -> FileRecord:
-    """Of a run block by block."""
+    """The record of a run block by block."""
     result = done.result
     resumed = (f"{done.resumed} of {done.blocks} blocks were there",) if done.resumed else ()
     return FileRecord(
@@ -199,7 +191,7 @@ def run_blocks(
     check: Check,
     source: str,
 ) -> Generator[StoreProgress, None, StoreResult]:
-    """Upscale into a store, or by way of one into a TIFF, in this process.
+    """Upscale into a store, or through one into a TIFF, in this process.
 
     Parameters
     ----------
@@ -212,7 +204,7 @@ def run_blocks(
     overwrite, check
         As for `iter_upscale_file`.
     source : str
-        What the image is called in the record that the store keeps.
+        What the image is called in the store's record.
     """
     about: dict[str, Any] = {
         "space": image.space,
@@ -221,8 +213,8 @@ def run_blocks(
         "overwrite": overwrite,
     }
     is_store = target.suffix.lower() == STORE
-    there = store_status(target) in ("complete", "other") if is_store else target.exists()
-    if there and not overwrite:
+    exists = store_status(target) in ("complete", "other") if is_store else target.exists()
+    if exists and not overwrite:
         raise OptionError(f"{target} exists: pass overwrite=True to replace it")
     if is_store:
         return (

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.weights import HashedFile, find_by_hash
+from napari_cfsr.core.weights import HashedFile, find_by_hash, weight_files
+from napari_cfsr.errors import WeightsError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine import SRModel
 
-POLL_SECONDS = 0.2  # of a task that waits for the model
+POLL_SECONDS = 0.2  # while a task waits for the model
 
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """What to load, in words that mean the same on every machine.
+    """Which model to load, in terms that mean the same on every machine.
 
     Attributes
     ----------
@@ -28,7 +29,7 @@ class ModelRecipe:
     backbone : HashedFile
     refiner : HashedFile or None
     device : str
-        As for `load_model`; `auto` and `cuda` share the GPUs of a machine out among its workers.
+        As for `load_model`; with `auto` and `cuda`, the workers of a machine share its GPUs.
     precision : {"float32", "fast"}
     engine : str
         As for `load_model`.
@@ -46,16 +47,8 @@ class ModelRecipe:
         return (self.backbone,) if self.refiner is None else (self.backbone, self.refiner)
 
 
-class MissingWeights(Exception):  # noqa: N818 - a question, which is answered
-    """This machine has no file with those hashes."""
-
-    def __init__(self, missing: tuple[str, ...]) -> None:
-        super().__init__(missing)
-        self.missing = missing
-
-
 class WorkerModelCache:
-    """The model of this process: the last that was asked for, for one task at a time.
+    """The model of this process: the last one requested, for one task at a time.
 
     Attributes
     ----------
@@ -71,14 +64,14 @@ class WorkerModelCache:
 
     @contextmanager
     def model(self, recipe: ModelRecipe, check: Check = lambda: None) -> Iterator[SRModel]:
-        """The model of a recipe, for as long as the block lasts.
+        """The model of a recipe, within a `with` block.
 
         Raises
         ------
-        MissingWeights
-            They have to be sent first.
+        WeightsError
+            This machine does not have the weights.
         CFSRError
-            As `load_model`, and whatever `check` raises while another task has it.
+            As `load_model`, and what `check` raises while another task has the model.
         """
         while not self._lock.acquire(timeout=POLL_SECONDS):
             check()
@@ -93,32 +86,39 @@ class WorkerModelCache:
             self._lock.release()
 
 
-MODELS = WorkerModelCache()  # a worker process has one model, whatever tasks it gets
+MODELS = WorkerModelCache()  # one for each worker process
 
 
 def _load(recipe: ModelRecipe) -> SRModel:
-    found = {file.sha256: find_by_hash(file) for file in recipe.files}
-    missing = tuple(sha256 for sha256, path in found.items() if path is None)
-    if missing:
-        raise MissingWeights(missing)
+    backbone, *refiners = (_find(file) for file in recipe.files)
     import torch
 
     from napari_cfsr.core.engine import keep_freed_memory, load_model
 
     keep_freed_memory()
-    # a nanny says OMP_NUM_THREADS=1 unless told otherwise, however many threads a worker may use
+    # by default a nanny sets OMP_NUM_THREADS=1, however many threads a worker may use
     threads = max(torch.get_num_threads(), _dask_threads())
     torch.set_num_threads(threads)
     precision: Any = recipe.precision
     return load_model(
         recipe.scale,
-        found[recipe.backbone.sha256] or "",
-        found[recipe.refiner.sha256] if recipe.refiner is not None else None,
+        backbone,
+        refiners[0] if refiners else None,
         _device(recipe.device, torch.cuda.device_count()),
         precision,
         engine=recipe.engine,
         threads=threads,
     )
+
+
+def _find(file: HashedFile) -> Path:
+    path = find_by_hash(file)
+    if path is None:
+        raise WeightsError(
+            f"the weights with SHA-256 {file.sha256} were sent to this machine and are not in its "
+            f"cache: name a folder that can be written in {weight_files.HOME_VARIABLE}"
+        )
+    return path
 
 
 def _dask_threads() -> int:
@@ -128,36 +128,31 @@ def _dask_threads() -> int:
 
 
 def _device(asked: str, count: int) -> str:
-    """The device of this worker where the machine has `count` GPUs that it can see."""
+    """The device of this worker, on a machine where it sees `count` GPUs."""
     if asked not in ("auto", "cuda") or not count:
         return asked
     return f"cuda:{slot_here() % count if count > 1 else 0}"
 
 
 def slot_here() -> int:
-    """Which of the workers of its machine this one is, from 0; for a task to ask."""
+    """Which of the workers of its machine this one is, from 0; within a task."""
     import inspect
 
     from distributed import get_client, get_worker
 
     client = get_client()
-    # some versions tell of five workers only unless asked for more
+    # some versions list five workers by default
     more = "n_workers" in inspect.signature(client.scheduler_info).parameters
-    told = client.scheduler_info(**({"n_workers": -1} if more else {}))
-    return slot_among(get_worker().address, told["workers"])
+    found = client.scheduler_info(**({"n_workers": -1} if more else {}))
+    return slot_among(get_worker().address, found["workers"])
 
 
 def slot_among(address: str, workers: Mapping[str, Mapping[str, Any]]) -> int:
     """The place of a worker among those of its host, in the order of their names.
 
-    A worker that was started again by its nanny has its old name, and so its old place.
+    A nanny restarts a worker under its old name, so it keeps its place.
     """
     host = workers[address]["host"]
     beside = [(str(w["name"]), a) for a, w in workers.items() if w["host"] == host]
-    return [a for _, a in sorted(beside, key=_natural)].index(address)
-
-
-def _natural(named: tuple[str, str]) -> list[tuple[int, str]]:
-    """Names in the order in which a person counts: 2 comes before 10."""
-    parts = re.split(r"(\d+)", named[0])
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    # shorter names first: 2 comes before 10
+    return [a for _, a in sorted(beside, key=lambda named: (len(named[0]), named))].index(address)

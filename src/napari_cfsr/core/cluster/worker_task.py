@@ -1,14 +1,14 @@
-"""What a worker of a cluster does: one shard of a store at a time, from file to file.
+"""The task of a worker: one shard of a store at a time, from file to file.
 
-Client and workers share a file system. A task gets the names of image and store and a few numbers;
-pixels and weights do not travel with it.
+Client and workers share a file system. A task gets the paths of image and store and a few numbers,
+and no pixels.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,62 +17,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.cluster.worker_model import MODELS, MissingWeights, ModelRecipe
+from napari_cfsr.core.cluster.worker_model import MODELS, ModelRecipe
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.image import ArrayLike, IntensityMapping
+from napari_cfsr.core.image import ArrayLike
 from napari_cfsr.core.io import open_image, read_store_metadata
 from napari_cfsr.core.store import (
     GrowingStore,
     ShardIndex,
+    StorePlan,
     fingerprint_pixels,
-    plan_layout,
     writing,
 )
-from napari_cfsr.core.upscale import BlockPlan, exhaust, run_block, versions
-from napari_cfsr.core.weights import HashedFile, keep_by_hash
+from napari_cfsr.core.upscale import exhaust, run_block, versions
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
 
 Array = NDArray[Any]
 
 KEPT = "; what is written is kept: make room and run the same again"
+POLL_SECONDS = 0.1
+SEEN_SECONDS = 60.0  # for a network file system to show what another machine wrote
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, as workers have to know it.
+    """A run, as workers need to know it.
 
     Attributes
     ----------
-    image, store : str
-        Absolute paths.
-    fingerprint : str
-        Of the image, so that another file under the same name is seen.
-    mark : str
-        What the store says of itself, so that a store of another run is seen.
-    plan : BlockPlan
-    mapping : tuple of IntensityMapping
+    image : Path
+    plan : StorePlan
+        With an absolute path, as that of the image.
+    metadata : dict
+        Of the store, so that the store of another run is noticed.
     recipe : ModelRecipe
     """
 
-    image: str
-    store: str
-    fingerprint: str
-    mark: str
-    plan: BlockPlan
-    mapping: tuple[IntensityMapping, ...]
+    image: Path
+    plan: StorePlan
+    metadata: Mapping[str, Any]
     recipe: ModelRecipe
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes
     ----------
     worker : str
         Address.
-    missing : tuple of str
-        SHA-256 of weights that the worker has to be sent before it can do it.
     error : type of CFSRError, or None
         Why the run can't go on, with `text`.
     text : str
@@ -83,7 +76,6 @@ class TaskResult:
     """
 
     worker: str
-    missing: tuple[str, ...] = ()
     error: type[CFSRError] | None = None
     text: str = ""
     notes: tuple[str, ...] = ()
@@ -92,19 +84,17 @@ class TaskResult:
 
 
 def version_here() -> str:
-    """Of this package, as it is installed."""
+    """The installed version of this package."""
     return versions(("napari-cfsr",)).get("napari-cfsr", "unknown")
 
 
-def mark_of(store: Path) -> str:
-    """What a store says of itself, in one string; a run that was begun otherwise says another."""
-    return json.dumps(read_store_metadata(store), sort_keys=True)
-
-
 def run_shard(
-    version: str, job: bytes, shard: tuple[int, ...], _after: object = None
+    version: str,
+    job: bytes,
+    index: tuple[int, ...],
+    parts: Sequence[TaskResult] = (),
 ) -> TaskResult:
-    """Make one shard of the store: the task that workers run.
+    """Write one shard of the store: the task that workers run.
 
     Parameters
     ----------
@@ -112,14 +102,17 @@ def run_shard(
         Of this package, at the client.
     job : bytes
         A pickled `Job`; of another version, it could not be read.
-    shard : tuple of int
-        Level and index.
-    _after : object
-        Of a task that comes first.
+    index : tuple of int
+        Level and index of the shard.
+    parts : sequence of TaskResult
+        Of the shards that this one was waiting for.
     """
     from distributed import get_worker
 
     worker = get_worker().address
+    failed = next((part for part in parts if part.error is not None), None)
+    if failed is not None:
+        return failed
     if version_here() != version:
         text = (
             f"expected napari-cfsr {version} on every worker, as here, got {version_here()} on "
@@ -127,24 +120,30 @@ def run_shard(
         )
         return TaskResult(worker, error=ClusterError, text=text)
     try:
-        notes, ran = _opened(job).write(ShardIndex(shard[0], shard[1:]), stop_check())
-    except MissingWeights as question:
-        return TaskResult(worker, missing=question.missing)
+        shard = ShardIndex(index[0], index[1:])
+        notes, device = _opened(job).write(shard, stop_check())
     except CFSRError as error:
         return TaskResult(worker, error=type(error), text=f"{error} (on worker {worker})")
-    return TaskResult(worker, notes=notes, device=ran, torch=versions(("torch",)).get("torch", ""))
+    return TaskResult(
+        worker, notes=notes, device=device, torch=versions(("torch",)).get("torch", "")
+    )
 
 
-def take_weights(file: HashedFile, content: bytes, _after: object = None) -> str:
-    """Keep weights that were sent to this machine: the task that answers `TaskResult.missing`."""
-    return keep_by_hash(file, content).name
+def wait_for_files(store: GrowingStore, shard: ShardIndex, check: Check, problem: str) -> None:
+    """Wait until the files of a shard that another machine wrote are visible here."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while not store.has_files(shard):
+        check()
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{store.path}: {problem}: the store has to be on a file system that client and "
+                "workers share"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def stop_check() -> Check:
-    """Raises `CancelledError` when nobody waits for the task any more.
-
-    That is when the run was cancelled, or the client is gone.
-    """
+    """Raises `CancelledError` once the task was cancelled, or its client is lost."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -160,7 +159,7 @@ def stop_check() -> Check:
 
 @lru_cache(maxsize=2)
 def _opened(job: bytes) -> OpenedJob:
-    """A job with its files, opened once for all its tasks."""
+    """A job with its files, opened once for all of its tasks."""
     read: Job = pickle.loads(job)
     return OpenedJob(read)
 
@@ -169,31 +168,29 @@ class OpenedJob:
     """A job in a worker process."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.path = job, Path(job.store)
+        self.job, self.path = job, job.plan.path
         self.check_store()
-        specs, alpha = job.plan.specs, job.plan.axes.has_alpha
-        images: dict[str, dict[str, Any]] = {name: {} for name in specs}  # the client's business
-        self.store = GrowingStore(self.path, plan_layout(job.plan), specs, alpha, images)
+        self.store = GrowingStore(self.path, job.plan.blocks)
         self.store.open()
 
     def check_store(self) -> None:
-        """Raise `ClusterError` unless the store is there, and still that of this run."""
-        if mark_of(self.path) != self.job.mark:
+        """Raise `ClusterError` unless the store exists, and is still that of this run."""
+        if read_store_metadata(self.path) != self.job.metadata:
             raise ClusterError(
-                f"{self.path}: expected the store that the client began, it can't be seen or is "
-                "another: image and store have to lie on a file system that client and workers "
-                "share, under the same path"
+                f"{self.path}: expected the store of the client, found none or another: image "
+                "and store have to be on a file system that client and workers share, under the "
+                "same path"
             )
 
     @cached_property
     def image(self) -> ArrayLike:
-        """The image, if it is the one that the client has."""
+        """The image, if it is the same as the client's."""
         job = self.job
         try:
             pixels = open_image(job.image).pixels
-            axes = job.plan.axes
+            axes = job.plan.blocks.axes
             same = tuple(pixels.shape) == axes.shape
-            same = same and fingerprint_pixels(pixels, axes) == job.fingerprint
+            same = same and fingerprint_pixels(pixels, axes) == job.plan.request["image"]
         except FileFormatError as error:
             raise ClusterError(f"{error}: workers have to see the image under this path") from error
         if not same:
@@ -201,7 +198,10 @@ class OpenedJob:
         return pixels
 
     def write(self, shard: ShardIndex, check: Check) -> tuple[tuple[str, ...], str]:
-        """Make a shard and write it; what the user should know, and the device of the network."""
+        """Write a shard; what the user should know, and the device of the network."""
+        self.check_store()
+        for part in self.store.layout.parts(shard):
+            wait_for_files(self.store, part, check, "a block that was written is not here")
         if shard.level:
             self._write(lambda: self.store.write_level(shard), check)
             return (), ""
@@ -218,11 +218,12 @@ class OpenedJob:
     def _outputs(
         self, shard: ShardIndex, check: Check
     ) -> tuple[dict[str, Array], tuple[str, ...], str]:
-        """Upscale the block that a shard of level 0 is."""
+        """Upscale the block of a shard of level 0."""
         job, index = self.job, self.store.layout.block(shard)
-        pixels = np.asarray(self.image[job.plan.read(index)])
+        plan = job.plan
+        pixels = np.asarray(self.image[plan.blocks.read(index)])
         notes: list[str] = []
         with MODELS.model(job.recipe, check) as model:
-            steps = run_block(job.plan, index, pixels, job.mapping, model, check)
+            steps = run_block(plan.blocks, index, pixels, plan.mapping, model, check)
             outputs = exhaust(steps, lambda step: notes.append(step.note))
             return outputs, tuple(filter(None, notes)), model.info.device

@@ -1,6 +1,5 @@
 from .big_tiff import iter_upscale_to_tiff as iter_upscale_to_tiff
 from .big_tiff import write_big_tiff as write_big_tiff
-from .fingerprint import fingerprint_pixels as fingerprint_pixels
 from .growing_store import GrowingStore as GrowingStore
 from .growing_store import writing as writing
 from .layout import ShardIndex as ShardIndex
@@ -8,6 +7,9 @@ from .layout import plan_layout as plan_layout
 from .level_view import LevelView as LevelView
 from .level_view import level_range as level_range
 from .level_view import viewed as viewed
+from .plan import StorePlan as StorePlan
+from .plan import fingerprint_pixels as fingerprint_pixels
+from .plan import plan_store as plan_store
 from .preview import StorePreview as StorePreview
 from .run import StoreProgress as StoreProgress
 from .run import StoreResult as StoreResult

@@ -1,8 +1,8 @@
-"""Tiled TIFF files of any size, with a pyramid: from what a store holds, or from an upscaling.
+"""Tiled TIFF files of any size, with a pyramid: from a store, or from an upscaling.
 
-A TIFF wants its tiles in order, and a block of the upscaling is no row of tiles. So the result goes
-to a store beside the file first, which can be gone on with after an interruption; the file is then
-written from that, a tile at a time, and is there as a whole or not at all.
+The tiles of a TIFF are written in order, and a block of the upscaling is not a row of tiles. So the
+result is first written to a store beside the file, which can be resumed after an interruption, and
+the file from that, a tile at a time, whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from napari_cfsr.core.io import (
     open_ome_zarr,
 )
 from napari_cfsr.core.store.growing_store import writing
+from napari_cfsr.core.store.plan import plan_store
 from napari_cfsr.core.store.run import StoreProgress, StoreResult, StoreRun
 from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.errors import FileFormatError, OptionError
@@ -46,27 +47,26 @@ def write_big_tiff(
     check: Check = lambda: None,
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Write an image with its pyramid as a tiled TIFF, a BigTIFF where it takes that.
+    """Write an image with its pyramid as a tiled TIFF, a BigTIFF if it is large.
 
     Parameters
     ----------
     image : LazyImage
         From `open_image`; read a tile at a time.
     path : path
-        `.ome.tif` makes it OME-TIFF, with pixel sizes and the names of channels; `.tif` a plain
-        one. Levels of the pyramid are sub-images, as OME-TIFF and viewers of whole slides have it;
-        plain stacks have none.
+        `.ome.tif` for OME-TIFF, with pixel sizes and channel names; `.tif` for a plain one. Levels
+        of the pyramid are sub-images, as in OME-TIFF and whole slides; plain stacks have none.
     overwrite : bool
         Whether a file of that name may be replaced.
     check : callable
-        Called before each tile; an exception from it ends the writing, and there is no file.
+        Called before each tile; an exception from it ends the writing, without a file.
     progress : callable, optional
-        Called with the share that is written, after each row of tiles.
+        Called with the fraction that is written, after each row of tiles.
 
     Raises
     ------
     OptionError
-        The file exists, or the name is not that of a TIFF.
+        The file exists, or the name is not one of a TIFF.
     FileFormatError
         TIFF can't hold it, or the disk is full.
     """
@@ -90,12 +90,12 @@ def iter_upscale_to_tiff(
     source: str = "",
     overwrite: bool = False,
 ) -> Generator[StoreProgress, None, StoreResult]:
-    """Upscale to tiled TIFFs step by step; interrupted, it goes on as `iter_upscale_to_zarr` does.
+    """Upscale to tiled TIFFs step by step; can be resumed as `iter_upscale_to_zarr`.
 
     Parameters
     ----------
     image, model, options, check, space, omero, source
-        As for `iter_upscale_to_zarr`; which outputs, `paths` says.
+        As for `iter_upscale_to_zarr`; the outputs are those of `paths`.
     paths : dict of str to path
         A file for each output, by its name.
     overwrite : bool
@@ -104,7 +104,7 @@ def iter_upscale_to_tiff(
     Returns
     -------
     StoreResult
-        Its `images` are the files; `path` is the store that was in between, which is gone.
+        Its `images` are the files; `path` is the intermediate store, which was removed.
     """
     targets = {name: Path(path) for name, path in paths.items()}
     for target in targets.values():
@@ -115,8 +115,11 @@ def iter_upscale_to_tiff(
     options = replace(options or UpscaleOptions(), outputs=tuple(targets))
     first = next(iter(targets.values()), Path())
     store = first.with_name(f".{first.stem}.partial.zarr")
-    run = StoreRun(image, model, store, options, check, source)
-    run.prepare(space, omero, overwrite)
+    plan = plan_store(
+        image, model, store, options, check,
+        space=space, omero=omero, source=source, overwrite=overwrite,
+    )  # fmt: skip
+    run = StoreRun(image, model, plan, check)
     yield from run.shards()
     for name, target in targets.items():
         yield run.progress(note=f"Writing {target.name}")
@@ -146,8 +149,8 @@ def _write(
     check: Check,
     progress: Callable[[float], None],
 ) -> None:
-    """Level by level; those after the first are sub-images of it."""
-    # in plain files, tifffile does not read the axes that it wrote where there are sub-images
+    """Write level by level; those after the first are sub-images of it."""
+    # in plain files with sub-images, tifffile does not read the axes that it wrote
     single = not set(image.axes) - set("YXS")
     levels = image.levels if ome or single else image.levels[:1]
     sizes = [math.prod(level.shape) for level in levels]
@@ -160,7 +163,7 @@ def _write(
         for i, level in enumerate(levels):
             shape = tuple(level.shape[image.axes.index(name)] for name in axes)
 
-            def told(fraction: float, done: int = done, size: int = sizes[i]) -> None:
+            def report(fraction: float, done: int = done, size: int = sizes[i]) -> None:
                 progress((done + fraction * size) / sum(sizes))
 
             first: dict[str, Any] = {
@@ -168,7 +171,7 @@ def _write(
                 "metadata": metadata,
             }
             tif.write(
-                _tiles(level, image.axes, check, told),
+                _tiles(level, image.axes, check, report),
                 shape=shape,
                 dtype=np.dtype(level.dtype).newbyteorder("="),
                 tile=(TILE, TILE),
@@ -177,14 +180,14 @@ def _write(
                 **_resolution(image.space, i),
                 **(first if i == 0 else {"subfiletype": 1, "metadata": None}),
             )
-            told(1.0)
+            report(1.0)
             done += sizes[i]
 
 
 def _tiles(
     pixels: ArrayLike, axes: str, check: Check, progress: Callable[[float], None]
 ) -> Iterator[Array]:
-    """[TILE,TILE] or [TILE,TILE,S] of each plane, row by row; those at the border filled up."""
+    """[TILE,TILE] or [TILE,TILE,S] of each plane, row by row; padded at the border."""
     looped = [i for i, name in enumerate(axes) if name not in "SYX"]
     height, width = (pixels.shape[axes.index(name)] for name in "YX")
     planes = list(np.ndindex(*(pixels.shape[i] for i in looped)))
@@ -206,7 +209,7 @@ def _tiles(
 
 
 def _colours(image: LazyImage) -> dict[str, Any]:
-    """What the samples of a pixel are."""
+    """How to interpret the samples of a pixel."""
     if "S" not in image.axes:
         return {"photometric": "minisblack"}
     samples = image.pixels.shape[image.axes.index("S")]
@@ -218,7 +221,7 @@ def _colours(image: LazyImage) -> dict[str, Any]:
 
 
 def _resolution(space: PixelSpace, level: int) -> dict[str, Any]:
-    """Pixels per centimetre, where the unit is one of length."""
+    """Pixels per centimetre, if the unit is one of length."""
     sizes = dict(zip(space.axes, zip(space.sizes, space.units, strict=True), strict=True))
     result = []
     for letter in "XY":
@@ -230,14 +233,14 @@ def _resolution(space: PixelSpace, level: int) -> dict[str, Any]:
 
 
 def _ome(image: LazyImage) -> dict[str, Any]:
-    """Pixel sizes and names of channels, in the words of OME-TIFF."""
+    """Pixel sizes and channel names for OME-TIFF."""
     facts: dict[str, Any] = {}
     space = image.space
     for letter, size, unit in zip(space.axes, space.sizes, space.units, strict=True):
         if unit is None or letter not in "TZYX":
             continue
         word = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
-        facts |= {word: size, f"{word}ShardIndex": unit_symbol(unit)}
+        facts |= {word: size, f"{word}Unit": unit_symbol(unit)}
     names = [c.get("label") for c in (image.omero or {}).get("channels", ())]
     if "C" in image.axes and all(names):
         count = image.pixels.shape[image.axes.index("C")]

@@ -1,8 +1,9 @@
-"""A store that grows: written shard by shard, resumable, and not an image before it is complete.
+"""A store that grows: written shard by shard, resumable, and not an image until it is complete.
 
-Until the end, its groups say only that they are not complete: what makes them OME-Zarr is written
-last, so that no program takes a half for the whole. A journal in the store lists what is done; a
-shard is entered after its files are in place, and each file appears whole or not at all.
+Until then its groups are only marked as incomplete: the metadata that make them OME-Zarr are
+written last, so that no program takes a partial image for a complete one. A journal in the store
+lists the finished shards; a shard is entered once its files are in place, and each file is written
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +26,27 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from napari_cfsr.core.io import KEY, UNFINISHED, atomic_write, is_empty, read_store_metadata
-from napari_cfsr.core.store.fingerprint import FORMAT
-from napari_cfsr.core.store.layout import Layout, LevelShape, ShardIndex, halved
-from napari_cfsr.core.upscale import OutputSpec
+from napari_cfsr.core.store.layout import LevelShape, ShardIndex, halved, plan_layout
+from napari_cfsr.core.upscale import BlockPlan
 from napari_cfsr.errors import FileFormatError, OptionError
 
 Array = NDArray[Any]
 
+FORMAT = 1  # of the metadata of an unfinished store
 JOURNAL = ".napari_cfsr_done"
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def stores_read(image: Any) -> list[Path]:
-    """The stores on disk that the pixels of a zarr array, or of a dask array of them, are in."""
+    """The stores on disk that hold the pixels of a zarr array, or of a dask array over them."""
     found = [image]
     if is_dask_collection(image):
         for layer in image.__dask_graph__().layers.values():
-            # dask keeps what it reads from by itself, or beside what it does with it
+            # dask keeps the source in a layer of its own, or with the operation on it
             found += list(layer.values()) if len(layer) == 1 else []
             found += [held for held, _ in getattr(layer, "indices", ())]
     stores = [array.store for array in found if isinstance(array, ZarrArray)]
-    # those of the network have a path, too, but no absolute one
+    # remote stores have a path, too, but not an absolute one
     paths = [Path(str(getattr(s, "root", "") or getattr(s, "path", ""))) for s in stores]
     return [path for path in paths if path.is_absolute()]
 
@@ -62,7 +63,7 @@ def remove_store(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, kept: str = "") -> Iterator[None]:
-    """`FileFormatError` for what the file system says."""
+    """Turn errors of the file system into `FileFormatError`; `kept` is added for a full disk."""
     try:
         yield
     except OSError as error:
@@ -79,59 +80,61 @@ class GrowingStore:
     Attributes
     ----------
     path : Path
-    layout : Layout
+    blocks : BlockPlan
+    images : dict of str to dict
+        The `ome` attribute of each output, which makes it OME-Zarr; needed to create or finish it.
+    layout : StoreLayout
     specs : dict of str to (shape, dtype)
         Each output, in the order of the image's axes.
-    alpha : bool
-        Whether the last colour sample is alpha; a difference has none.
-    images : dict of str to dict
-        What makes each output OME-Zarr: its `ome` attribute.
+    groups : dict of str to Path
+        The store itself, or a group in it for each of several outputs.
+    done : set of ShardIndex
+        What is written.
     """
 
     path: Path
-    layout: Layout
-    specs: Mapping[str, OutputSpec]
-    alpha: bool
-    images: Mapping[str, Mapping[str, Any]]
+    blocks: BlockPlan
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.layout, self.specs = plan_layout(self.blocks), self.blocks.specs
         self.groups = {
             name: self.path / name if len(self.specs) > 1 else self.path for name in self.specs
         }
         self.arrays: dict[tuple[str, int], Any] = {}
         self.done: set[ShardIndex] = set()
 
-    def begin(self, mark: Mapping[str, Any]) -> None:
-        """Make the groups and arrays, without pixels."""
+    def create(self, metadata: Mapping[str, Any]) -> None:
+        """Create the groups and arrays, without pixels."""
         self.path.mkdir(parents=True, exist_ok=True)
         several = {"outputs": list(self.specs)}
-        own = several if len(self.specs) > 1 else self._mark(*self.specs)
-        self._group(self.path, {**mark, **own})
+        own = several if len(self.specs) > 1 else self._output_metadata(*self.specs)
+        self._group(self.path, {**metadata, **own})
         self.open()
 
     def resume(self) -> None:
-        """Go on with a store that was begun: find out what is done."""
+        """Open an unfinished store: find out what is written."""
         for leftover in self.path.rglob(f"*{UNFINISHED}"):
             leftover.unlink()
         self.open()
-        self.done = {shard for shard in self._journal() if self.is_there(shard)}
-        # written again, since the last line may be incomplete
+        self.done = {shard for shard in self._journal() if self.has_files(shard)}
+        # rewritten, since the last line may have been cut off
         with atomic_write(self.path / JOURNAL, overwrite=True) as file:
             file.write("".join(_line(shard) for shard in sorted(self.done)).encode("ascii"))
 
-    def _mark(self, name: str) -> dict[str, Any]:
-        """What is known of an output from the beginning, for who wants to see it grow."""
+    def _output_metadata(self, name: str) -> dict[str, Any]:
+        """What readers need to show an output while it grows."""
         return {"output": name, "axes": self.layout.axes, "ome": self.images[name]}
 
-    def _group(self, path: Path, mark: Mapping[str, Any]) -> None:
-        attributes = {KEY: {**mark, "complete": False, "format": FORMAT}}
+    def _group(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        attributes = {KEY: {**metadata, "complete": False, "format": FORMAT}}
         zarr.create_group(LocalStore(path), zarr_format=3, attributes=attributes)
 
     def open(self) -> None:
-        """Open all arrays; make those that are not there yet."""
+        """Open all arrays; create those that do not exist yet."""
         for name, group in self.groups.items():
             if group != self.path and read_store_metadata(group) is None:
-                self._group(group, self._mark(name))
+                self._group(group, self._output_metadata(name))
             for level in range(len(self.layout.sizes)):
                 self.arrays[name, level] = self._array(name, level)
 
@@ -150,30 +153,30 @@ class GrowingStore:
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
             fill_value=0,
             dimension_names=["c" if a == "S" else a.lower() for a in self.layout.axes],
-            # else a black shard would have no file, and could not be told from one that is to come
+            # else a black shard would have no file, as one that is not written yet
             config={"write_empty_chunks": True},
         )
 
     def form(self, name: str, level: int) -> LevelShape:
         return self.layout.level_shape(self.specs[name][0], level)
 
-    # what is done
+    # journal
 
     def _journal(self) -> Iterator[ShardIndex]:
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / JOURNAL).read_text("ascii").splitlines(keepends=True):
-                if line.endswith("\n"):  # else the last words of a process that was killed
+                if line.endswith("\n"):  # else cut off when the process was killed
                     level, *index = (int(word) for word in line.split())
                     yield ShardIndex(level, tuple(index))
 
-    def is_there(self, shard: ShardIndex) -> bool:
-        """Whether the files of a shard are there: after a power cut they need not be."""
+    def has_files(self, shard: ShardIndex) -> bool:
+        """Whether the files of a shard exist: after a power cut they need not."""
         where = (str(shard.level), "c", *(str(i) for i in shard.index))
         files = [group.joinpath(*where) for group in self.groups.values()]
         return all(file.is_file() and file.stat().st_size for file in files)
 
     def enter(self, shard: ShardIndex) -> None:
-        """Say that a shard is written."""
+        """Enter a written shard in the journal."""
         with (self.path / JOURNAL).open("a", encoding="ascii") as journal:
             journal.write(_line(shard))
             journal.flush()
@@ -183,7 +186,7 @@ class GrowingStore:
     # pixels
 
     def write_block(self, shard: ShardIndex, outputs: Mapping[str, Array]) -> None:
-        """Write what one block gave, axes in the order of the image."""
+        """Write the outputs of one block, axes in the order of the image."""
         for name, values in outputs.items():
             where = self.layout.where(shard, self.form(name, 0))
             self.arrays[name, 0][where] = values.transpose(self.layout.order)
@@ -200,7 +203,8 @@ class GrowingStore:
         source = self.arrays[name, level - 1]
         *planes, rows, columns = where
         height, width = source.shape[-2:]
-        samples = self.layout.axes.index("S") if self.alpha and name != "difference" else None
+        alpha = self.blocks.axes.has_alpha and name != "difference"
+        samples = self.layout.axes.index("S") if alpha else None
         result = np.empty([s.stop - s.start for s in where], source.dtype)
         for top in range(rows.start, rows.stop, form.chunks[-2]):
             bottom = min(top + form.chunks[-2], rows.stop)
@@ -214,23 +218,23 @@ class GrowingStore:
         return result
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Write what makes it OME-Zarr; with that, it is complete.
+        """Write the metadata that make it OME-Zarr; with that, it is complete.
 
         Parameters
         ----------
         record : dict
-            Where it comes from, of plain values.
+            Its provenance, as plain values.
         """
-        mark = {"complete": True, "format": FORMAT, "axes": self.layout.axes, "record": record}
+        metadata = {"complete": True, "format": FORMAT, "axes": self.layout.axes, "record": record}
         for name, group in self.groups.items():
-            _put(group, {"ome": self.images[name], KEY: {**mark, "output": name}})
+            _put(group, {"ome": self.images[name], KEY: {**metadata, "output": name}})
         if len(self.specs) > 1:
-            _put(self.path, {KEY: {**mark, "outputs": list(self.specs)}})
+            _put(self.path, {KEY: {**metadata, "outputs": list(self.specs)}})
         (self.path / JOURNAL).unlink(missing_ok=True)
 
 
 def _line(shard: ShardIndex) -> str:
-    """Of the journal."""
+    """A line of the journal."""
     return " ".join(str(i) for i in (shard.level, *shard.index)) + "\n"
 
 

@@ -1,8 +1,8 @@
-"""How results lie in an OME-Zarr store: order of axes, pyramid, chunks, shards.
+"""The layout of results in an OME-Zarr store: order of axes, pyramid, chunks, shards.
 
-A shard is one file and holds what one block of `blocks` gives, so a block is written whole and
-never touched again; readers take its chunks one by one. Each level of the pyramid is the mean of
-2x2 pixels of the one above, in shards of the same size: four of them make one of the next.
+A shard is one file and holds the result of one block, so a block is written whole and never touched
+again; readers take its chunks one by one. Each level of the pyramid is the mean of 2x2 pixels of
+the level before, in shards of the same size: four of them make one of the next.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]
 
-STORED = "TCZYX"  # the order that OME-Zarr demands; colour samples and other axes stand for C
-CHUNK = 512  # pixels along Y and X that a chunk is to come near to
+STORED = "TCZYX"  # the order that OME-Zarr requires; colour samples and other axes are stored as C
+CHUNK = 512  # pixels along Y and X, approximately
 LEAST_CHUNK = 128
 SMALLEST_LEVEL = 1024  # pixels; the pyramid ends there
 
 
 @dataclass(frozen=True, order=True)
 class ShardIndex:
-    """What is written at a time: one shard of one level, of each output.
+    """One shard of one level, of each output: what is written at a time.
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ class LevelShape:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where a plan's outputs go.
+class StoreLayout:
+    """Where the outputs of a plan are stored.
 
     Attributes
     ----------
@@ -64,6 +64,8 @@ class Layout:
         For each stored axis, the dimension of the image.
     sides : tuple of int
         Of a shard in output pixels, stored order.
+    shape : tuple of int
+        Of the baseline, stored order.
     sizes : tuple of (int, int)
         Height and width of each level.
     """
@@ -71,18 +73,19 @@ class Layout:
     axes: str
     order: tuple[int, ...]
     sides: tuple[int, ...]
+    shape: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
 
     def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Something of each dimension of the image, in stored order."""
+        """Values for each dimension of the image, in stored order."""
         return tuple(values[i] for i in self.order)
 
     def block(self, shard: ShardIndex) -> Index:
-        """The block of the plan that a shard of level 0 is."""
+        """The block of the plan that a shard of level 0 holds."""
         return tuple(shard.index[self.order.index(i)] for i in range(len(self.order)))
 
     def level_shape(self, shape: tuple[int, ...], level: int) -> LevelShape:
-        """The array of a level, for an output whose shape is given in the image's order."""
+        """The array of a level, for an output of this shape (in the image's order)."""
         stored = (*self.stored(shape)[:-2], *self.sizes[level])
         chunks = [1] * (len(stored) - 2) + [_chunk(side) for side in self.sides[-2:]]
         if "S" in self.axes:
@@ -94,36 +97,34 @@ class Layout:
         )
         return LevelShape(stored, tuple(chunks), shards)
 
-    def grid(self, shape: tuple[int, ...], level: int) -> tuple[int, ...]:
+    def grid(self, level: int) -> tuple[int, ...]:
         """Number of shards along each stored axis of a level."""
-        stored = (*self.stored(shape)[:-2], *self.sizes[level])
+        stored = (*self.shape[:-2], *self.sizes[level])
         return tuple(-(-n // side) for n, side in zip(stored, self.sides, strict=True))
 
     def where(self, shard: ShardIndex, level_shape: LevelShape) -> tuple[slice, ...]:
-        """The part of a level's array that a shard is."""
+        """The part of a level's array that a shard covers."""
         return tuple(
             slice(i * side, min((i + 1) * side, n))
             for i, side, n in zip(shard.index, self.sides, level_shape.shape, strict=True)
         )
 
-    def shards(self, shape: tuple[int, ...]) -> Iterator[ShardIndex]:
-        """All shards, in an order in which each comes after those that it is made from."""
+    def shards(self) -> Iterator[ShardIndex]:
+        """All shards, each after those that it is made from."""
         top = len(self.sizes) - 1
-        grid = self.grid(shape, top)
-        for planes in np.ndindex(*self.grid(shape, 0)[:-2]):
-            for y, x in np.ndindex(*grid[-2:]):
-                yield from self._upwards(shape, ShardIndex(top, (*planes, y, x)))
+        for index in np.ndindex(*self.grid(top)):
+            yield from self._with_parts(ShardIndex(top, index))
 
-    def _upwards(self, shape: tuple[int, ...], shard: ShardIndex) -> Iterator[ShardIndex]:
-        for part in self.parts(shape, shard):
-            yield from self._upwards(shape, part)
+    def _with_parts(self, shard: ShardIndex) -> Iterator[ShardIndex]:
+        for part in self.parts(shard):
+            yield from self._with_parts(part)
         yield shard
 
-    def parts(self, shape: tuple[int, ...], shard: ShardIndex) -> list[ShardIndex]:
-        """The shards of the level above that a shard is made from; none at level 0."""
+    def parts(self, shard: ShardIndex) -> list[ShardIndex]:
+        """The shards of the level before that a shard is made from; none at level 0."""
         if shard.level == 0:
             return []
-        rows, columns = self.grid(shape, shard.level - 1)[-2:]
+        rows, columns = self.grid(shard.level - 1)[-2:]
         *planes, y, x = shard.index
         return [
             ShardIndex(shard.level - 1, (*planes, i, j))
@@ -132,7 +133,7 @@ class Layout:
         ]
 
 
-def plan_layout(plan: BlockPlan) -> Layout:
+def plan_layout(plan: BlockPlan) -> StoreLayout:
     """How the outputs of a plan are stored.
 
     Raises
@@ -147,27 +148,28 @@ def plan_layout(plan: BlockPlan) -> Layout:
     sides = tuple(
         plan.sides[i] * (plan.scale if s else 1) for i, s in zip(order, spatial, strict=True)
     )
-    height, width = plan.part.height * plan.scale, plan.part.width * plan.scale
-    sizes = [(height, width)]
+    shape = plan.part.scaled(plan.scale)
+    stored_shape = tuple(shape[i] for i in order)
+    sizes = [(stored_shape[-2], stored_shape[-1])]
     while max(sizes[-1]) > SMALLEST_LEVEL:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    return Layout(stored, order, sides, tuple(sizes))
+    return StoreLayout(stored, order, sides, stored_shape, tuple(sizes))
 
 
 def _stored_axes(names: str) -> str:
-    """The letters in the order of OME-Zarr: time, then channels or the like, then space."""
+    """Letters in the order of OME-Zarr: time, then channels or similar, then space."""
     others = [name for name in names if name not in "TZYX"]
     if len(others) > 1:
         raise ImageError(
             f"expected at most one axis beside T, Z, Y and X for OME-Zarr, got axes {names} with "
-            f"{' and '.join(others)}: store each index of one of them by itself"
+            f"{' and '.join(others)}: store each index of one of them separately"
         )
     slots = {**{name: name for name in "TZYX" if name in names}, "C": "".join(others)}
     return "".join(slots.get(name, "") for name in STORED)
 
 
 def _chunk(side: int) -> int:
-    """The divisor of a shard's side that comes nearest to `CHUNK`."""
+    """The divisor of a shard's side nearest to `CHUNK`."""
     divisors = {d for i in range(1, math.isqrt(side) + 1) if side % i == 0 for d in (i, side // i)}
     return min(
         (d for d in divisors if d >= min(LEAST_CHUNK, side)), key=lambda d: abs(math.log(d / CHUNK))
@@ -202,7 +204,7 @@ def halved(values: Array, samples: int | None = None) -> Array:
             return np.asarray(mean >= 0.5)
         if values.dtype.kind in "iu":
             mean = np.rint(mean)
-            if values.dtype.itemsize == 8:  # the greatest values round up to beyond them
+            if values.dtype.itemsize == 8:  # the largest values would round up out of range
                 info = np.iinfo(values.dtype)
                 mean = np.clip(mean, info.min, np.nextafter(float(info.max), 0))
         return np.asarray(mean.astype(values.dtype))
@@ -216,7 +218,7 @@ def _sum(arrays: list[Array]) -> Array:
 
 
 def _weighted(quarters: list[Array], mean: Array, samples: int) -> Array:
-    """Colours by how much there is of them; alpha, and colours where it is 0, by the mean."""
+    """Colours weighted by alpha; alpha itself, and colours where it is 0, by the plain mean."""
     last = [slice(None)] * mean.ndim
     last[samples] = slice(-1, None)
     alphas = [np.nan_to_num(q[tuple(last)], nan=0.0).clip(0) for q in quarters]

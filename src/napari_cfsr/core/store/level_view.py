@@ -1,4 +1,4 @@
-"""A level of a stored pyramid as a viewer wants it: axes in the image's order, read when sliced."""
+"""A level of a stored pyramid for a viewer: axes in the image's order, read when sliced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_cfsr.core.io import LazyImage
 
 Array = NDArray[Any]
 LUMA = (0.299, 0.587, 0.114)  # BT.601
-RANGE_PIXELS = 2**23  # that a range is found from, at most, unless one plane has more
+RANGE_PIXELS = 2**23  # at most, to find a range, unless one plane has more
 
 
 class Stored(Protocol):
@@ -29,23 +29,23 @@ class Stored(Protocol):
 
 
 class LevelView:
-    """An array with its axes in another order; nothing is read before it is sliced, and only that.
+    """An array with its axes in another order; reads only what is sliced.
 
     Parameters
     ----------
     source : array
         Sliced with one slice of step 1 for each axis.
     order : sequence of int
-        For each axis of `source`, the axis of the view that it is.
+        For each axis of `source`, its axis in the view.
     luma : bool
-        Whether the last axis, of colour samples, is to be summed up to luma.
+        Whether colour samples, the last axis, are reduced to luma.
     """
 
     def __init__(self, source: Stored, order: Sequence[int], luma: bool = False) -> None:
         self._source = source
         self._axis = [list(order).index(i) for i in range(len(order))]  # of the source
         self._whole = tuple(source.shape[i] for i in self._axis)
-        # gray and alpha have nothing to be summed up
+        # gray and alpha is left as it is
         self._luma = (LUMA if self._whole[-1] == 3 else (1.0,)) if luma else ()
         self.shape = self._whole[:-1] if luma else self._whole
         self.dtype = np.dtype(np.float32) if luma else np.dtype(source.dtype)
@@ -63,7 +63,7 @@ class LevelView:
         return self.size * self.dtype.itemsize
 
     def __dask_tokenize__(self) -> str:
-        return f"level-{id(self)}"  # and not by looking into it
+        return f"level-{id(self)}"  # without reading it
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -72,7 +72,7 @@ class LevelView:
         return np.asarray(self[...], dtype)
 
     def __getitem__(self, key: Any) -> Array:
-        """As numpy: integers, slices, an ellipsis, and lists of integers."""
+        """Index as in numpy: integers, slices, an ellipsis, and lists of integers."""
         read: list[slice] = []
         then: list[Any] = []
         for k, n in zip(_filled(key, self.ndim), self.shape, strict=True):
@@ -120,9 +120,9 @@ def viewed(image: LazyImage, luma: bool = False) -> tuple[list[LevelView], str]:
 
 
 def level_range(level: LevelView, axes: str) -> tuple[float, float]:
-    """Least and greatest finite value of a level: of all planes, or of some spread over it.
+    """Minimum and maximum of the finite values of a level, from all planes or a sample.
 
-    A stack has as many planes at its smallest level as at its largest: it may not fit into memory.
+    A stack has as many planes at its smallest level as at its largest, which may not fit in memory.
 
     Parameters
     ----------

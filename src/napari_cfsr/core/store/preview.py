@@ -1,7 +1,7 @@
-"""Looking at a store while it grows.
+"""Showing a store while it grows.
 
-A level of the pyramid is read from disk where it is written. Elsewhere a small image in memory
-stands for it, so that a person who looks at the whole sees each block as soon as it is done.
+A level of the pyramid is read from disk where it is written, and elsewhere from a small image in
+memory, so that each block is seen as soon as it is done, even when zoomed out.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Group = tuple[int, ...]  # of planes that are written together: a shard's index 
 
 
 class StorePreview:
-    """The outputs of a store as they are at each moment. Read in one thread, told in another.
+    """The outputs of a store in their current state; read in one thread, updated in another.
 
     Parameters
     ----------
     store : GrowingStore
-        Begun or gone on with; `put` is to be told of each block that is written from now on.
+        New or resumed; call `put` with each block that is written from now on.
     """
 
     def __init__(self, store: GrowingStore) -> None:
@@ -36,12 +36,12 @@ class StorePreview:
         self.top = len(self.layout.sizes) - 1
         self.complete = False
         self._group: Group = ()
-        self._preview: dict[str, Array] = {}  # of one group of planes, the others need none
-        self._recall()
+        self._preview: dict[str, Array] = {}  # of the current group of planes
+        self._restore()
 
     @property
     def count(self) -> int:
-        """How much is written; grows."""
+        """Number of shards that are written."""
         return len(self.store.done)
 
     def levels(self, name: str) -> list[GrowingLevel]:
@@ -49,17 +49,17 @@ class StorePreview:
         return [GrowingLevel(self, name, level) for level in range(self.top + 1)]
 
     def finish(self) -> None:
-        """All is written."""
+        """Note that the store is complete."""
         self.complete = True
         self._preview = {}
 
     def put(self, shard: ShardIndex, outputs: Mapping[str, Array]) -> None:
-        """Take note of a block that was written: its outputs, axes in the order of the image."""
+        """Show the outputs of a block that was written, axes in the order of the image."""
         for name, values in outputs.items():
-            self._paint(name, shard, values.transpose(self.layout.order))
+            self._draw(name, shard, values.transpose(self.layout.order))
 
     def preview(self, name: str, level: int, where: Slices) -> Array | None:
-        """A part of a level, from the small image; None if it has nothing of these planes."""
+        """A part of a level, from the small image; None if that shows other planes."""
         group = tuple(
             s.start // side for s, side in zip(where[:-2], self.layout.sides, strict=False)
         )
@@ -69,24 +69,24 @@ class StorePreview:
         part = small[self._planes(where, group)]
         shift = self.top - level
         for axis, s in zip((-2, -1), where[-2:], strict=True):
-            # in the thread of the window: two times `take` is six times as fast as both at once
+            # on the GUI thread: `take` twice is six times as fast as both at once
             part = part.take(np.arange(s.start, s.stop) >> shift, axis, mode="clip")
         return part
 
     def _planes(self, where: Slices, group: Group) -> Slices:
-        """The planes of a part, counted from the first of their group."""
+        """The planes of a part, relative to the first of their group."""
         firsts = [i * side for i, side in zip(group, self.layout.sides, strict=False)]
         return tuple(
             slice(s.start - first, s.stop - first) for s, first in zip(where, firsts, strict=False)
         )
 
-    def _paint(self, name: str, shard: ShardIndex, values: Array) -> None:
-        """Put a shard of any level into the small image, every so many pixels of it."""
+    def _draw(self, name: str, shard: ShardIndex, values: Array) -> None:
+        """Draw a shard of any level into the small image, subsampled."""
         if self.top == 0:
             return
         group = shard.index[:-2]
         if group != self._group:
-            # in this order, since the window may look in between
+            # in this order: the GUI thread may read in between
             self._preview = {}
             self._group = group
         form = self.store.form(name, shard.level)
@@ -101,20 +101,21 @@ class StorePreview:
         rows, columns = part.shape[-2:]
         self._preview[name][..., top : top + rows, left : left + columns] = part
 
-    def _recall(self) -> None:
-        """Paint what an interrupted run had written of the planes that it was at."""
-        store, tip = self.store, {u.index[:-2] for u in self.store.done if u.level < self.top}
-        tip -= {u.index[:-2] for u in store.done if u.level == self.top}
-        if not tip:
+    def _restore(self) -> None:
+        """Draw what an interrupted run wrote of its last planes."""
+        store = self.store
+        begun = {s.index[:-2] for s in store.done if s.level < self.top}
+        begun -= {s.index[:-2] for s in store.done if s.level == self.top}
+        if not begun:
             return
-        done = {u for u in store.done if u.index[:-2] == max(tip)}
+        done = {s for s in store.done if s.index[:-2] == max(begun)}
         for shard in sorted(done):
             *planes, y, x = shard.index
             if ShardIndex(shard.level + 1, (*planes, y // 2, x // 2)) in done:
                 continue
             for name in store.specs:
                 where = self.layout.where(shard, store.form(name, shard.level))
-                self._paint(name, shard, np.asarray(store.arrays[name, shard.level][where]))
+                self._draw(name, shard, np.asarray(store.arrays[name, shard.level][where]))
 
 
 class GrowingLevel:
@@ -125,27 +126,27 @@ class GrowingLevel:
     shape, dtype
     """
 
-    def __init__(self, growth: StorePreview, name: str, level: int) -> None:
-        self._growth, self._name, self._level = growth, name, level
-        self._form = growth.store.form(name, level)
-        self._array = growth.store.arrays[name, level]
+    def __init__(self, preview: StorePreview, name: str, level: int) -> None:
+        self._preview, self._name, self._level = preview, name, level
+        self._form = preview.store.form(name, level)
+        self._array = preview.store.arrays[name, level]
         self.shape = self._form.shape
-        self.dtype = np.dtype(growth.store.specs[name][1])
+        self.dtype = np.dtype(preview.store.specs[name][1])
 
     def __getitem__(self, where: Slices) -> Array:
-        if self._growth.complete:
+        if self._preview.complete:
             return np.asarray(self._array[where])
         result = np.zeros([s.stop - s.start for s in where], self.dtype)
         for shard in self._touched(where):
-            own = self._growth.layout.where(shard, self._form)
+            own = self._preview.layout.where(shard, self._form)
             part = tuple(
                 slice(max(a.start, b.start), min(a.stop, b.stop))
                 for a, b in zip(own, where, strict=True)
             )
-            if shard in self._growth.store.done:
+            if shard in self._preview.store.done:
                 values: Array | None = np.asarray(self._array[part])
             else:
-                values = self._growth.preview(self._name, self._level, part)
+                values = self._preview.preview(self._name, self._level, part)
             if values is not None:
                 inside = tuple(
                     slice(a.start - b.start, a.stop - b.start)
@@ -155,10 +156,10 @@ class GrowingLevel:
         return result
 
     def _touched(self, where: Slices) -> Iterator[ShardIndex]:
-        """The shards that a part lies in."""
+        """The shards that a part overlaps."""
         spans = [
             range(s.start // side, -(-s.stop // side) if s.stop > s.start else 0)
-            for s, side in zip(where, self._growth.layout.sides, strict=True)
+            for s, side in zip(where, self._preview.layout.sides, strict=True)
         ]
         for index in itertools.product(*spans):
             yield ShardIndex(self._level, index)

@@ -1,4 +1,4 @@
-"""An image in blocks: parts that are upscaled one at a time, each by itself.
+"""An image in blocks: parts that are upscaled one at a time, separately.
 
 A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. What
 comes out of it depends on the pixels in it and around it, on the plan and on the model, on nothing
@@ -249,16 +249,16 @@ def _sides(
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """A part of an image that stands for the whole: what lies outside can't be read.
+class BlockReads:
+    """The pixels that a block reads, indexed as the whole image is; no others can be read.
 
     Attributes
     ----------
     pixels : array
-        The part.
     start : tuple of int
-        Where it begins in `shape`.
+        Where they begin in the image.
     shape : tuple of int
+        Of the image.
     """
 
     pixels: Array
@@ -318,10 +318,10 @@ def run_block(
         rgb=False,  # the axes say already
         region=((ys.start, ys.stop), (xs.start, xs.stop)),
     )
-    window = Window(pixels, tuple(start), tuple(shape))
+    image = BlockReads(pixels, tuple(start), tuple(shape))
     if "C" in axes.names:
         mapping = mapping[planes[axes.names.index("C")]]
-    run = TileRun(window, model, options, check, mapping=mapping, grid=plan.tiles(index))
+    run = TileRun(image, model, options, check, mapping=mapping, grid=plan.tiles(index))
     # a batch that does not depend on the memory that is free, so that neither does the result
     run.batch_pixels = (run.tile + 2 * run.halo) ** 2
     yield from run.tiles()

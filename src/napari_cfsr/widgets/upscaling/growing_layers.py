@@ -40,8 +40,8 @@ class GrowingLayers(QObject):
         """Add the layers of a store that is there."""
         from napari_cfsr.layers import growing_layers
 
-        self._begun, self._seen = begun, begun.growth.count
-        specs = growing_layers(begun.request.image, begun.growth, begun.outputs, begun.scale)
+        self._begun, self._seen = begun, begun.preview.count
+        specs = growing_layers(begun.request.image, begun.preview, begun.outputs, begun.scale)
         for name, spec in specs.items():
             spec.arguments["name"] += GROWING
             self._layers[name] = add_layer(self._viewer, spec)
@@ -49,9 +49,9 @@ class GrowingLayers(QObject):
 
     def refresh(self) -> None:
         """Show what has come since the last time."""
-        if self._begun is None or self._begun.growth.count == self._seen:
+        if self._begun is None or self._begun.preview.count == self._seen:
             return
-        self._seen = self._begun.growth.count
+        self._seen = self._begun.preview.count
         for layer in self._there().values():
             _show_again(layer)
 
@@ -63,7 +63,7 @@ class GrowingLayers(QObject):
         there = self._there()
         self._end()
         if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
-            spec = difference_layer(image, begun.growth, begun.scale, outcome.limits)
+            spec = difference_layer(image, begun.preview, begun.scale, outcome.limits)
             there["difference"] = add_layer(self._viewer, spec)
         path = str(outcome.done.path)
         record = record_provenance(outcome.done.result, image.name, image.expression, path)

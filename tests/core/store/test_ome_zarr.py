@@ -16,12 +16,14 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import skimage.data
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
+from napari_cfsr.core.engine.model import load_model
 from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
 from napari_cfsr.core.io.ome_zarr import open_ome_zarr
 from napari_cfsr.core.io.store_metadata import store_status
@@ -33,7 +35,7 @@ from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, Opti
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import dtypes, values
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -45,19 +47,20 @@ def contents(store: Path) -> dict[str, bytes]:
 def small_run(image: np.ndarray, path: Path, model: BoxModel | None = None, **more: object):
     """A run over 12 blocks of one tile each, in two levels of a pyramid and three outputs."""
     model = model or BoxModel(2, refiner=True)
-    options = UpscaleOptions(axes="YX", tile=256, halo=4)
+    options = UpscaleOptions(axes="YX", tile=32, halo=4)
     return iter_upscale_to_zarr(image, model, path, options, **more)
 
 
 @pytest.fixture
 def one_tile_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks as small as can be."""
+    """Blocks of one tile, and pyramids of small images."""
+    monkeypatch.setattr("napari_cfsr.core.store.layout.SMALLEST_LEVEL", 128)
     monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return values(np.dtype("uint16"), (700, 1000), 0)
+    return values(np.dtype("uint16"), (88, 125), 0)
 
 
 # what is written
@@ -103,10 +106,11 @@ def test_any_dtype_is_kept(tmp_path, dtype) -> None:
     )
 
 
-def test_the_real_network_gives_the_values_of_upscale(models, data: Path, tmp_path) -> None:
-    pixels = open_image(data / "benchmark/B100/HR/101085.png").pixels[:150, :200]
-    done = upscale_to_zarr(pixels, models[4], tmp_path / "a.zarr", tile=64)
-    whole = upscale(pixels, models[4], tile=64).baseline
+def test_a_real_network_gives_the_values_of_upscale(tmp_path) -> None:
+    model = load_model(2, "bundled", refiner=None, device="cpu")
+    pixels = skimage.data.chelsea()[100:140, 100:150]
+    done = upscale_to_zarr(pixels, model, tmp_path / "a.zarr", tile=32)
+    whole = upscale(pixels, model, tile=32).baseline
     assert_array_equal(np.moveaxis(open_image(done.path).pixels[:], 0, -1), whole)
 
 
@@ -115,9 +119,9 @@ def test_each_level_is_the_mean_of_the_last(tmp_path, image) -> None:
     list(small_run(image, tmp_path / "a.zarr"))
     for name in ("baseline", "difference"):
         read = open_image(tmp_path / "a.zarr" / name)
-        assert [level.shape for level in read.levels] == [(1400, 2000), (700, 1000)]
+        assert [level.shape for level in read.levels] == [(176, 250), (88, 125)]
         above, below = (level[:] for level in read.levels)
-        mean = above.reshape(700, 2, 1000, 2).astype(float).mean((1, 3))
+        mean = above.reshape(88, 2, 125, 2).astype(float).mean((1, 3))
         np.testing.assert_allclose(below, mean, atol=0.51 if name == "baseline" else 1e-3)
     assert below.dtype == np.float32
 
@@ -159,28 +163,28 @@ def test_a_slide_of_65536_pixels_has_few_files_and_chunks_for_viewers() -> None:
         (3, 65536, 65536), (3, 512, 512), (3, 4096, 4096),
     )  # fmt: skip
     assert layout.sizes[-1] == (1024, 1024)
-    units = list(layout.shards(shape))
+    units = list(layout.shards())
     assert len(units) == 256 + 64 + 16 + 4 + 1 + 1 + 1
     # each after those it is made from
     place = {unit: i for i, unit in enumerate(units)}
-    assert all(place[part] < i for unit, i in place.items() for part in layout.parts(shape, unit))
+    assert all(place[part] < i for unit, i in place.items() for part in layout.parts(unit))
     stack = da.zeros((500, 1024, 1024), dtype=np.uint16, chunks=512)
     plan = plan_blocks(stack, BoxModel(2), UpscaleOptions(axes="ZYX"))
     layout = plan_layout(plan)
     assert plan.sides == (4, 1024, 1024)
     assert layout.level_shape(plan.specs["baseline"][0], 0).chunks == (1, 512, 512)
-    assert len(list(layout.shards(plan.specs["baseline"][0]))) == 125 * 2
+    assert len(list(layout.shards())) == 125 * 2
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 300), st.sampled_from([2, 3, 4]))
-def test_units_tile_every_level_of_any_image(height, width, tile, scale) -> None:
+def test_shards_tile_every_level_of_any_image(height, width, tile, scale) -> None:
     plan = plan_blocks(
         da.zeros((height, width), dtype=np.uint8), BoxModel(scale), UpscaleOptions(tile=tile)
     )
     layout = plan_layout(plan)
     shape = plan.specs["baseline"][0]
     seen: dict[int, int] = {}
-    for unit in layout.shards(shape):
+    for unit in layout.shards():
         form = layout.level_shape(shape, unit.level)
         ys, xs = layout.where(unit, form)
         assert 0 <= ys.start < ys.stop <= form.shape[0]
@@ -320,7 +324,7 @@ def test_progress_counts_to_the_end_and_from_where_it_stopped(tmp_path, image) -
     rest = list(small_run(image, tmp_path / "a.zarr"))
     assert rest[0].done == rest[0].earlier == first[-1].done
     assert rest[0].seconds_left is None
-    assert rest[-1].done == rest[-1].total == 700 * 1000
+    assert rest[-1].done == rest[-1].total == 88 * 125
     assert rest[-1].seconds_left == 0
     middle = rest[2]
     share = (middle.total - middle.done) / (middle.done - middle.earlier)
@@ -335,24 +339,26 @@ sys.path.insert(0, {root!r})
 import numpy as np
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import values
-from tests.core.io.test_ome_zarr import small_run
+from tests.core.store.test_ome_zarr import small_run
+from napari_cfsr.core.store import layout
 from napari_cfsr.core.upscale.blocks import plan_blocks
 plan_blocks.__defaults__ = (1, 1, False)
+layout.SMALLEST_LEVEL = 128
 
 class Slow(BoxModel):
     def predict(self, *args):
         time.sleep(0.1)
         return super().predict(*args)
 
-image = values(np.dtype("uint16"), (700, 1000), 0)
+image = values(np.dtype("uint16"), (88, 125), 0)
 list(small_run(image, __import__("pathlib").Path({path!r}), Slow(2, refiner=True)))
 """
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_killed_and_started_again_it_comes_out_the_same(tmp_path, image) -> None:
+def test_killed_and_resumed_it_is_the_same(tmp_path, image) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
-    program = VICTIM.format(root=str(TESTS.parent), path=str(path))
+    program = VICTIM.format(root=str(ROOT), path=str(path))
     for lines in (2, 5):  # killed twice
         victim = subprocess.Popen([sys.executable, "-c", program])
         journal = path / JOURNAL
@@ -379,7 +385,7 @@ def test_killed_and_started_again_it_comes_out_the_same(tmp_path, image) -> None
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_stopped_at_any_place_it_comes_out_the_same(tmp_path, image) -> None:
+def test_stopped_anywhere_and_resumed_it_is_the_same(tmp_path, image) -> None:
     whole = tmp_path / "whole" / "a.zarr"
     list(small_run(image, whole))
     for after in (1, 2, 7, 13):
@@ -393,7 +399,7 @@ def test_stopped_at_any_place_it_comes_out_the_same(tmp_path, image) -> None:
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_what_a_crash_leaves_behind_does_no_harm(tmp_path, image) -> None:
+def test_leftovers_of_a_crash_do_no_harm(tmp_path, image) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
     list(small_run(image, whole))
     steps = small_run(image, path)
@@ -413,7 +419,7 @@ def test_what_a_crash_leaves_behind_does_no_harm(tmp_path, image) -> None:
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_cancelled_inside_a_block_it_goes_on(tmp_path, image) -> None:
+def test_cancelled_inside_a_block_it_is_resumed(tmp_path, image) -> None:
     calls = 0
 
     def check() -> None:
@@ -428,13 +434,13 @@ def test_cancelled_inside_a_block_it_goes_on(tmp_path, image) -> None:
     done = len((path / JOURNAL).read_text("ascii").splitlines())
     assert 0 < done < 12
     steps = small_run(image, path)
-    assert 0 < next(steps).done < 700 * 1000
+    assert 0 < next(steps).done < 88 * 125
     list(steps)
-    assert open_image(path / "delta").pixels.shape == (1400, 2000)
+    assert open_image(path / "delta").pixels.shape == (176, 250)
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, image, monkeypatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_lost(tmp_path, image, monkeypatch) -> None:
     import zarr.storage._local as local
 
     put, written = local._put, []
@@ -461,9 +467,12 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, image, monkeypatch) -
     assert contents(path) == contents(whole)
 
 
-def test_less_memory_when_it_goes_on_changes_nothing(tmp_path, image, monkeypatch) -> None:
+def test_less_memory_when_it_is_resumed_changes_nothing(tmp_path, image, monkeypatch) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
-    wide = np.tile(image, (4, 4))
+    monkeypatch.setattr(
+        "napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (512, 2**27, True)
+    )
+    wide = np.tile(image, (7, 5))
     options = UpscaleOptions(halo=4, intensity=(0, 60000))
     steps = iter_upscale_to_zarr(wide, BoxModel(2), path, options)
     for _ in range(5):
@@ -477,7 +486,7 @@ def test_less_memory_when_it_goes_on_changes_nothing(tmp_path, image, monkeypatc
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_a_store_that_grows_can_be_looked_at_but_is_no_image_yet(tmp_path, image) -> None:
+def test_a_growing_store_can_be_viewed_but_is_not_an_image_yet(tmp_path, image) -> None:
     path = tmp_path / "a.zarr"
     steps = small_run(image, path)
     for _ in range(5):
@@ -492,7 +501,7 @@ def test_a_store_that_grows_can_be_looked_at_but_is_no_image_yet(tmp_path, image
     ):
         open_ome_zarr(path, incomplete=True)
     view = open_ome_zarr(path / "baseline", incomplete=True)
-    assert [level.shape for level in view.levels] == [(1400, 2000), (700, 1000)]
+    assert [level.shape for level in view.levels] == [(176, 250), (88, 125)]
     assert view.space.sizes == (0.5, 0.5)
     there = (view.pixels[:] > 0).mean()
     assert 0.1 < there < 0.9
@@ -500,22 +509,22 @@ def test_a_store_that_grows_can_be_looked_at_but_is_no_image_yet(tmp_path, image
     assert (view.pixels[:] > 0).mean() > there
 
 
-# what may not be gone on with, replaced or read
+# what may not be resumed, replaced or read
 
 
 @pytest.mark.usefixtures("one_tile_blocks")
-def test_only_the_same_call_goes_on_with_a_store(tmp_path, image) -> None:
+def test_only_the_same_call_resumes_a_store(tmp_path, image) -> None:
     path = tmp_path / "a.zarr"
     steps = small_run(image, path)
     for _ in range(4):
         next(steps)
     steps.close()
-    same = UpscaleOptions(axes="YX", tile=256, halo=4)
+    same = UpscaleOptions(axes="YX", tile=32, halo=4)
     others = [
-        (image, UpscaleOptions(axes="YX", tile=256, halo=8), {}, "halo = 4, now it is 8"),
-        (image, UpscaleOptions(axes="YX", tile=128, halo=4), {}, "tile = 256, now it is 128"),
+        (image, UpscaleOptions(axes="YX", tile=32, halo=8), {}, "halo = 4, now it is 8"),
+        (image, UpscaleOptions(axes="YX", tile=16, halo=4), {}, "tile = 32, now it is 16"),
         (image + 1, same, {}, "another image"),
-        (image[:690], same, {}, r"shape = \[700, 1000\], now it is \[690, 1000\]"),
+        (image[:80], same, {}, r"shape = \[88, 125\], now it is \[80, 125\]"),
         (image.astype("f4"), same, {}, "dtype = uint16, now it is float32"),
         (image, same, {"space": pixel_space("YX", {"X": 2})}, "space = "),
     ]
@@ -533,7 +542,7 @@ def test_only_the_same_call_goes_on_with_a_store(tmp_path, image) -> None:
     )
 
 
-def test_nothing_is_replaced_unasked(tmp_path) -> None:
+def test_nothing_is_replaced_without_overwrite(tmp_path) -> None:
     pixels = values(np.dtype("uint8"), (30, 30), 0)
     path = tmp_path / "a.zarr"
     upscale_to_zarr(pixels, BoxModel(2), path)
@@ -571,7 +580,9 @@ def test_an_image_is_not_written_over_itself(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
-def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, meanwhile) -> None:
+def test_a_store_that_was_replaced_meanwhile_is_left_alone(
+    tmp_path, monkeypatch, meanwhile
+) -> None:
     monkeypatch.setattr("napari_cfsr.core.upscale.blocks.plan_blocks.__defaults__", (1, 1, False))
     image, path = values(np.dtype("uint8"), (128, 128), 0), tmp_path / "a.zarr"
     options = UpscaleOptions("YX", tile=64, halo=4)
@@ -594,7 +605,7 @@ def test_a_store_that_is_another_meanwhile_is_left_alone(tmp_path, monkeypatch, 
     assert_array_equal(written, upscale(image[::-1], BoxModel(2), "YX", tile=64, halo=4).baseline)
 
 
-def test_faults_are_told_before_anything_is_written(tmp_path) -> None:
+def test_faults_are_reported_before_anything_is_written(tmp_path) -> None:
     path = tmp_path / "a.zarr"
     pixels = values(np.dtype("uint8"), (2, 3, 20, 20), 0)
     with pytest.raises(ImageError, match=r"at most one axis beside T, Z, Y and X .* C and Q"):
@@ -662,7 +673,7 @@ def test_of_a_store_with_several_images_one_has_to_be_named(tmp_path) -> None:
         open_image(tmp_path / "b.zarr")
 
 
-def test_what_is_no_image_is_said_to_be_none(tmp_path) -> None:
+def test_what_is_no_image_is_reported_to_be_none(tmp_path) -> None:
     with pytest.raises(FileFormatError, match="there is no such file"):
         open_image(tmp_path / "none.zarr")
     (tmp_path / "folder").mkdir()
@@ -684,7 +695,7 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path) -> None:
     assert store_status(done.path) == "other"
 
 
-def test_a_read_only_folder_is_said_to_be_one(tmp_path, monkeypatch) -> None:
+def test_a_read_only_folder_is_reported_to_be_one(tmp_path, monkeypatch) -> None:
     def refuse(*_: object, **more: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

@@ -1,0 +1,89 @@
+"""Commands in this process, with networks of a few parameters that are loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_cfsr.cli import main
+from napari_cfsr.core.weights import weight_files
+from tests.helpers.commands import SUMMARY, Run
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.helpers.tiny_weights import write_tiny_weights
+
+    return write_tiny_weights(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None) -> Path:
+    """The folder of tiny backbones, which are taken for the official ones."""
+    from tests.helpers.tiny_weights import use_as_official
+
+    use_as_official(tiny_folder, monkeypatch)
+    return tiny_folder
+
+
+@pytest.fixture(scope="session")
+def opened_models() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def models_once(opened_models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep models from test to test."""
+    from napari_cfsr.core.engine import model
+
+    open_model = model.open_model
+
+    def once(*arguments: Any, **options: Any) -> Any:
+        key = repr((arguments, options))
+        if key not in opened_models:
+            opened_models[key] = open_model(*arguments, **options)
+        return opened_models[key]
+
+    monkeypatch.setattr(model, "open_model", once)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], models_once: None) -> Run:
+    """Run a command in this process; exit status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        err = SUMMARY.sub("", err)  # of several files, whether or not all went well
+        assert "Traceback" not in err
+        assert status in (0, 2)
+        assert (status == 2) == bool(err), err  # and if all went well, not a word
+        for line in err.splitlines():
+            assert line.startswith("napari-cfsr: "), line
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def refiner(tmp_path: Path, tiny: Path) -> Path:
+    """A refiner of the tiny x2 backbone that changes a few grey levels."""
+    import torch
+
+    from napari_cfsr.core.network.refinenet import RefineNet
+    from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+
+    network = RefineNet(torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        network.body[-1].weight.mul_(100)
+    path = tmp_path / "models" / "mine.safetensors"
+    path.parent.mkdir()
+    card = RefinerCard(2, "output", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
+    save_refiner(path, network.state_dict(), card)
+    return path
