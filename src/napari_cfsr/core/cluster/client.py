@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from napari_cfsr.errors import ClusterError, OptionError
+from napari_cfsr.errors import ClusterError, OptionError, reason
 
 ADDRESS = re.compile(r"(\w+://)?[^/\s]+:\d+(/.*)?")
 CONNECT_SECONDS = 8.0
@@ -56,9 +56,8 @@ def connect(address: str) -> Iterator[Any]:
     try:
         client = distributed.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ClusterError(
-            f"expected a dask scheduler at {address}, got no reply ({reason}): is it running, and "
+            f"expected a dask scheduler at {address}, got no reply ({reason(error)}): is it running, and "
             "is that its address?"
         ) from error
     with client:
