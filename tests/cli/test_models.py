@@ -155,7 +155,7 @@ def test_import_replaces_nothing_without_overwrite(
     save_refiner(refiner, RefineNet().state_dict(), RefinerCard(2, "output", "0" * 64))
     status, _, err = run("models", "import", refiner)
     assert status == 2
-    assert "exists and differs: pass --overwrite to replace it" in err
+    assert "there is a refiner 'mine': use another name, or overwrite it" in err
     assert target.read_bytes() == before
     assert run("models", "import", refiner, "--overwrite")[0] == 0
     assert target.read_bytes() == refiner.read_bytes()

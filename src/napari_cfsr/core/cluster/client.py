@@ -57,8 +57,8 @@ def connect(address: str) -> Iterator[Any]:
         client = distributed.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
-            f"expected a dask scheduler at {address}, got no reply ({reason(error)}): is it running, and "
-            "is that its address?"
+            f"expected a dask scheduler at {address}, got no reply ({reason(error)}): is it "
+            "running, and is that its address?"
         ) from error
     with client:
         yield client
