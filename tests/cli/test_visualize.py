@@ -18,8 +18,8 @@ from PIL import Image
 import napari_cfsr as nc
 from napari_cfsr.cli import main, visualize_options
 from napari_cfsr.cli.visualize_sources import UPRIGHT
+from napari_cfsr.core.figures import drawing
 from napari_cfsr.core.figures import options as figure_options
-from napari_cfsr.core.figures import save as figures
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import weight_files
@@ -469,7 +469,7 @@ def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
 
 def test_what_the_parser_knows_without_importing() -> None:
     """Every command builds this parser; the module that holds these takes long to import."""
-    assert visualize_options.FORMATS == figures.FORMATS
+    assert visualize_options.FORMATS == drawing.FORMATS
     assert visualize_options.ARRANGEMENTS == figure_options.ARRANGEMENTS
 
 

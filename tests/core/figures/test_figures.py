@@ -1,4 +1,4 @@
-"""QualityScores: the numbers they show, where everything stands, and the pixels that come out."""
+"""Figures: the numbers they show, where everything is, and their pixels."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.core.figures import canvas as figure_canvas
-from napari_cfsr.core.figures.arrangements import Sizes
-from napari_cfsr.core.figures.contrast import DIVERGING, Contrast, Diverging, marks, round_up
-from napari_cfsr.core.figures.crops import busiest, default_side
-from napari_cfsr.core.figures.drawing import COLOURS
-from napari_cfsr.core.figures.layout import Box, Layout, arrange
-from napari_cfsr.core.figures.notes import small_print
-from napari_cfsr.core.figures.options import PANELS
-from napari_cfsr.core.figures.save import (
-    Comparison,
-    Crop,
-    FigureOptions,
+from napari_cfsr.core.figures import drawing
+from napari_cfsr.core.figures.comparison import Comparison
+from napari_cfsr.core.figures.content import (
+    DIVERGING,
+    Contrast,
+    Diverging,
+    busiest,
     content_of,
-    draw_figure,
-    save_figure,
+    default_side,
+    round_up,
 )
-from napari_cfsr.core.figures.scale_bar import round_length
-from napari_cfsr.core.figures.sheet import captions, sheet_of
-from napari_cfsr.core.figures.text import Font
+from napari_cfsr.core.figures.drawing import COLOURS, draw_figure, round_length, save_figure
+from napari_cfsr.core.figures.layout import FRAME, Grid, PixelGrid, Sizes, best_grid
+from napari_cfsr.core.figures.options import PANELS, Crop, FigureOptions
+from napari_cfsr.core.figures.text import Font, captions, marks, small_print
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
-FRAME = 255, 212, 0  # colour of the first crop
+YELLOW = 255, 212, 0  # colour of the first crop
 
 
 def scene(
@@ -78,14 +76,30 @@ def scene(
     )
 
 
-def png(content: Any, tmp_path: Path) -> np.ndarray:
-    save_figure(tmp_path / "f.png", content, overwrite=True)
-    with Image.open(tmp_path / "f.png") as image:
-        return np.asarray(image.convert("RGB"))
+class Drawn:
+    """The pixels of a figure, whole and of its axes."""
+
+    def __init__(self, content: Any) -> None:
+        with drawing.settings():
+            self.figure = draw_figure(content)
+            canvas = FigureCanvasAgg(self.figure)
+            canvas.draw()
+        self.pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        self.boxes = {axes.get_label(): pixel_box(axes.bbox) for axes in self.figure.axes}
+
+    def __getitem__(self, label: str) -> np.ndarray:
+        left, bottom, right, top = self.boxes[label]
+        height = len(self.pixels)
+        return self.pixels[height - top : height - bottom, left:right]
+
+    @property
+    def texts(self) -> list[Text]:
+        return [text for text in self.figure.findobj(Text) if text.get_text()]
 
 
-def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
-    return pixels[box.top : box.bottom, box.left : box.right]
+def pixel_box(box: Bbox) -> tuple[int, int, int, int]:
+    """Left, bottom, right, top."""
+    return tuple(round(edge) for edge in box.extents)  # type: ignore[return-value]
 
 
 # crops
@@ -334,52 +348,48 @@ def test_lengths_of_scale_bars(width: float, length: float, label: str) -> None:
 # where things stand
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     aspect=st.floats(0.05, 20),
     panels=st.integers(1, 6),
     sides=st.lists(st.integers(1, 200), min_size=1, max_size=3),
-    kind=st.sampled_from(["auto", "above", "columns"]),
+    name=st.sampled_from(["auto", "above", "columns"]),
     width=st.floats(3, 12),
     dpi=st.integers(72, 600),
 )
 def test_edges_line_up(
-    aspect: float, panels: int, sides: list[int], kind: Any, width: float, dpi: int
+    aspect: float, panels: int, sides: list[int], name: Any, width: float, dpi: int
 ) -> None:
     sizes = Sizes(aspect, tuple(sides), (0.25,) * (panels - 1) + (0.3,), 0.27, 0.2)
-    layout = arrange(sizes, kind, width, dpi)
-    assert layout.width / layout.dpi == pytest.approx(width, abs=(6 + 3 * aspect) / layout.dpi)
-    cells = [box for row in layout.crops for box in row]
-    assert len(cells) == panels * len(sides)
-    assert {(box.width, box.height) for box in cells} == {(cells[0].width, cells[0].width)}
+    best = best_grid(sizes, name, width)
+    grid = PixelGrid(best, dpi)
+    assert grid.width / grid.dpi == pytest.approx(width, abs=(6 + 3 * aspect) / grid.dpi)
+    assert dpi * 0.95 <= grid.dpi <= dpi * 2.1
     # every pixel of the first crop is a square of whole pixels, or the crop is far too large
-    assert cells[0].width % sides[0] == 0 or sides[0] > 1.9 * cells[0].width
-    assert dpi * 0.95 <= layout.dpi <= dpi * 2.1
-    everything = [*cells, *layout.captions, *layout.wholes]
-    everything += [layout.whole_caption] if layout.whole_caption else []
-    for box in everything:
-        assert box.left >= 0
-        assert box.top >= 0
-        assert box.right <= layout.width
-        assert box.bottom <= layout.note.top
-    frame = round(layout.dpi / 72)  # a whole image may end where the frames beside it do
+    assert grid.side % sides[0] == 0 or sides[0] > 1.9 * grid.side
+
+    def pixels(box: Bbox) -> np.ndarray:
+        return np.asarray(box.extents) * np.tile(grid.figure.bbox.size, 2)
+
+    places = [(i, j) for i in range(len(sides)) for j in range(panels)]
+    cells = [pixels(grid.crop(i, j)) for i, j in places]
+    np.testing.assert_allclose(cells, np.rint(cells), atol=1e-6)
+    assert {tuple(np.rint(cell[2:] - cell[:2])) for cell in cells} == {(grid.side, grid.side)}
+    wholes = [pixels(grid.whole(j)) for j in range(panels if name == "columns" else 1)]
+    frame = grid.px(FRAME)
+    for cell, (i, j) in zip(cells, places, strict=True):  # with its caption
+        cell[1] -= grid.px(best.below[best.cell(i, j)[0]])
+    if best.kind == "above":
+        wholes[0][1] -= grid.px(sizes.whole_caption)
+    for left, bottom, right, top in (*cells, *wholes):
+        assert left >= -1e-6
+        assert right <= grid.width + 1e-2
+        assert grid.note_top - 1e-6 < bottom < top <= grid.height + 1e-2
+    everything = [*cells, *wholes]
     for i, a in enumerate(everything):
         for b in everything[i + 1 :]:
-            across = min(a.right, b.right) - max(a.left, b.left)
-            down = min(a.bottom, b.bottom) - max(a.top, b.top)
-            assert across <= 0 or down <= frame
-    whole = layout.wholes[0]
-    if min(whole.width, whole.height) > 50 and layout.whole_caption:
-        assert whole.width / whole.height == pytest.approx(aspect, rel=0.03)
-
-
-def shape_of(layout: Layout) -> tuple[str, int, int]:
-    """Where the whole stands, rows and columns of crops."""
-    cells = [box for row in layout.crops for box in row]
-    rows, columns = len({b.top for b in cells}), len({b.left for b in cells})
-    if len(layout.wholes) > 1:
-        return "columns", rows, columns
-    return ("left" if layout.wholes[0].right <= cells[0].left else "above"), rows, columns
+            across, down = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+            assert across <= 1e-6 or down <= frame + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -398,16 +408,23 @@ def test_the_arrangement_follows_the_image(
     aspect: float, panels: int, crops: int, expected: tuple[str, int, int]
 ) -> None:
     sizes = Sizes(aspect, (64,) * crops, (0.28,) * panels, 0.28, 0.2)
-    assert shape_of(arrange(sizes, "auto", 7.16, 300)) == expected
-    assert shape_of(arrange(sizes, "columns", 7.16, 300)) == ("columns", crops, panels)
+
+    def shape(grid: Grid) -> tuple[str, int, int]:
+        return grid.kind, grid.rows, grid.columns
+
+    assert shape(best_grid(sizes, "auto", 7.16)) == expected
+    assert shape(best_grid(sizes, "columns", 7.16)) == ("columns", crops, panels)
 
 
-def test_the_whole_ends_where_the_crops_do() -> None:
-    layout = arrange(Sizes(1.5, (64,), (0.28,) * 6, 0.28, 0.2), "left", 7.16, 300)
-    frame = round(layout.dpi / 72)
-    whole, first, last = layout.wholes[0], layout.crops[0][0], layout.crops[0][5]
-    assert (whole.top, whole.bottom) == (first.top - frame, last.bottom + frame)
-    assert layout.whole_caption.top == layout.captions[5].top
+def test_the_whole_image_ends_where_the_crops_do() -> None:
+    content = content_of(scene(), FigureOptions(arrangement="left"))
+    drawn = Drawn(content)
+    frame = round(drawn.figure.dpi / 72)
+    _, bottom, _, top = drawn.boxes["whole image"]
+    assert top == drawn.boxes["crop 0 LR"][3] + frame
+    assert bottom == drawn.boxes["crop 0 difference"][1] - frame
+    heights = {text.get_text(): text.get_window_extent().y0 for text in drawn.texts}
+    assert heights["noise"] == pytest.approx(heights["delta"], abs=0.5)
 
 
 def test_no_room(tmp_path: Path) -> None:
@@ -435,10 +452,9 @@ def test_no_text_lies_over_another(
     crops = tuple(Crop(10 * i, 20 * i, 40) for i in range(count))
     look = FigureOptions(arrangement=arrangement, width=width, crops=crops)
     whole = scene(reference=reference, name="a rather long name of an image, as files have them")
-    with figure_canvas.settings():
-        figure = draw_figure(content_of(whole, look))
-        renderer = FigureCanvasAgg(figure).get_renderer()
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.axes[0].texts]
+    drawn = Drawn(content_of(whole, look))
+    figure = drawn.figure
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn.texts]
     assert {"baseline", "bicubic"} <= {text for text, _ in boxes}
     if width >= 5:
         cut_short = [text for text, _ in boxes if "…" in text and not text.startswith("a rather")]
@@ -460,8 +476,7 @@ def test_the_unit_of_a_difference_is_all_there(width: float, limit: float) -> No
     whole = scene(100, 150)
     difference = np.full(whole.shape, limit, np.float32)
     content = content_of(replace(whole, difference=difference), FigureOptions(width=width))
-    figure = draw_figure(content)
-    shown = [text.get_text() for text in figure.axes[0].texts]
+    shown = [text.get_text() for text in draw_figure(content).findobj(Text)]
     assert {"grey levels", f"+{limit:g}"} <= set(shown)
     assert not any("…" in text for text in shown)
 
@@ -486,37 +501,45 @@ def test_text_that_is_cut_and_broken() -> None:
 def test_every_pixel_of_a_crop_is_a_square(tmp_path: Path) -> None:
     crop = Crop(16, 24, 32)
     content = content_of(scene(), FigureOptions(crops=(crop,)))
-    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
-    assert pixels.shape == (layout.height, layout.width, 3)
-    times = layout.crops[0][0].width // 32
-    assert times >= 5
-    for name, box in zip(content.images, layout.crops[0], strict=True):
+    drawn = Drawn(content)
+    save_figure(tmp_path / "f.png", content)
+    with Image.open(tmp_path / "f.png") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), drawn.pixels)
+    for name in content.images:
+        shown = drawn[f"crop 0 {name}"]
+        times = len(shown) // 32
+        assert times >= 5
         expected = content.pixels(name, crop).repeat(times, 0).repeat(times, 1)
-        np.testing.assert_array_equal(cut(pixels, box), expected)
-        middle = box.top + box.height // 2
-        assert tuple(pixels[middle, box.left - 2]) == FRAME
-    edges = cut(pixels, layout.crops[0][0])[::times, ::times].astype(int)
+        np.testing.assert_array_equal(shown, expected)
+        left, bottom, right, top = drawn.boxes[f"crop 0 {name}"]
+        middle, line = len(drawn.pixels) - (bottom + top) // 2, round(drawn.figure.dpi / 72)
+        for frame in (
+            drawn.pixels[middle, left - line : left],
+            drawn.pixels[middle, right:][:line],
+        ):
+            assert (frame == YELLOW).all()
+        assert (drawn.pixels[middle, left - line - 1] != YELLOW).any()
+    edges = drawn["crop 0 LR"][::times, ::times].astype(int)
     assert (np.diff(edges, axis=0)[::2] == 0).all()  # LR pixels are two HR pixels high
 
 
-def test_two_crops_have_their_own_colours(tmp_path: Path) -> None:
+def test_two_crops_have_their_own_colours() -> None:
     crops = (Crop(0, 0, 32), Crop(60, 90, 32))
     content = content_of(scene(), FigureOptions(crops=crops))
-    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
-    whole = layout.wholes[0]
-    for crop, row, colour in zip(crops, layout.crops, COLOURS, strict=False):
-        rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        np.testing.assert_array_equal(
-            cut(pixels, row[4])[:: row[4].width // 32, :: row[4].width // 32],
-            content.pixels("HR", crop),
-        )
-        middle = row[0].top + row[0].height // 2
-        assert tuple(pixels[middle, row[0].left - 2]) == rgb
-        # and the mark lies around that place of the whole image
-        down, across = whole.height / 96, whole.width / 128
-        where = np.argwhere((cut(pixels, whole) == rgb).all(-1))
+    drawn = Drawn(content)
+    whole = drawn["whole image"]
+    for i, (crop, colour) in enumerate(zip(crops, COLOURS, strict=False)):
+        rgb = tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        shown, (left, bottom, _, top) = drawn[f"crop {i} HR"], drawn.boxes[f"crop {i} HR"]
+        times = len(shown) // 32
+        np.testing.assert_array_equal(shown[::times, ::times], content.pixels("HR", crop))
+        middle = len(drawn.pixels) - (bottom + top) // 2
+        assert tuple(drawn.pixels[middle, left - 2]) == rgb
+        # and the mark is around that place of the whole image
+        down, across = len(whole) / 96, whole.shape[1] / 128
+        where = np.argwhere((whole == rgb).all(-1))
         (top, left), (bottom, right) = where.min(0), where.max(0)
-        edge = 0.05 * layout.dpi
+        edge = 0.05 * drawn.figure.dpi
         assert top == pytest.approx(crop.top * down, abs=edge)
         assert left == pytest.approx(crop.left * across, abs=edge)
         assert bottom == pytest.approx((crop.top + 32) * down, abs=edge)
@@ -524,32 +547,28 @@ def test_two_crops_have_their_own_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (16, 512), (512, 16), (24, 24), (4, 6)])
-def test_the_whole_image_is_recognised(tmp_path: Path, height: int, width: int) -> None:
+def test_the_whole_image_is_recognised(height: int, width: int) -> None:
     """Every figure holds the whole image, its colours where they belong."""
     content = content_of(scene(height, width))
-    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
-    whole = cut(pixels, layout.wholes[0]).astype(float)
+    shown = Image.fromarray(Drawn(content)["whole image"])
+    if min(shown.size) > 50:
+        assert shown.width / shown.height == pytest.approx(width / height, rel=0.03)
     small = Image.fromarray(content.pixels(None)).resize((4, 4), Image.Resampling.BOX)
-    shown = Image.fromarray(whole.astype(np.uint8)).resize((4, 4), Image.Resampling.BOX)
+    shown = shown.resize((4, 4), Image.Resampling.BOX)
     difference = np.abs(np.asarray(small, float) - np.asarray(shown, float))
     assert np.median(difference) < 6  # the marks cover some of it
 
 
-def test_a_scale_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
+def test_a_scale_bar_is_as_long_as_it_says() -> None:
     """128 pixels of 0.4 micrometres: a bar of 10 out of 51.2."""
-    content = content_of(scene(pixel_size=0.4), FigureOptions(crops=(Crop(0, 0, 32),)))
-    layout, pixels = sheet_of(content).layout, png(content, tmp_path)
-    box = layout.wholes[0]
-    row = pixels[box.bottom - round(2.5 / 72 * layout.dpi), box.left : box.right]
-    white = np.flatnonzero((row == 255).all(-1))
-    assert len(white) == pytest.approx(box.width * 10 / 51.2, abs=2)
+    look = FigureOptions(crops=(Crop(0, 0, 32),))
+    drawn, without = (Drawn(content_of(scene(pixel_size=size), look)) for size in (0.4, None))
+    left, bottom, right, _ = drawn.boxes["whole image"]
+    row = len(drawn.pixels) - bottom - round(2.5 / 72 * drawn.figure.dpi)
+    white = np.flatnonzero((drawn.pixels[row, left:right] == 255).all(-1))
+    assert len(white) == pytest.approx((right - left) * 10 / 51.2, abs=2)
     assert np.ptp(white) == len(white) - 1
-    without = png(content_of(scene(), FigureOptions(crops=(Crop(0, 0, 32),))), tmp_path)
-    assert (
-        not (without[box.bottom - round(2.5 / 72 * layout.dpi), box.left : box.right] == 255)
-        .all(-1)
-        .any()
-    )
+    assert not (without.pixels[row, left:right] == 255).all(-1).any()
 
 
 # files

@@ -1,19 +1,61 @@
-"""How a figure is to look."""
+"""What a figure shows and how it looks: panels, crops, arrangement, contrast, size, text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from napari_cfsr.core.figures.crops import Crop
+from numpy.typing import NDArray
+
 from napari_cfsr.core.image import MODES, Limits, Mode
 from napari_cfsr.errors import OptionError
 
-Arrangement = Literal["auto", "left", "above", "columns"]
-ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
+ArrangementName = Literal["auto", "left", "above", "columns"]
+ARRANGEMENTS: tuple[ArrangementName, ...] = get_args(ArrangementName)
 PANELS = ("LR", "bicubic", "baseline", "delta", "HR", "difference")
 RANGES = {"width": (1.0, 40.0), "dpi": (30, 2400), "font_size": (3.0, 40.0)}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square, in HR pixels.
+
+    Attributes
+    ----------
+    top, left : int
+        Its first row and column.
+    side : int
+    """
+
+    top: int
+    left: int
+    side: int
+
+    @classmethod
+    def parse(cls, text: str) -> Crop:
+        """A crop from `Y,X,SIZE`; raises `OptionError` for any other text."""
+        parts = text.split(",")
+        if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+            raise OptionError(f"expected --crop Y,X,SIZE in HR pixels, got {text!r}")
+        top, left, side = (int(part) for part in parts)
+        return cls(top, left, side)
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `OptionError` unless it has pixels and lies within an image of this size."""
+        inside = self.top + self.side <= height and self.left + self.side <= width
+        if self.side < 1 or self.top < 0 or self.left < 0 or not inside:
+            raise OptionError(
+                f"expected a crop within {height}x{width} HR pixels, got {self}: its first row, "
+                "first column and side"
+            )
+
+    def of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """That part of an image [Y,X] or [Y,X,C]; a view."""
+        return image[self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def __str__(self) -> str:
+        return f"{self.top},{self.left},{self.side}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +97,7 @@ class FigureOptions:
 
     panels: tuple[str, ...] | None = None
     crops: tuple[Crop, ...] = ()
-    arrangement: Arrangement = "auto"
+    arrangement: ArrangementName = "auto"
     contrast: Mode | Limits = "auto"
     width: float = 7.16
     dpi: int = 300
