@@ -379,7 +379,8 @@ class _Drawing:
         bottom = round((PAD + LINE * self.font.size + 1) * dpi) + height
         bar = axes.inset_axes((0, -bottom / side, 1, height / side))
         bar.set_axis_off()
-        bar.imshow(self.content.diverging.bar(), aspect="auto", extent=(0, 1, 0, 1))
+        colours = self.content.diverging.bar()
+        bar.imshow(colours, aspect="auto", extent=(0, 1, 0, 1), interpolation="none")
         self._frame(bar, "black", 0.4)
         line = 0.5 + BASELINE * small.size
         self._write(bar, low, line, (0, 0), "left", small)
