@@ -60,20 +60,20 @@ class Crop:
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """How a figure is to look.
+    """What a figure shows and how it looks.
 
     Attributes
     ----------
     panels : tuple of str, optional
-        Which of `PANELS`, in this order; by default all that there are.
+        Which of `PANELS`, in this order; by default all available ones.
     crops : tuple of Crop
-        What is magnified, HR pixels; by default the square with the most detail.
+        Squares to magnify, HR pixels; by default the square with the most detail.
     arrangement : {"auto", "left", "above", "columns"}
-        Where the whole image stands: at the left of the crops, above them, or once above each
-        column of crops, of each panel its own. `auto` decides between the first two.
+        Where the whole image goes: left of the crops, above them, or each panel's own above its
+        column of crops. `auto` decides between the first two.
     contrast : {"auto", "dtype", "data", "percentile"} or (low, high)
-        Which values are black and white, in all panels alike; see
-        `napari_cfsr.core.image.intensity.resolve_mapping`. `auto`: the range of the dtype for
+        Which values are black and white, the same in all panels; see
+        `napari_cfsr.core.image.resolve_mapping`. `auto`: the range of the dtype for
         colour and 8 bits, else the percentiles.
     width : float
         Inches; 7.16 is the width of a page of two columns.
@@ -81,13 +81,13 @@ class FigureOptions:
         Pixels per inch, at least: PNG gets a few more where that makes each pixel of a crop a whole
         number of pixels wide.
     font : str
-        A font of this machine.
+        An installed font.
     font_size : float
         Points; the small print is a seventh smaller.
     labels : mapping
-        Names to show instead of those of the panels.
+        Other names for panels.
     small_print : bool
-        Whether it says at the bottom how the figures were measured.
+        Whether lines at the bottom say how the scores were measured.
 
     Raises
     ------

@@ -89,7 +89,7 @@ def check_family(family: str) -> None:
         findfont(FontProperties(family=family), fallback_to_default=False)
     except ValueError as error:
         raise OptionError(
-            f"expected a font of this machine, got {family!r}: {SHIPPED!r} is always there"
+            f"expected an installed font, got {family!r}: {SHIPPED!r} always is"
         ) from error
 
 
