@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -43,6 +44,7 @@ from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 YELLOW = 255, 212, 0  # colour of the first crop
+PLAIN = FigureOptions(panels=("bicubic", "HR"), dpi=72, small_print=False)  # quick to draw
 
 
 def scene(
@@ -92,9 +94,9 @@ class Drawn:
         height = len(self.pixels)
         return self.pixels[height - top : height - bottom, left:right]
 
-    @property
-    def texts(self) -> list[Text]:
-        return [text for text in self.figure.findobj(Text) if text.get_text()]
+
+def texts_of(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_text()]
 
 
 def pixel_box(box: Bbox) -> tuple[int, int, int, int]:
@@ -423,7 +425,7 @@ def test_the_whole_image_ends_where_the_crops_do() -> None:
     _, bottom, _, top = drawn.boxes["whole image"]
     assert top == drawn.boxes["crop 0 LR"][3] + frame
     assert bottom == drawn.boxes["crop 0 difference"][1] - frame
-    heights = {text.get_text(): text.get_window_extent().y0 for text in drawn.texts}
+    heights = {text.get_text(): text.get_window_extent().y0 for text in texts_of(drawn.figure)}
     assert heights["noise"] == pytest.approx(heights["delta"], abs=0.5)
 
 
@@ -452,9 +454,10 @@ def test_no_text_lies_over_another(
     crops = tuple(Crop(10 * i, 20 * i, 40) for i in range(count))
     look = FigureOptions(arrangement=arrangement, width=width, crops=crops)
     whole = scene(reference=reference, name="a rather long name of an image, as files have them")
-    drawn = Drawn(content_of(whole, look))
-    figure = drawn.figure
-    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn.texts]
+    with drawing.settings():
+        figure = draw_figure(content_of(whole, look))
+        FigureCanvasAgg(figure)
+        boxes = [(text.get_text(), text.get_window_extent()) for text in texts_of(figure)]
     assert {"baseline", "bicubic"} <= {text for text, _ in boxes}
     if width >= 5:
         cut_short = [text for text, _ in boxes if "…" in text and not text.startswith("a rather")]
@@ -469,14 +472,16 @@ def test_no_text_lies_over_another(
             assert across <= 0 or down <= 0.15 * a.height, (text, other)
 
 
-@pytest.mark.parametrize("limit", [0.5, 0.25, 8, 50, 250, 2000, 15000])
-@pytest.mark.parametrize("width", [4.6, 5.2, 5.6, 6.0, 6.4, 7.16])
+@pytest.mark.parametrize("limit", [0.25, 250, 15000])
+@pytest.mark.parametrize("width", [4.6, 5.2, 6.0, 7.16])
 def test_the_unit_of_a_difference_is_all_there(width: float, limit: float) -> None:
     """Beside the limits, a little smaller, or below them."""
     whole = scene(100, 150)
     difference = np.full(whole.shape, limit, np.float32)
-    content = content_of(replace(whole, difference=difference), FigureOptions(width=width))
-    shown = [text.get_text() for text in draw_figure(content).findobj(Text)]
+    content = content_of(
+        replace(whole, difference=difference), FigureOptions(width=width, small_print=False)
+    )
+    shown = [text.get_text() for text in texts_of(draw_figure(content))]
     assert {"grey levels", f"+{limit:g}"} <= set(shown)
     assert not any("…" in text for text in shown)
 
@@ -549,7 +554,7 @@ def test_two_crops_have_their_own_colours() -> None:
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (16, 512), (512, 16), (24, 24), (4, 6)])
 def test_the_whole_image_is_recognised(height: int, width: int) -> None:
     """Every figure holds the whole image, its colours where they belong."""
-    content = content_of(scene(height, width))
+    content = content_of(scene(height, width), FigureOptions(dpi=100, small_print=False))
     shown = Image.fromarray(Drawn(content)["whole image"])
     if min(shown.size) > 50:
         assert shown.width / shown.height == pytest.approx(width / height, rel=0.03)
@@ -612,10 +617,9 @@ def test_pdf_embeds_truetype_and_no_interpolation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-@pytest.mark.parametrize("refined", [True, False])
-def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str, refined: bool) -> None:
+def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str) -> None:
     for name in ("a", "b"):
-        save_figure(tmp_path / f"{name}.{kind}", scene(refined=refined))
+        save_figure(tmp_path / f"{name}.{kind}", scene(), FigureOptions(dpi=72))
     written = (tmp_path / f"a.{kind}").read_bytes()
     assert written == (tmp_path / f"b.{kind}").read_bytes()
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
@@ -624,10 +628,10 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str, refined: bo
 
 
 def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
-    save_figure(tmp_path / "a.png", scene())
+    save_figure(tmp_path / "a.png", scene(), FigureOptions(dpi=72))
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "figure.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        save_figure(tmp_path / "b.png", scene())
+        save_figure(tmp_path / "b.png", scene(), FigureOptions(dpi=72))
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -635,7 +639,7 @@ def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
 def test_names_that_are_neither_mathematics_nor_of_the_font(tmp_path: Path) -> None:
     whole = replace(scene(), name="$\\frac{1}{2} 細胞 <a&b>", notes=("costs $5 or $6",))
     for kind in ("png", "pdf", "svg"):
-        save_figure(tmp_path / f"f.{kind}", whole)
+        save_figure(tmp_path / f"f.{kind}", whole, replace(PLAIN, small_print=True))
     text = (tmp_path / "f.svg").read_text("utf-8")
     assert "$\\frac{1}{2} 細胞 &lt;a&amp;b&gt;" in text
 
@@ -673,7 +677,7 @@ def test_looks_that_do_not_exist(option: dict[str, Any], message: str) -> None:
 
 
 def test_a_font_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="expected a font of this machine, got 'No Such Font'"):
+    with pytest.raises(OptionError, match="expected an installed font, got 'No Such Font'"):
         save_figure(tmp_path / "f.png", scene(), FigureOptions(font="No Such Font"))
 
 
@@ -681,15 +685,15 @@ def test_a_figure_of_too_many_pixels(tmp_path: Path) -> None:
     look = FigureOptions(width=40, dpi=2400)
     with pytest.raises(OptionError, match="expected a figure of at most 134217728 pixels"):
         save_figure(tmp_path / "f.png", scene(), look)
-    save_figure(tmp_path / "f.pdf", scene(8, 8), look)
+    draw_figure(content_of(scene(8, 8), look), raster=False)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     (tmp_path / "f.png").write_bytes(b"old")
     with pytest.raises(OptionError, match=r"f\.png exists: pass --overwrite"):
-        save_figure(tmp_path / "f.png", scene())
+        save_figure(tmp_path / "f.png", scene(), PLAIN)
     assert (tmp_path / "f.png").read_bytes() == b"old"
-    save_figure(tmp_path / "f.png", scene(), overwrite=True)
+    save_figure(tmp_path / "f.png", scene(), PLAIN, overwrite=True)
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.iterdir()] == ["f.png"]
 
@@ -698,7 +702,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(FileFormatError, match="can't be written"):
-        save_figure(tmp_path / name, scene())
+        save_figure(tmp_path / name, scene(), PLAIN)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -719,7 +723,7 @@ def test_a_figure_on_a_disk_that_takes_no_more(tmp_path: Path, kind: str) -> Non
     path = tmp_path / f"f.{kind}"
     path.write_bytes(b"old")
     with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):
-        save_figure(path, scene(), overwrite=True)
+        save_figure(path, scene(), PLAIN, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"old"
 
@@ -732,7 +736,7 @@ def test_interrupted_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        save_figure(tmp_path / "f.png", scene())
+        save_figure(tmp_path / "f.png", scene(), PLAIN)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -741,28 +745,28 @@ def test_interrupted_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.uint32, np.float32])
 @pytest.mark.parametrize("colour", [True, False])
-def test_kinds_of_pixels(tmp_path: Path, dtype: Any, colour: bool) -> None:
+def test_kinds_of_pixels(dtype: Any, colour: bool) -> None:
     rng = np.random.default_rng(1)
     shape = (24, 32, 3) if colour else (24, 32)
     hr = rng.random(shape)
     top = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else 1
     hr = hr > 0.5 if dtype is bool else (hr * top).astype(dtype)
-    content = save_figure(tmp_path / "f.png", Comparison(hr[::2, ::2], 2, hr, hr, hr))
+    content = content_of(Comparison(hr[::2, ::2], 2, hr, hr, hr))
     assert content.images["bicubic"].dtype == np.dtype(dtype)
     assert content.scores["baseline"].psnr == math.inf
     assert np.isfinite(content.scores["bicubic"].psnr)
     assert content.pixels("HR").std() > 10
+    assert all(content.pixels(name).shape == (24, 32, 3) for name in PANELS)
+    assert all(content.pixels(name).dtype == np.uint8 for name in PANELS)
 
 
-def test_published_images(
-    tmp_path: Path, data: Path, models: dict[int, Any], official: Path
-) -> None:
+def test_published_images(data: Path, models: dict[int, Any], official: Path) -> None:
     """Butterfly x4 with the official weights: figures of the tables, to two digits."""
     folder = data / "benchmark" / "Set5"
     lr = nc.read_image(folder / "LR_bicubic" / "X4" / "butterflyx4.png").pixels
     hr = nc.read_image(folder / "HR" / "butterfly.png").pixels
     result = nc.upscale(lr, models[4], axes="YXS")
-    content = save_figure(tmp_path / "f.png", Comparison(lr, 4, result.baseline, hr=hr))
+    content = content_of(Comparison(lr, 4, result.baseline, hr=hr))
     numbers = {c.name: [n.text for n in c.numbers] for c in captions(content)}
     assert numbers["bicubic"] == ["22.10", "0.7375"]
     assert numbers["baseline"] == ["28.91", "0.9273"]
@@ -775,7 +779,7 @@ def test_figures_from_a_thread(tmp_path: Path) -> None:
     import sys
 
     before = "matplotlib.pyplot" in sys.modules
-    thread = threading.Thread(target=save_figure, args=(tmp_path / "f.png", scene()))
+    thread = threading.Thread(target=save_figure, args=(tmp_path / "f.png", scene(), PLAIN))
     thread.start()
     thread.join()
     assert (tmp_path / "f.png").stat().st_size > 10_000
