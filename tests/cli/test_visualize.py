@@ -278,7 +278,7 @@ def test_panels_that_need_no_network(tmp_path: Path, run: Run) -> None:
     assert "CFSR_x2.pth could not be downloaded" in err
 
 
-# looks
+# appearance
 
 
 def test_crops_labels_and_panels(tmp_path: Path, run: Run) -> None:
@@ -298,7 +298,7 @@ def test_crops_labels_and_panels(tmp_path: Path, run: Run) -> None:
     assert not any("Upscaled" in text for text in shown)
 
 
-def test_contrast_is_said(tmp_path: Path, run: Run) -> None:
+def test_contrast_is_stated(tmp_path: Path, run: Run) -> None:
     tifffile.imwrite(tmp_path / "a.tif", picture(H, W, dtype=np.uint16) // 32 + 500)
     arguments = ("a.tif", "--hr", *QUICK, *PLAIN, "-o", "f.svg", "--contrast", "0,4000")
     assert run(*arguments)[0] == 0
@@ -399,7 +399,7 @@ def test_scale_bars(tmp_path: Path, run: Run) -> None:
     assert shown[0] == "1 µm"  # 64 x 0.1, at most 0.3 of it
 
 
-# what makes no sense
+# invalid input
 
 
 @pytest.mark.parametrize(
@@ -429,9 +429,7 @@ def test_scale_bars(tmp_path: Path, run: Run) -> None:
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_arguments_that_make_no_sense(
-    tmp_path: Path, run: Run, arguments: list[str], reason: str
-) -> None:
+def test_invalid_arguments(tmp_path: Path, run: Run, arguments: list[str], reason: str) -> None:
     save(tmp_path / "a.png", picture())
     status, out, err = run(*arguments, "--scale", 2)
     assert (status, out) == (2, "")
@@ -440,7 +438,7 @@ def test_arguments_that_make_no_sense(
     assert names(tmp_path) == ["a.png"]
 
 
-def test_a_panel_that_needs_a_refiner(tmp_path: Path, run: Run) -> None:
+def test_a_panel_without_its_refiner(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
     status, out, err = run(
         "a.png", "--hr", *QUICK, *BUNDLED, "--refiner", "none", "--panels", "HR,difference"
@@ -457,7 +455,7 @@ def test_several_figures_into_one_file(tmp_path: Path, run: Run) -> None:
     assert err.count("expected a folder for several figures, got --output f.pdf") == 2
 
 
-def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
+def test_an_output_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
     for folder in ("a.png/out", "x" * 300):
         status, _, err = run("a.png", *QUICK, "--panels", "LR", "-o", folder)
@@ -466,7 +464,7 @@ def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
     assert names(tmp_path) == ["a.png"]
 
 
-def test_what_the_parser_knows_without_importing() -> None:
+def test_choices_are_those_of_the_figures() -> None:
     """Every command builds this parser; the module that holds these takes long to import."""
     assert visualize.FORMATS == drawing.FORMATS
     assert visualize.ARRANGEMENTS == figure_options.ARRANGEMENTS

@@ -142,7 +142,7 @@ def test_the_side_of_a_default_crop(height: int, width: int, scale: int) -> None
         assert side >= 48 - scale
 
 
-# numbers
+# scores
 
 
 def test_scores_are_those_of_the_metrics() -> None:
@@ -163,7 +163,7 @@ def test_scores_are_those_of_the_metrics() -> None:
         assert content.scores[name].psnr == pytest.approx(nc.psnr(a, b, **how), abs=1e-9)
         assert content.scores[name].ssim == pytest.approx(nc.ssim(a, b, **how), abs=1e-9)
     gain = content.scores["delta"].psnr - content.scores["baseline"].psnr
-    assert gain == pytest.approx(20 * math.log10(4 / 3), abs=0.05)  # a quarter of the error gone
+    assert gain == pytest.approx(20 * math.log10(4 / 3), abs=0.05)  # a quarter less error
 
 
 def test_twelve_bits_in_sixteen() -> None:
@@ -194,7 +194,7 @@ def test_nothing_is_invented_without_a_reference(tmp_path: Path) -> None:
     assert ">LR, 64 × 48 pixels<" in text  # noqa: RUF001
 
 
-def test_a_difference_that_is_not_there() -> None:
+def test_without_a_refined_result() -> None:
     content = content_of(scene(refined=False))
     assert "difference" not in content.images
     assert "Difference left out: there is no refined result." in small_print(content)
@@ -204,7 +204,7 @@ def test_a_difference_that_is_not_there() -> None:
         content_of(scene(refined=False), FigureOptions(panels=("HR", "difference", "delta")))
 
 
-def test_images_that_are_too_small_for_ssim() -> None:
+def test_images_too_small_for_ssim() -> None:
     content = content_of(scene(8, 8))
     assert content.scores["delta"].psnr > 20
     assert content.scores["delta"].ssim is None
@@ -235,7 +235,7 @@ def test_the_same_pixels_and_missing_ones() -> None:
     assert (content.pixels("difference")[40, 40] == 128).all()
 
 
-def test_hr_at_its_original_size_is_cropped_and_said() -> None:
+def test_hr_at_its_original_size_is_cropped_and_noted() -> None:
     whole = scene()
     hr = np.pad(whole.hr, ((0, 1), (0, 1), (0, 0)), mode="edge")
     comparison = replace(whole, hr=hr)
@@ -274,13 +274,13 @@ def test_images_that_do_not_fit(change: dict[str, Any], message: str) -> None:
         (["n/a", "n/a"], ["", ""]),
     ],
 )
-def test_only_what_is_told_apart_is_marked(texts: list[str], expected: list[str]) -> None:
+def test_equal_scores_are_not_marked(texts: list[str], expected: list[str]) -> None:
     named = {str(i): text for i, text in enumerate(texts)}
     assert list(marks(named).values()) == expected
 
 
 def test_marks_follow_the_digits_that_are_shown() -> None:
-    """A gain of 0.0005 dB is no best: it reads the same."""
+    """A gain of 0.0005 dB does not count: both print the same."""
     whole = scene()
     nearly = whole.baseline.copy()
     nearly[0:4, 0:4] = whole.hr[0:4, 0:4]
@@ -291,7 +291,7 @@ def test_marks_follow_the_digits_that_are_shown() -> None:
     assert of["delta"].mark == of["baseline"].mark == ""
 
 
-# looks
+# colours
 
 
 def test_contrast_is_one_straight_line_for_all() -> None:
@@ -317,7 +317,7 @@ def test_colours_of_a_difference() -> None:
     assert pixels[4][0] > pixels[4][2]  # orange above
 
 
-def test_the_limit_of_a_difference_holds_all_that_is_shown() -> None:
+def test_the_limit_of_a_difference_covers_the_crops() -> None:
     difference = np.zeros((20, 20))
     difference[3, 3], difference[15, 15] = -0.21, 7.0
     assert Diverging.of(difference, [Crop(0, 0, 10)]).limit == 0.25
@@ -347,7 +347,7 @@ def test_lengths_of_scale_bars(width: float, length: float, label: str) -> None:
     assert round_length(width) == (pytest.approx(length), label)
 
 
-# where things stand
+# layout
 
 
 @settings(max_examples=100)
@@ -474,7 +474,7 @@ def test_no_text_lies_over_another(
 
 @pytest.mark.parametrize("limit", [0.25, 250, 15000])
 @pytest.mark.parametrize("width", [4.6, 5.2, 6.0, 7.16])
-def test_the_unit_of_a_difference_is_all_there(width: float, limit: float) -> None:
+def test_the_unit_of_a_difference_is_never_cut(width: float, limit: float) -> None:
     """Beside the limits, a little smaller, or below them."""
     whole = scene(100, 150)
     difference = np.full(whole.shape, limit, np.float32)
@@ -486,7 +486,7 @@ def test_the_unit_of_a_difference_is_all_there(width: float, limit: float) -> No
     assert not any("…" in text for text in shown)
 
 
-def test_text_that_is_cut_and_broken() -> None:
+def test_text_is_shortened_and_wrapped() -> None:
     font = Font()
     assert font.fitted("short", 100) == "short"
     cut_text = font.fitted("a name that is far too long", 50)
@@ -636,7 +636,7 @@ def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_names_that_are_neither_mathematics_nor_of_the_font(tmp_path: Path) -> None:
+def test_names_with_dollar_signs_and_missing_glyphs(tmp_path: Path) -> None:
     whole = replace(scene(), name="$\\frac{1}{2} 細胞 <a&b>", notes=("costs $5 or $6",))
     for kind in ("png", "pdf", "svg"):
         save_figure(tmp_path / f"f.{kind}", whole, replace(PLAIN, small_print=True))
@@ -671,12 +671,12 @@ def test_labels_and_panels_in_the_order_asked_for(tmp_path: Path) -> None:
         ({"font_size": float("nan")}, "expected font size from 3 to 40, got nan"),
     ],
 )
-def test_looks_that_do_not_exist(option: dict[str, Any], message: str) -> None:
+def test_invalid_options(option: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         FigureOptions(**option)
 
 
-def test_a_font_that_is_not_there(tmp_path: Path) -> None:
+def test_a_font_that_is_not_installed(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected an installed font, got 'No Such Font'"):
         save_figure(tmp_path / "f.png", scene(), FigureOptions(font="No Such Font"))
 
@@ -708,7 +708,7 @@ def test_a_figure_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to make any file of this process larger."""
+    """No file of this process may grow larger."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -719,7 +719,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_a_figure_on_a_disk_that_takes_no_more(tmp_path: Path, kind: str) -> None:
+def test_a_figure_on_a_full_disk(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"f.{kind}"
     path.write_bytes(b"old")
     with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):

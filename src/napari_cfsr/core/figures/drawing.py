@@ -302,30 +302,33 @@ class _Drawing:
         axes: Axes,
         text: str,
         below: float,
-        at: tuple[float, float] = (0.5, 0),
+        x: float = 0.5,
+        right: float = 0,
         align: str = "center",
         font: Font | None = None,
-        bold: bool = False,
-        **look: Any,
+        number: Number | None = None,
     ) -> None:
-        """One line of text, its baseline so many points below axes.
+        """One line of text, its baseline `below` points below axes.
 
-        `at` is where: a fraction of the width of the axes, and points right of it.
+        `x` is a fraction of the width of the axes, `right` points. Of numbers, the best is bold and
+        the second best underlined.
         """
+        font, mark = font or self.font, number.mark if number else ""
+        underline = {"boxstyle": _underline, "fill": False, "linewidth": 0.09 * font.size}
         axes.annotate(
             text,
-            (at[0], 0),
-            (at[1], -below),
+            (x, 0),
+            (right, -below),
             xycoords="axes fraction",
             textcoords="offset points",
             ha=align,
             va="baseline",
-            fontproperties=(font or self.font).properties(bold),
-            **look,
+            fontproperties=font.properties(mark == "best"),
+            bbox=underline if mark == "second" else None,
         )
 
     def _squeeze(self, axes: Axes, text: str, below: float, font: Font, room: float) -> None:
-        """Text in the middle that takes at most so many points."""
+        """Text in the middle that takes at most `room` points."""
         font = font.shrunk(text, room)
         # a trifle more: widths are not quite in proportion to the size of a font
         self._write(axes, font.fitted(text, room * 1.02), below, font=font)
@@ -347,27 +350,16 @@ class _Drawing:
         self._squeeze(axes, name, self._baseline(0), self.font, self.room)
         if caption.bar:
             self._colour_bar(axes, caption)
-        elif caption.numbers and caption.stacked:
+        elif caption.stacked:
             for line, number in enumerate(caption.numbers):
-                self._number(axes, number, line + 1)
+                self._write(axes, number.text, self._baseline(line + 1), number=number)
         elif caption.numbers:  # the slash in the middle, so that they line up
-            away = self.font.width(SLASH) / 2
-            self._write(axes, "/", self._baseline(1))
-            self._number(axes, caption.numbers[0], 1, (0.5, -away), "right")
-            self._number(axes, caption.numbers[1], 1, (0.5, away), "left")
-
-    def _number(
-        self,
-        axes: Axes,
-        number: Number,
-        line: int,
-        at: tuple[float, float] = (0.5, 0),
-        align: str = "center",
-    ) -> None:
-        """A score: the best bold, the second best underlined."""
-        under = {"boxstyle": _underline, "fill": False, "linewidth": 0.09 * self.font.size}
-        box = under if number.mark == "second" else None
-        self._write(axes, number.text, self._baseline(line), at, align, bold=number.bold, bbox=box)
+            away, below = self.font.width(SLASH) / 2, self._baseline(1)
+            self._write(axes, "/", below)
+            for number, right, align in zip(
+                caption.numbers, (-away, away), ("right", "left"), strict=True
+            ):
+                self._write(axes, number.text, below, 0.5, right, align, number=number)
 
     def _colour_bar(self, axes: Axes, caption: Caption) -> None:
         """The colours of the difference, their limits and the unit."""
@@ -383,8 +375,8 @@ class _Drawing:
         bar.imshow(colours, aspect="auto", extent=(0, 1, 0, 1), interpolation="none")
         self._frame(bar, "black", 0.4)
         line = 0.5 + BASELINE * small.size
-        self._write(bar, low, line, (0, 0), "left", small)
-        self._write(bar, high, line, (1, 0), "right", small)
+        self._write(bar, low, line, 0, 0, "left", small)
+        self._write(bar, high, line, 1, 0, "right", small)
         room = self.room - 2 * small.width(f"{high} ")
         if caption.stacked:
             room, line = self.room, line + LINE * small.size

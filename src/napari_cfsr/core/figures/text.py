@@ -99,10 +99,6 @@ class Number(NamedTuple):
     text: str
     mark: Mark = ""
 
-    @property
-    def bold(self) -> bool:
-        return self.mark == "best"
-
 
 class Caption(NamedTuple):
     """What is written below a panel."""
@@ -126,7 +122,7 @@ class Caption(NamedTuple):
             small, (low, unit, high) = font.smaller(), self.bar
             ends = 2 * max(small.width(f"{end} ") for end in (low, high))
             return ends + SQUEEZED * small.width(unit) <= room
-        texts = [font.width(number.text, number.bold) for number in self.numbers]
+        texts = [font.width(number.text, number.mark == "best") for number in self.numbers]
         return 2 * max(texts, default=0) + font.width(SLASH) <= room
 
 
