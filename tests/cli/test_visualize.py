@@ -22,12 +22,13 @@ from PIL import Image, ImageOps
 import napari_cfsr as nc
 from napari_cfsr.cli import main, visualize
 from napari_cfsr.cli.visualize_sources import UPRIGHT, Source, read_scene
-from napari_cfsr.core.figures import drawing
+from napari_cfsr.core.figures import Crop, drawing
 from napari_cfsr.core.figures import options as figure_options
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.errors import OptionError
 
 H, W = 48, 64
 Run = Callable[..., tuple[int, str, str]]
@@ -296,6 +297,14 @@ def test_crops_labels_and_panels(tmp_path: Path, run: Run) -> None:
     shown = texts(tmp_path / "a_x2_comparison.svg")
     assert [t for t in shown if t in ("HR", "ours", "nearest")] == ["HR", "ours", "nearest"]
     assert not any("Upscaled" in text for text in shown)
+
+
+def test_a_crop_from_text() -> None:
+    assert visualize.crop_of("12, 0,64") == Crop(12, 0, 64)
+    assert str(Crop(12, 0, 64)) == "12,0,64"
+    for text in ("12,0", "a,b,c", "-1,0,8", "1,2,3,4", "", "1.5,0,8"):
+        with pytest.raises(OptionError, match=rf"expected --crop Y,X,SIZE.*{re.escape(text)}"):
+            visualize.crop_of(text)
 
 
 def test_contrast_is_stated(tmp_path: Path, run: Run) -> None:

@@ -15,7 +15,7 @@ from napari_cfsr.errors import CFSRError, OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine import SRModel
-    from napari_cfsr.core.figures import Content, FigureOptions
+    from napari_cfsr.core.figures import Content, Crop, FigureOptions
     from napari_cfsr.core.upscale import UpscaleResult
 
 FORMATS = ("png", "pdf", "svg")
@@ -95,7 +95,7 @@ def _add_look(group: Any) -> None:
 
 def figure_options(options: argparse.Namespace) -> FigureOptions:
     """The options of the figure; raises `OptionError` for invalid ones."""
-    from napari_cfsr.core.figures import Crop, FigureOptions, check_family
+    from napari_cfsr.core.figures import FigureOptions, check_family
 
     check_family(options.font)
     if options.pixel_size is not None and not 0 < options.pixel_size < float("inf"):
@@ -109,7 +109,7 @@ def figure_options(options: argparse.Namespace) -> FigureOptions:
     contrast = options.contrast
     return FigureOptions(
         panels=None if options.panels is None else tuple(options.panels.split(",")),
-        crops=tuple(Crop.parse(text) for text in options.crop or ()),
+        crops=tuple(crop_of(text) for text in options.crop or ()),
         arrangement=options.arrangement,
         contrast=_limits(contrast) if "," in contrast else contrast,
         width=options.width,
@@ -119,6 +119,16 @@ def figure_options(options: argparse.Namespace) -> FigureOptions:
         labels=labels,
         small_print=not options.no_small_print,
     )
+
+
+def crop_of(text: str) -> Crop:
+    """A crop from `Y,X,SIZE`; raises `OptionError` for any other text."""
+    from napari_cfsr.core.figures import Crop
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise OptionError(f"expected --crop Y,X,SIZE in HR pixels, got {text!r}")
+    return Crop(*map(int, parts))
 
 
 def _limits(text: str) -> tuple[float, float]:

@@ -107,14 +107,6 @@ def pixel_box(box: Bbox) -> tuple[int, int, int, int]:
 # crops
 
 
-def test_a_crop_from_text() -> None:
-    assert Crop.parse("12, 0,64") == Crop(12, 0, 64)
-    assert str(Crop(12, 0, 64)) == "12,0,64"
-    for text in ("12,0", "a,b,c", "-1,0,8", "1,2,3,4", "", "1.5,0,8"):
-        with pytest.raises(OptionError, match=rf"expected --crop Y,X,SIZE.*{re.escape(text)}"):
-            Crop.parse(text)
-
-
 @pytest.mark.parametrize("crop", [Crop(0, 0, 0), Crop(90, 0, 7), Crop(0, 125, 4), Crop(-1, 0, 4)])
 def test_a_crop_outside(crop: Crop) -> None:
     with pytest.raises(OptionError, match=f"within 96x128 HR pixels, got {crop}"):
@@ -601,6 +593,14 @@ def test_svg_holds_text_and_the_pixels_themselves(tmp_path: Path) -> None:
         assert f">{word}</text>" in text, word
     best = next(n.text for c in captions(content) for n in c.numbers if n.mark == "best")
     assert re.search(rf'style="[^"]*(bold|700)[^"]*"[^>]*>{re.escape(best)}</text>', text)
+
+
+def test_large_images_are_embedded_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "LARGEST_EMBEDDED", 64)
+    axes = draw_figure(content_of(scene()), raster=False).axes[0]
+    assert axes.get_label() == "whole image"
+    assert axes.images[0].get_array().shape[:2] == (48, 64)
+    assert axes.get_xlim() == (0, 128)  # marks are in HR pixels still
 
 
 def test_pdf_embeds_truetype_and_no_interpolation(tmp_path: Path) -> None:

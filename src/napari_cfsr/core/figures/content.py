@@ -45,11 +45,9 @@ class Contrast:
         """That of the reference, or of the input if there is none."""
         image = comparison.lr if comparison.hr is None else comparison.hr
         axes = parse_axes("YXS" if comparison.in_colour else "YX", image.shape)
-        if mode == "auto":
-            plain = comparison.in_colour or image.dtype.kind == "b" or image.dtype == np.uint8
-            mode = "dtype" if plain and image.dtype.kind != "f" else "percentile"
-            if comparison.in_colour and image.dtype.kind == "f":
-                mode = "auto"
+        if mode == "auto" and not (comparison.in_colour and image.dtype.kind == "f"):
+            plain = comparison.in_colour or image.dtype in (np.bool_, np.uint8)
+            mode = "dtype" if plain else "percentile"
         (mapping,) = resolve_mapping(image, axes, mode)
         return cls(mapping.low, mapping.high)
 

@@ -32,17 +32,8 @@ class Crop:
     left: int
     side: int
 
-    @classmethod
-    def parse(cls, text: str) -> Crop:
-        """A crop from `Y,X,SIZE`; raises `OptionError` for any other text."""
-        parts = text.split(",")
-        if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-            raise OptionError(f"expected --crop Y,X,SIZE in HR pixels, got {text!r}")
-        top, left, side = (int(part) for part in parts)
-        return cls(top, left, side)
-
     def check(self, height: int, width: int) -> None:
-        """Raise `OptionError` unless it has pixels and lies within an image of this size."""
+        """Raise `OptionError` if it is empty or not within an image of this size."""
         inside = self.top + self.side <= height and self.left + self.side <= width
         if self.side < 1 or self.top < 0 or self.left < 0 or not inside:
             raise OptionError(
