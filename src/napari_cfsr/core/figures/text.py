@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from matplotlib.font_manager import FontProperties, findfont
@@ -48,10 +49,7 @@ class Font:
 
     def width(self, text: str, bold: bool = False) -> float:
         """Width of one line."""
-        width, _, _ = text_to_path.get_text_width_height_descent(
-            text, self.properties(bold), ismath=False
-        )
-        return float(width)
+        return _width(self, text, bold)
 
     def fitted(self, text: str, width: float) -> str:
         """The text, its middle left out where it is too wide."""
@@ -81,6 +79,14 @@ class Font:
             else:
                 lines[-1] = longer
         return [self.fitted(line, width) for line in lines if line]
+
+
+@lru_cache(4096)  # the same words are measured for every figure
+def _width(font: Font, text: str, bold: bool) -> float:
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, font.properties(bold), ismath=False
+    )
+    return float(width)
 
 
 def check_family(family: str) -> None:
