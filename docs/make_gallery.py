@@ -1,10 +1,10 @@
-"""Make the gallery: figures of the running program, and the page that shows them.
+"""Make the gallery: figures drawn by the program, and the page that shows them.
 
     python docs/make_gallery.py DATA [NAME ...]
 
 DATA holds `validation/Kodak24` (PNG), `microscopy/nuclei_dsb2018` (PNG) and `train/photos` (JPEG).
-Needs the official weights; trains two refiners on the way, which takes some minutes. With names,
-only those figures are made and the page is left alone. Writes to `docs/images/gallery` and
+Needs the official weights; trains two refiners, which takes some minutes. With names,
+only those figures are made and the page is left as it is. Writes to `docs/images/gallery` and
 `docs/gallery.md`.
 """
 
@@ -38,7 +38,7 @@ NUCLEI = (
 TISSUE = "`skimage.data.immunohistochemistry`, no known copyright restrictions."
 CAT = "`skimage.data.chelsea` (Stefan van der Walt), CC0."
 
-SHOWN_NUCLEI = "0ea221716cf13710"  # is not trained on
+SHOWN_NUCLEI = "0ea221716cf13710"  # not trained on
 TRAINED_NUCLEI = 40
 NUCLEI_NOISE = {"photons": 100, "read_noise": 0.01}
 PHOTO_NOISE = {"read_noise": 0.04}  # 10 of 255 grey levels
@@ -46,14 +46,14 @@ PHOTO_NOISE = {"read_noise": 0.04}  # 10 of 255 grey levels
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the gallery: how it is made, and what is said about it."""
+    """A figure of the gallery: how it is made, and its text."""
 
     name: str
     title: str
     text: str
     arguments: str  # of `napari-cfsr visualize`
     source: str
-    before: str = ""  # the commands that come first
+    before: str = ""  # commands to run first
 
     @property
     def file(self) -> Path:
@@ -65,8 +65,8 @@ FIGURES = (
         "photo-x4",
         "A photo, x4",
         "The bundled refiner for clean images changes less than half a grey level here; PSNR and "
-        "SSIM show what that is worth. Its checkpoint was picked on this data set, so even these "
-        "figures are no evidence of a gain: [measurements](measurements.md) has those.",
+        "SSIM show what that is worth. Its checkpoint was selected on this data set, so even these "
+        "scores are no evidence of a gain: see [measurements](measurements.md).",
         "{data}/validation/Kodak24/kodim19.png --hr --scale 4 --crop 432,8,96",
         KODAK,
     ),
@@ -80,10 +80,10 @@ FIGURES = (
     ),
     Figure(
         "noisy-nuclei-x2",
-        "Noisy nuclei, x2, with a refiner of one's own",
+        "Noisy nuclei, x2, with your own refiner",
         "Simulated: 100 photons in a white pixel and read noise of 1 %, 12 bits in 16. The "
-        "frozen network takes noise for detail; a refiner that was trained on "
-        "other images of this collection does not.",
+        "frozen network takes noise for detail; a refiner trained on other "
+        "images of this collection does not.",
         "{work}/noisy.tif --reference {work}/nuclei.tif --scale 2 "
         "--refiner {work}/nuclei.safetensors --crop 180,300,96",
         NUCLEI,
@@ -92,7 +92,7 @@ FIGURES = (
     ),
     Figure(
         "noisy-photo-x4",
-        "A noisy photo, x4, with a refiner of one's own",
+        "A noisy photo, x4, with your own refiner",
         "Simulated: Gaussian noise of 10 grey levels on the LR image. The refiner was trained on "
         "25 other photos.",
         "{work}/noisy.png --reference {data}/validation/Kodak24/kodim23.png --scale 4 "
@@ -111,15 +111,15 @@ FIGURES = (
     ),
     Figure(
         "no-reference-x4",
-        "An image as it came, x4",
-        "Without a reference there is nothing to measure, and nothing is claimed.",
+        "An image without a reference, x4",
+        "Without a reference there is nothing to measure.",
         "{work}/nuclei.tif --scale 4 --refiner none --crop 730,1250,148 --pixel-size 0.65",
         NUCLEI + " The pixel size is an example.",
     ),
     Figure(
         "columns-x4",
         "Whole images above the crops",
-        "`--arrangement columns`: the difference map of the whole image beside the crop's.",
+        "`--arrangement columns`: the difference map of the whole image above that of the crop.",
         "{work}/cat.png --hr --scale 4 --crop 84,132,84 --arrangement columns",
         CAT,
     ),
@@ -127,7 +127,7 @@ FIGURES = (
 
 
 def prepare(data: Path, work: Path) -> None:
-    """Images that are not files yet, and folders to train on."""
+    """Make the images that are not files yet, and the folders to train on."""
     from skimage import data as samples
 
     from napari_cfsr import degrade, read_image
@@ -147,7 +147,7 @@ def prepare(data: Path, work: Path) -> None:
 
 
 def fluorescence(folder: Path) -> list[Path]:
-    """Gray images, the one that is shown left out."""
+    """Gray images without the one that is shown."""
     from napari_cfsr import read_image
 
     found: list[Path] = []
@@ -166,7 +166,7 @@ def link(files: list[Path], folder: Path) -> None:
 
 
 def run(line: str) -> str:
-    """Run a command of the program; what it printed."""
+    """Run a command of the program; return what it printed."""
     from napari_cfsr.cli import main
 
     out = io.StringIO()
@@ -178,7 +178,7 @@ def run(line: str) -> str:
 
 
 def make(figure: Figure, data: Path, work: Path, trained: dict[str, str]) -> dict:
-    """Train what is needed, draw the figure; its record."""
+    """Train if needed and draw the figure; return its record."""
     places = {"data": data, "work": work}
     if figure.before and figure.before not in trained:
         record = json.loads(run(figure.before.format(**places) + " --json"))
@@ -191,7 +191,7 @@ def make(figure: Figure, data: Path, work: Path, trained: dict[str, str]) -> dic
 
 
 def section(figure: Figure, record: dict, training: str) -> str:
-    """What the page says about a figure."""
+    """The section of a figure on the page."""
     places = {"data": "DATA", "work": "."}
     commands = [figure.before.format(**places)] if figure.before else []
     commands.append(f"napari-cfsr visualize {figure.arguments.format(**places)}")
@@ -200,7 +200,7 @@ def section(figure: Figure, record: dict, training: str) -> str:
     if record["scores"]:
         parts.append(table(record["scores"]))
     if training:
-        parts.append(wrapped(f"What the training said {training}"))
+        parts.append(wrapped(f"What the training reported {training}"))
     parts.append("```sh\n" + "\n".join(commands) + "\n```")
     parts.append(wrapped(f"Image: {figure.source}"))
     return "\n\n".join(parts)
@@ -221,11 +221,10 @@ HEAD = f"""\
 # Gallery
 
 Figures made by `napari-cfsr visualize` ([how](visualize.md)) with the official weights on two CPU
-cores, by `python docs/make_gallery.py DATA`, which also writes this page: every figure below is the
-program's. LR is the bicubic reduction of HR unless it says otherwise. These PNG files were made
-with `{SIZE}` for the screen; for print, take the defaults, or PDF. `prepare` in that
-script makes the files that are not in DATA: noisy images by `napari_cfsr.degrade`, and folders of
-images to train on.
+cores, by `python docs/make_gallery.py DATA`, which also writes this page. LR is the bicubic
+reduction of HR unless stated otherwise. These PNG files were made with `{SIZE}` for
+the screen; for print, take the defaults, or PDF. `prepare` in that script makes the files that are
+not in DATA: noisy images by `napari_cfsr.degrade`, and folders of images to train on.
 """
 
 

@@ -1,7 +1,11 @@
-"""`napari-cfsr visualize`: what is drawn, where it goes, and what is said when it can't be."""
+"""`napari-cfsr visualize`: what is drawn, where it is written, and what it says otherwise.
+
+What a figure looks like is tested in `tests/core/figures`; most figures here need no network.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -13,23 +17,24 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main, visualize_options
-from napari_cfsr.cli.visualize_sources import UPRIGHT
+from napari_cfsr.cli import main, visualize
+from napari_cfsr.cli.visualize_sources import UPRIGHT, Source, read_scene
+from napari_cfsr.core.figures import Crop, drawing
 from napari_cfsr.core.figures import options as figure_options
-from napari_cfsr.core.figures import save as figures
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
+from napari_cfsr.errors import OptionError
 
 H, W = 48, 64
 Run = Callable[..., tuple[int, str, str]]
-QUICK = ("--scale", 2, "--device", "cpu", "--dpi", 72)
-
-pytestmark = pytest.mark.usefixtures("nothing_bundled")
+QUICK = ("--scale", 2, "--dpi", 72)
+BUNDLED = ("--backbone", "bundled", "--device", "cpu")
+PLAIN = ("--panels", "bicubic,HR")  # needs no network
 
 
 @pytest.fixture
@@ -55,12 +60,13 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def refiner(tmp_path: Path) -> Path:
-    """A refiner of the official x2 backbone that changes a few grey levels."""
+    """A refiner of the bundled x2 backbone that changes a few grey levels."""
     network = RefineNet(torch.Generator().manual_seed(3))
     with torch.no_grad():
         network.body[-1].weight.mul_(100)
     path = tmp_path / "mine.safetensors"
-    card = RefinerCard(2, "output", weight_files.OFFICIAL_SHA256[2], "A test", 0.25)
+    backbone = weight_files.sha256_of(weight_files.BUNDLED / "cfsr_x2.safetensors")
+    card = RefinerCard(2, "output", backbone, "A test", 0.25)
     save_refiner(path, network.state_dict(), card)
     return path
 
@@ -91,11 +97,14 @@ def texts(path: Path) -> list[str]:
 # images
 
 
-def test_an_hr_image(official: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
+def test_an_hr_image(tmp_path: Path, refiner: Path, run: Run) -> None:
     """LR is its bicubic reduction; the figures are those of the array API."""
     hr = picture()
     save(tmp_path / "in" / "a.png", hr)
-    status, out, _ = run("in/a.png", "--hr", *QUICK, "--refiner", refiner, "--json")
+    crop = ("--crop", "28,0,16")
+    status, out, _ = run(
+        "in/a.png", "--hr", *QUICK, *BUNDLED, "--refiner", refiner, "--json", *crop
+    )
     assert status == 0
     assert names(tmp_path) == ["a_x2_comparison.png", "in", "mine.safetensors"]
     record = json.loads(out)
@@ -104,7 +113,7 @@ def test_an_hr_image(official: Path, tmp_path: Path, refiner: Path, run: Run) ->
     assert record["panels"] == list(figure_options.PANELS)
 
     lr = imresize(hr, 0.5)
-    result = nc.upscale(lr, nc.load_model(2, refiner=refiner, device="cpu"), axes="YXC")
+    result = nc.upscale(lr, nc.load_model(2, "bundled", refiner=refiner, device="cpu"), axes="YXC")
     made = {"LR": lr.repeat(2, 0).repeat(2, 1), "bicubic": imresize(lr, 2)}
     made |= {"baseline": result.baseline, "delta": result.delta}
     assert list(record["scores"]) == list(made)
@@ -117,14 +126,15 @@ def test_an_hr_image(official: Path, tmp_path: Path, refiner: Path, run: Run) ->
     assert f"baseline {record['scores']['baseline']['psnr']:.2f}/" in summary
     assert "LR: bicubic reduction of HR (as MATLAB's)" in summary
     assert "refiner file mine.safetensors" in summary
+    assert "; crop 28,0,16;" in summary
     with Image.open(tmp_path / "a_x2_comparison.png") as figure:
         assert figure.width > 500
         assert np.asarray(figure.convert("L")).std() > 30
 
 
-def test_without_a_reference(official: Path, tmp_path: Path, run: Run) -> None:
+def test_without_a_reference(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
-    status, out, _ = run("a.png", *QUICK, "-o", "fig.svg")
+    status, out, _ = run("a.png", *QUICK, *BUNDLED, "--refiner", "none", "-o", "fig.svg")
     assert status == 0
     assert "a.png -> fig.svg: no reference; crop " in out
     assert "difference left out: there is no refined result" in out
@@ -132,34 +142,33 @@ def test_without_a_reference(official: Path, tmp_path: Path, run: Run) -> None:
     shown = texts(tmp_path / "fig.svg")
     assert {"a", "LR (nearest)", "bicubic", "baseline"} <= set(shown)
     assert not any("PSNR" in text or "delta" in text for text in shown)
-    assert "network official CFSR_x2.pth, no refiner" in " ".join(shown).lower().replace(
-        "cfsr", "CFSR"
-    )
+    assert "Network bundled cfsr_x2.safetensors, no refiner." in " ".join(shown)
 
 
-def test_a_reference_at_its_original_size(official: Path, tmp_path: Path, run: Run) -> None:
+def test_a_reference_at_its_original_size(tmp_path: Path, run: Run) -> None:
     hr = picture(H + 4, W + 4, 3)[: H + 1, : W + 1]
     save(tmp_path / "hr.png", hr)
     lr = imresize(hr[:H, :W], 0.5)
     save(tmp_path / "lr.png", lr)
-    status, out, _ = run("lr.png", "--reference", "hr.png", *QUICK, "--json", "-o", "out.png")
+    arguments = ("lr.png", *PLAIN, *QUICK, "--json", "--reference")
+    status, out, _ = run(*arguments, "hr.png", "-o", "out.png")
     assert status == 0
     record = json.loads(out)
     expected = nc.psnr(imresize(lr, 2) / 255, hr[:H, :W] / 255, shave=2, channel="Y")
     assert record["scores"]["bicubic"]["psnr"] == pytest.approx(expected, abs=1e-9)
-    status, _, err = run("lr.png", "--reference", "lr.png", *QUICK, "-o", "out2.png")
+    status, _, err = run(*arguments, "lr.png", "-o", "out2.png")
     assert status == 2
     assert f"got image ({H}, {W}, 3) and reference ({H // 2}, {W // 2}, 3)" in err
     assert not (tmp_path / "out2.png").exists()
 
 
-def test_references_by_name(official: Path, tmp_path: Path, run: Run) -> None:
-    """One that has none is named, the rest goes on."""
+def test_references_by_name(tmp_path: Path, run: Run) -> None:
+    """One without a reference is named, the others are drawn."""
     for i, name in enumerate(("a", "bx2", "c")):
         save(tmp_path / "lr" / f"{name}.png", imresize(picture(seed=i), 0.5))
     save(tmp_path / "hr" / "a.png", picture(seed=0))
     save(tmp_path / "hr" / "b.png", picture(seed=1))
-    arguments = ("lr", "--reference", "hr", "--panels", "bicubic,HR", *QUICK, "-o", "out")
+    arguments = ("lr", "--reference", "hr", *PLAIN, *QUICK, "-o", "out")
     status, out, err = run(*arguments)
     assert status == 2
     assert "lr/c.png: expected one reference named c in hr, found 0" in err
@@ -172,14 +181,14 @@ def test_references_by_name(official: Path, tmp_path: Path, run: Run) -> None:
     assert "expected a folder of references for several images, got --reference hr/a.png" in err
 
 
-def test_a_data_set(official: Path, tmp_path: Path, run: Run) -> None:
+def test_a_data_set(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "data" / "benchmark" / "Mini"
     for i, name in enumerate(("one", "two", "three")):
         hr = picture(H + 4, W, 3, seed=i)[: H + 1]
         save(folder / "HR" / f"{name}.png", hr)
         if name != "three":
             save(folder / "LR_bicubic" / "X2" / f"{name}x2.png", imresize(hr[:H], 0.5))
-    arguments = ("--data", "data", "--dataset", "Mini", *QUICK, "-o", "out", "--json")
+    arguments = ("--data", "data", "--dataset", "Mini", *PLAIN, *QUICK, "-o", "out", "--json")
     status, out, _ = run(*arguments)
     assert status == 0
     records = {Path(r["hr"]).stem: r for r in map(json.loads, out.splitlines())}
@@ -198,7 +207,7 @@ def test_gray_images_of_a_data_set_count_as_colour(tmp_path: Path, run: Run) -> 
     """As in the tables of `evaluate`: Y has 219 levels where gray has 255."""
     hr = picture(H, W)
     save(tmp_path / "data" / "Mini" / "a.png", hr)
-    arguments = ("--panels", "bicubic,HR", "--scale", 2, "--dpi", 72, "--json")
+    arguments = (*PLAIN, *QUICK, "--json")
     psnrs = []
     for images in (("--data", "data", "--dataset", "Mini"), ("data/Mini/a.png", "--hr")):
         status, out, _ = run(*images, *arguments, "--overwrite")
@@ -209,20 +218,11 @@ def test_gray_images_of_a_data_set_count_as_colour(tmp_path: Path, run: Run) -> 
     assert psnrs[0] - psnrs[1] == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
 
 
-def test_published_figures(official: Path, data: Path, tmp_path: Path, run: Run) -> None:
-    """Set5 x4 with the official weights."""
-    arguments = ("--data", data, "--dataset", "Set5", "--images", "butterfly", "--scale", 4)
-    status, out, _ = run(*arguments, "--device", "cpu", "--crop", "28,0,64", "-o", "f.pdf")
-    assert status == 0
-    assert "bicubic 22.10/0.7375, baseline 28.91/0.9273; crop 28,0,64;" in out
-    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_faults_do_not_stop_the_others(official: Path, tmp_path: Path, run: Run) -> None:
+def test_faults_do_not_stop_the_others(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG nothing")
     save(tmp_path / "in" / "z.png", picture(seed=1))
-    status, out, err = run("in", "nowhere.png", *QUICK, "-o", "out")
+    status, out, err = run("in", "nowhere.png", *QUICK, "--panels", "LR", "-o", "out")
     assert status == 2
     assert names(tmp_path / "out") == ["a_x2_comparison.png", "z_x2_comparison.png"]
     assert len(out.splitlines()) == 2
@@ -232,7 +232,7 @@ def test_faults_do_not_stop_the_others(official: Path, tmp_path: Path, run: Run)
     assert "nowhere.png: expected an image file, there is no such file" in lines[1]
 
 
-def test_nothing_is_overwritten(official: Path, tmp_path: Path, run: Run) -> None:
+def test_nothing_is_overwritten(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
     arguments = ("a.png", "--hr", *QUICK, "--panels", "LR,bicubic,HR")
     assert run(*arguments)[0] == 0
@@ -250,7 +250,7 @@ def test_nothing_is_overwritten(official: Path, tmp_path: Path, run: Run) -> Non
     assert (tmp_path / "a.png").read_bytes() == before
 
 
-def test_files_of_one_name(official: Path, tmp_path: Path, run: Run) -> None:
+def test_files_of_one_name(tmp_path: Path, run: Run) -> None:
     for folder in ("x", "y"):
         save(tmp_path / folder / "a.png", picture())
     status, out, err = run("x", "y", "--hr", *QUICK, "--panels", "HR,LR")
@@ -259,7 +259,7 @@ def test_files_of_one_name(official: Path, tmp_path: Path, run: Run) -> None:
     assert "was written from x/a.png just now: choose another output" in err
 
 
-def test_our_own_figures_are_no_input(official: Path, tmp_path: Path, run: Run) -> None:
+def test_our_own_figures_are_no_input(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "in" / "a.png", picture())
     for _ in range(2):
         arguments = ("in", "--hr", *QUICK, "--panels", "HR,LR", "-o", "in", "--overwrite")
@@ -267,6 +267,7 @@ def test_our_own_figures_are_no_input(official: Path, tmp_path: Path, run: Run) 
         assert names(tmp_path / "in") == ["a.png", "a_x2_comparison.png"]
 
 
+@pytest.mark.usefixtures("nothing_bundled")
 def test_panels_that_need_no_network(tmp_path: Path, run: Run) -> None:
     """No weights are on this machine, and the mirror refuses."""
     save(tmp_path / "a.png", picture())
@@ -278,42 +279,46 @@ def test_panels_that_need_no_network(tmp_path: Path, run: Run) -> None:
     assert "CFSR_x2.pth could not be downloaded" in err
 
 
-# looks
+# appearance
 
 
-def test_crops_labels_and_panels(official: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
+def test_crops_labels_and_panels(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
     status, out, _ = run(
-        "a.png", "--hr", *QUICK, "--refiner", refiner, "--format", "svg", "--json",
-        "--crop", "0,0,16", "--crop", "20,30,24", "--panels", "HR,delta,difference,baseline",
-        "--label", "delta=ours", "--label", "baseline=CFSR", "--no-small-print",
+        "a.png", "--hr", *QUICK, "--format", "svg", "--json",
+        "--crop", "0,0,16", "--crop", "20,30,24", "--panels", "HR,bicubic,LR",
+        "--label", "bicubic=ours", "--label", "LR=nearest", "--no-small-print",
         "--arrangement", "above", "--contrast=-10,300",
     )  # fmt: skip
     assert status == 0
     record = json.loads(out)
     assert record["crops"] == [[0, 0, 16], [20, 30, 24]]
-    assert record["panels"] == ["HR", "delta", "difference", "baseline"]
+    assert record["panels"] == ["HR", "bicubic", "LR"]
     shown = texts(tmp_path / "a_x2_comparison.svg")
-    assert [t for t in shown if t in ("HR", "ours", "CFSR")] == ["HR", "ours", "CFSR"]
+    assert [t for t in shown if t in ("HR", "ours", "nearest")] == ["HR", "ours", "nearest"]
     assert not any("Upscaled" in text for text in shown)
 
 
-def test_contrast_is_said(official: Path, tmp_path: Path, run: Run) -> None:
-    pixels = picture(H, W, dtype=np.uint16) // 32 + 500
-    tifffile.imwrite(tmp_path / "a.tif", pixels)
-    arguments = ("a.tif", "--hr", *QUICK, "--panels", "HR,bicubic", "-o", "f.svg", "--overwrite")
+def test_a_crop_from_text() -> None:
+    assert visualize.crop_of("12, 0,64") == Crop(12, 0, 64)
+    assert str(Crop(12, 0, 64)) == "12,0,64"
+    for text in ("12,0", "a,b,c", "-1,0,8", "1,2,3,4", "", "1.5,0,8"):
+        with pytest.raises(OptionError, match=rf"expected --crop Y,X,SIZE.*{re.escape(text)}"):
+            visualize.crop_of(text)
+
+
+def test_contrast_is_stated(tmp_path: Path, run: Run) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture(H, W, dtype=np.uint16) // 32 + 500)
+    arguments = ("a.tif", "--hr", *QUICK, *PLAIN, "-o", "f.svg", "--contrast", "0,4000")
     assert run(*arguments)[0] == 0
-    low, high = np.percentile(pixels, (0.1, 99.9))
     said = " ".join(texts(tmp_path / "f.svg"))
-    assert f"Black to white: {low:.5g} to {high:.5g} in all images, gamma 1." in said
+    assert "Black to white: 0 to 4000 in all images, gamma 1." in said
     assert "data range 4095" in said
-    assert run(*arguments, "--contrast", "0,4000")[0] == 0
-    assert "Black to white: 0 to 4000" in " ".join(texts(tmp_path / "f.svg"))
 
 
-def test_identical_images(official: Path, tmp_path: Path, run: Run) -> None:
+def test_identical_images(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", np.full((32, 32), 7, np.uint8))
-    status, out, _ = run("a.png", "--hr", *QUICK, "--panels", "bicubic,HR", "--json")
+    status, out, _ = run("a.png", "--hr", *QUICK, *PLAIN, "--json")
     assert status == 0
     record = json.loads(out)
     assert record["scores"]["bicubic"] == {"psnr": "Infinity", "ssim": 1.0}
@@ -324,7 +329,7 @@ def test_identical_images(official: Path, tmp_path: Path, run: Run) -> None:
 # kinds of files
 
 
-def test_a_plane_of_a_stack(official: Path, tmp_path: Path, run: Run) -> None:
+def test_a_plane_of_a_stack(tmp_path: Path, run: Run) -> None:
     stack = np.stack([picture(H, W, seed=i) for i in range(3)])
     tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
     status, _, err = run("s.tif", "--hr", *QUICK)
@@ -336,7 +341,7 @@ def test_a_plane_of_a_stack(official: Path, tmp_path: Path, run: Run) -> None:
     status, _, err = run("s.tif", "--hr", *QUICK, "--plane", "Z=3")
     assert status == 2
     assert "s.tif: expected Z below 3 in --plane, got 3" in err
-    arguments = ("--hr", *QUICK, "--panels", "HR,bicubic", "--json")
+    arguments = ("--hr", *QUICK, *PLAIN, "--json")
     status, out, _ = run("s.tif", *arguments, "--plane", "z=2")
     assert status == 0
     expected = nc.psnr(imresize(imresize(stack[2], 0.5), 2) / 255, stack[2] / 255, shave=2)
@@ -344,28 +349,26 @@ def test_a_plane_of_a_stack(official: Path, tmp_path: Path, run: Run) -> None:
     assert found == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 5])
-def test_photos_are_put_upright(tmp_path: Path, run: Run, orientation: int) -> None:
-    image = Image.fromarray(picture(H, W - 16, 3))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image.save(tmp_path / "a.png", exif=exif)
-    with Image.open(tmp_path / "a.png") as opened:
-        from PIL import ImageOps
-
-        upright = np.asarray(ImageOps.exif_transpose(opened))
-    arguments = ("--hr", *QUICK, "--panels", "HR,bicubic", "-o", "f.svg")
-    assert run("a.png", *arguments)[0] == 0
-    size = f"HR, {upright.shape[1]} × {upright.shape[0]} pixels"  # noqa: RUF001
-    assert size in texts(tmp_path / "f.svg")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation: int) -> None:
+    image = Image.fromarray(picture(16, 24, 3))
+    image.getexif()[0x0112] = orientation
     turned = UPRIGHT.get(orientation, lambda a: a)(np.asarray(image))
-    np.testing.assert_array_equal(turned, upright)
+    np.testing.assert_array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_photos_are_put_upright(tmp_path: Path, run: Run) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(H, W - 16, 3)).save(tmp_path / "a.png", exif=exif)
+    assert run("a.png", "--hr", *QUICK, *PLAIN, "-o", "f.svg")[0] == 0
+    assert f"HR, {H} × {W - 16} pixels" in texts(tmp_path / "f.svg")  # noqa: RUF001
 
 
 def test_transparency_is_not_shown(tmp_path: Path, run: Run) -> None:
     pixels = picture(H, W, 4)
     save(tmp_path / "a.png", pixels)
-    status, out, _ = run("a.png", "--hr", *QUICK, "--panels", "HR,bicubic", "--json")
+    status, out, _ = run("a.png", "--hr", *QUICK, *PLAIN, "--json")
     assert status == 0
     record = json.loads(out)
     hr = pixels[..., :3]
@@ -376,7 +379,7 @@ def test_transparency_is_not_shown(tmp_path: Path, run: Run) -> None:
 
 
 def test_scale_bars(tmp_path: Path, run: Run) -> None:
-    """As OME or ImageJ says, or as is given: in pixels of the input."""
+    """From OME or ImageJ metadata, or as given: in pixels of the input."""
     pixels = picture(H, W)
     tifffile.imwrite(
         tmp_path / "imagej.tif", pixels, imagej=True, resolution=(10, 10), metadata={"unit": "um"}
@@ -387,22 +390,25 @@ def test_scale_bars(tmp_path: Path, run: Run) -> None:
         metadata={"axes": "YX", "PhysicalSizeX": 300, "PhysicalSizeXUnit": "nm"},
     )
     save(tmp_path / "plain.png", pixels)
-    cases: list[tuple[tuple[object, ...], str | None]] = [
-        (("imagej.tif", "--hr"), "1 µm"),  # 64 x 0.1, at most 0.3 of it
-        (("imagej.tif",), "1 µm"),  # 128 pixels of half the size
-        (("ome.ome.tif", "--hr"), "5 µm"),
-        (("plain.png", "--hr", "--pixel-size", 0.01), "100 nm"),
-        (("imagej.tif", "--hr", "--pixel-size", 2), "20 µm"),
-        (("plain.png", "--hr"), None),
+    cases = [  # micrometres that a pixel of the results is wide
+        ("imagej.tif", True, None, 0.1),
+        ("imagej.tif", False, None, 0.05),
+        ("ome.ome.tif", True, None, 0.3),
+        ("plain.png", True, 0.01, 0.01),
+        ("imagej.tif", True, 2, 2),
+        ("plain.png", True, None, None),
     ]
-    for arguments, label in cases:
-        chosen = ("--panels", "LR,bicubic", "--crop", "0,0,24", "-o", "f.svg", "--overwrite")
-        assert run(*arguments, *QUICK, *chosen)[0] == 0
-        shown = [text for text in texts(tmp_path / "f.svg") if re.fullmatch(r"\d+ [µnm]m", text)]
-        assert shown[:1] == ([label] if label else []), arguments
+    for name, is_hr, given, expected in cases:
+        options = argparse.Namespace(scale=2, plane=None, axes=None, pixel_size=given)
+        found = read_scene(Source("", tmp_path / name, is_hr), options).pixel_size
+        assert found == (expected and pytest.approx(expected)), name
+    chosen = ("--panels", "LR,bicubic", "--crop", "0,0,24", "-o", "f.svg")
+    assert run("imagej.tif", "--hr", *QUICK, *chosen)[0] == 0
+    shown = [text for text in texts(tmp_path / "f.svg") if re.fullmatch(r"\d+ [µn]m", text)]
+    assert shown[0] == "1 µm"  # 64 x 0.1, at most 0.3 of it
 
 
-# what makes no sense
+# invalid input
 
 
 @pytest.mark.parametrize(
@@ -425,16 +431,14 @@ def test_scale_bars(tmp_path: Path, run: Run) -> None:
         (["a.png", "--plane", "Z3", "--panels", "LR"], "as Z=3,C=0; got 'Z3'"),
         (["a.png", "--width", "0"], "expected width from 1 to 40, got 0"),
         (["a.png", "--dpi", "1"], "expected dpi from 30 to 2400, got 1"),
-        (["a.png", "--font", "None such"], "expected a font of this machine, got 'None such'"),
+        (["a.png", "--font", "None such"], "expected an installed font, got 'None such'"),
         (["a.png", "--pixel-size", "0"], "expected --pixel-size above 0, got 0"),
         (["a.png", "--format", "pdf", "-o", "f.svg"], "expected the same format, got --format pdf"),
         (["a.png", "--crop", "60,0,48", "--panels", "LR"], "within 96x128 HR pixels, got 60"),
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_arguments_that_make_no_sense(
-    tmp_path: Path, run: Run, arguments: list[str], reason: str
-) -> None:
+def test_invalid_arguments(tmp_path: Path, run: Run, arguments: list[str], reason: str) -> None:
     save(tmp_path / "a.png", picture())
     status, out, err = run(*arguments, "--scale", 2)
     assert (status, out) == (2, "")
@@ -443,14 +447,16 @@ def test_arguments_that_make_no_sense(
     assert names(tmp_path) == ["a.png"]
 
 
-def test_a_panel_that_needs_a_refiner(official: Path, tmp_path: Path, run: Run) -> None:
+def test_a_panel_without_its_refiner(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
-    status, out, err = run("a.png", "--hr", *QUICK, "--panels", "HR,difference")
+    status, out, err = run(
+        "a.png", "--hr", *QUICK, *BUNDLED, "--refiner", "none", "--panels", "HR,difference"
+    )
     assert (status, out) == (2, "")
-    assert "expected a refiner for the panels delta and difference, but official" in err
+    assert "expected a refiner for the panels delta and difference, but bundled" in err
 
 
-def test_several_figures_into_one_file(official: Path, tmp_path: Path, run: Run) -> None:
+def test_several_figures_into_one_file(tmp_path: Path, run: Run) -> None:
     for name in ("a", "b"):
         save(tmp_path / f"{name}.png", picture())
     status, out, err = run("a.png", "b.png", *QUICK, "--panels", "LR", "-o", "f.pdf")
@@ -458,7 +464,7 @@ def test_several_figures_into_one_file(official: Path, tmp_path: Path, run: Run)
     assert err.count("expected a folder for several figures, got --output f.pdf") == 2
 
 
-def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
+def test_an_output_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
     for folder in ("a.png/out", "x" * 300):
         status, _, err = run("a.png", *QUICK, "--panels", "LR", "-o", folder)
@@ -467,10 +473,10 @@ def test_a_place_that_cannot_be(tmp_path: Path, run: Run) -> None:
     assert names(tmp_path) == ["a.png"]
 
 
-def test_what_the_parser_knows_without_importing() -> None:
+def test_choices_are_those_of_the_figures() -> None:
     """Every command builds this parser; the module that holds these takes long to import."""
-    assert visualize_options.FORMATS == figures.FORMATS
-    assert visualize_options.ARRANGEMENTS == figure_options.ARRANGEMENTS
+    assert visualize.FORMATS == drawing.FORMATS
+    assert visualize.ARRANGEMENTS == figure_options.ARRANGEMENTS
 
 
 def test_help(run: Run) -> None:

@@ -22,8 +22,8 @@ Array = NDArray[Any]
 
 REDUCED = "LR: bicubic reduction of HR (as MATLAB's)"
 MICROMETRE = ("µm", "μm", "um", "micron", "microns", r"\u00B5m")
-OURS = re.compile(r"_x[234]_comparison$")  # ends the name of a figure that this command wrote
-# how each EXIF orientation is put upright: transposed or not, then turned by quarters
+FIGURE_STEM = re.compile(r"_x[234]_comparison$")  # figures that this command wrote
+# turns an image with an EXIF orientation upright
 UPRIGHT = {
     2: (lambda a: a[:, ::-1]),
     3: (lambda a: a[::-1, ::-1]),
@@ -43,13 +43,13 @@ class Source:
     ----------
     name : str
     path : Path
-        An LR image, or an HR image that LR is made of.
+        An LR image, or an HR image to make LR from.
     is_hr : bool
         Which of them.
     reference : Path or None
         HR image of an LR image.
     in_colour : bool
-        Whether a gray image counts as colour: the tables of data sets have Y for all.
+        Whether gray counts as colour, as in the tables of data sets, which measure Y.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Scene:
 
 
 def sources_of(options: argparse.Namespace) -> tuple[list[Source], int]:
-    """What to draw, and how many inputs there is nothing of."""
+    """What to draw, and how many inputs can't be drawn."""
     if options.dataset is not None or options.data is not None:
         return _of_data_set(options)
     if not options.inputs:
         raise OptionError("expected image files, or --data DIR --dataset NAME")
     if options.images is not None:
         raise OptionError("--images has no meaning without --dataset: leave it out")
-    files, faults = input_files(options.inputs, lambda path: OURS.search(path.stem) is not None)
+    files, faults = input_files(options.inputs, lambda path: bool(FIGURE_STEM.search(path.stem)))
     if options.hr:
         return [Source(path.stem, path, is_hr=True) for path in files], faults
     found = []
@@ -159,14 +159,14 @@ def _of_image(image: BenchmarkImage) -> Source:
 
 
 def read_scene(source: Source, options: argparse.Namespace) -> Scene:
-    """The pixels of a source, LR made of HR where there is no LR.
+    """The pixels of a source; LR is made from HR if there is no LR.
 
     Raises
     ------
     FileFormatError
         A file can't be read.
     ImageError, OptionError
-        It holds no single image, or the images do not fit.
+        It is not a single image, or the images do not fit together.
     """
     from napari_cfsr.core.figures import reduced
 
@@ -220,7 +220,7 @@ def _read(
 
 
 def _index(names: str, shape: tuple[int, ...], plane: dict[str, int]) -> tuple[int, ...]:
-    """Index of the plane that is asked for, in the order of the looped axes."""
+    """Index of the requested plane, in the order of the looped axes."""
     sizes = {name: n for name, n in zip(names, shape, strict=True) if name not in "YXS"}
     asked = {name: n for name, n in plane.items() if name in sizes}
     missing = [name for name, n in sizes.items() if n != 1 and name not in asked]
@@ -236,7 +236,7 @@ def _index(names: str, shape: tuple[int, ...], plane: dict[str, int]) -> tuple[i
 
 
 def micrometres(image: ImageFile) -> float | None:
-    """How wide a pixel is, as OME or ImageJ says."""
+    """Width of a pixel from OME or ImageJ metadata, if known."""
     ome, imagej = image.tiff.get("ome"), image.tiff.get("imagej")
     try:
         if ome and "PhysicalSizeX" in ome:

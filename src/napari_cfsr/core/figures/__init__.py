@@ -1,4 +1,4 @@
-"""Comparison figures as papers show them."""
+"""Comparison figures as papers show them: the whole image, and crops with their scores."""
 
 import lazy_loader
 

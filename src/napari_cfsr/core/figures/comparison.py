@@ -1,4 +1,4 @@
-"""Images of one scene that are to be compared: the input, what was made of it, and the truth."""
+"""Images of one scene to compare: the input, the results and the reference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Comparison:
     pixel_size : float, optional
         Micrometres that a pixel of the results is wide.
     notes : tuple of str
-        How the images came about, for the small print; a sentence each, without its full stop.
+        How the images were made, for the small print; sentences without their full stop.
 
     Raises
     ------
@@ -109,10 +109,10 @@ class Comparison:
         return self.lr.ndim == 3
 
     def images(self) -> dict[str, Array]:
-        """The images there are, by panel, all of `shape` but the difference, which is [Y,X]."""
+        """The available images by panel, all of `shape` but the difference, which is [Y,X]."""
         made = {
             "LR": self.lr.repeat(self.scale, axis=0).repeat(self.scale, axis=1),
-            "bicubic": enlarged(self.lr, self.scale),
+            "bicubic": _resized(self.lr, self.scale),
             "baseline": self.baseline,
             "delta": self.delta,
             "HR": self.hr,
@@ -122,9 +122,9 @@ class Comparison:
 
     @property
     def data_range(self) -> float | None:
-        """Greatest possible value less the least, by `default_range` of the reference.
+        """Greatest possible value minus the least, by `default_range` of the reference.
 
-        None without a reference, or of one from which no range can be told.
+        None without a reference, or of one whose range is unknown.
         """
         if self.hr is None:
             return None
@@ -132,7 +132,7 @@ class Comparison:
         try:
             low, high = float(finite.min()), float(finite.max())
             return default_range(self.hr.dtype, low, high)[0]
-        except (ImageError, ValueError):  # a single value, or none that is finite
+        except (ImageError, ValueError):  # a single value, or no finite one
             return None
 
     @property
@@ -163,13 +163,6 @@ class Comparison:
         }
 
 
-def enlarged(lr: Array, scale: int) -> Array:
-    """The bicubic enlargement of an image, in its dtype."""
-    if lr.dtype == np.uint8 or lr.dtype.kind == "f":
-        return imresize(lr, scale)
-    return rounded(imresize(lr.astype(np.float64), scale), lr.dtype)
-
-
 def reduced(hr: Array, scale: int) -> Array:
     """The bicubic reduction of an image, in its dtype, after cutting it to a multiple of `scale`.
 
@@ -181,19 +174,21 @@ def reduced(hr: Array, scale: int) -> Array:
     height, width = (n // scale * scale for n in hr.shape[:2])
     if not height or not width:
         raise ImageError(f"expected at least {scale}x{scale} pixels to reduce, got {hr.shape}")
-    hr = hr[:height, :width]
-    if hr.dtype == np.uint8 or hr.dtype.kind == "f":
-        return imresize(hr, 1 / scale)
-    return rounded(imresize(hr.astype(np.float64), 1 / scale), hr.dtype)
+    return _resized(hr[:height, :width], 1 / scale)
 
 
-def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Floats as bool or integers, rounded and clipped to what the dtype holds."""
-    if dtype.kind == "b":
+def _resized(image: Array, factor: float) -> Array:
+    """Bicubic, in the dtype of the image, rounded and clipped to what it holds."""
+    if image.dtype == np.uint8 or image.dtype.kind == "f":
+        return imresize(image, factor)
+    values = imresize(image.astype(np.float64), factor)
+    if image.dtype.kind == "b":
         return values >= 0.5
-    info = np.iinfo(dtype)
+    info = np.iinfo(image.dtype)
+    # the greatest 64-bit integers have no float of their own
     top = np.nextafter(float(info.max), 0) if info.bits > 32 else info.max
-    return np.clip(np.rint(values), info.min, top).astype(dtype)
+    rounded: Array = np.clip(np.rint(values), info.min, top).astype(image.dtype)
+    return rounded
 
 
 def _luma(difference: Array) -> Array:

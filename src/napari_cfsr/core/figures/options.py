@@ -1,37 +1,70 @@
-"""How a figure is to look."""
+"""What a figure shows and how it looks: panels, crops, arrangement, contrast, size, text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from napari_cfsr.core.figures.crops import Crop
+from numpy.typing import NDArray
+
 from napari_cfsr.core.image import MODES, Limits, Mode
 from napari_cfsr.errors import OptionError
 
-Arrangement = Literal["auto", "left", "above", "columns"]
-ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
+ArrangementName = Literal["auto", "left", "above", "columns"]
+ARRANGEMENTS: tuple[ArrangementName, ...] = get_args(ArrangementName)
 PANELS = ("LR", "bicubic", "baseline", "delta", "HR", "difference")
 RANGES = {"width": (1.0, 40.0), "dpi": (30, 2400), "font_size": (3.0, 40.0)}
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A square, in HR pixels.
+
+    Attributes
+    ----------
+    top, left : int
+        Its first row and column.
+    side : int
+    """
+
+    top: int
+    left: int
+    side: int
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `OptionError` if it is empty or not within an image of this size."""
+        inside = self.top + self.side <= height and self.left + self.side <= width
+        if self.side < 1 or self.top < 0 or self.left < 0 or not inside:
+            raise OptionError(
+                f"expected a crop within {height}x{width} HR pixels, got {self}: its first row, "
+                "first column and side"
+            )
+
+    def of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """That part of an image [Y,X] or [Y,X,C]; a view."""
+        return image[self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def __str__(self) -> str:
+        return f"{self.top},{self.left},{self.side}"
+
+
+@dataclass(frozen=True)
 class FigureOptions:
-    """How a figure is to look.
+    """What a figure shows and how it looks.
 
     Attributes
     ----------
     panels : tuple of str, optional
-        Which of `PANELS`, in this order; by default all that there are.
+        Which of `PANELS`, in this order; by default all available ones.
     crops : tuple of Crop
-        What is magnified, HR pixels; by default the square with the most detail.
+        Squares to magnify, HR pixels; by default the square with the most detail.
     arrangement : {"auto", "left", "above", "columns"}
-        Where the whole image stands: at the left of the crops, above them, or once above each
-        column of crops, of each panel its own. `auto` decides between the first two.
+        Where the whole image goes: left of the crops, above them, or each panel's own above its
+        column of crops. `auto` decides between the first two.
     contrast : {"auto", "dtype", "data", "percentile"} or (low, high)
-        Which values are black and white, in all panels alike; see
-        `napari_cfsr.core.image.intensity.resolve_mapping`. `auto`: the range of the dtype for
+        Which values are black and white, the same in all panels; see
+        `napari_cfsr.core.image.resolve_mapping`. `auto`: the range of the dtype for
         colour and 8 bits, else the percentiles.
     width : float
         Inches; 7.16 is the width of a page of two columns.
@@ -39,13 +72,13 @@ class FigureOptions:
         Pixels per inch, at least: PNG gets a few more where that makes each pixel of a crop a whole
         number of pixels wide.
     font : str
-        A font of this machine.
+        An installed font.
     font_size : float
         Points; the small print is a seventh smaller.
     labels : mapping
-        Names to show instead of those of the panels.
+        Other names for panels.
     small_print : bool
-        Whether it says at the bottom how the figures were measured.
+        Whether lines at the bottom say how the scores were measured.
 
     Raises
     ------
@@ -55,7 +88,7 @@ class FigureOptions:
 
     panels: tuple[str, ...] | None = None
     crops: tuple[Crop, ...] = ()
-    arrangement: Arrangement = "auto"
+    arrangement: ArrangementName = "auto"
     contrast: Mode | Limits = "auto"
     width: float = 7.16
     dpi: int = 300
