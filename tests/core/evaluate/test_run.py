@@ -28,7 +28,7 @@ from napari_cfsr.core.evaluate.run import (
     evaluate,
     iter_evaluate,
 )
-from napari_cfsr.core.evaluate.scores import measure
+from napari_cfsr.core.evaluate.scores import score_images
 from napari_cfsr.core.evaluate.tables import markdown, number, table
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights.checkpoints import open_backbone
@@ -120,7 +120,7 @@ def test_the_bundled_refiner_is_measured_beside_its_backbone_from_one_run(
     lr = find_dataset(data, "Set5", 4).images[1].read(4)
     result = upscale(lr.lr, model)
     bird = report.images[1]
-    expected = measure({"baseline": result.baseline, "delta": result.delta}, lr.hr, "Y", 4)
+    expected = score_images({"baseline": result.baseline, "delta": result.delta}, lr.hr, "Y", 4)
     close(bird.scores["delta"], expected["delta"])
     close(bird.scores["baseline"], expected["baseline"])
 
@@ -163,7 +163,7 @@ def test_ensemble_and_back_projection_reach_the_model(
     for option in ("ensemble", "back_projection"):
         how: dict[str, Any] = {option: True}
         made = {"baseline": upscale(sample.lr, models[4], **how).baseline}
-        expected = measure(made, sample.hr, "Y", 4)["baseline"]
+        expected = score_images(made, sample.hr, "Y", 4)["baseline"]
         options = EvaluateOptions(data, ("Set5",), models=("baseline",), **how)
         steps = iter_evaluate(options, models[4])
         found = {}
@@ -251,7 +251,7 @@ def test_measuring_in_one_pass_gives_the_figures_of_the_metrics(
             str(noise): np.clip(hr / 255 + rng.normal(0, noise, hr.shape), 0, 1).astype(np.float32)
             for noise in (0.001, 0.05, 0.3)
         }
-        found = measure(images, hr, channel, shave)
+        found = score_images(images, hr, channel, shave)
         for name, image in images.items():
             in_8_bits = np.rint(image * 255).astype(np.uint8)
             expected = Scores(
@@ -643,4 +643,4 @@ def test_the_record_holds_all_that_is_needed_to_do_it_again(tmp_path: Path) -> N
 
 def test_measure_needs_images_of_the_same_size() -> None:
     with pytest.raises(ImageError, match=r"got \(20, 20\) and \(20, 21\)"):
-        measure({"a": np.zeros((20, 20))}, np.zeros((20, 21)), "gray")
+        score_images({"a": np.zeros((20, 20))}, np.zeros((20, 21)), "gray")

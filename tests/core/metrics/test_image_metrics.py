@@ -20,8 +20,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from napari_cfsr import psnr, upscale
 from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.metrics import image_pair
-from napari_cfsr.core.metrics.image_metrics import error_map, mod_crop, ssim, ssim_map
-from napari_cfsr.core.metrics.image_pair import ImagePair, luma
+from napari_cfsr.core.metrics.image_metrics import error_map, ssim, ssim_map
+from napari_cfsr.core.metrics.image_pair import ImagePair, luma, mod_crop
 from napari_cfsr.errors import CancelledError, ImageError, OptionError
 from tests.helpers.peak_memory import PEAK
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine import Check, Model, check_back_projection
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, Sample, find_dataset
 from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault, ImageScores
-from napari_cfsr.core.evaluate.scores import measure
+from napari_cfsr.core.evaluate.scores import score_images
 from napari_cfsr.core.image import imresize
 from napari_cfsr.core.metrics import CHANNELS, Channel
 from napari_cfsr.core.upscale import PACKAGES, UpscaleOptions, exhaust, iter_upscale, versions
@@ -282,7 +282,7 @@ class _Evaluation:
         if "bicubic" in self.models:
             arrays["bicubic"] = imresize(sample.lr, self.options.scale).clip(0, 1)
         how = self.options.channel, self.options.border, self._check_stopped
-        scores = measure({name: arrays[name] for name in self.models}, sample.hr, *how)
+        scores = score_images({name: arrays[name] for name in self.models}, sample.hr, *how)
         made = image.lr is None
         return ImageScores(
             image.dataset, image.name, sample.hr.shape, scores, made, sample.cropped, sample.notes

@@ -1,10 +1,4 @@
-"""HR -> LR: what a camera makes of a scene, and MATLAB's exact bicubic resize.
-
-`imresize` follows the definition of MATLAB's function of that name: cubic convolution (Keys,
-"Cubic Convolution Interpolation for Digital Image Processing", 1981, a = -0.5), widened by the
-scale when it reduces (antialiasing), mirrored at the border, rows first, rounded to uint8 between
-the two passes when the image is uint8.
-"""
+"""Degradation: how LR images are simulated from HR images, as a camera would record them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from napari_cfsr.core.image.intensity import IntensityMapping
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image.resize import imresize, round_to_dtype
 from napari_cfsr.core.image.tiling import Tile, scaled
 
 Array = NDArray[Any]
@@ -131,13 +131,6 @@ def enlarged_alpha(alpha: Array, tile: Tile, scale: int) -> Array:
     wide = np.float32 if alpha.dtype.itemsize < 4 else np.float64
     seen = np.nan_to_num(alpha.astype(wide), nan=0.0, posinf=1.0, neginf=0.0)
     large: Array = imresize(seen, scale)[scaled(tile.crop, scale)]
-    if alpha.dtype.kind in "iu":
-        info = np.iinfo(alpha.dtype)
-        top = np.nextafter(large.dtype.type(info.max), 0) if info.bits > 32 else info.max
-        large = np.clip(np.rint(large), 0, top)
-    elif alpha.dtype.kind == "b":
-        large = large >= 0.5
-    else:
-        large = large.clip(0, 1)
-    result: Array = large.astype(alpha.dtype)[None]
-    return result
+    if alpha.dtype.kind == "f":
+        return large.clip(0, 1).astype(alpha.dtype)[None]
+    return round_to_dtype(large.clip(0), alpha.dtype)[None]
