@@ -30,9 +30,8 @@ from napari_cfsr.cli.train_options import config_of
 from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import config as training_config
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import folder_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import (
     Checkpoint,
     Preview,

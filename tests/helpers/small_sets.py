@@ -12,9 +12,8 @@ import numpy as np
 
 from napari_cfsr import read_image
 from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
 
 

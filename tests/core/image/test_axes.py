@@ -66,7 +66,7 @@ def test_what_counts_as_colour(axes, shape, rgb, names) -> None:
         ("YYX", (4, 5, 6), None, "expected different letters"),
         ("TZC", (4, 5, 6), None, "expected both Y and X"),
         ("YXS", (4, 5, 7), None, "expected 1 to 4 colour samples .* got 7"),
-        ("YXC", (4, 5, 7), True, "say rgb=False"),
+        ("YXC", (4, 5, 7), True, "pass rgb=False"),
     ],
 )
 def test_axes_that_do_not_fit_say_what_was_expected(axes, shape, rgb, says) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_cfsr.core.training import clock as training_clock
-from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
+from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.windows import prepare
 from tests.helpers.small_sets import request, sim
@@ -74,7 +74,7 @@ def test_the_fraction_never_goes_back(time: Time) -> None:
         time.now += rng.exponential(1 + step / 10)
         clock.tick("step" if step < 40 else "measure")
         if step == 20:
-            clock.plan["validate"] = Work(30, 3.0)
+            clock.work["validate"] = Work(30, 3.0)
         if step == 30:
             clock.drop("validate")
         seen.append(clock.fraction)
@@ -83,7 +83,7 @@ def test_the_fraction_never_goes_back(time: Time) -> None:
     assert clock.seconds_left == 0
 
 
-def test_more_than_planned_is_not_less_than_nothing(time: Time) -> None:
+def test_more_work_than_expected_is_not_less_than_nothing(time: Time) -> None:
     clock = Clock({"step": Work(1, 1.0)})
     for _ in range(3):
         time.now += 1
@@ -96,9 +96,9 @@ def test_the_plan(data: Path) -> None:
     """What takes how many steps; and a guess that is of the right order."""
     images = prepare(request(sim(data), photons=50))
     config = TrainConfig(photons=50, steps=70, every=20, warm_steps=300)
-    plan = planned(config, images, 2)
+    plan = expected_work(config, images, 2)
     assert {kind: work.items for kind, work in plan.items()} == {
-        "baseline": len(images.pick),
+        "baseline": len(images.validation),
         "measure": len(images.held_out),
         "prepare input": 0,
         "prepare output": len(images.train),
@@ -112,7 +112,7 @@ def test_the_plan(data: Path) -> None:
         "validate output": 4,
     }
     for placement in ("input", "output"):
-        only = planned(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
+        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
         assert only["prepare output"].items == (len(images.train) if placement == "output" else 0)
         assert only[f"trial {placement}"].items == 0
         assert f"main {'output' if placement == 'input' else 'input'}" not in only

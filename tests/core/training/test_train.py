@@ -17,8 +17,8 @@ from napari_cfsr import TrainConfig, degrade, load_model, psnr, train_refiner, u
 from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.image.conventional import bicubic, denoise
 from napari_cfsr.core.training import clock as training_clock
+from napari_cfsr.core.training.config import TrainRequest
 from napari_cfsr.core.training.data import array_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
 from napari_cfsr.core.training.train import identity, iter_train
 from napari_cfsr.core.training.trainer import InputTrainer, RefinerTrainer
@@ -123,7 +123,7 @@ def test_the_best_so_far(data: Path) -> None:
 @pytest.mark.parametrize("kind", ["gray", "colour"])
 def test_the_preview(data: Path, kind: str) -> None:
     seen, _ = once(data, kind, placement="input")
-    window = prepare(sent(data, kind, placement="input")).pick[0]
+    window = prepare(sent(data, kind, placement="input")).validation[0]
     previews = [p.preview for p in seen if p.preview is not None]
     assert {preview.name for preview in previews} == {window.name}
     for preview in previews:
@@ -409,7 +409,7 @@ def test_the_better_placement_goes_on(data: Path) -> None:
     assert gains[0] < tried["input"]
     assert min(abs(gain - tried["input"]) for gain in gains) < 1e-4  # it is told rounded
     (note,) = trained.notes
-    assert note.startswith("placement output, by trials on images that are not trained on: input ")
+    assert note.startswith("placement output, chosen by trials on the validation images: input ")
     assert f"output {tried['output']:+.3f} dB" in note
 
 
@@ -458,7 +458,7 @@ def test_it_goes_on_from_the_best_warm_step(data: Path, monkeypatch: pytest.Monk
     for state in (start, measured):
         assert all(np.array_equal(state[k], best[12].state[k]) for k in state)
     assert trained.card.extra["step"] == 12
-    assert trained.card.extra["pick_gain"] == 0.5
+    assert trained.card.extra["validation_gain"] == 0.5
 
 
 def test_patience(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,7 +478,7 @@ def broken(data: Path) -> Iterator[tuple[list[np.ndarray], str]]:
     good = list(sim(data, 4))
     yield [], "expected at least one image"
     yield [good[0]], "expected at least 64 pixels in Y and X"
-    yield [np.zeros((128, 128), np.float32)] * 4, "expected an image that shows something"
+    yield [np.zeros((128, 128), np.float32)] * 4, "expected an image with contrast"
     lost = good[2].copy()
     lost[5, 5] = np.nan
     yield [*good[:2], lost, good[3]], "expected finite pixels, got NaN"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from napari_cfsr.core.training.trainer import (
     TrainingContext,
     noisy,
 )
-from napari_cfsr.core.training.windows import Window, prepare
+from napari_cfsr.core.training.windows import TrainingWindow, prepare
 from napari_cfsr.core.weights.checkpoints import load_backbone
 from napari_cfsr.core.weights.weight_files import WeightsFile
 from tests.helpers.small_sets import photos, request, sim
@@ -60,13 +59,9 @@ def made(
     result = TRAINERS[placement](context, replace(recipe, **own), seed)
     for _ in result.prepare():
         pass
-    result.validation_baselines = baselines(context)
+    if not context.validation:
+        list(context.upscale_validation())
     return result
-
-
-@lru_cache(maxsize=4)
-def baselines(context: TrainingContext) -> list[torch.Tensor]:
-    return [context.baseline(window.lr) for window in context.images.pick]
 
 
 # the backbone
@@ -77,7 +72,7 @@ def test_the_baseline_is_that_of_the_model(
     kind: str, models: dict[int, SRModel], request: pytest.FixtureRequest
 ) -> None:
     context = request.getfixturevalue(kind)
-    window = context.images.pick[0]
+    window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
     model = models[2].predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
     np.testing.assert_allclose(mine, np.clip(model, 0, 1), atol=1e-5)
@@ -107,7 +102,7 @@ def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> N
 def test_it_starts_as_the_backbone(gray: TrainingContext, placement: str) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
-    window = gray.images.pick[0]
+    window = gray.images.validation[0]
     np.testing.assert_allclose(
         gray.array(trained.predict(window.lr)), gray.array(gray.baseline(window.lr)), atol=0.02
     )
@@ -158,14 +153,14 @@ def test_patches_show_the_same_place(kind: str, official_folder: Path, data: Pat
     assert len(seen) == 32
     output = made(context, "output")
     (source, target) = output._pool[0]
-    turned = output._turned(source, target)
+    turned = output._flipped(source, target)
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
 def test_all_eight_ways_are_seen(gray: TrainingContext) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    ways = {np.array2string(trained._turned(corner)[0]) for _ in range(200)}
+    ways = {np.array2string(trained._flipped(corner)[0]) for _ in range(200)}
     assert len(ways) == 8
 
 
@@ -186,7 +181,7 @@ def prepare_same(context: TrainingContext) -> TrainingContext:
     """The same images as measured ones: their noise is what it is."""
     windows = {
         role: tuple(replace(w, clean=w.lr) for w in getattr(context.images, role))
-        for role in ("train", "pick", "held_out")
+        for role in ("train", "validation", "held_out")
     }
     return TrainingContext(context.backbone, replace(context.images, **windows, degradation=None))
 
@@ -347,9 +342,9 @@ def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
 def test_a_baseline_that_is_known_is_not_computed(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, window = made(gray, "output"), gray.images.pick[0]
+    trained, window = made(gray, "output"), gray.images.validation[0]
     expected = trained.predict(window.lr)
-    known = trained.validation_baselines[0]
+    known = gray.validation[0].baseline
     monkeypatch.setattr(TrainingContext, "baseline", None)
     assert torch.equal(trained.predict(window.lr, known), expected)
 
@@ -368,6 +363,6 @@ def test_the_published_recipe_runs(gray: TrainingContext) -> None:
 
 def test_a_window_reduces_as_the_training_data_of_the_backbone(data: Path) -> None:
     image = sim(data)[0]
-    window = Window("cells", image[None], image[None], image[None], (slice(0), slice(0)))
+    window = TrainingWindow("cells", image[None], image[None], image[None], (slice(0), slice(0)))
     np.testing.assert_array_equal(window.target(2)[0], imresize(image, 0.5))
     assert InputTrainer.placement == "input"

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data, array_sources, folder_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.split import MOST_IMAGES, ROLES, Part, split
 from napari_cfsr.core.training.windows import (
     CONTEXT,
@@ -30,7 +29,7 @@ from napari_cfsr.core.training.windows import (
     MOST_PIXELS,
     SMALLEST,
     TrainingImages,
-    Window,
+    TrainingWindow,
     matched,
     prepare,
 )
@@ -75,7 +74,7 @@ def test_groups_are_split_as_they_are(sizes: list[int], share: float, seed: int)
     groups = by_role(parts, data, "group")
     assert all(groups[role] for role in ROLES)
     assert disjoint(list(groups.values()))
-    assert len(groups["held_out"]) == len(groups["pick"]) <= max(1, round(share * len(sizes)))
+    assert len(groups["held_out"]) == len(groups["validation"]) <= max(1, round(share * len(sizes)))
 
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=2), shares, seeds)
@@ -120,7 +119,7 @@ def test_channels_and_times_of_one_place_have_one_role(
     assert all(len(found) == 1 for found in roles.values())
     assert set().union(*roles.values()) == set(ROLES)
     notes = prepare(TrainRequest(TrainData(data.hr), {"scale": 2}, TrainConfig(seed=seed))).notes
-    assert any("other times" in note for note in notes) == (places == "T")
+    assert any("other time points" in note for note in notes) == (places == "T")
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (3,)), ("CYX", (8,)), ("CZYX", (3, 2))])
@@ -200,7 +199,7 @@ def test_areas_keep_a_distance() -> None:
             assert start - stop - 1 >= GAP * 2
 
 
-def named_pixels(window: Window, sources: dict[str, np.ndarray]) -> np.ndarray:
+def named_pixels(window: TrainingWindow, sources: dict[str, np.ndarray]) -> np.ndarray:
     match = SPAN.fullmatch(window.name)
     if match is None:
         return sources[window.name]
@@ -318,7 +317,7 @@ def test_pairs_are_taken_as_they_are(data: Path) -> None:
     assert made.notes == ()
 
 
-def error(window: Window) -> float:
+def error(window: TrainingWindow) -> float:
     """Root mean square, away from the border."""
     return float(np.sqrt(np.mean((window.lr - window.target(2))[:, 8:-8, 8:-8] ** 2)))
 
@@ -328,7 +327,9 @@ def test_a_known_shift_is_corrected(data: Path, move: tuple[int, int]) -> None:
     sent = request(array_data([], measured(data, move), (0, 1)))
     before = prepare(sent)
     after = prepare(replace(sent, config=replace(sent.config, align=True)))
-    for a, b in zip(before.held_out + before.pick, after.held_out + after.pick, strict=True):
+    for a, b in zip(
+        before.held_out + before.validation, after.held_out + after.validation, strict=True
+    ):
         assert error(b) < 0.15 * error(a)
         assert b.hr.shape[1:] == tuple(2 * n for n in b.lr.shape[1:])
     assert before.notes == ()
@@ -343,7 +344,7 @@ def test_another_brightness_is_matched(data: Path) -> None:
     pairs = [(lr * np.float32(0.4) + np.float32(0.2), hr) for lr, hr in measured(data)]
     for match in (True, False):
         made = prepare(request(array_data([], pairs, (0, 1)), match=match))
-        for window in (*made.train, *made.pick, *made.held_out):
+        for window in (*made.train, *made.validation, *made.held_out):
             assert (error(window) < 1e-3) == match
     lr, hr = pairs[0]
     np.testing.assert_allclose(matched(hr, lr, 2), 0.4 * hr + 0.2, atol=1e-3)
@@ -383,8 +384,8 @@ def test_images_that_are_too_small() -> None:
 def test_black_and_flat_images() -> None:
     for value in (0, 0.7):
         flat = np.full((160, 160), value, np.float32)
-        refused([flat] * 4, r"expected an image that shows something, got 'image \d'")
-        refused([np.pad(flat, 200, mode="edge")], "expected an image that shows something")
+        refused([flat] * 4, r"expected an image with contrast, but all pixels of 'image \d'")
+        refused([np.pad(flat, 200, mode="edge")], "expected an image with contrast")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -393,7 +394,7 @@ def test_nan(value: float) -> None:
     images[3][80, 80] = value
     refused(
         images,
-        "expected finite pixels, got NaN or infinity in 'image 3': mend it or leave it out",
+        "expected finite pixels, got NaN or infinity in 'image 3': repair it or leave it out",
         intensity=(0, 1),
     )
 
@@ -443,7 +444,7 @@ def test_pairs_that_show_nothing() -> None:
     for lr, hr in ((flat[::2, ::2], texture()), (texture()[::2, ::2], flat)):
         for how in ({}, {"match": False}, {"align": True}):
             pairs = [(lr, hr)] * 4
-            with pytest.raises(ImageError, match="something"):
+            with pytest.raises(ImageError, match="contrast"):
                 prepare(request(array_data([], pairs), **how))
 
 
@@ -472,7 +473,7 @@ def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
         made = prepare(request(folder_data(folder), seed=seed, held_out=0.2))
         notes = "\n".join(made.notes)
         for name, reason in [
-            ("black", "expected an image that shows something"),
+            ("black", "expected an image with contrast"),
             ("tiny", "expected at least 64 pixels"),
             ("nan", "expected finite pixels"),
             ("broken", "broken.png"),
@@ -482,7 +483,7 @@ def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
         names = good_names(made)
         assert disjoint(list(names.values()))
         assert set().union(*names.values()) == {f"good{i}.png" for i in range(9)}
-        assert len(names["held_out"]) == len(names["pick"]) == 2  # of twelve: none is missing
+        assert len(names["held_out"]) == len(names["validation"]) == 2  # of twelve: none is missing
 
 
 def test_too_few_are_left(tmp_path: Path) -> None:
@@ -504,7 +505,7 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
     return TrainData(tuple(hr))
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
     """And the rest of it still stands for the stack: none comes over from what is trained on."""
     data = stacks([6] * 6)
@@ -517,7 +518,7 @@ def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
     assert len(made.notes) == 4
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
     data = stacks([6] * 6)
     held = {p.index for p in split(data, TrainConfig()) if p.role == role}
@@ -528,7 +529,7 @@ def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
     assert len(groups[role]) == 1
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
     """The neighbours of those that were to be held out are held out instead."""
     data = stacks([20])
@@ -544,11 +545,11 @@ def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
 # how much
 
 
-def outer_pixels(windows: tuple[Window, ...]) -> int:
+def outer_pixels(windows: tuple[TrainingWindow, ...]) -> int:
     return sum(w.lr[0].size for w in windows)
 
 
-def inner_pixels(windows: tuple[Window, ...]) -> int:
+def inner_pixels(windows: tuple[TrainingWindow, ...]) -> int:
     return sum(
         (s[0].stop - s[0].start) * (s[1].stop - s[1].start) for s in (w.inner for w in windows)
     )
@@ -608,7 +609,7 @@ import json, sys, threading, time, psutil
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import folder_data
 from napari_cfsr.core.training.windows import prepare
-from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.config import TrainRequest
 process = psutil.Process()
 before, peak, done = process.memory_info().rss, 0, threading.Event()
 def watch():
@@ -621,7 +622,7 @@ config = TrainConfig(photons=50, read_noise=0.01)
 made = prepare(TrainRequest(folder_data(sys.argv[1]), {"scale": 2}, config))
 done.set()
 thread.join()
-print(json.dumps([before, peak, len(made.train), len(made.pick), len(made.held_out)]))
+print(json.dumps([before, peak, len(made.train), len(made.validation), len(made.held_out)]))
 """
 
 
