@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from napari_cfsr.core.training import clock as training_clock
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.windows import prepare
-from tests.helpers.small_sets import request, sim
+from tests.helpers.small_sets import request, spots
 
 
 class Time:
@@ -92,12 +90,12 @@ def test_more_work_than_expected_is_not_less_than_nothing(time: Time) -> None:
     assert Clock({}).fraction == 0
 
 
-def test_the_plan(data: Path) -> None:
+def test_the_expected_work() -> None:
     """What takes how many steps; and a guess that is of the right order."""
-    images = prepare(request(sim(data), photons=50))
+    images = prepare(request(spots(10, 128), photons=50))
     config = TrainConfig(photons=50, steps=70, every=20, warm_steps=300)
-    plan = expected_work(config, images, 2)
-    assert {kind: work.items for kind, work in plan.items()} == {
+    work = expected_work(config, images, 2)
+    assert {kind: one.items for kind, one in work.items()} == {
         "baseline": len(images.validation),
         "measure": len(images.held_out),
         "prepare input": 0,
@@ -116,4 +114,4 @@ def test_the_plan(data: Path) -> None:
         assert only["prepare output"].items == (len(images.train) if placement == "output" else 0)
         assert only[f"trial {placement}"].items == 0
         assert f"main {'output' if placement == 'input' else 'input'}" not in only
-    assert 1 < sum(work.left for work in plan.values()) < 200
+    assert 1 < sum(one.left for one in work.values()) < 200

@@ -212,7 +212,7 @@ def report_of(rival: float, base: float, sr: float, count: int = 3) -> Report:
         (
             report_of(29, 22, 28),
             True,
-            "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but the "
+            "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but "
             "denoised bicubic, a conventional method, is 1.00 dB better still.",
         ),
         (

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from napari_cfsr import psnr
-from napari_cfsr.core.engine.model import PredictOptions, SRModel
+from napari_cfsr import load_model, psnr
+from napari_cfsr.core.engine.model import PredictOptions
 from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import trainer as trainer
@@ -27,7 +26,7 @@ from napari_cfsr.core.training.trainer import (
 from napari_cfsr.core.training.windows import TrainingWindow, prepare
 from napari_cfsr.core.weights.checkpoints import load_backbone
 from napari_cfsr.core.weights.weight_files import WeightsFile
-from tests.helpers.small_sets import photos, request, sim
+from tests.helpers.small_sets import colours, request, spots, tiny_backbone
 
 PLACEMENTS = ("input", "output")
 RECIPE = Recipe(
@@ -36,20 +35,20 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def bench_of(folder: Path, images: tuple[np.ndarray, ...], **how: Any) -> TrainingContext:
-    file = WeightsFile(folder / "CFSR_x2.pth", "", "official")
+def context_of(images: tuple[np.ndarray, ...], **how: Any) -> TrainingContext:
+    file = WeightsFile(tiny_backbone(), "", "file")
     backbone = load_backbone(file, 2).to(memory_format=torch.channels_last)
     return TrainingContext(backbone, prepare(request(images, **how)))
 
 
 @pytest.fixture(scope="module")
-def gray(official_folder: Path, data: Path) -> TrainingContext:
-    return bench_of(official_folder, sim(data), photons=50, read_noise=0.01)
+def gray() -> TrainingContext:
+    return context_of(spots(), photons=50, read_noise=0.01)
 
 
 @pytest.fixture(scope="module")
-def colour(official_folder: Path, data: Path) -> TrainingContext:
-    return bench_of(official_folder, photos(data, 4, 128))
+def colour() -> TrainingContext:
+    return context_of(colours(4))
 
 
 def made(
@@ -68,14 +67,13 @@ def made(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_is_that_of_the_model(
-    kind: str, models: dict[int, SRModel], request: pytest.FixtureRequest
-) -> None:
+def test_the_baseline_is_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
     context = request.getfixturevalue(kind)
     window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
-    model = models[2].predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
-    np.testing.assert_allclose(mine, np.clip(model, 0, 1), atol=1e-5)
+    model = load_model(2, tiny_backbone(), refiner=None, device="cpu")
+    expected = model.predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
+    np.testing.assert_allclose(mine, np.clip(expected, 0, 1), atol=1e-5)
     assert mine.shape == window.hr.shape
     image = np.moveaxis(mine, 0, -1) if kind == "colour" else mine[0]
     hr = np.moveaxis(window.hr, 0, -1) if kind == "colour" else window.hr[0]
@@ -108,11 +106,10 @@ def test_it_starts_as_the_backbone(gray: TrainingContext, placement: str) -> Non
     )
 
 
-def test_patches_of_the_output_are_those_of_whole_windows(
-    gray: TrainingContext, official_folder: Path, data: Path
-) -> None:
-    """Which the backbone sees with what lies around them."""
-    large = bench_of(official_folder, photos(data, 4, 560), memory=2**24)
+def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext) -> None:
+    """The backbone sees them with their surroundings."""
+    rng = np.random.default_rng(0)
+    large = context_of(tuple(rng.random((4, 560, 560), np.float32)), memory=2**24)
     assert any(w.inner[0] != slice(0, w.lr.shape[1]) for w in large.images.train)
     for context in (gray, large):
         trained = TRAINERS["output"](context, RECIPE, 1)
@@ -134,10 +131,9 @@ def test_so_many_windows_are_upscaled_as_there_is_time_for(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_patches_show_the_same_place(kind: str, official_folder: Path, data: Path) -> None:
+def test_patches_show_the_same_place(kind: str) -> None:
     """Without noise: LR patches are the reduced HR patches, however they are turned."""
-    images = sim(data) if kind == "gray" else photos(data, 4, 128)
-    context = bench_of(official_folder, images)
+    context = context_of(spots() if kind == "gray" else colours(4))
     trained = made(context, "input")
     seen = set()
     for _ in range(8):
@@ -211,8 +207,8 @@ def test_noise_of_a_batch(channels: int, jpeg: int | None) -> None:
         np.testing.assert_array_equal(mine, expected)
 
 
-def test_small_images_give_small_patches(official_folder: Path, data: Path) -> None:
-    context = bench_of(official_folder, tuple(im[:64, :80] for im in sim(data, 4)))
+def test_small_images_give_small_patches() -> None:
+    context = context_of(tuple(im[:64, :80] for im in spots(4)))
     for placement in PLACEMENTS:
         trained = made(context, placement, patch=500, warm_patch=500)
         for phase in ("warm", "main"):
@@ -242,7 +238,7 @@ def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: st
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
 def test_steps_make_the_loss_small(gray: TrainingContext, placement: str, phase: str) -> None:
-    count = 25 if (placement, phase) == ("input", "main") else 60
+    count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
     assert len(losses) == trained.taken == trained.count(phase) == count
@@ -339,6 +335,28 @@ def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
     assert other.gain() == gain
 
 
+def test_the_psnr_of_a_baseline_is_computed_once(
+    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, scored = made(gray, "output"), []
+    expected = np.mean(
+        [
+            gray.psnr(gray.array(trained.predict(w.lr)), w)
+            - gray.psnr(gray.array(gray.baseline(w.lr)), w)
+            for w in gray.images.validation
+        ]
+    )
+    psnr_of = TrainingContext.psnr
+
+    def counted(self: TrainingContext, image: np.ndarray, window: TrainingWindow) -> float:
+        scored.append(window)
+        return psnr_of(self, image, window)
+
+    monkeypatch.setattr(TrainingContext, "psnr", counted)
+    assert trained.gain() == expected
+    assert scored == list(gray.images.validation)
+
+
 def test_a_baseline_that_is_known_is_not_computed(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,8 +379,8 @@ def test_the_published_recipe_runs(gray: TrainingContext) -> None:
     assert 1e-6 < moved < 2.5e-6  # two steps of Adam
 
 
-def test_a_window_reduces_as_the_training_data_of_the_backbone(data: Path) -> None:
-    image = sim(data)[0]
+def test_a_window_reduces_as_the_training_data_of_the_backbone() -> None:
+    image = spots()[0]
     window = TrainingWindow("cells", image[None], image[None], image[None], (slice(0), slice(0)))
     np.testing.assert_array_equal(window.target(2)[0], imresize(image, 0.5))
     assert InputTrainer.placement == "input"

@@ -34,7 +34,7 @@ from napari_cfsr.core.training.windows import (
     prepare,
 )
 from napari_cfsr.errors import ImageError
-from tests.helpers.small_sets import Plane, photos, planes, request, sim
+from tests.helpers.small_sets import Plane, colours, planes, request, spots
 
 SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
 
@@ -264,8 +264,8 @@ def test_noise_is_that_of_the_degradation() -> None:
         np.testing.assert_array_equal(window.hr[0], image)
 
 
-def test_windows_without_noise(data: Path) -> None:
-    for images, channels in ((sim(data), 1), (photos(data), 3)):
+def test_windows_without_noise() -> None:
+    for images, channels in ((spots(), 1), (colours(), 3)):
         made = prepare(request(images))
         assert made.channels == channels
         window = made.held_out[0]
@@ -275,16 +275,16 @@ def test_windows_without_noise(data: Path) -> None:
         np.testing.assert_allclose(window.lr, reduced, atol=1e-6)
 
 
-def test_gray_among_colour_becomes_colour(data: Path) -> None:
-    made = prepare(request([*photos(data, 4), *sim(data, 4)], photons=50))
+def test_gray_among_colour_becomes_colour() -> None:
+    made = prepare(request([*colours(4), *spots(4)], photons=50))
     assert made.channels == 3
     gray = [w for role in ROLES for w in getattr(made, role) if np.ptp(w.hr, axis=0).max() == 0]
     assert gray
     assert all(w.lr.shape[0] == w.hr.shape[0] == 3 for r in ROLES for w in getattr(made, r))
 
 
-def test_oversampled_images_are_reduced_first(data: Path) -> None:
-    images = sim(data, 6, 192)
+def test_oversampled_images_are_reduced_first() -> None:
+    images = spots(6, 192)
     made = prepare(request(images, reduce=2))
     halved = [np.clip(imresize(image, 0.5), 0, 1) for image in images]
     for window in made.held_out:
@@ -296,17 +296,17 @@ def test_oversampled_images_are_reduced_first(data: Path) -> None:
 # measured pairs
 
 
-def measured(data: Path, move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarray]]:
+def measured(move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarray]]:
     """LR and HR images of which the LR one was seen so many HR pixels further down and right."""
     y, x = (8 + d for d in move)
     return [
         (imresize(image[y : y + 192, x : x + 192], 0.5), image[8:200, 8:200])
-        for image in sim(data, 4, 208)
+        for image in spots(4, 208)
     ]
 
 
-def test_pairs_are_taken_as_they_are(data: Path) -> None:
-    pairs = measured(data)
+def test_pairs_are_taken_as_they_are() -> None:
+    pairs = measured()
     made = prepare(request(array_data([], pairs, (0, 1)), match=False, photons=50))
     assert made.degradation is None
     (window,) = made.held_out
@@ -323,8 +323,8 @@ def error(window: TrainingWindow) -> float:
 
 
 @pytest.mark.parametrize("move", [(4, -2), (3, 1), (-5, -3)])
-def test_a_known_shift_is_corrected(data: Path, move: tuple[int, int]) -> None:
-    sent = request(array_data([], measured(data, move), (0, 1)))
+def test_a_known_shift_is_corrected(move: tuple[int, int]) -> None:
+    sent = request(array_data([], measured(move), (0, 1)))
     before = prepare(sent)
     after = prepare(replace(sent, config=replace(sent.config, align=True)))
     for a, b in zip(
@@ -340,8 +340,8 @@ def test_a_known_shift_is_corrected(data: Path, move: tuple[int, int]) -> None:
         assert note.endswith("LR pixels was corrected")
 
 
-def test_another_brightness_is_matched(data: Path) -> None:
-    pairs = [(lr * np.float32(0.4) + np.float32(0.2), hr) for lr, hr in measured(data)]
+def test_another_brightness_is_matched() -> None:
+    pairs = [(lr * np.float32(0.4) + np.float32(0.2), hr) for lr, hr in measured()]
     for match in (True, False):
         made = prepare(request(array_data([], pairs, (0, 1)), match=match))
         for window in (*made.train, *made.validation, *made.held_out):
@@ -405,9 +405,9 @@ def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("how", [{}, {"match": False}])
-def test_pairs_of_different_scenes_are_refused(data: Path, how: dict) -> None:
+def test_pairs_of_different_scenes_are_refused(how: dict) -> None:
     """Else the matched HR image would be flat, and a refiner that paints gray worth using."""
-    pairs = measured(data)
+    pairs = measured()
     mixed = [(lr, pairs[i - 1][1]) for i, (lr, _) in enumerate(pairs)]
     for wrong in (mixed, [(1 - lr, hr) for lr, hr in pairs]):
         with pytest.raises(
