@@ -53,14 +53,6 @@ def sim(data: Path, count: int = 10, side: int = 128, first: int = 0) -> tuple[n
     return tuple(_middle(imresize(_unit(file), 0.5), side) for file in chosen)
 
 
-@lru_cache(maxsize=8)
-def photos(data: Path, count: int = 8, side: int = 192, first: int = 0) -> tuple[np.ndarray, ...]:
-    """Photographs: the middle of evenly chosen ones, RGB in [0,1]."""
-    files = sorted((data / "train" / "photos").glob("*.jpg"))
-    chosen = files[first :: len(files) // count][:count]
-    return tuple(_middle(_unit(file), side) for file in chosen)
-
-
 def _unit(file: Path) -> np.ndarray:
     return np.squeeze(read_image(file).pixels).astype(np.float32) / 255
 
@@ -80,6 +72,12 @@ def spots(count: int = 10, side: int = 96) -> tuple[np.ndarray, ...]:
 def colours(count: int = 8, side: int = 96) -> tuple[np.ndarray, ...]:
     """RGB pieces of a photograph that scikit-image comes with, in [0,1]."""
     return _pieces(skimage.data.coffee(), count, side)
+
+
+@lru_cache(maxsize=8)
+def photographs(count: int = 4, side: int = 208) -> tuple[np.ndarray, ...]:
+    """Gray pieces of a photograph that scikit-image comes with, in [0,1]."""
+    return _pieces(skimage.data.camera(), count, side)
 
 
 def _pieces(image: np.ndarray, count: int, side: int) -> tuple[np.ndarray, ...]:
@@ -109,8 +107,8 @@ def tiny_backbone(scale: int = 2) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = fresh(CFSRConfig(scale=scale, embed_dim=8, depths=(2, 1), kernel_size=3))
-    sharpen = torch.full((3, 3), -1 / 3)
-    sharpen[1, 1] += 4
+    sharpen = torch.full((3, 3), -2 / 9)
+    sharpen[1, 1] += 3
     with torch.no_grad():
         for colour in range(3):
             network.conv_first.weight[colour, colour] = sharpen

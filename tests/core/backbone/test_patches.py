@@ -87,7 +87,7 @@ def test_small_images_are_left_out_and_wrong_pairs_refused() -> None:
     small, large = numbered(7, 30, 0), numbered(8, 30, 1)
     pairs = [(x, enlarged(x, 2)) for x in (small, large)]
     assert PatchPool(pairs, 2, 8, "cpu").count == 1
-    with pytest.raises(ImageError, match="images of at least 16 pixels to each side, got none"):
+    with pytest.raises(ImageError, match="images of at least 16 pixels in Y and X, got none"):
         PatchPool(pairs[:1], 2, 8, "cpu")
     with pytest.raises(ImageError, match="4 times as large"):
         PatchPool(pairs, 4, 8, "cpu")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr.core.image.tiling import ALIGN, scaled, tile_grid
 from napari_cfsr.errors import OptionError
 from tests.helpers.strategies import halos, lengths, tiles
 
+FEW = settings(max_examples=30)  # a plane with many tiles takes long; a fault shows at once
 
+
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
     written = np.zeros((height, width), int)
@@ -21,6 +24,7 @@ def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
     assert (written == 1).all()
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
     image = np.arange(height * width).reshape(height, width)
@@ -31,6 +35,7 @@ def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
     np.testing.assert_array_equal(copy, image)
 
 
+@FEW
 @given(lengths, lengths, tiles, halos, st.integers(1, 500))
 def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None:
     image = np.arange(height * width).reshape(height, width)
@@ -45,6 +50,7 @@ def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None
         assert max(s.pixels for s in strips) <= max(pixels, t.write[1].stop - t.write[1].start)
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> None:
     for t in tile_grid(height, width, tile, halo):
@@ -55,6 +61,7 @@ def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> No
             assert read.stop - read.start <= tile + 2 * halo
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_all_tiles_read_as_much(height, width, tile, halo) -> None:
     assert len({t.read_shape for t in tile_grid(height, width, tile, halo)}) <= 1
@@ -94,6 +101,7 @@ def test_scaled_regions(y, x, side, scale) -> None:
     assert image[where].shape == (side * scale, side * scale)
 
 
+@FEW
 @given(lengths, lengths, tiles)
 def test_cutting_a_part_covers_just_that_part(height, width, tile) -> None:
     part = (slice(height // 3, height), slice(0, width - width // 2))

@@ -18,7 +18,7 @@ from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.report import LEAST_GAIN, HeldOutScores, is_gain, verdict
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import MOST_PSNR, TrainingWindow
-from tests.helpers.small_sets import photos, sim
+from tests.helpers.small_sets import colours, sim, spots
 
 NOISE = Degradation(photons=50, read_noise=0.01)
 
@@ -56,8 +56,8 @@ def measured(windows: list[TrainingWindow], degradation: Degradation | None = NO
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_figure_by_hand(data: Path, colour: bool) -> None:
-    images = photos(data, 4, 160)[:2] if colour else sim(data)[:2]
+def test_every_figure_by_hand(colour: bool) -> None:
+    images = colours(2, 160) if colour else spots(2, 128)
     windows = [window(hr, seed=i, name=f"cells {i}") for i, hr in enumerate(images)]
     report = measured(windows)
     assert [row.name for row in report.rows] == [
@@ -98,28 +98,28 @@ def test_every_figure_by_hand(data: Path, colour: bool) -> None:
     json.loads(json.dumps(report.to_dict()), parse_constant=pytest.fail)
 
 
-def test_clean_images_are_not_denoised(data: Path) -> None:
+def test_clean_images_are_not_denoised() -> None:
     clean = Degradation()
-    report = measured([window(hr, clean) for hr in sim(data)[:2]], clean)
+    report = measured([window(hr, clean) for hr in spots(2, 128)], clean)
     assert [row.name for row in report.rows] == ["bicubic", "baseline", "delta"]
 
 
-def test_a_way_counts_on_all_images_or_not_at_all(data: Path) -> None:
+def test_a_method_counts_on_all_images_or_not_at_all() -> None:
     """A flat image is not denoised; it must not leave the mean of those that are."""
     flat = window(np.full((128, 128), 0.25, np.float32), Degradation(), name="flat")
-    report = measured([flat, window(sim(data)[0])])
+    report = measured([flat, window(spots(2, 128)[0])])
     rows = {row.name: row for row in report.rows}
-    alone = {row.name: row for row in measured([window(sim(data)[0])]).rows}
+    alone = {row.name: row for row in measured([window(spots(2, 128)[0])]).rows}
     for name, plain in (("denoised bicubic", "bicubic"), ("denoised baseline", "baseline")):
         shared = 2 * rows[plain].psnr - alone[plain].psnr  # of the flat one
         assert rows[name].psnr == pytest.approx((shared + alone[name].psnr) / 2)
 
 
-def test_levels_are_taken_back_for_rivals(data: Path) -> None:
+def test_gain_and_offset_are_undone_for_conventional_methods() -> None:
     how = Degradation(photons=50, gain=0.6, offset=0.2)
-    rows = {row.name: row for row in measured([window(hr, how) for hr in sim(data)[:2]], how).rows}
+    rows = {r.name: r for r in measured([window(hr, how) for hr in spots(2, 128)], how).rows}
     plain = Degradation(photons=50)
-    same = {r.name: r for r in measured([window(hr, plain) for hr in sim(data)[:2]], plain).rows}
+    same = {r.name: r for r in measured([window(hr, plain) for hr in spots(2, 128)], plain).rows}
     assert rows["denoised bicubic"].psnr > same["denoised bicubic"].psnr - 0.5
     assert rows["bicubic"].psnr > same["bicubic"].psnr - 0.5
 
@@ -142,9 +142,9 @@ def test_measured_pairs_keep_their_offset(data: Path) -> None:
     assert report.psnr("denoised bicubic") > 26
 
 
-def test_measured_values_beyond_the_range(data: Path) -> None:
+def test_measured_values_beyond_the_range() -> None:
     """As by percentiles: some are below 0, some above 1."""
-    made = pair(sim(data)[0], Degradation(photons=100))
+    made = pair(spots(2, 128)[0], Degradation(photons=100))
     beyond = TrainingWindow("pair", made.lr * 1.5 - 0.05, made.lr, made.hr * 1.5 - 0.05, made.inner)
     assert beyond.lr.max() > 1
     assert beyond.lr.min() < 0

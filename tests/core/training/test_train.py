@@ -490,7 +490,7 @@ def test_refused_before_it_starts() -> None:
 def test_measured_pairs() -> None:
     """With noise, of another brightness, and in values that go beyond [0,1]."""
     pairs = [
-        (degrade(image, 2, photons=50, seed=i) * 1000 + 100, image * 30000)
+        (degrade(image, 2, photons=20, seed=i) * 1000 + 100, image * 30000)
         for i, image in enumerate(spots())
     ]
     made = array_data([], pairs, "percentile")
@@ -550,7 +550,7 @@ def gain_on(images: tuple[np.ndarray, ...], trained: TrainedRefiner, folder: Pat
     if not trained.improved:
         return 0.0
     path = trained.save(folder / "mine.safetensors")
-    model = load_model(2, "bundled", path, device="cpu")
+    model = load_model(2, "bundled", path, device="cpu", engine="torch")
     gains = []
     for hr in images:
         result = upscale(degrade(hr, 2), model, intensity=(0, 1))
@@ -561,12 +561,12 @@ def gain_on(images: tuple[np.ndarray, ...], trained: TrainedRefiner, folder: Pat
 def test_clean_images_never_lose(tmp_path: Path) -> None:
     """Where little can be gained: neither on held-out images nor on others."""
     config = {"placement": "output", "steps": 60, "every": 10, "batch": 4, "held_out": 0.35}
-    images, improved = spots(24, 96), 0
-    for seed in range(4):
+    images, improved = spots(20, 96), 0
+    for seed in range(3):
         wanted = request(images[:16], 2, "bundled", seed=seed, **config)
         _, trained = finish(iter_train(wanted))
         assert trained.gain >= 0
-        assert gain_on(images[16:], trained, tmp_path) >= 0
+        assert gain_on(images[16:20], trained, tmp_path) >= 0
         improved += trained.improved
     assert improved > 0  # else nothing was put to the test
 

@@ -34,7 +34,7 @@ from napari_cfsr.core.training.windows import (
     prepare,
 )
 from napari_cfsr.errors import ImageError
-from tests.helpers.small_sets import Plane, colours, planes, request, spots
+from tests.helpers.small_sets import Plane, colours, photographs, planes, request, spots
 
 SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
 
@@ -301,7 +301,7 @@ def measured(move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarra
     y, x = (8 + d for d in move)
     return [
         (imresize(image[y : y + 192, x : x + 192], 0.5), image[8:200, 8:200])
-        for image in spots(4, 208)
+        for image in photographs(4, 208)
     ]
 
 
