@@ -269,8 +269,8 @@ def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: st
         (["--hr-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
         (["--blur-fwhm", 3, "--pixel-size", 0], "expected 0 <= hr_fwhm <= fwhm and pixel_size > 0"),
         (["--blur-fwhm", 3, "--pixel-size", 1, "--blur", 1], "expected --blur or --blur-fwhm"),
-        (["--align"], "--align has no meaning for images without measured LR images"),
-        (["--no-match"], "--match has no meaning for images without measured LR images"),
+        (["--align"], "--align does not apply to images without measured LR images"),
+        (["--no-match"], "--match does not apply to images without measured LR images"),
         (["--backbone", "nothing"], "expected backbone"),
         (["--data", "nowhere"], "nowhere"),
     ],
@@ -295,7 +295,7 @@ def test_measured_pairs_are_not_degraded(
 ) -> None:
     status, _, err = run("train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1)
     assert status == 2
-    assert f"{option} has no meaning for measured pairs: leave it out" in err
+    assert f"{option} does not apply to measured pairs: leave it out" in err
     assert fake.requests == []
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 
 from napari_cfsr.cli import main, train_backbone
 from napari_cfsr.core.backbone.files import TrainingState, read_backbone_card
+from napari_cfsr.core.network.cfsr import CFSRConfig
 from napari_cfsr.core.weights.checkpoints import open_backbone
 
 Run = Callable[..., tuple[int, str, str]]
@@ -59,6 +61,13 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a network with few and small blocks."""
+    small = partial(CFSRConfig, embed_dim=16, depths=(1, 1), kernel_size=5)
+    monkeypatch.setattr("napari_cfsr.core.backbone.train.CFSRConfig", small)
+
+
 def test_from_nothing_to_a_backbone_of_another_scale(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +93,7 @@ def test_from_nothing_to_a_backbone_of_another_scale(
     assert open_backbone(x4).config.scale == 4
 
 
+@pytest.mark.usefixtures("small_network")
 def test_images_smaller_than_a_patch_are_counted(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +111,7 @@ def test_images_smaller_than_a_patch_are_counted(
     assert "smaller than a patch" not in run("--data", photos, *common, "--overwrite")[2]
 
 
+@pytest.mark.usefixtures("small_network")
 def test_without_validation_images_some_are_held_out(
     run: Run, photos: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +125,7 @@ def test_without_validation_images_some_are_held_out(
     assert len(card["validation"]) == 1
 
 
+@pytest.mark.usefixtures("small_network")
 def test_resumed_with_the_options_of_before(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
@@ -122,7 +134,7 @@ def test_resumed_with_the_options_of_before(
     assert run(*common, *QUICK, "--scale", 2, "--steps", 3, "--rate", 0.001)[0] == 0
     status, out, err = run(*common, *QUICK, "--scale", 2)
     assert (status, out) == (2, "")
-    assert f"{state} exists: go on with --resume {state}, or pass --overwrite" in err
+    assert f"{state} exists: continue with --resume {state}, or pass --overwrite" in err
     assert run(*common, "--resume", state, "--steps", 5)[0] == 0
     about = TrainingState.load(state).about
     assert about["step"] == 5
@@ -132,7 +144,7 @@ def test_resumed_with_the_options_of_before(
     assert "expected the scale of the state, 2, got 4" in err
     status, _, err = run(*common, "--resume", output)
     assert status == 2
-    assert "a backbone goes to --init" in err
+    assert "can start from a backbone, but not resume from one" in err
     output.unlink()
     status, out, _ = run(*common, "--resume", state, "--json")  # nothing is left to do
     assert (status, json.loads(out)["path"]) == (0, str(output))
@@ -160,10 +172,11 @@ def test_resumed_it_validates_on_the_images_of_before(
     assert read_backbone_card(output)["validation"] == ["cat.png"]
     status, _, err = run(*common, "--validation", photos, "--resume", state, "--steps", 4)
     assert status == 2
-    assert "expected the validation images of the training that is resumed" in err
+    assert "expected the validation images of the resumed training" in err
     assert TrainingState.load(state).about["step"] == 3
 
 
+@pytest.mark.usefixtures("small_network")
 def test_stopped_before_anything_was_told(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +197,7 @@ def test_stopped_before_anything_was_told(
         (("--scale", 5), "expected scale 2, 3 or 4"),
         (("--output", "mine.pth"), "expected --output with the ending .safetensors"),
         (("--data", "nowhere"), "nowhere"),
-        (("--patch", 200), "expected images of at least 800 pixels to each side"),
+        (("--patch", 200), "expected images of at least 800 pixels in Y and X"),
         (("--init", "nowhere.safetensors"), "no such file"),
         (("--rate", 7), "expected rate between 0 and 1"),
     ],
@@ -209,13 +222,23 @@ def test_starting_from_the_official_weights_is_said(
         "--init", init, "--output", tmp_path / "a.safetensors",
     )  # fmt: skip
     assert status == 0
-    assert "what starts from the official weights is derived from them" in err
+    assert "weights that start from the official ones are derived from them" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_stop_a_training(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with train_backbone._stopping() as stopped:
+        signal.raise_signal(number)
+        assert stopped.is_set()
+        with pytest.raises(KeyboardInterrupt):  # the second one
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal_nothing_is_lost(
-    run: Run, photos: Path, validation: Path, tmp_path: Path, number: signal.Signals
+    run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
     common = ("--data", photos, "--validation", validation, "--output", output)
@@ -225,10 +248,10 @@ def test_stopped_by_a_signal_nothing_is_lost(
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert f"stopped; nothing is lost: go on with --resume {state}" in err
+    assert f"stopped; nothing is lost: continue with --resume {state}" in err
     step = TrainingState.load(state).about["step"]
     assert step > 0
     status, _, err = run(*common, "--resume", state, "--steps", step + 2)
