@@ -75,7 +75,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @dataclass
 class FakeTraining:
-    """Stands in for `iter_train`; does what it is told at a step.
+    """Replaces `iter_train`, with actions at given steps.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ def asked(*arguments: object) -> argparse.Namespace:
 # options
 
 
-def test_every_entry_of_the_configuration_has_an_option() -> None:
+def test_every_field_of_the_configuration_has_an_option() -> None:
     arguments = {
         "--preset": "benchmark", "--placement": "input", "--kernel": "area", "--blur": 0.8,
         "--photons": 50, "--read-noise": 0.01, "--gain": 2, "--offset": 0.1, "--jpeg": 75,
@@ -244,7 +244,7 @@ def test_options_of_pairs() -> None:
     ],
     ids=str,
 )
-def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: str) -> None:
+def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
     status, out, err = run("train", *arguments)
     assert (status, out) == (2, "")
     assert reason in err
@@ -276,7 +276,7 @@ def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: st
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(
+def test_invalid_values(
     images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
     options: list[Any], reason: str,
 ) -> None:  # fmt: skip
@@ -375,7 +375,7 @@ def test_pairs(tmp_path: Path, fake: FakeTraining, run: Run) -> None:
     assert request.data.hr[0].read().max() > 60
 
 
-def test_a_record_for_programs(images: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+def test_the_json_record(images: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
     target = tmp_path / "a.safetensors"
     status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
     assert status == 0
@@ -443,7 +443,7 @@ def test_bad_images_are_refused_in_one_line(
 # where it goes
 
 
-def test_the_output_is_looked_at_before_training(
+def test_the_output_is_checked_before_training(
     images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
 ) -> None:
     there = tmp_path / "there.safetensors"
@@ -553,7 +553,7 @@ def test_the_first_interrupt_keeps_the_best(
 @pytest.mark.parametrize(
     "steps", [(2,), (12, -1), (12, -2)], ids=["nothing yet", "measuring", "measured"]
 )
-def test_an_interrupt_that_ends(
+def test_an_interrupt_that_ends_the_program(
     images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
     steps: tuple[int, ...],
 ) -> None:  # fmt: skip
@@ -748,7 +748,7 @@ def test_the_gain_is_the_same_wherever_it_is_measured(
     assert re.search(r"^  delta +[0-9.]+ +0\.\d{4}$", shown, re.M)
 
 
-def test_the_names_in_the_report_suffice_to_measure_it_again(
+def test_the_report_can_be_reproduced_from_the_names_in_it(
     folder: Path, home: Path, run: Run
 ) -> None:
     """Without noise there is nothing random: from files of those names, as anyone would."""
@@ -913,7 +913,7 @@ def test_models_export_and_import(mine: Path, tmp_path: Path, run: Run) -> None:
     assert mine.read_bytes() == target.read_bytes()
 
 
-def test_an_imported_name_that_cannot_be(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_invalid_names_of_imported_refiners(mine: Path, tmp_path: Path, run: Run) -> None:
     for name in ("auto", BUNDLED):
         path = save_refiner(tmp_path / f"{name}.safetensors", STATE, CARD)
         status, out, err = run("models", "import", path)

@@ -45,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pieces of a photo, and a file that is none."""
+    """Pieces of a photo, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("photos")
     image = skimage.data.astronaut()
     for i in range(4):
@@ -126,7 +126,7 @@ def test_without_validation_images_some_are_held_out(
 
 
 @pytest.mark.usefixtures("small_network")
-def test_resumed_with_the_options_of_before(
+def test_resuming_keeps_the_options(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
@@ -158,10 +158,10 @@ def test_resumed_with_the_options_of_before(
     assert TrainingState.load(state).about["step"] == 1
 
 
-def test_resumed_it_validates_on_the_images_of_before(
+def test_resuming_keeps_the_validation_images(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
-    """Else the best so far could not be compared, and trained images might validate."""
+    """Otherwise PSNR could not be compared, and training images might be used for validation."""
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
     common = ("--data", photos, "--output", output)
     first = ("--validation", validation, *QUICK, "--scale", 2, "--steps", 2, "--half")
@@ -177,10 +177,10 @@ def test_resumed_it_validates_on_the_images_of_before(
 
 
 @pytest.mark.usefixtures("small_network")
-def test_stopped_before_anything_was_told(
+def test_stopped_before_the_first_report(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not finished, and says so."""
+    """The record says that it is not finished."""
     stopped = threading.Event()
     stopped.set()
     monkeypatch.setattr(train_backbone, "_stopping", lambda: contextlib.nullcontext(stopped))
@@ -202,7 +202,7 @@ def test_stopped_before_anything_was_told(
         (("--rate", 7), "expected rate between 0 and 1"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(
+def test_faults_are_reported_before_training(
     run: Run, photos: Path, validation: Path, tmp_path: Path, options: tuple, text: str
 ) -> None:
     given = {"--data": photos, "--validation": validation, "--output": tmp_path / "a.safetensors"}
@@ -213,7 +213,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_starting_from_the_official_weights_is_said(
+def test_starting_from_the_official_weights_shows_their_notice(
     run: Run, photos: Path, validation: Path, tmp_path: Path, official_folder: Path
 ) -> None:
     init = official_folder / "CFSR_x2.pth"

@@ -54,7 +54,7 @@ def test_both_sides_of_a_pair_show_the_same_place(
         assert any(np.array_equal(patch, t) for t in turned)
 
 
-def test_every_place_and_every_turn_is_seen() -> None:
+def test_every_position_and_orientation_occurs() -> None:
     lr = numbered(10, 12, 0)
     pool = PatchPool([(lr, enlarged(lr, 2))], 2, 8, "cpu")
     places, turns = set(), set()
@@ -68,7 +68,7 @@ def test_every_place_and_every_turn_is_seen() -> None:
     assert len(turns) == 8
 
 
-def test_images_are_seen_as_often_as_they_have_places() -> None:
+def test_every_position_is_equally_likely() -> None:
     images = [numbered(8, 8, 0), numbered(8, 38, 1)]
     pool = PatchPool([(lr, enlarged(lr, 2)) for lr in images], 2, 8, "cpu")
     patches = whole(pool.batch(np.random.default_rng(1), 4000)[0])

@@ -1,4 +1,4 @@
-"""Training a backbone: it learns, resumes bit for bit, and starts from another one."""
+"""Training a backbone: it learns, resumes bit for bit, and starts from another backbone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_it_learns(photos: list, tmp_path: Path) -> None:
     assert all(p.images_per_second > 0 for p in seen)
 
 
-def test_what_is_written_is_the_best_in_merged_form(photos: list, tmp_path: Path) -> None:
+def test_the_best_weights_are_written_in_merged_form(photos: list, tmp_path: Path) -> None:
     wanted = replace(request(photos, tmp_path, steps=6), card={"data": "two photos"})
     best = run(wanted)[-1].best
     model = nc.load_model(2, backbone=wanted.output, refiner=None, device="cpu")
@@ -120,7 +120,7 @@ def test_what_is_written_is_the_best_in_merged_form(photos: list, tmp_path: Path
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resumed_it_is_as_if_it_had_not_been_interrupted(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     photos: list, tmp_path: Path, precision: str
 ) -> None:
     """Bit for bit: weights, moving average, moments, best; also across the change of the loss."""
@@ -164,7 +164,7 @@ def test_the_state_is_written_from_time_to_time(
     assert not wanted.output.exists()
 
 
-def test_more_hours_go_on_at_the_rate_of_a_longer_training() -> None:
+def test_more_hours_continue_at_the_rate_of_a_longer_training() -> None:
     config = BackboneConfig(hours=2, rate=1e-3, rise=0)
     assert config.rate_at(1, config.done(1, 3600)) == pytest.approx(0.5e-3)
     assert config.rate_at(1, config.done(1, 7200)) == pytest.approx(0, abs=1e-12)
@@ -185,7 +185,7 @@ def bundled(scale: int) -> CFSR:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_started_from_a_network_of_the_same_scale_it_is_that_network(scale: int) -> None:
+def test_starting_from_the_same_scale_keeps_the_network(scale: int) -> None:
     source = bundled(scale)
     started = started_from(source, CFSRConfig(scale=scale)).eval()
     x = torch.rand(1, 3, 24, 20)
@@ -197,7 +197,7 @@ def test_started_from_a_network_of_the_same_scale_it_is_that_network(scale: int)
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 3), (2, 4), (4, 2), (3, 4)])
-def test_started_from_another_scale(old: int, new: int) -> None:
+def test_starting_from_another_scale(old: int, new: int) -> None:
     """The body as it is; each output pixel as the nearest one of the other scale."""
     source = bundled(old)
     started = started_from(source, CFSRConfig(scale=new)).eval()
@@ -271,10 +271,10 @@ def test_a_full_disk_leaves_what_was_there(
 
 
 @pytest.mark.usefixtures("small_network")
-def test_gradients_that_are_not_finite_do_no_harm(
+def test_steps_with_infinite_gradients_are_skipped(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One bad step is left out; many in a row end the training, and the state is from before."""
+    """One step is skipped; many in a row end the training, and the state is an earlier one."""
     wanted = request(photos, tmp_path, steps=6)
     compute = Gradients.compute
     bad = {3}
@@ -300,7 +300,7 @@ def test_gradients_that_are_not_finite_do_no_harm(
     assert after.about["step"] == 6
 
 
-def test_tiny_images_are_left_out_by_name(tmp_path: Path) -> None:
+def test_tiny_images_are_left_out_with_a_note(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     for name, size in {"icon": 2, "small": 31, "fine": 40}.items():
         Image.fromarray(noise[:size, :size]).save(tmp_path / f"{name}.png")
@@ -313,7 +313,7 @@ def test_tiny_images_are_left_out_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:
+def test_files_that_are_no_state_are_refused(photos: list, tmp_path: Path) -> None:
     wanted = request(photos, tmp_path, steps=2)
     run(wanted)
     with pytest.raises(ArchitectureError, match="can start from a backbone, but not resume"):
@@ -338,7 +338,7 @@ def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:
         ({"precision": "float16"}, OptionError, "precision"),
     ],
 )
-def test_a_recipe_that_can_not_be(options: dict, error: type, text: str) -> None:
+def test_invalid_recipes(options: dict, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         BackboneConfig(**options)
 

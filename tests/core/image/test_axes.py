@@ -13,7 +13,7 @@ from tests.helpers.strategies import axes_and_shapes
 
 
 @given(axes_and_shapes())
-def test_planes_written_where_they_were_read_make_the_array(drawn) -> None:
+def test_reading_and_writing_all_planes_reproduces_the_array(drawn) -> None:
     names, shape = drawn
     array = np.arange(np.prod(shape)).reshape(shape)
     axes = parse_axes(names, shape, rgb=False)

@@ -37,7 +37,7 @@ def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
 
 @FEW
 @given(lengths, lengths, tiles, halos, st.integers(1, 500))
-def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None:
+def test_strips_add_up_to_their_tile(height, width, tile, halo, pixels) -> None:
     image = np.arange(height * width).reshape(height, width)
     for t in tile_grid(height, width, tile, halo):
         strips = list(t.strips(pixels))
@@ -63,7 +63,7 @@ def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> No
 
 @FEW
 @given(lengths, lengths, tiles, halos)
-def test_all_tiles_read_as_much(height, width, tile, halo) -> None:
+def test_all_tiles_read_the_same_shape(height, width, tile, halo) -> None:
     assert len({t.read_shape for t in tile_grid(height, width, tile, halo)}) <= 1
 
 
@@ -118,6 +118,6 @@ def test_an_empty_plane_has_no_tiles() -> None:
 
 
 @pytest.mark.parametrize(("tile", "halo"), [(0, 1), (-3, 1), (16, -1)])
-def test_impossible_tiles(tile, halo) -> None:
+def test_invalid_tiles(tile, halo) -> None:
     with pytest.raises(OptionError, match="expected tile >= 1 and halo >= 0"):
         tile_grid(10, 10, tile, halo)

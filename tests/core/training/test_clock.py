@@ -1,4 +1,4 @@
-"""How far a training is: by what was done, with a clock that the test winds on."""
+"""Progress and remaining time of a training, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_waiting_does_not_count(time: Time) -> None:
     assert (clock.spent, clock.seconds_left, clock.fraction) == (10, 10, 0.5)
 
 
-def test_what_is_not_done_is_taken_out(time: Time) -> None:
+def test_dropped_work_is_not_counted(time: Time) -> None:
     clock = Clock({"step": Work(10, 1.0), "trial": Work(10, 1.0), "measure": Work(4, 1.0)})
     time.now += 2
     clock.tick("step", 2)
@@ -63,8 +63,8 @@ def test_what_is_not_done_is_taken_out(time: Time) -> None:
     assert (clock.seconds_left, clock.fraction) == (4, 2 / 6)
 
 
-def test_the_fraction_never_goes_back(time: Time) -> None:
-    """Whatever turns up: more work, or slower work than guessed."""
+def test_the_fraction_never_decreases(time: Time) -> None:
+    """Even if there is more work, or it is slower than guessed."""
     rng = np.random.default_rng(0)
     clock = Clock({"step": Work(40, 0.1), "measure": Work(5, 0.1)})
     seen = []
@@ -81,7 +81,7 @@ def test_the_fraction_never_goes_back(time: Time) -> None:
     assert clock.seconds_left == 0
 
 
-def test_more_work_than_expected_is_not_less_than_nothing(time: Time) -> None:
+def test_more_work_than_expected(time: Time) -> None:
     clock = Clock({"step": Work(1, 1.0)})
     for _ in range(3):
         time.now += 1
@@ -91,7 +91,7 @@ def test_more_work_than_expected_is_not_less_than_nothing(time: Time) -> None:
 
 
 def test_the_expected_work() -> None:
-    """What takes how many steps; and a guess that is of the right order."""
+    """Number of steps of each kind, and a guess of the right order of magnitude."""
     images = prepare(request(spots(10, 128), photons=50))
     config = TrainConfig(photons=50, steps=70, every=20, warm_steps=300)
     work = expected_work(config, images, 2)

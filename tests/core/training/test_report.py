@@ -56,7 +56,7 @@ def measured(windows: list[TrainingWindow], degradation: Degradation | None = NO
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_figure_by_hand(colour: bool) -> None:
+def test_every_score_by_hand(colour: bool) -> None:
     images = colours(2, 160) if colour else spots(2, 128)
     windows = [window(hr, seed=i, name=f"cells {i}") for i, hr in enumerate(images)]
     report = measured(windows)
@@ -125,7 +125,7 @@ def test_gain_and_offset_are_undone_for_conventional_methods() -> None:
 
 
 def pair(hr: np.ndarray, how: Degradation, seed: int = 0) -> TrainingWindow:
-    """As measured: the HR image has been brought to the brightness of the LR image."""
+    """As measured: the HR image has the brightness of the LR image."""
     made = window(hr, how, seed)
     return TrainingWindow(
         "pair", made.lr, made.lr, made.hr * np.float32(how.gain) + how.offset, made.inner
@@ -133,7 +133,7 @@ def pair(hr: np.ndarray, how: Degradation, seed: int = 0) -> TrainingWindow:
 
 
 def test_measured_pairs_keep_their_offset(data: Path) -> None:
-    """It is found from the noise alone; without it, a denoised image would be too dark."""
+    """It is estimated from the noise alone; without it, denoised images would be too dark."""
     how = Degradation(photons=20, read_noise=0.01, gain=0.8, offset=0.2)
     made = pair(sim(data, 6, 240)[0], how)
     assert estimate_degradation(made.lr[0]).offset > 0.15

@@ -48,8 +48,8 @@ def state_bytes(trained: TrainedRefiner) -> bytes:
     return b"".join(trained.state[name].tobytes() for name in sorted(trained.state))
 
 
-def told(trained: TrainedRefiner) -> dict[str, Any]:
-    """All but the time it took."""
+def record(trained: TrainedRefiner) -> dict[str, Any]:
+    """The record without the time."""
     return {**json.loads(trained.to_json()), "seconds": 0}
 
 
@@ -61,10 +61,10 @@ def test_the_same_seed_gives_the_same_refiner(placement: str) -> None:
     _, first = once("gray", placement=placement)
     _, again = finish(iter_train(sent("gray", placement=placement)))
     assert state_bytes(first) == state_bytes(again)
-    assert told(first) == told(again)
+    assert record(first) == record(again)
     _, other = finish(iter_train(sent("gray", placement=placement, seed=2)))
     assert state_bytes(first) != state_bytes(other)
-    assert told(first)["report"] != told(other)["report"]
+    assert record(first)["report"] != record(other)["report"]
 
 
 # what it tells on the way
@@ -161,7 +161,7 @@ def test_waiting_for_the_caller_does_not_count(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
 @pytest.mark.parametrize("placement", ["input", "output"])
 def test_the_saved_file_gains_as_much(tmp_path: Path, kind: str, placement: str) -> None:
-    """Measured anew, by the ways that everybody uses."""
+    """Measured again with the public functions."""
     longer = {"steps": 30, "every": 10, "patch": 48} if placement == "output" else {}
     how = {"placement": placement, **longer}
     _, trained = once(kind, **how)
@@ -194,7 +194,7 @@ def test_the_card(tmp_path: Path, kind: str) -> None:
     assert TrainConfig(**card.extra["config"]) == request_.config
     assert (card.scale, card.placement) == (request_.load["scale"], "input")
     assert card.extra["held_out"] == list(trained.report.images)
-    assert card.extra["report"] == told(trained)["report"]
+    assert card.extra["report"] == record(trained)["report"]
     assert card.extra["seed"] == 1
     assert card.extra["degradation"] == vars(request_.config.degradation)
     what = "50 photons, read noise 0.01" if kind == "gray" else "read noise 0.08"
@@ -218,7 +218,7 @@ def test_json() -> None:
 
 
 def nothing(trained: TrainedRefiner, folder: Path) -> None:
-    """It is the identity, and says so; nothing can be saved."""
+    """The result is the identity, which can't be saved."""
     assert not trained.improved
     assert trained.gain == 0
     assert trained.card.gain is None
@@ -236,7 +236,7 @@ def nothing(trained: TrainedRefiner, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_a_training_that_only_does_harm(tmp_path: Path, placement: str) -> None:
+def test_a_training_that_only_makes_it_worse(tmp_path: Path, placement: str) -> None:
     """With a rate of 1, weights end up anywhere, NaN included."""
     config = {"placement": placement, "rate": 1.0, "warm_steps": 0, "schedule": "constant"}
     seen, trained = finish(iter_train(sent("gray", **config)))
@@ -247,7 +247,7 @@ def test_a_training_that_only_does_harm(tmp_path: Path, placement: str) -> None:
 
 
 def test_a_gain_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-out images decide: what was the best until then is given up."""
+    """Held-out images decide: the best validated refiner is discarded."""
     monkeypatch.setattr(RefinerTrainer, "gain", lambda self: 0.5)
     config = {"placement": "output", "rate": 1.0, "schedule": "constant"}
     seen, trained = finish(iter_train(sent("gray", **config)))
@@ -256,8 +256,8 @@ def test_a_gain_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.Mo
     nothing(trained, tmp_path)
 
 
-def test_weights_that_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN, from the middle on: the best before is kept, and what is told is valid JSON."""
+def test_weights_that_become_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the middle on: the best step before is kept, and the record is valid JSON."""
     steps = InputTrainer._loss
     taken = 0
 
@@ -297,7 +297,7 @@ def stopped(
 
 @pytest.mark.parametrize("placement", ["auto", "input", "output"])
 @pytest.mark.parametrize("stage", ["Reading", "Upscaling", "Learning", "Try"])
-def test_a_stop_before_anything_is_gained(tmp_path: Path, placement: str, stage: str) -> None:
+def test_a_stop_before_any_gain(tmp_path: Path, placement: str, stage: str) -> None:
     wanted = sent("gray", placement=placement, warm_steps=30, every=50, batch=1)
 
     def when(progress: TrainProgress) -> bool:
@@ -309,7 +309,7 @@ def test_a_stop_before_anything_is_gained(tmp_path: Path, placement: str, stage:
         nothing(trained, tmp_path)
 
 
-def test_a_stop_from_the_first(tmp_path: Path) -> None:
+def test_a_stop_at_once(tmp_path: Path) -> None:
     seen, trained = finish(iter_train(sent("gray"), stop=lambda: True))
     assert {p.stage for p in seen} == {"preparing", "measuring"}
     nothing(trained, tmp_path)
@@ -333,7 +333,7 @@ def test_a_stop_in_mid_training(placement: str) -> None:
 
 
 def test_a_stop_between_two_placements() -> None:
-    """What was tried first is what there is."""
+    """The placement that was tried first is the result."""
     wanted = sent("gray", placement="auto")
     _, after, trained = stopped(wanted, lambda p: p.placement == "input" and p.step == 30)
     assert trained.card.placement == "input"
@@ -343,7 +343,7 @@ def test_a_stop_between_two_placements() -> None:
 
 
 @pytest.mark.parametrize("stage", ["preparing", "training", "measuring"])
-def test_cancelled_from_within(stage: str) -> None:
+def test_cancelled_by_check(stage: str) -> None:
     """`check` is called within passes of the backbone, so that it takes effect at once."""
     calls, now = 0, False
 
@@ -384,7 +384,7 @@ def test_check_is_called_often() -> None:
 # where the refiner runs
 
 
-def test_the_better_placement_goes_on() -> None:
+def test_the_better_placement_is_continued() -> None:
     seen, trained = once("gray", placement="auto", warm_steps=20)
     training = [p for p in seen if p.stage == "training"]
     assert list(dict.fromkeys(p.placement for p in training)) == ["input", "output"]
@@ -397,7 +397,7 @@ def test_the_better_placement_goes_on() -> None:
     gains = [p.best.gain for p in seen if p.best is not None]
     assert gains == sorted(set(gains))  # of one placement after the other, the best of both
     assert gains[0] < tried["input"]
-    assert min(abs(gain - tried["input"]) for gain in gains) < 1e-4  # it is told rounded
+    assert min(abs(gain - tried["input"]) for gain in gains) < 1e-4  # rounded in the record
     (note,) = trained.notes
     assert note.startswith("placement output, chosen by trials on the validation images: input ")
     assert f"output {tried['output']:+.3f} dB" in note
@@ -430,7 +430,7 @@ def test_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert trained.card.extra["seed"] == 69
 
 
-def test_it_goes_on_from_the_best_warm_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_from_the_best_warm_step(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     load = InputTrainer.load
 

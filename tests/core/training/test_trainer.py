@@ -1,4 +1,4 @@
-"""One refiner in training: patches, noise, steps, averages, and how it is judged meanwhile."""
+"""One refiner in training: patches, noise, steps, averages and validation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def made(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_is_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_baseline_equals_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
     context = request.getfixturevalue(kind)
     window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
@@ -83,7 +83,7 @@ def test_the_baseline_is_that_of_the_model(kind: str, request: pytest.FixtureReq
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> None:
+def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -97,7 +97,7 @@ def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> N
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_it_starts_as_the_backbone(gray: TrainingContext, placement: str) -> None:
+def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: str) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
     window = gray.images.validation[0]
@@ -120,7 +120,7 @@ def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext)
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
-def test_so_many_windows_are_upscaled_as_there_is_time_for(
+def test_the_number_of_upscaled_windows_is_limited(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = gray.images.train[0].lr[0].size
@@ -153,7 +153,7 @@ def test_patches_show_the_same_place(kind: str) -> None:
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
-def test_all_eight_ways_are_seen(gray: TrainingContext) -> None:
+def test_all_eight_orientations_occur(gray: TrainingContext) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
     ways = {np.array2string(trained._flipped(corner)[0]) for _ in range(200)}
@@ -237,7 +237,7 @@ def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: st
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_make_the_loss_small(gray: TrainingContext, placement: str, phase: str) -> None:
+def test_steps_reduce_the_loss(gray: TrainingContext, placement: str, phase: str) -> None:
     count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
@@ -294,7 +294,7 @@ def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_few_steps_have_a_cycle_too(
+def test_the_one_cycle_schedule_of_few_steps(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
@@ -319,7 +319,7 @@ def test_the_average(gray: TrainingContext) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
+def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()

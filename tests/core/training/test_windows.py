@@ -1,4 +1,4 @@
-"""From images to windows: what is held out, what is cut, what is refused, what it takes."""
+"""From images to windows: roles, cropping, refused images, memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
 
 
 def texture(height: int = 160, width: int = 160, seed: int = 0) -> np.ndarray:
-    """Something to see, in [0,1]."""
+    """Noise in [0,1]."""
     return np.random.default_rng(seed).random((height, width), np.float32)
 
 
@@ -66,7 +66,7 @@ seeds = st.integers(0, 2**32)
 
 @given(st.lists(st.integers(1, 20), min_size=3, max_size=12), shares, seeds)
 @example([1, 1, 1], 0.4, 0)
-def test_groups_are_split_as_they_are(sizes: list[int], share: float, seed: int) -> None:
+def test_groups_are_not_divided(sizes: list[int], share: float, seed: int) -> None:
     data = stacks(sizes)
     parts = split(data, TrainConfig(seed=seed, held_out=share))
     assert sorted(p.index for p in parts) == list(range(sum(sizes)))
@@ -211,7 +211,7 @@ def named_pixels(window: TrainingWindow, sources: dict[str, np.ndarray]) -> np.n
 @pytest.mark.parametrize(
     ("count", "height", "width"), [(1, 331, 1207), (2, 1207, 331), (5, 1100, 1303)]
 )
-def test_names_tell_rows_and_columns(scale: int, count: int, height: int, width: int) -> None:
+def test_names_contain_rows_and_columns(scale: int, count: int, height: int, width: int) -> None:
     images = [texture(height, width, i) for i in range(count)]
     made = prepare(request(images, scale))
     sources = {f"image {i}": image for i, image in enumerate(images)}
@@ -305,7 +305,7 @@ def measured(move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarra
     ]
 
 
-def test_pairs_are_taken_as_they_are() -> None:
+def test_pairs_are_used_unchanged() -> None:
     pairs = measured()
     made = prepare(request(array_data([], pairs, (0, 1)), match=False, photons=50))
     assert made.degradation is None
@@ -406,7 +406,7 @@ def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("how", [{}, {"match": False}])
 def test_pairs_of_different_scenes_are_refused(how: dict) -> None:
-    """Else the matched HR image would be flat, and a refiner that paints gray worth using."""
+    """Otherwise the matched HR image would be flat, and making all gray would be worth using."""
     pairs = measured()
     mixed = [(lr, pairs[i - 1][1]) for i, (lr, _) in enumerate(pairs)]
     for wrong in (mixed, [(1 - lr, hr) for lr, hr in pairs]):
@@ -439,7 +439,7 @@ def test_as_many_lr_as_hr() -> None:
         prepare(request(replace(good, lr=good.lr[:3])))
 
 
-def test_pairs_that_show_nothing() -> None:
+def test_pairs_without_contrast() -> None:
     flat = np.full((160, 160), 0.25, np.float32)
     for lr, hr in ((flat[::2, ::2], texture()), (texture()[::2, ::2], flat)):
         for how in ({}, {"match": False}, {"align": True}):
@@ -448,7 +448,7 @@ def test_pairs_that_show_nothing() -> None:
                 prepare(request(array_data([], pairs), **how))
 
 
-# a folder goes on
+# folders
 
 
 def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
@@ -462,7 +462,7 @@ def good_names(made: TrainingImages) -> dict[str, set[str]]:
     return {role: {w.name.split(" ")[0] for w in getattr(made, role)} for role in ROLES}
 
 
-def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
+def test_unusable_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
     folder = write(tmp_path / "cells", {f"good{i}": texture(seed=i) for i in range(9)})
     write(folder, {"black": np.zeros((160, 160), np.float32), "tiny": texture(20, 20)})
     bad = texture()
@@ -507,7 +507,7 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
-    """And the rest of it still stands for the stack: none comes over from what is trained on."""
+    """The other planes of the stack keep the role; no training image is moved."""
     data = stacks([6] * 6)
     config = TrainConfig()
     held = [p.index for p in split(data, config) if p.role == role]
@@ -531,7 +531,7 @@ def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
-    """The neighbours of those that were to be held out are held out instead."""
+    """Their neighbours are held out instead."""
     data = stacks([20])
     roles = {p.index: p.role for p in split(data, TrainConfig())}
     held = [i for i, r in roles.items() if r == role]
@@ -567,7 +567,7 @@ def flood(count: int, side: int, colour: bool = False) -> TrainData:
 
 
 @pytest.mark.parametrize("count", [1, 4, 30, 700])
-def test_no_more_pixels_than_there_is_time_for(count: int) -> None:
+def test_the_number_of_pixels_is_limited(count: int) -> None:
     made = prepare(request(flood(count, 1400 if count < 30 else 400)))
     for role in ROLES:
         windows = getattr(made, role)
@@ -590,8 +590,8 @@ def test_windows_to_train_on_stay_within_the_memory(scale: int, colour: bool, me
     assert made.train
 
 
-def test_what_lies_around_a_window_is_seen() -> None:
-    """Its inner part is as far from where it was cut out as a tile is; not so at the border."""
+def test_windows_include_their_context() -> None:
+    """The context is as wide as the halo of a tile, except at the border."""
     made = prepare(request([texture(2000, 2000, i) for i in range(3)]))
     for window in made.train:
         match = SPAN.fullmatch(window.name)
@@ -628,7 +628,7 @@ print(json.dumps([before, peak, len(made.train), len(made.validation), len(made.
 
 @pytest.fixture(scope="module")
 def megapixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 images of one megapixel, of which few are different: it is their number that counts."""
+    """200 images of one megapixel; only their number matters, so few are different."""
     folder = tmp_path_factory.mktemp("megapixels")
     smooth = [imresize(texture(125, 125, i), 8) for i in range(4)]
     files = [
