@@ -192,8 +192,8 @@ def images(options: argparse.Namespace) -> dict[str, Any]:
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
     """Steps per second of the published refiner: batch 16, patches of 64 output pixels."""
-    from napari_cfsr.core.training.data import array_data
     from napari_cfsr.core.training.config import TrainRequest
+    from napari_cfsr.core.training.data import array_data
     from napari_cfsr.core.training.train import iter_train
 
     rng = np.random.default_rng(0)

@@ -21,9 +21,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
 from napari_cfsr.core.engine.registry import keep_freed_memory
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import folder_data
-from napari_cfsr.core.training.config import TrainRequest
 from napari_cfsr.core.training.results import TrainedRefiner
 from napari_cfsr.core.training.train import iter_train
 

@@ -385,7 +385,7 @@ def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
     write(tmp_path / "bad" / "0.png", pixels())
     (tmp_path / "bad" / "1.png").write_bytes(b"nonsense")
     cases = {
-        ("three", "two"): "as many LR as HR files, got 3 in .*three and 2 in .*two: give each LR",
+        ("three", "two"): "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so",
         ("empty", "empty"): "expected images .* in .*empty and .*empty, got none",
         ("x", "y"): r"as many LR as HR planes, got 2 in .*0.tif and 1 in .*0.tif",
         ("two", "bad"): r"1\.png: not an image, or damaged",
@@ -424,12 +424,12 @@ def test_files_are_read_late_and_one_at_a_time(tmp_path: Path) -> None:
     assert len(found.hr) == 200
     assert total == pytest.approx(200 * found.hr[0].read().mean(), rel=1e-4)
     assert grown < 60e6
-    assert training_data._opened_then.cache_info().maxsize == 2  # LR and HR of a pair
+    assert training_data._opened_cached.cache_info().maxsize == 2  # LR and HR of a pair
 
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys; from napari_cfsr.core.training import request as training_request; "
+        "import sys; from napari_cfsr.core.training import TrainRequest, folder_data, windows; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -186,9 +186,9 @@ def test_what_counts_as_a_gain() -> None:
         assert not is_gain((odd,))
 
 
-def report_of(rival: float, base: float, sr: float, count: int = 3) -> Report:
+def report_of(denoised: float, base: float, sr: float, count: int = 3) -> Report:
     rows = (
-        ReportRow("denoised bicubic", rival, 0.8),
+        ReportRow("denoised bicubic", denoised, 0.8),
         ReportRow("baseline", base, 0.5),
         ReportRow("delta", sr, 0.9),
     )
