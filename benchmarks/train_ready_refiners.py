@@ -116,11 +116,11 @@ LR made from them as the description says: what you get depends on how like thes
 *Denoised* is the better of denoised bicubic and the denoised baseline. A refiner of your own
 microscope or camera does better than any of these: [training](training.md).
 
-| refiner | for | placement | bicubic | denoised | backbone | refined | gain | over the best rival |
+| refiner | for | placement | bicubic | denoised | backbone | refined | gain | over the best other |
 |---|---|---|---|---|---|---|---|---|
 """
 BOTTOM = """
-Where there is no noise, there is nothing to denoise, and bicubic is the rival. Figures of the
+Without noise there is nothing to denoise, and bicubic is the conventional method. Figures of the
 refiners for clean images, which are what `auto` takes, stand in [measurements](measurements.md).
 
 `python benchmarks/train_ready_refiners.py DATA` trains them and writes this page: a minute or two
@@ -131,14 +131,14 @@ each on two CPU cores. Trained on {sources}. Licence: MIT, as the package.
 def row(name: str, card: RefinerCard) -> str:
     rows = {r["name"]: r["psnr"] for r in card.extra["report"]["rows"]}
     denoised = [value for key, value in rows.items() if key.startswith("denoised")]
-    rival = max(value for key, value in rows.items() if key != "delta")
+    conventional = max(value for key, value in rows.items() if key != "delta")
     cells = [
         f"{rows['bicubic']:.2f}",
         f"{max(denoised):.2f}" if denoised else "no noise",
         f"{rows['baseline']:.2f}",
         f"{rows['delta']:.2f}",
         f"{rows['delta'] - rows['baseline']:+.2f}",
-        f"{rows['delta'] - rival:+.2f}",
+        f"{rows['delta'] - conventional:+.2f}",
     ]
     return f"| `{name}` | {card.description} | {card.placement} | {' | '.join(cells)} |\n"
 

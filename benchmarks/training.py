@@ -1,4 +1,4 @@
-"""Where a refiner pays: train on real images, measure on held-out ones, beside classical rivals.
+"""Where a refiner pays: train on real images, measure beside conventional methods.
 
     python benchmarks/training.py DATA [--cases fluorescence photos ...] [--seeds 10] [--json FILE]
 
@@ -66,7 +66,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     names = ("bicubic", "denoised bicubic", "denoised baseline", "baseline", "delta")
-    print("| case | seed | seconds | placement | " + " | ".join(names) + " | gain | over rivals |")
+    print(
+        "| case | seed | seconds | placement | "
+        + " | ".join(names)
+        + " | gain | over conventional |"
+    )
     print("|---" * (len(names) + 6) + "|")
     records = []
     for case in arguments.cases:
@@ -81,7 +85,7 @@ def main() -> None:
             report = trained.report
             found = (report.psnr(name) for name in names)
             rows = " | ".join("" if math.isnan(value) else f"{value:.2f}" for value in found)
-            lead = report.psnr("delta") - report.best_rival.psnr
+            lead = report.psnr("delta") - report.best_conventional.psnr
             gain = f"{trained.gain:+.4f}" if trained.improved else "none, identity kept"
             print(
                 f"| {case} | {seed} | {seconds:.0f} | {trained.card.placement} | {rows} | {gain} | "
