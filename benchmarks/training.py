@@ -88,7 +88,7 @@ def main() -> None:
             report = trained.report
             found = (report.psnr(name) for name in names)
             rows = " | ".join("" if math.isnan(value) else f"{value:.2f}" for value in found)
-            lead = report.psnr("delta") - report.best_rival.psnr
+            lead = report.psnr("delta") - report.best_conventional.psnr
             gain = f"{trained.gain:+.4f}" if trained.improved else "none, identity kept"
             print(
                 f"| {case} | {seed} | {seconds:.0f} | {trained.card.placement} | {rows} | {gain} | "

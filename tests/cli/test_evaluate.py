@@ -67,7 +67,7 @@ def bicubic(root: Path, *datasets: str) -> EvaluateOptions:
     return EvaluateOptions(root, datasets, 2, ("bicubic",))
 
 
-def test_it_prints_the_figures_of_the_api_and_writes_them(
+def test_printed_and_written_scores_are_those_of_the_api(
     run: Run, data: Path, official: Path, tmp_path: Path
 ) -> None:
     record, tables = tmp_path / "new" / "x4.json", tmp_path / "new" / "x4.md"
@@ -116,7 +116,7 @@ def test_a_folder_of_images_is_a_data_set(run: Run, root: Path) -> None:
     assert f"{evaluate(bicubic(root, 'two'), None).mean('two', 'bicubic').psnr:.4f}" in out
 
 
-def test_faults_are_named_and_the_rest_goes_on(run: Run, root: Path, tmp_path: Path) -> None:
+def test_faults_are_reported_and_the_others_measured(run: Run, root: Path, tmp_path: Path) -> None:
     broken = root / "one" / "HR" / "a.png"
     broken.write_bytes(b"nothing")
     record = tmp_path / "x.json"
@@ -136,7 +136,7 @@ def test_faults_are_named_and_the_rest_goes_on(run: Run, root: Path, tmp_path: P
     assert len(json.loads(record.read_text())["faults"]) == 2
 
 
-def test_where_nothing_could_be_measured_nothing_is_written(
+def test_nothing_is_written_if_nothing_could_be_measured(
     run: Run, root: Path, tmp_path: Path
 ) -> None:
     record = tmp_path / "x.json"
@@ -163,7 +163,7 @@ def test_files_are_not_overwritten_unless_asked(run: Run, root: Path, tmp_path: 
     assert json.loads(record.read_text())["scale"] == 2
 
 
-def test_what_can_not_be_written_is_told_before_any_time_is_spent(
+def test_unwritable_results_are_reported_before_any_time_is_spent(
     run: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -183,7 +183,7 @@ def test_what_can_not_be_written_is_told_before_any_time_is_spent(
     assert "can't be written" in err
 
 
-def test_options_that_do_not_exist_or_fit(run: Run, root: Path, official: Path, data: Path) -> None:
+def test_invalid_options(run: Run, root: Path, official: Path, data: Path) -> None:
     how = ("--data", root, "--datasets", "one")
     for wrong, message in [
         (("--models", "gan"), "expected models among bicubic, baseline, delta, got 'gan'"),
@@ -202,7 +202,7 @@ def test_options_that_do_not_exist_or_fit(run: Run, root: Path, official: Path, 
     assert "--data" in err
 
 
-def test_a_process_prints_a_table_and_no_bar_where_there_is_no_terminal(
+def test_without_a_terminal_a_table_is_printed_but_no_bar(
     official: Path, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mine" / "HR"

@@ -27,12 +27,12 @@ from safetensors import safe_open
 import napari_cfsr as nc
 from napari_cfsr.cli import main, parser, train_options
 from napari_cfsr.cli.train_options import config_of
+from napari_cfsr.core import training as core_training
 from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import config as training_config
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import folder_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import (
     Checkpoint,
     Preview,
@@ -46,6 +46,7 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
+from tests.helpers.small_sets import spots, tiny_backbone
 
 Run = Callable[..., tuple[int, str, str]]
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
@@ -74,7 +75,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @dataclass
 class FakeTraining:
-    """Stands in for `iter_train`; does what it is told at a step.
+    """Replaces `iter_train`, with actions at given steps.
 
     Attributes
     ----------
@@ -144,9 +145,13 @@ class FakeTraining:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     """A training that takes no time, in place of the real one."""
     result = FakeTraining()
-    module = types.ModuleType("napari_cfsr.core.training.train")
-    module.iter_train = result.iter_train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(vars(core_training), "iter_train", result.iter_train)
+    find = weight_files.find_backbone
+
+    def found(scale: int, backbone: str, **how: Any) -> Any:
+        return find(scale, "bundled" if backbone == "auto" else backbone, **how)
+
+    monkeypatch.setattr(weight_files, "find_backbone", found)
     return result
 
 
@@ -174,7 +179,7 @@ def asked(*arguments: object) -> argparse.Namespace:
 # options
 
 
-def test_every_entry_of_the_configuration_has_an_option() -> None:
+def test_every_field_of_the_configuration_has_an_option() -> None:
     arguments = {
         "--preset": "benchmark", "--placement": "input", "--kernel": "area", "--blur": 0.8,
         "--photons": 50, "--read-noise": 0.01, "--gain": 2, "--offset": 0.1, "--jpeg": 75,
@@ -239,7 +244,7 @@ def test_options_of_pairs() -> None:
     ],
     ids=str,
 )
-def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: str) -> None:
+def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
     status, out, err = run("train", *arguments)
     assert (status, out) == (2, "")
     assert reason in err
@@ -264,15 +269,15 @@ def test_arguments_that_make_no_sense(run: Run, arguments: list[Any], reason: st
         (["--hr-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
         (["--blur-fwhm", 3, "--pixel-size", 0], "expected 0 <= hr_fwhm <= fwhm and pixel_size > 0"),
         (["--blur-fwhm", 3, "--pixel-size", 1, "--blur", 1], "expected --blur or --blur-fwhm"),
-        (["--align"], "--align has no meaning for images without measured LR images"),
-        (["--no-match"], "--match has no meaning for images without measured LR images"),
+        (["--align"], "--align does not apply to images without measured LR images"),
+        (["--no-match"], "--match does not apply to images without measured LR images"),
         (["--backbone", "nothing"], "expected backbone"),
         (["--data", "nowhere"], "nowhere"),
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+def test_invalid_values(
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
     options: list[Any], reason: str,
 ) -> None:  # fmt: skip
     target = tmp_path / "out" / "a.safetensors"
@@ -290,7 +295,7 @@ def test_measured_pairs_are_not_degraded(
 ) -> None:
     status, _, err = run("train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1)
     assert status == 2
-    assert f"{option} has no meaning for measured pairs: leave it out" in err
+    assert f"{option} does not apply to measured pairs: leave it out" in err
     assert fake.requests == []
 
 
@@ -307,7 +312,7 @@ def test_help(run: Run) -> None:
 
 
 def test_a_training_into_a_file(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
 ) -> None:
     target = tmp_path / "out" / "mine.safetensors"
     status, out, err = run(
@@ -339,9 +344,7 @@ def test_a_training_into_a_file(
     assert fake.closed
 
 
-def test_a_training_under_a_name(
-    official: Path, images: Path, home: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_a_training_under_a_name(images: Path, home: Path, fake: FakeTraining, run: Run) -> None:
     arguments = ("train", "--data", images, "--scale", 2, "--name", "Zellkerne 2x")
     status, out, _ = run(*arguments, "--description", "Nuclei, 50 photons")
     target = home / "data" / "refiners" / "Zellkerne 2x.safetensors"
@@ -354,7 +357,7 @@ def test_a_training_under_a_name(
     assert (row["name"], row["gain"], row["placement"]) == ("Zellkerne 2x", 0.5, "input")
 
 
-def test_pairs(official: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+def test_pairs(tmp_path: Path, fake: FakeTraining, run: Run) -> None:
     for side, size in {"lr": 20, "hr": 40}.items():
         (tmp_path / side).mkdir()
         for i in range(3):
@@ -372,9 +375,7 @@ def test_pairs(official: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> 
     assert request.data.hr[0].read().max() > 60
 
 
-def test_a_record_for_programs(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_the_json_record(images: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
     target = tmp_path / "a.safetensors"
     status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
     assert status == 0
@@ -387,7 +388,7 @@ def test_a_record_for_programs(
 
 
 def test_files_that_were_left_out_are_named_once(
-    official: Path, images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
+    images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (images / "bad.png").write_bytes(b"nonsense")
     note = f"{images / 'bad.png'}: not an image, or damaged"
@@ -406,7 +407,7 @@ def test_files_that_were_left_out_are_named_once(
 
 
 def test_no_gain_is_not_saved(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
 ) -> None:
     fake.gain = -0.2
     target = tmp_path / "out" / "a.safetensors"
@@ -427,7 +428,7 @@ def test_no_gain_is_not_saved(
 
 
 def test_bad_images_are_refused_in_one_line(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run
 ) -> None:
     def refuse() -> None:
         raise ImageError("expected at least 3 images, got 1: add images")
@@ -442,8 +443,8 @@ def test_bad_images_are_refused_in_one_line(
 # where it goes
 
 
-def test_the_output_is_looked_at_before_training(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+def test_the_output_is_checked_before_training(
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
 ) -> None:
     there = tmp_path / "there.safetensors"
     there.write_bytes(b"mine")
@@ -475,9 +476,7 @@ def test_the_output_is_looked_at_before_training(
     assert files(tmp_path) == before
 
 
-def test_overwrite(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_overwrite(images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run) -> None:
     for options, path in {
         ("-o", tmp_path / "a.safetensors"): tmp_path / "a.safetensors",
         ("--name", "b"): home / "data" / "refiners" / "b.safetensors",
@@ -493,7 +492,7 @@ def test_overwrite(
 
 
 def test_a_full_disk_at_the_end(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     target = tmp_path / "out" / "mine.safetensors"
@@ -516,7 +515,7 @@ def test_a_full_disk_at_the_end(
 
 
 def test_a_file_that_appears_during_training_is_kept(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
 ) -> None:
     target = tmp_path / "mine.safetensors"
     fake.at[10] = lambda: target.write_bytes(b"of another training") and None
@@ -537,7 +536,7 @@ def interrupt() -> None:
 
 
 def test_the_first_interrupt_keeps_the_best(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     fake.at[12] = interrupt
@@ -554,8 +553,8 @@ def test_the_first_interrupt_keeps_the_best(
 @pytest.mark.parametrize(
     "steps", [(2,), (12, -1), (12, -2)], ids=["nothing yet", "measuring", "measured"]
 )
-def test_an_interrupt_that_ends(
-    official: Path, images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
+def test_an_interrupt_that_ends_the_program(
+    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
     steps: tuple[int, ...],
 ) -> None:  # fmt: skip
     """The second one; or the first while there is nothing to keep."""
@@ -578,7 +577,7 @@ class Terminal(io.StringIO):
 
 
 def test_one_line_on_a_terminal(
-    official: Path, images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
+    images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_cfsr.cli import train_display
 
@@ -623,7 +622,7 @@ def tensorboard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_a_tensorboard_log(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
     tensorboard: list[tuple[Any, ...]],
 ) -> None:  # fmt: skip
     arguments = ("train", "--data", images, "--scale", 2, "--name", "n")
@@ -648,7 +647,7 @@ def test_a_tensorboard_log(
 
 
 def test_a_log_that_fails_does_not_end_the_training(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
     tensorboard: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def full(*_: object) -> None:
@@ -670,7 +669,7 @@ def test_a_log_that_fails_does_not_end_the_training(
 
 
 def test_without_tensorboard(
-    official: Path, images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
+    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -685,25 +684,24 @@ def test_without_tensorboard(
 
 # the real training
 
-QUICK = ("--scale", 2, "--device", "cpu", "--reduce", 2, "--warm-steps", 60, "--steps", 20,
-         "--every", 10, "--batch", 4, "--patch", 32)  # fmt: skip
+QUICK = ("--scale", 2, "--backbone", tiny_backbone(), "--device", "cpu", "--reduce", 2,
+         "--warm-steps", 60, "--steps", 20, "--every", 10, "--batch", 4, "--patch", 32)  # fmt: skip
 NOISE = ("--photons", 50, "--read-noise", 0.01)
 
 
 @pytest.fixture(scope="module")
-def sim(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pieces of images of the fluorescence set, and a file that is none."""
-    folder = tmp_path_factory.mktemp("sim")
-    for path in sorted((data / "microscopy" / "sim").glob("*.png"))[::8]:
-        with Image.open(path) as image:
-            image.crop((100, 100, 356, 356)).save(folder / path.name)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pieces of an image, and a file that is not an image."""
+    folder = tmp_path_factory.mktemp("pieces")
+    for i, piece in enumerate(spots(9, 256)):
+        Image.fromarray(np.rint(piece * 255).astype(np.uint8)).save(folder / f"{i}.png")
     (folder / "broken.png").write_bytes(b"nonsense")
     return folder
 
 
 def measured_again(path: Path, images: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[float]:
     """Gain of a saved refiner on each pair of LR and HR, dB: the array API, and nothing else."""
-    model = nc.load_model(2, refiner=path, device="cpu")
+    model = nc.load_model(2, tiny_backbone(), path, device="cpu")
     gains = []
     for lr, hr in images.values():
         result = nc.upscale(lr, model, axes="YX")
@@ -716,50 +714,51 @@ def measured_again(path: Path, images: dict[str, tuple[np.ndarray, np.ndarray]])
 
 
 def test_the_gain_is_the_same_wherever_it_is_measured(
-    official: Path, sim: Path, tmp_path: Path, run: Run
+    folder: Path, tmp_path: Path, run: Run
 ) -> None:
     """Printed, in the card, in the record, and by a separate evaluation of the file."""
     target = tmp_path / "mine.safetensors"
-    arguments = ("--data", sim, "--output", target, "--placement", "input", *NOISE)
-    status, out, err = run("train", *QUICK, *arguments, "--json")
+    arguments = ("--data", folder, "--output", target, "--placement", "input")
+    noise = ("--photons", 20, "--read-noise", 0.01, "--warm-steps", 120)
+    status, out, err = run("train", *QUICK, *arguments, *noise, "--json")
     assert status == 0, err
-    assert err.startswith(f"napari-cfsr: {sim / 'broken.png'}: not an image, or damaged\n")
+    assert err.startswith(f"napari-cfsr: {folder / 'broken.png'}: not an image, or damaged\n")
     record = json.loads(out)
     card = read_refiner_card(target)
     config = TrainConfig(
-        placement="input", photons=50, read_noise=0.01, reduce=2, warm_steps=60, steps=20,
+        placement="input", photons=20, read_noise=0.01, reduce=2, warm_steps=120, steps=20,
         every=10, batch=4, patch=32,
     )  # fmt: skip
     assert card.extra["config"] == config.to_dict()
-    request = TrainRequest(folder_data(sim), {"scale": 2}, config)
+    request = TrainRequest(folder_data(folder), {"scale": 2}, config)
     windows = {w.name: (w.lr[0], w.hr[0]) for w in prepare(request).held_out}
     assert list(windows) == record["report"]["images"]
     again = measured_again(target, windows)
     np.testing.assert_allclose(again, record["report"]["gains"], atol=0.01)
     assert record["gain"] == pytest.approx(np.mean(again), abs=0.01)
     assert card.gain == pytest.approx(np.mean(again), abs=0.01)
-    assert record["gain"] > 1  # after 80 steps; the backbone amplifies noise
+    assert record["gain"] > 1  # after 140 steps; the backbone amplifies noise
     assert card.placement == record["placement"] == "input"
     shown = run("models", "show", target)[1]
     (printed,) = re.findall(r"^gain: +([+-][0-9.]+) dB on held-out images$", shown, re.M)
     assert float(printed) == pytest.approx(np.mean(again), abs=0.01)
     assert re.search(r"^data: +\S", shown, re.M)
-    assert "degradation: bicubic, 50 photons, read noise 0.01\n" in shown
+    assert "degradation: bicubic, 20 photons, read noise 0.01\n" in shown
     assert re.search(r"^date: +20\d\d-\d\d-\d\d", shown, re.M)
     assert re.search(r"^  delta +[0-9.]+ +0\.\d{4}$", shown, re.M)
 
 
-def test_the_names_in_the_report_suffice_to_measure_it_again(
-    official: Path, sim: Path, home: Path, run: Run
+def test_the_report_can_be_reproduced_from_the_names_in_it(
+    folder: Path, home: Path, run: Run
 ) -> None:
     """Without noise there is nothing random: from files of those names, as anyone would."""
-    arguments = ("--data", sim, "--name", "blurred", "--placement", "output", "--blur", 1)
-    status, out, err = run("train", *QUICK, *arguments, "--steps", 60, "--every", 20)
+    arguments = ("--data", folder, "--name", "blurred", "--placement", "output", "--blur", 1)
+    status, out, err = run("train", *QUICK, *arguments, "--steps", 150, "--every", 50)
     assert status == 0, err
     (names,) = re.findall(r"^mean of \d held-out images? \(gray, shave 2\): (.*)$", out, re.M)
     images = {}
     for name in names.split(", "):
-        hr = np.asarray(Image.open(sim / name)).astype(np.float32) / 255
+        hr = np.asarray(Image.open(folder / name)).astype(np.float32) / 255
         hr = imresize(hr, 1 / 2).clip(0, 1)
         images[name] = (degrade(hr, 2, blur=1), hr)
     path = home / "data" / "refiners" / "blurred.safetensors"
@@ -776,11 +775,11 @@ def test_the_names_in_the_report_suffice_to_measure_it_again(
     assert f"{report['bicubic']:.2f}" == psnr["bicubic"]
 
 
-def test_the_same_seed_gives_the_same_file(official: Path, sim: Path, run: Run) -> None:
+def test_the_same_seed_gives_the_same_file(folder: Path, run: Run) -> None:
     hashes, gains = [], []
     for name, seed in {"a": 3, "b": 3, "c": 4}.items():
         options = ("--name", name, "--seed", seed, "--placement", "output", "--steps", 10)
-        status, out, err = run("train", "--data", sim, *QUICK, *NOISE, *options, "--json")
+        status, out, err = run("train", "--data", folder, *QUICK, *NOISE, *options, "--json")
         assert status == 0, err
         record = json.loads(out)
         gains.append(record["gain"])
@@ -790,25 +789,23 @@ def test_the_same_seed_gives_the_same_file(official: Path, sim: Path, run: Run) 
     assert gains[0] == gains[1] != gains[2]
 
 
-def test_too_few_images_are_refused_before_training(
-    official: Path, tmp_path: Path, run: Run
-) -> None:
+def test_too_few_images_are_refused_before_training(tmp_path: Path, run: Run) -> None:
     for folder, size in {"small": 20, "black": 200}.items():
         (tmp_path / folder).mkdir()
         for i in range(3):
             image = Image.new("L", (size, size))
             image.putpixel((3, 3), 255 if folder == "small" else 0)
             image.save(tmp_path / folder / f"{i}.png")
-        status, out, err = run("train", "--data", tmp_path / folder, "--scale", 2, "--name", "n")
+        status, out, err = run("train", *QUICK, "--data", tmp_path / folder, "--name", "n")
         assert (status, out) == (2, "")
         fault = err.splitlines()[-1]
         assert ("at least 64 pixels" in fault) == (folder == "small"), fault
-        assert ("pixels alike" in fault) == (folder == "black"), fault
+        assert ("with contrast" in fault) == (folder == "black"), fault
         assert "Training" not in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_ctrl_c_in_a_terminal(official: Path, sim: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal(folder: Path, tmp_path: Path) -> None:
     """The real program on a pseudo-terminal: stopped once, it measures and saves the best."""
     import fcntl
     import pty
@@ -816,7 +813,7 @@ def test_ctrl_c_in_a_terminal(official: Path, sim: Path, tmp_path: Path) -> None
     import termios
 
     target = tmp_path / "a.safetensors"
-    options = ("--data", sim, "--output", target, *NOISE, "--placement", "output", *QUICK)
+    options = ("--data", folder, "--output", target, *NOISE, "--placement", "output", *QUICK)
     command = [sys.executable, "-m", "napari_cfsr.cli", "train", *options, "--steps", 100_000]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))  # rows, columns
@@ -916,7 +913,7 @@ def test_models_export_and_import(mine: Path, tmp_path: Path, run: Run) -> None:
     assert mine.read_bytes() == target.read_bytes()
 
 
-def test_an_imported_name_that_cannot_be(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_invalid_names_of_imported_refiners(mine: Path, tmp_path: Path, run: Run) -> None:
     for name in ("auto", BUNDLED):
         path = save_refiner(tmp_path / f"{name}.safetensors", STATE, CARD)
         status, out, err = run("models", "import", path)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 
 from napari_cfsr.cli import main, train_backbone
 from napari_cfsr.core.backbone.files import TrainingState, read_backbone_card
+from napari_cfsr.core.network.cfsr import CFSRConfig
 from napari_cfsr.core.weights.checkpoints import open_backbone
 
 Run = Callable[..., tuple[int, str, str]]
@@ -43,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pieces of a photo, and a file that is none."""
+    """Pieces of a photo, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("photos")
     image = skimage.data.astronaut()
     for i in range(4):
@@ -57,6 +59,13 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("validation")
     Image.fromarray(skimage.data.chelsea()[50:130, 100:180]).save(folder / "cat.png")
     return folder
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a network with few and small blocks."""
+    small = partial(CFSRConfig, embed_dim=16, depths=(1, 1), kernel_size=5)
+    monkeypatch.setattr("napari_cfsr.core.backbone.train.CFSRConfig", small)
 
 
 def test_from_nothing_to_a_backbone_of_another_scale(
@@ -84,6 +93,7 @@ def test_from_nothing_to_a_backbone_of_another_scale(
     assert open_backbone(x4).config.scale == 4
 
 
+@pytest.mark.usefixtures("small_network")
 def test_images_smaller_than_a_patch_are_counted(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +111,7 @@ def test_images_smaller_than_a_patch_are_counted(
     assert "smaller than a patch" not in run("--data", photos, *common, "--overwrite")[2]
 
 
+@pytest.mark.usefixtures("small_network")
 def test_without_validation_images_some_are_held_out(
     run: Run, photos: Path, tmp_path: Path
 ) -> None:
@@ -114,7 +125,8 @@ def test_without_validation_images_some_are_held_out(
     assert len(card["validation"]) == 1
 
 
-def test_resumed_with_the_options_of_before(
+@pytest.mark.usefixtures("small_network")
+def test_resuming_keeps_the_options(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
@@ -122,7 +134,7 @@ def test_resumed_with_the_options_of_before(
     assert run(*common, *QUICK, "--scale", 2, "--steps", 3, "--rate", 0.001)[0] == 0
     status, out, err = run(*common, *QUICK, "--scale", 2)
     assert (status, out) == (2, "")
-    assert f"{state} exists: go on with --resume {state}, or pass --overwrite" in err
+    assert f"{state} exists: continue with --resume {state}, or pass --overwrite" in err
     assert run(*common, "--resume", state, "--steps", 5)[0] == 0
     about = TrainingState.load(state).about
     assert about["step"] == 5
@@ -132,7 +144,7 @@ def test_resumed_with_the_options_of_before(
     assert "expected the scale of the state, 2, got 4" in err
     status, _, err = run(*common, "--resume", output)
     assert status == 2
-    assert "a backbone goes to --init" in err
+    assert "can start from a backbone, but not resume from one" in err
     output.unlink()
     status, out, _ = run(*common, "--resume", state, "--json")  # nothing is left to do
     assert (status, json.loads(out)["path"]) == (0, str(output))
@@ -146,10 +158,10 @@ def test_resumed_with_the_options_of_before(
     assert TrainingState.load(state).about["step"] == 1
 
 
-def test_resumed_it_validates_on_the_images_of_before(
+def test_resuming_keeps_the_validation_images(
     run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
-    """Else the best so far could not be compared, and trained images might validate."""
+    """Otherwise PSNR could not be compared, and training images might be used for validation."""
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
     common = ("--data", photos, "--output", output)
     first = ("--validation", validation, *QUICK, "--scale", 2, "--steps", 2, "--half")
@@ -160,14 +172,15 @@ def test_resumed_it_validates_on_the_images_of_before(
     assert read_backbone_card(output)["validation"] == ["cat.png"]
     status, _, err = run(*common, "--validation", photos, "--resume", state, "--steps", 4)
     assert status == 2
-    assert "expected the validation images of the training that is resumed" in err
+    assert "expected the validation images of the resumed training" in err
     assert TrainingState.load(state).about["step"] == 3
 
 
-def test_stopped_before_anything_was_told(
+@pytest.mark.usefixtures("small_network")
+def test_stopped_before_the_first_report(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not finished, and says so."""
+    """The record says that it is not finished."""
     stopped = threading.Event()
     stopped.set()
     monkeypatch.setattr(train_backbone, "_stopping", lambda: contextlib.nullcontext(stopped))
@@ -184,12 +197,12 @@ def test_stopped_before_anything_was_told(
         (("--scale", 5), "expected scale 2, 3 or 4"),
         (("--output", "mine.pth"), "expected --output with the ending .safetensors"),
         (("--data", "nowhere"), "nowhere"),
-        (("--patch", 200), "expected images of at least 800 pixels to each side"),
+        (("--patch", 200), "expected images of at least 800 pixels in Y and X"),
         (("--init", "nowhere.safetensors"), "no such file"),
         (("--rate", 7), "expected rate between 0 and 1"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(
+def test_faults_are_reported_before_training(
     run: Run, photos: Path, validation: Path, tmp_path: Path, options: tuple, text: str
 ) -> None:
     given = {"--data": photos, "--validation": validation, "--output": tmp_path / "a.safetensors"}
@@ -200,7 +213,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_starting_from_the_official_weights_is_said(
+def test_starting_from_the_official_weights_shows_their_notice(
     run: Run, photos: Path, validation: Path, tmp_path: Path, official_folder: Path
 ) -> None:
     init = official_folder / "CFSR_x2.pth"
@@ -209,13 +222,23 @@ def test_starting_from_the_official_weights_is_said(
         "--init", init, "--output", tmp_path / "a.safetensors",
     )  # fmt: skip
     assert status == 0
-    assert "what starts from the official weights is derived from them" in err
+    assert "weights that start from the official ones are derived from them" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_stop_a_training(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with train_backbone._stopping() as stopped:
+        signal.raise_signal(number)
+        assert stopped.is_set()
+        with pytest.raises(KeyboardInterrupt):  # the second one
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal_nothing_is_lost(
-    run: Run, photos: Path, validation: Path, tmp_path: Path, number: signal.Signals
+    run: Run, photos: Path, validation: Path, tmp_path: Path
 ) -> None:
     output, state = tmp_path / "x2.safetensors", tmp_path / "x2.state.safetensors"
     common = ("--data", photos, "--validation", validation, "--output", output)
@@ -225,10 +248,10 @@ def test_stopped_by_a_signal_nothing_is_lost(
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert f"stopped; nothing is lost: go on with --resume {state}" in err
+    assert f"stopped; nothing is lost: continue with --resume {state}" in err
     step = TrainingState.load(state).about["step"]
     assert step > 0
     status, _, err = run(*common, "--resume", state, "--steps", step + 2)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.config import TrainRequest
 from napari_cfsr.core.training.results import (
     Checkpoint,
     Preview,

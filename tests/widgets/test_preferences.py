@@ -15,9 +15,8 @@ from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QWidget
 
 from napari_cfsr import load_model
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_sources
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.train import iter_train
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.model_files import backbone_of_refiner, find_model

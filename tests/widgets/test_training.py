@@ -256,7 +256,7 @@ def test_stop_keeps_the_best_which_is_measured_and_saved(opened, cells, qtbot) -
     wait(qtbot, widget, 30_000)
     outcome = widget.result.outcome
     assert outcome.improved
-    assert outcome.card.extra["pick_gain"] >= best[2] - 1e-5
+    assert outcome.card.extra["validation_gain"] >= best[2] - 1e-5
     assert outcome.history[-1]["step"] < 5000
     widget.result.save_button.click()
     wait(qtbot, widget)
@@ -353,7 +353,7 @@ def test_a_killed_child_is_said_and_its_best_can_be_saved(opened, cells, qtbot) 
     ("image", "message"),
     [
         (noise(40, 50), "expected at least 64 pixels"),
-        (np.zeros((512, 512), np.uint8), "expected an image that shows something"),
+        (np.zeros((512, 512), np.uint8), "expected an image with contrast"),
         (np.full((512, 512), np.nan, np.float32), "NaN"),
     ],
     ids=["small", "black", "NaN"],
@@ -759,7 +759,7 @@ def test_estimating_from_nothing_is_said_and_the_form_works_again(opened, qtbot)
     widget.form.real.value = viewer.layers["black"]
     widget.form.estimate_button.click()
     wait(qtbot, widget)
-    assert "something to see" in widget.controls.status.text()
+    assert "with contrast" in widget.controls.status.text()
     assert widget.controls.start_button.isEnabled()
 
 

@@ -19,15 +19,14 @@ from napari.layers import Image
 from PIL import Image as PillowImage
 
 from napari_cfsr import psnr, ssim, upscale
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image.resize import enlarge_in_dtype, imresize
 from napari_cfsr.core.metrics.image_metrics import ssim_map
 from napari_cfsr.core.metrics.masked import (
     QualityOptions,
     QualityScores,
-    bicubic,
     default_range,
-    measure,
     quality_map,
+    quality_scores,
     same_units,
 )
 from napari_cfsr.core.metrics.table import (
@@ -64,7 +63,7 @@ def noisy_pair(shape=(40, 50), sigma=9.0, seed=0) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
 def test_figures_are_those_of_psnr_and_ssim(channel) -> None:
     image, reference = noisy_pair((40, 50) if channel == "gray" else (40, 50, 3))
-    figures = measure(image, reference, QualityOptions(channel, 3, 255.0))
+    figures = quality_scores(image, reference, QualityOptions(channel, 3, 255.0))
     assert figures.psnr == psnr(image, reference, 3, channel, 255.0)
     assert figures.ssim == ssim(image, reference, 3, channel, 255.0)
     assert figures.invalid == 0
@@ -72,7 +71,7 @@ def test_figures_are_those_of_psnr_and_ssim(channel) -> None:
 
 def test_identical_images_are_infinitely_close() -> None:
     image, _ = noisy_pair()
-    assert measure(image, image, GRAY) == QualityScores(math.inf, 1.0)
+    assert quality_scores(image, image, GRAY) == QualityScores(math.inf, 1.0)
 
 
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
@@ -83,7 +82,7 @@ def test_pixels_that_are_not_finite_are_left_out(channel) -> None:
     reference[40, 5] = np.inf
     image[0, 0] = np.nan  # in the border that is left out
     options = QualityOptions(channel, 2, 1.0)
-    figures = measure(image, reference, options)
+    figures = quality_scores(image, reference, options)
     assert figures.invalid == 2
     # the finite pixels in a row of their own: PSNR does not ask where they are
     valid = np.isfinite(image[2:-2, 2:-2]) & np.isfinite(reference[2:-2, 2:-2])
@@ -102,7 +101,9 @@ def test_pixels_that_are_not_finite_are_left_out(channel) -> None:
 
 
 def test_nothing_finite_has_no_figures() -> None:
-    figures = measure(np.full((20, 20), np.nan), np.zeros((20, 20)), QualityOptions("gray", 0, 1.0))
+    figures = quality_scores(
+        np.full((20, 20), np.nan), np.zeros((20, 20)), QualityOptions("gray", 0, 1.0)
+    )
     assert math.isnan(figures.psnr)
     assert math.isnan(figures.ssim)
     assert figures.invalid == 400
@@ -134,7 +135,7 @@ def test_the_mean_of_the_ssim_map_is_ssim() -> None:
 
 def test_images_of_other_shapes_are_refused() -> None:
     with pytest.raises(ImageError, match=r"same shape, got \(4, 5\) and \(5, 5\)"):
-        measure(np.zeros((4, 5)), np.zeros((5, 5)), GRAY)
+        quality_scores(np.zeros((4, 5)), np.zeros((5, 5)), GRAY)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_images_in_other_units_are_noticed() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "bool", "uint64"])
 def test_bicubic_keeps_the_dtype_and_rounds(dtype) -> None:
     lr = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 250, (8, 9)).astype(dtype)
-    large = bicubic(lr, 3)
+    large = enlarge_in_dtype(lr, 3)
     assert (large.shape, large.dtype) == ((24, 27), lr.dtype)
     expected = imresize(lr.astype(float), 3)
     if dtype == "float32":

@@ -280,9 +280,6 @@ def test_it_shows_in_the_task_manager_and_can_be_cancelled_there(
     assert "aborted" in run.ended
     qtbot.waitUntil(lambda: not process.is_running(), timeout=3_000)
     assert not tasks.is_busy()
-    run = Run(training)
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
-    assert run.said[0].improved
 
 
 @pytest.mark.alone

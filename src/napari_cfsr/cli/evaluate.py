@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Measure PSNR and SSIM of bicubic, baseline and delta on data sets in the EDSR layout:
-DIR/SET/HR/NAME.png and DIR/SET/LR_bicubic/X4/NAMEx4.png. A set is also looked for in DIR/benchmark
-and DIR/validation. A folder of HR images will do: LR images that are not there are made by MATLAB's
-bicubic.
+DIR/SET/HR/NAME.png and DIR/SET/LR_bicubic/X4/NAMEx4.png. Sets are also searched for in
+DIR/benchmark and DIR/validation. A folder of HR images is enough: missing LR images are made by
+MATLAB's bicubic.
 """
 EPILOG = """\
 example:
@@ -39,11 +39,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         type=_names,
         default=(),
         metavar="SET,...",
-        help="their names; without them, DIR is the data set itself",
+        help="their names; by default, DIR itself is the data set",
     )
     add_model_options(command)
     command.add_argument(
-        "--models", type=_names, help="of bicubic, baseline, delta; all that there are by default"
+        "--models", type=_names, help="of bicubic, baseline, delta (all that are available)"
     )
     command.add_argument("--ensemble", action="store_true", help="average of eight: 8 times slower")
     command.add_argument(
@@ -53,7 +53,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         "--channel",
         choices=("Y", "RGB", "gray"),
         default="Y",
-        help="what is compared: luma, as in published tables (default), colours, or gray images",
+        help="what to compare: luma, as in published tables (default), colours, or gray images",
     )
     command.add_argument("--shave", type=int, help="border pixels left out (the scale)")
     command.add_argument("--limit", type=int, metavar="N", help="the first N images of each set")
@@ -67,7 +67,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Measure, show and write; what can't be measured is named, and the rest goes on."""
+    """Evaluate, print and write; images that can't be measured are reported and left out."""
     from napari_cfsr.core.evaluate import iter_evaluate, table
 
     asked = _options(options)
@@ -101,7 +101,7 @@ def _options(options: argparse.Namespace) -> EvaluateOptions:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raise an error where a result can't be written, before any time is spent."""
+    """Raise an error if a result can't be written, before any time is spent."""
     from napari_cfsr.core.batch import check_targets
     from napari_cfsr.core.weights import check_writable
 
@@ -115,7 +115,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def _shown(steps: Generator[EvaluateProgress, None, BenchmarkReport]) -> BenchmarkReport:
-    """Run to the end, with a progress bar; what can't be measured is named above it."""
+    """Run with a progress bar, and report images that can't be measured above it."""
     from tqdm import tqdm
 
     with tqdm(desc="evaluate", unit="image", disable=None, leave=False) as bar:

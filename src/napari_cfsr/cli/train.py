@@ -26,7 +26,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """Train, measure and save; everything that can be wrong is looked at before."""
+    """Train, measure and save; all options are checked before."""
     from napari_cfsr.core.training import TrainRequest
 
     config = config_of(options)
@@ -45,7 +45,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _target(options: argparse.Namespace) -> Path:
-    """Where the refiner goes, and that it can go there."""
+    """The file of the refiner; raises an error if it can't be written."""
     from napari_cfsr.core.weights import check_target, check_writable, export_path
 
     if options.name is not None:
@@ -60,7 +60,7 @@ def _target(options: argparse.Namespace) -> Path:
 
 
 def _load_arguments(options: argparse.Namespace) -> dict[str, object]:
-    """Arguments of `load_model`; what has to be downloaded is downloaded here."""
+    """Arguments of `load_model`; downloads the weights if necessary."""
     with download_bar() as progress:
         _, notes = weight_files.find_backbone(options.scale, options.backbone, progress=progress)
     for note in notes:
@@ -75,7 +75,7 @@ def _load_arguments(options: argparse.Namespace) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
-    """A TensorBoard log, if one is asked for."""
+    """A TensorBoard log, if requested."""
     if folder is None:
         yield None
         return
@@ -91,7 +91,7 @@ def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
 
 
 def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
-    """Train in this process, shown on standard error."""
+    """Train in this process, with progress on standard error."""
     from napari_cfsr.core.engine import keep_freed_memory
     from napari_cfsr.core.training import iter_train
 
@@ -106,7 +106,7 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
                 except StopIteration as end:
                     trained: TrainedRefiner = end.value
                     break
-                if interrupts.heard(progress):
+                if interrupts.update(progress):
                     display.say(STOPPING)
                 display.show(progress)
                 if log is not None:
@@ -121,7 +121,7 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
 
 
 def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) -> int:
-    """Save it, print what came out, and give the exit status."""
+    """Save the refiner, print the result, and return the exit status."""
     from napari_cfsr.core.weights import SavedElsewhereError, save_or_elsewhere
 
     path: Path | None = None

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from napari_cfsr.core.backbone import BackboneConfig, BackboneProgress, BackboneRequest, Pairs
 
 DESCRIPTION = """\
-Train a CFSR backbone. LR images are made by MATLAB's bicubic. The best weights by the validation
-images go to OUTPUT, the state to resume from beside it; Ctrl-C stops, and nothing is lost.
+Train a CFSR backbone. LR images are made by MATLAB's bicubic. The weights that are best on the
+validation images are written to OUTPUT, with the state to resume from beside it; Ctrl-C stops, and
+nothing is lost.
 """
 EPILOG = """\
 example:
@@ -42,7 +43,7 @@ def add_train_backbone(command: argparse.ArgumentParser) -> None:
         "--validation",
         type=Path,
         metavar="FOLDER",
-        help="HR images that pick the best weights (a twentieth of those in --data)",
+        help="HR images that select the best weights (a twentieth of those in --data)",
     )
     group.add_argument("--output", type=Path, required=True, metavar="FILE", help=".safetensors")
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT and its state")
@@ -52,20 +53,20 @@ def add_train_backbone(command: argparse.ArgumentParser) -> None:
         "--init", type=Path, metavar="FILE", help="start from a backbone, of this or another scale"
     )
     start.add_argument(
-        "--resume", type=Path, metavar="STATE", help="go on, with the options of that training"
+        "--resume", type=Path, metavar="STATE", help="resume with the options of that training"
     )
     recipe = command.add_argument_group("recipe")
     for name, kind, text in (
         ("--scale", int, "2, 3 or 4 (4)"),
-        ("--hours", float, "length of the whole training, interruptions left out (1)"),
+        ("--hours", float, "length of the whole training, without interruptions (1)"),
         ("--steps", int, "length in steps instead"),
-        ("--batch", int, "patches of a step (8 on a CPU, 64 on CUDA)"),
-        ("--patch", int, "LR pixels to each side of a patch (32 on a CPU, 64 on CUDA)"),
+        ("--batch", int, "patches per step (8 on a CPU, 64 on CUDA)"),
+        ("--patch", int, "side of a patch in LR pixels (32 on a CPU, 64 on CUDA)"),
         ("--rate", float, "largest learning rate (0.002)"),
         ("--rise", int, "steps of warm-up (200)"),
         ("--mse-share", float, "share of the training, at its end, with MSE loss (0.1)"),
         ("--average", float, "decay of the moving average of the weights (0.999)"),
-        ("--validations", int, "how often in the whole training (30)"),
+        ("--validations", int, "number in the whole training (30)"),
         ("--seed", int, "(1)"),
     ):
         recipe.add_argument(name, type=kind, default=argparse.SUPPRESS, help=text)
@@ -78,7 +79,7 @@ def add_train_backbone(command: argparse.ArgumentParser) -> None:
     run = command.add_argument_group("run")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     run.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="log for TensorBoard")
-    run.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    run.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run_train_backbone(options: argparse.Namespace) -> int:
@@ -96,7 +97,7 @@ def run_train_backbone(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> BackboneRequest:
-    """Everything that can be wrong is looked at before."""
+    """The checked request."""
     from napari_cfsr.core.backbone import BackboneRequest, TrainingState
 
     state = TrainingState.load(options.resume) if options.resume else None
@@ -107,7 +108,7 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
         options.validation = Path(remembered["validation"])
     init = _init(options.init) if options.init else None
     train, validation = _images(options, config)
-    _tell_small(train, config, options.device)
+    _report_small(train, config, options.device)
     remembered.setdefault("init", options.init and options.init.name)
     remembered["validation"] = options.validation and str(options.validation.resolve())
     half = remembered["half"] = options.half or remembered.get("half", False)
@@ -127,7 +128,7 @@ def _request(options: argparse.Namespace) -> BackboneRequest:
 
 
 def _config(options: argparse.Namespace, before: dict[str, Any]) -> BackboneConfig:
-    """What the options say; where they say nothing, as it was before."""
+    """The given options, and otherwise those of the resumed training."""
     from napari_cfsr.core.backbone import BackboneConfig
 
     config = BackboneConfig.from_dict(before)
@@ -149,13 +150,13 @@ def _check_output(options: argparse.Namespace) -> None:
         raise OptionError(f"expected --output with the ending .safetensors, got {output}")
     check_writable(output)
     state = state_path(output)
-    goes_on = options.resume and options.resume.resolve() == state.resolve()
-    if goes_on or options.overwrite:
+    resumes = options.resume and options.resume.resolve() == state.resolve()
+    if resumes or options.overwrite:
         return
     for path in (state, output):
         if path.exists():
             raise OptionError(
-                f"{path} exists: go on with --resume {state}, or pass --overwrite to start anew"
+                f"{path} exists: continue with --resume {state}, or pass --overwrite to start again"
             )
 
 
@@ -166,7 +167,7 @@ def _init(path: Path) -> Any:
     network = open_backbone(path)
     if weight_files.sha256_of(path) in weight_files.OFFICIAL_SHA256.values():
         say(
-            "what starts from the official weights is derived from them. "
+            "weights that start from the official ones are derived from them. "
             + weight_files.OFFICIAL_NOTICE
         )
     return network
@@ -179,8 +180,8 @@ def _images(options: argparse.Namespace, config: BackboneConfig) -> tuple[Pairs,
     return train.split(config.seed)
 
 
-def _tell_small(train: Pairs, config: BackboneConfig, device: str) -> None:
-    """Say how many images are too small for a patch: the training leaves them out."""
+def _report_small(train: Pairs, config: BackboneConfig, device: str) -> None:
+    """Report how many images are too small for a patch and therefore left out."""
     from napari_cfsr.core.engine import choose_device
 
     patch = config.on(choose_device(device)).patch or 0
@@ -214,7 +215,7 @@ def _read(folder: Path, scale: int) -> Pairs:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and a request to terminate set; a second Ctrl-C ends at once."""
+    """An event set by Ctrl-C and SIGTERM; a second Ctrl-C ends the program at once."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -234,7 +235,7 @@ def _stopping() -> Iterator[threading.Event]:
 
 
 class _Display:
-    """A bar on a terminal; elsewhere a line for each validation; a TensorBoard log if asked for."""
+    """A bar on a terminal, elsewhere a line for each validation; a TensorBoard log if requested."""
 
     def __init__(self, folder: Path | None) -> None:
         from tqdm import tqdm
@@ -300,6 +301,6 @@ def _finish(
     elif best is not None:
         print(f"{request.output}: {best:.3f} dB on the validation images")
     if stopped and not over:
-        say(f"stopped; nothing is lost: go on with --resume {request.state_path}")
+        say(f"stopped; nothing is lost: continue with --resume {request.state_path}")
         return 2
     return 0

@@ -1,4 +1,4 @@
-"""What a training shows on a terminal, and what Ctrl-C does to it."""
+"""Progress of a training on a terminal, and its reaction to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ STOPPING = (
     "stopping: the best refiner so far is kept and measured; Ctrl-C again ends at once and keeps "
     "nothing"
 )
-SPEAK = 30.0  # seconds between two lines where there is no terminal
+LINE_INTERVAL = 30.0  # seconds between two lines if there is no terminal
 
 
 class Interrupts:
-    """Ctrl-C: the first one ends the training and keeps the best so far, the second ends it all.
+    """Ctrl-C: the first stops the training and keeps the best so far, the second ends the program.
 
-    While there is nothing to keep, the first one ends it all.
+    While there is nothing to keep, the first one ends the program.
     """
 
     def __init__(self) -> None:
-        self._has_best = self._stopping = self._told = False
+        self._has_best = self._stopping = self._announced = False
 
     def stop(self) -> bool:
-        """Whether the training should end."""
+        """Whether the training should stop."""
         return self._stopping
 
-    def heard(self, progress: TrainProgress) -> bool:
-        """Take note of a step; whether the user should be told that the training stops.
+    def update(self, progress: TrainProgress) -> bool:
+        """Note a step; true if the user should be told that the training stops.
 
         The handler itself must not print: it may have interrupted another print.
         """
         self._has_best = self._has_best or progress.best is not None
-        is_news = self._stopping and not self._told
-        self._told = self._stopping
+        is_news = self._stopping and not self._announced
+        self._announced = self._stopping
         return is_news
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C over; `KeyboardInterrupt` is raised inside when it is to end."""
+        """Handle Ctrl-C; `KeyboardInterrupt` is raised inside when the program should end."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread is told
+            yield  # signals reach only the main thread
             return
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
@@ -64,40 +64,40 @@ class Interrupts:
 
 
 class Display:
-    """One line that changes on a terminal; elsewhere a line for each stage and every half minute.
+    """A line that is updated on a terminal; elsewhere a line for each stage and every half minute.
 
     Parameters
     ----------
     bar : tqdm
-        Disabled where there is no terminal.
+        Disabled if there is no terminal.
     """
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
         self._gain: float | None = None
         self._best: float | None = None
-        self._chapter: tuple[str, str | None] | None = None
-        self._shown = self._spoken = -float("inf")
+        self._section: tuple[str, str | None] | None = None
+        self._shown = self._printed = -float("inf")
 
     def show(self, progress: TrainProgress) -> None:
-        """Show a step, if it is time."""
-        chapter, now = (progress.stage, progress.placement), time.monotonic()
-        is_new = chapter != self._chapter
+        """Show a step, if it is time for an update."""
+        section, now = (progress.stage, progress.placement), time.monotonic()
+        is_new = section != self._section
         if is_new and progress.placement is not None:
-            self._gain = None  # that of the other placement; the best is the best of both
-        self._chapter = chapter
+            self._gain = None  # of the other placement; the best is the best of both
+        self._section = section
         if progress.gain is not None:
             self._gain = progress.gain
         if progress.best is not None:
             self._best = progress.best.gain
         if not self._bar.disable:
             self._draw(progress, now, is_new)
-        elif is_new or now - self._spoken >= SPEAK:
-            self._spoken = now
+        elif is_new or now - self._printed >= LINE_INTERVAL:
+            self._printed = now
             say(self._text(progress))
 
     def say(self, text: str) -> None:
-        """A line above the one that changes."""
+        """Print a line above the one that is updated."""
         self._bar.clear()
         say(text)
 
@@ -110,7 +110,7 @@ class Display:
         self._bar.refresh()
 
     def _text(self, progress: TrainProgress) -> str:
-        """What fits into 80 columns; the rest is cut off on the right."""
+        """Text for 80 columns; the rest is cut off on the right."""
         parts = [progress.text]
         if progress.stage == "training":
             parts = [f"{progress.placement} step {progress.step}"]

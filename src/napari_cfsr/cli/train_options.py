@@ -15,7 +15,7 @@ from napari_cfsr.errors import OptionError
 if TYPE_CHECKING:
     from napari_cfsr.core.training import TrainConfig, TrainData
 
-# those of `TrainConfig`, whose module takes long to import: every command builds this parser
+# those of `TrainConfig`, repeated because every command builds this parser and its import is slow
 CHOICES = {
     "kernel": ("bicubic", "area"),
     "preset": ("adapt", "benchmark"),
@@ -27,19 +27,19 @@ SIMULATION = ("kernel", "blur", "photons", "read_noise", "gain", "offset", "jpeg
 MEASURED = ("align", "match")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 DESCRIPTION = """\
-Train a refiner on your own images. Some of them are held out: the gain is measured on those, and
-a refiner that does not beat the frozen backbone there is not saved.
+Train a refiner on your own images. The gain is measured on held-out images; a refiner that does
+not beat the frozen backbone on them is not saved.
 """
 EPILOG = """\
 example:
   napari-cfsr train --data images --scale 2 --photons 50 --read-noise 0.01 --name mine
 
-Ctrl-C stops the training and keeps the best refiner so far; a second time ends at once.
+Ctrl-C stops the training and keeps the best refiner so far; pressed again, it ends at once.
 """
 
 
 def add_train_options(command: argparse.ArgumentParser) -> None:
-    """Options whose value is not given do not appear: the preset's hold."""
+    """Options that are not given are not set, so that the preset applies."""
     command.description, command.epilog = DESCRIPTION, EPILOG
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_data(command.add_argument_group("data"))
@@ -49,7 +49,7 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
             "degradation", "How LR images are simulated. Intensities are in [0,1]."
         )
     )
-    _add_recipe(command.add_argument_group("recipe", "Instead of the values of the preset."))
+    _add_recipe(command.add_argument_group("recipe", "Overrides the values of the preset."))
     _add_run(command.add_argument_group("backbone and run"))
 
 
@@ -69,25 +69,25 @@ def _add_data(group: Any) -> None:
         type=Path,
         nargs=2,
         metavar=("LR", "HR"),
-        help="measured pairs: two files, or two folders with files in the same order of names",
+        help="measured pairs: two files, or two folders whose files have the same order by name",
     )
     group.add_argument("--scale", type=int, choices=weight_files.SCALES, required=True)
-    _add(group, "--held-out", "share of the images kept for the report (0.15)", type=float)
+    _add(group, "--held-out", "share of the images held out for the report (0.15)", type=float)
     _add(group, "--intensity", f"{', '.join(MODES)}, or LOW,HIGH (auto)")
-    _add(group, "--reduce", "HR images are reduced by this first (1)", type=int, metavar="FACTOR")
+    _add(group, "--reduce", "first reduce HR images by this factor (1)", type=int, metavar="FACTOR")
     boolean = argparse.BooleanOptionalAction
     _add(group, "--align", "pairs: correct the shift between LR and HR (no)", action=boolean)
-    _add(group, "--match", "pairs: bring HR to the brightness of LR (yes)", action=boolean)
+    _add(group, "--match", "pairs: match the brightness of HR to LR (yes)", action=boolean)
 
 
 def _add_output(group: Any) -> None:
     where = group.add_mutually_exclusive_group(required=True)
     where.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .safetensors file")
-    where.add_argument("--name", help="among your refiners, for 'upscale --refiner NAME'")
-    group.add_argument("--overwrite", action="store_true", help="replace what is there")
+    where.add_argument("--name", help="add it to your refiners, for 'upscale --refiner NAME'")
+    group.add_argument("--overwrite", action="store_true", help="replace an existing refiner")
     group.add_argument("--description", metavar="TEXT", help="for the refiner's card")
-    group.add_argument("--json", action="store_true", help="print a record of the training")
-    group.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write a log there")
+    group.add_argument("--json", action="store_true", help="print a record of the training as JSON")
+    group.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write a TensorBoard log")
 
 
 def _add_degradation(group: Any) -> None:
@@ -107,22 +107,22 @@ def _add_degradation(group: Any) -> None:
 
 
 def _add_recipe(group: Any) -> None:
-    text = "adapt: fast, for own images; benchmark: as published with CFSR-Delta (adapt)"
+    text = "adapt: fast, for your own images; benchmark: as published with CFSR-Delta (adapt)"
     _add(group, "--preset", text, choices=CHOICES["preset"])
-    text = "of the refiner; auto decides on images that are not trained on"
+    text = "of the refiner; auto tries both and decides on validation images"
     _add(group, "--placement", text, choices=CHOICES["placement"])
-    _add(group, "--loss", "what is made small", choices=CHOICES["loss"])
+    _add(group, "--loss", "error measure to minimise", choices=CHOICES["loss"])
     _add(group, "--rate", "learning rate", type=float)
     _add(group, "--schedule", "of the rate", choices=CHOICES["schedule"])
-    _add(group, "--steps", "at most", type=int)
-    _add(group, "--batch", "patches in a step", type=int)
-    _add(group, "--patch", "their side in pixels", type=int)
+    _add(group, "--steps", "maximum number", type=int)
+    _add(group, "--batch", "patches per step", type=int)
+    _add(group, "--patch", "side of a patch in pixels", type=int)
     _add(group, "--every", "steps between validations", type=int)
-    _add(group, "--patience", "validations without a gain before it ends", type=int)
-    _add(group, "--ema", "decay of the average of the weights; 0: none", type=float)
-    text = "placement input: steps without the backbone that come first"
+    _add(group, "--patience", "validations without improvement before it stops", type=int)
+    _add(group, "--ema", "decay of the moving average of the weights; 0: none", type=float)
+    text = "placement input: first steps without the backbone"
     _add(group, "--warm-steps", text, type=int)
-    _add(group, "--seed", "of split, noise, patches and first weights", type=int)
+    _add(group, "--seed", "of split, noise, patches and initial weights", type=int)
 
 
 def _add_run(group: Any) -> None:
@@ -142,7 +142,7 @@ def _bytes(text: str) -> int:
 
 
 def config_of(options: argparse.Namespace) -> TrainConfig:
-    """The configuration that is asked for; raises `OptionError` if it makes no sense."""
+    """The requested configuration; raises `OptionError` if it is invalid."""
     from napari_cfsr.core.training import TrainConfig
 
     given = vars(options)
@@ -155,12 +155,12 @@ def config_of(options: argparse.Namespace) -> TrainConfig:
     for name in without:
         if name in asked:
             kind = "measured pairs" if options.pairs else "images without measured LR images"
-            raise OptionError(f"--{name.replace('_', '-')} has no meaning for {kind}: leave it out")
+            raise OptionError(f"--{name.replace('_', '-')} does not apply to {kind}: leave it out")
     return TrainConfig(**asked)
 
 
 def _physical_blur(given: dict[str, Any]) -> float | None:
-    """Sigma in LR pixels of a blur in a unit of length; None if there is none."""
+    """Sigma in LR pixels of a blur given in a unit of length; None if it is not given."""
     from napari_cfsr.core.image import blur_in_pixels
 
     fwhm, pixel_size = given.get("blur_fwhm"), given.get("pixel_size")
@@ -174,7 +174,7 @@ def _physical_blur(given: dict[str, Any]) -> float | None:
 
 
 def data_of(options: argparse.Namespace, config: TrainConfig) -> TrainData:
-    """The images that are asked for, not read yet."""
+    """The requested images, not read yet."""
     from napari_cfsr.core.training import folder_data, pair_data
 
     if options.pairs:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image import check_dtype
-from napari_cfsr.core.metrics import Channel, bicubic
+from napari_cfsr.core.image import check_dtype, enlarge_in_dtype
+from napari_cfsr.core.metrics import Channel
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers.alignment import Candidate, Match, match, plane_axes
 from napari_cfsr.layers.conversion import ImageInput, Region
@@ -158,7 +158,7 @@ class Plan:
             slice(0, n // candidate.enlarge) if a in "YX" else s
             for a, s, n in zip(axes, own, candidate.shape, strict=True)
         )
-        large = bicubic(read_plane(candidate.image, whole), candidate.enlarge)
+        large = enlarge_in_dtype(read_plane(candidate.image, whole), candidate.enlarge)
         return large[own[axes.index("Y")], own[axes.index("X")]]
 
 

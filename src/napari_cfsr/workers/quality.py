@@ -18,8 +18,8 @@ from napari_cfsr.core.metrics import (
     QualityScores,
     QualityTable,
     default_range,
-    measure,
     quality_map,
+    quality_scores,
     same_units,
 )
 from napari_cfsr.errors import ImageError
@@ -98,7 +98,7 @@ def measure_layers(
             image = plan.plane(i, at)
             if done == 0 and not same_units(image, reference):
                 plan.warnings.append(_unlike(name, image, request.reference.name, reference))
-            figures[i].append(measure(image, reference, options, check))
+            figures[i].append(quality_scores(image, reference, options, check))
     return QualityResult(_table(plan, figures, options, words), plan.region)
 
 

@@ -54,7 +54,7 @@ def test_both_sides_of_a_pair_show_the_same_place(
         assert any(np.array_equal(patch, t) for t in turned)
 
 
-def test_every_place_and_every_turn_is_seen() -> None:
+def test_every_position_and_orientation_occurs() -> None:
     lr = numbered(10, 12, 0)
     pool = PatchPool([(lr, enlarged(lr, 2))], 2, 8, "cpu")
     places, turns = set(), set()
@@ -68,7 +68,7 @@ def test_every_place_and_every_turn_is_seen() -> None:
     assert len(turns) == 8
 
 
-def test_images_are_seen_as_often_as_they_have_places() -> None:
+def test_every_position_is_equally_likely() -> None:
     images = [numbered(8, 8, 0), numbered(8, 38, 1)]
     pool = PatchPool([(lr, enlarged(lr, 2)) for lr in images], 2, 8, "cpu")
     patches = whole(pool.batch(np.random.default_rng(1), 4000)[0])
@@ -87,7 +87,7 @@ def test_small_images_are_left_out_and_wrong_pairs_refused() -> None:
     small, large = numbered(7, 30, 0), numbered(8, 30, 1)
     pairs = [(x, enlarged(x, 2)) for x in (small, large)]
     assert PatchPool(pairs, 2, 8, "cpu").count == 1
-    with pytest.raises(ImageError, match="images of at least 16 pixels to each side, got none"):
+    with pytest.raises(ImageError, match="images of at least 16 pixels in Y and X, got none"):
         PatchPool(pairs[:1], 2, 8, "cpu")
     with pytest.raises(ImageError, match="4 times as large"):
         PatchPool(pairs, 4, 8, "cpu")

@@ -1,10 +1,11 @@
-"""Training a backbone: it learns, resumes bit for bit, and starts from another one."""
+"""Training a backbone: it learns, resumes bit for bit, and starts from another backbone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, flushes_denormals
 from napari_cfsr.core.weights.checkpoints import load_state, open_backbone
+from napari_cfsr.core.weights.weight_files import find_backbone
 from napari_cfsr.errors import (
     ArchitectureError,
     DivergedError,
@@ -57,6 +59,13 @@ def photos() -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     return [(name, reduced(image[40:200, 60:220], 2)) for name, image in found.items()]
 
 
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a network with few and small blocks."""
+    small = partial(CFSRConfig, embed_dim=16, depths=(1, 1), kernel_size=5)
+    monkeypatch.setattr(backbone_training, "CFSRConfig", small)
+
+
 def request(photos: list, folder: Path, **options: object) -> BackboneRequest:
     config = BackboneConfig(**{"scale": 2, **SMALL, **options})
     pairs = [pair for _, pair in photos[:2]]
@@ -72,8 +81,9 @@ def run(wanted: BackboneRequest, until: int | None = None) -> list[BackboneProgr
     return seen
 
 
+@pytest.mark.usefixtures("small_network")
 def test_it_learns(photos: list, tmp_path: Path) -> None:
-    wanted = request(photos, tmp_path, steps=150, validations=3, batch=4)
+    wanted = request(photos, tmp_path, steps=240, validations=3, batch=4)
     seen = run(wanted)
     validated = [p.psnr for p in seen if p.psnr is not None]
     assert len(validated) == 3
@@ -82,11 +92,11 @@ def test_it_learns(photos: list, tmp_path: Path) -> None:
     bicubic = nc.psnr(imresize(lr, 2).clip(0, 1), hr, shave=2, channel="Y")
     assert validated[-1] > bicubic + 0.5
     assert seen[-1].best == max(validated)
-    assert (seen[-1].step, seen[-1].fraction, seen[-1].seconds_left) == (150, 1.0, 0.0)
+    assert (seen[-1].step, seen[-1].fraction, seen[-1].seconds_left) == (240, 1.0, 0.0)
     assert all(p.images_per_second > 0 for p in seen)
 
 
-def test_what_is_written_is_the_best_in_merged_form(photos: list, tmp_path: Path) -> None:
+def test_the_best_weights_are_written_in_merged_form(photos: list, tmp_path: Path) -> None:
     wanted = replace(request(photos, tmp_path, steps=6), card={"data": "two photos"})
     best = run(wanted)[-1].best
     model = nc.load_model(2, backbone=wanted.output, refiner=None, device="cpu")
@@ -108,8 +118,9 @@ def test_what_is_written_is_the_best_in_merged_form(photos: list, tmp_path: Path
     assert "cpu" in card["hardware"]
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resumed_it_is_as_if_it_had_not_been_interrupted(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     photos: list, tmp_path: Path, precision: str
 ) -> None:
     """Bit for bit: weights, moving average, moments, best; also across the change of the loss."""
@@ -137,6 +148,7 @@ def test_resumed_it_is_as_if_it_had_not_been_interrupted(
     assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_state_is_written_from_time_to_time(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +164,7 @@ def test_the_state_is_written_from_time_to_time(
     assert not wanted.output.exists()
 
 
-def test_more_hours_go_on_at_the_rate_of_a_longer_training() -> None:
+def test_more_hours_continue_at_the_rate_of_a_longer_training() -> None:
     config = BackboneConfig(hours=2, rate=1e-3, rise=0)
     assert config.rate_at(1, config.done(1, 3600)) == pytest.approx(0.5e-3)
     assert config.rate_at(1, config.done(1, 7200)) == pytest.approx(0, abs=1e-12)
@@ -167,11 +179,14 @@ def test_more_hours_go_on_at_the_rate_of_a_longer_training() -> None:
     )
 
 
+def bundled(scale: int) -> CFSR:
+    """The network of the weights that ship."""
+    return open_backbone(find_backbone(scale, "bundled")[0].path)
+
+
 @pytest.mark.parametrize("scale", [2, 4])
-def test_started_from_a_network_of_the_same_scale_it_is_that_network(
-    official_folder: Path, scale: int
-) -> None:
-    source = open_backbone(official_folder / f"CFSR_x{scale}.pth")
+def test_starting_from_the_same_scale_keeps_the_network(scale: int) -> None:
+    source = bundled(scale)
     started = started_from(source, CFSRConfig(scale=scale)).eval()
     x = torch.rand(1, 3, 24, 20)
     with torch.inference_mode():
@@ -182,9 +197,9 @@ def test_started_from_a_network_of_the_same_scale_it_is_that_network(
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 3), (2, 4), (4, 2), (3, 4)])
-def test_started_from_another_scale(official_folder: Path, old: int, new: int) -> None:
+def test_starting_from_another_scale(old: int, new: int) -> None:
     """The body as it is; each output pixel as the nearest one of the other scale."""
-    source = open_backbone(official_folder / f"CFSR_x{old}.pth")
+    source = bundled(old)
     started = started_from(source, CFSRConfig(scale=new)).eval()
     kept = source.state_dict()
     for name, value in started.merge().state_dict().items():
@@ -197,11 +212,9 @@ def test_started_from_another_scale(official_folder: Path, old: int, new: int) -
     torch.testing.assert_close(is_, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_training_from_another_scale_starts_well(
-    official_folder: Path, photos: list, tmp_path: Path
-) -> None:
+def test_training_from_another_scale_starts_well(photos: list, tmp_path: Path) -> None:
     """A few steps from x4 beat a few steps from nothing."""
-    init = open_backbone(official_folder / "CFSR_x4.pth")
+    init = bundled(4)
     wanted = request(photos, tmp_path, steps=10, rate=1e-4)
     fresh = run(wanted)[-1].best
     started = run(replace(wanted, init=init))[-1].best
@@ -210,6 +223,7 @@ def test_training_from_another_scale_starts_well(
     assert started > fresh + 1
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_last_part_has_another_loss(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,10 +240,8 @@ def test_the_last_part_has_another_loss(
     assert used == ["l1_loss"] * 7 + ["mse_loss"] * 3
 
 
-def test_half_precision_is_half_the_size_and_nearly_as_good(
-    official_folder: Path, photos: list, tmp_path: Path
-) -> None:
-    network = open_backbone(official_folder / "CFSR_x2.pth")
+def test_half_precision_is_half_the_size_and_nearly_as_good(photos: list, tmp_path: Path) -> None:
+    network = bundled(2)
     path = save_backbone(tmp_path / "half.safetensors", network.state_dict(), {}, half=True)
     assert path.stat().st_size < 0.61e6
     half = open_backbone(path)
@@ -239,6 +251,7 @@ def test_half_precision_is_half_the_size_and_nearly_as_good(
         assert after[name] == pytest.approx(before[name], abs=0.002)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_full_disk_leaves_what_was_there(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,10 +270,11 @@ def test_a_full_disk_leaves_what_was_there(
     assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_gradients_that_are_not_finite_do_no_harm(
+@pytest.mark.usefixtures("small_network")
+def test_steps_with_infinite_gradients_are_skipped(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One bad step is left out; many in a row end the training, and the state is from before."""
+    """One step is skipped; many in a row end the training, and the state is an earlier one."""
     wanted = request(photos, tmp_path, steps=6)
     compute = Gradients.compute
     bad = {3}
@@ -286,22 +300,23 @@ def test_gradients_that_are_not_finite_do_no_harm(
     assert after.about["step"] == 6
 
 
-def test_tiny_images_are_left_out_by_name(tmp_path: Path) -> None:
+def test_tiny_images_are_left_out_with_a_note(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     for name, size in {"icon": 2, "small": 31, "fine": 40}.items():
         Image.fromarray(noise[:size, :size]).save(tmp_path / f"{name}.png")
     found = read(tmp_path, 4)
     assert found.names == ["fine.png"]
     assert found.notes == [
-        "icon.png: expected at least 32 pixels to each side, got 2x2",
-        "small.png: expected at least 32 pixels to each side, got 31x31",
+        "icon.png: expected at least 32 pixels in Y and X, got 2x2",
+        "small.png: expected at least 32 pixels in Y and X, got 31x31",
     ]
 
 
-def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_network")
+def test_files_that_are_no_state_are_refused(photos: list, tmp_path: Path) -> None:
     wanted = request(photos, tmp_path, steps=2)
     run(wanted)
-    with pytest.raises(ArchitectureError, match="a backbone goes to --init"):
+    with pytest.raises(ArchitectureError, match="can start from a backbone, but not resume"):
         TrainingState.load(wanted.output)
     whole = wanted.state_path.read_bytes()
     wanted.state_path.write_bytes(whole[: len(whole) // 2])
@@ -323,7 +338,7 @@ def test_what_is_no_state_is_refused(photos: list, tmp_path: Path) -> None:
         ({"precision": "float16"}, OptionError, "precision"),
     ],
 )
-def test_a_recipe_that_can_not_be(options: dict, error: type, text: str) -> None:
+def test_invalid_recipes(options: dict, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         BackboneConfig(**options)
 
@@ -365,6 +380,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         read(tmp_path / "nowhere")
 
 
+@pytest.mark.usefixtures("small_network")
 def test_the_network_of_the_best_validation_is_kept(
     photos: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +394,7 @@ def test_the_network_of_the_best_validation_is_kept(
     for progress in steps:
         kept.append((progress.psnr, progress.best, read_backbone_card(wanted.output)["step"]))
     assert kept == [(20.0, 20.0, 2), (25.0, 25.0, 4), (22.0, 25.0, 4)]
-    best = CFSR(CFSRConfig(scale=2))
+    best = CFSR(backbone_training.CFSRConfig(scale=2))
     best.load_state_dict(TrainingState.load(wanted.state_path).tensors["best"])
     written = load_state(wanted.output)
     assert all(torch.equal(v, written[k]) for k, v in best.state_dict().items())

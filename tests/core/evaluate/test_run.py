@@ -1,4 +1,4 @@
-"""Evaluation of data sets: figures, what files it takes, what it says of those it can't."""
+"""Evaluation of data sets: scores, supported files, and reports of unusable ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_cfsr.core.evaluate.run import (
     evaluate,
     iter_evaluate,
 )
-from napari_cfsr.core.evaluate.scores import measure
+from napari_cfsr.core.evaluate.scores import score_images
 from napari_cfsr.core.evaluate.tables import markdown, number, table
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights.checkpoints import open_backbone
@@ -83,7 +83,7 @@ def close(a: Scores, b: Scores) -> None:
 # figures
 
 
-def test_figures_are_those_of_upscale_psnr_and_ssim(
+def test_scores_are_those_of_upscale_psnr_and_ssim(
     data: Path, official: Path, nothing_bundled: None
 ) -> None:
     model = load_model(4, "official", None, "cpu")
@@ -109,9 +109,7 @@ def test_figures_are_those_of_upscale_psnr_and_ssim(
     assert found["bicubic"].ssim == pytest.approx(ssim(enlarged, hr / 255, 4, "Y"), abs=1e-6)
 
 
-def test_the_bundled_refiner_is_measured_beside_its_backbone_from_one_run(
-    data: Path, official: Path
-) -> None:
+def test_refiner_and_backbone_are_scored_from_one_run(data: Path, official: Path) -> None:
     model = load_model(4, "official", "auto", "cpu")
     report = evaluate(EvaluateOptions(data, ("Set5",)), model)
     assert report.mean("Set5", "baseline").psnr == pytest.approx(32.3297, abs=0.0005)
@@ -120,7 +118,7 @@ def test_the_bundled_refiner_is_measured_beside_its_backbone_from_one_run(
     lr = find_dataset(data, "Set5", 4).images[1].read(4)
     result = upscale(lr.lr, model)
     bird = report.images[1]
-    expected = measure({"baseline": result.baseline, "delta": result.delta}, lr.hr, "Y", 4)
+    expected = score_images({"baseline": result.baseline, "delta": result.delta}, lr.hr, "Y", 4)
     close(bird.scores["delta"], expected["delta"])
     close(bird.scores["baseline"], expected["baseline"])
 
@@ -142,7 +140,7 @@ def test_each_image_runs_once_for_baseline_and_delta(tmp_path: Path) -> None:
     )
 
 
-def test_only_what_is_asked_for_is_made(tmp_path: Path) -> None:
+def test_only_requested_models_run(tmp_path: Path) -> None:
     make_set(tmp_path / "mine", "a")
     model = BoxModel(2, refiner=True)
     report = run(tmp_path, "mine", model=model, models=("bicubic",))
@@ -156,23 +154,24 @@ def test_only_what_is_asked_for_is_made(tmp_path: Path) -> None:
 
 
 def test_ensemble_and_back_projection_reach_the_model(
-    data: Path, models: dict[int, SRModel]
+    data: Path, models: dict[int, SRModel], tmp_path: Path
 ) -> None:
     image = find_dataset(data, "Set5", 4).images[4]
+    assert image.lr is not None
+    for file, folder in {image.hr: "HR", image.lr: "LR_bicubic/X4"}.items():
+        (tmp_path / "one" / folder).mkdir(parents=True)
+        shutil.copy(file, tmp_path / "one" / folder)
     sample = image.read(4)
     for option in ("ensemble", "back_projection"):
         how: dict[str, Any] = {option: True}
         made = {"baseline": upscale(sample.lr, models[4], **how).baseline}
-        expected = measure(made, sample.hr, "Y", 4)["baseline"]
-        options = EvaluateOptions(data, ("Set5",), models=("baseline",), **how)
-        steps = iter_evaluate(options, models[4])
-        found = {}
-        for step in steps:
-            if step.image is not None:
-                found[step.image.name] = step.image.scores["baseline"]
-        close(found["woman"], expected)
+        expected = score_images(made, sample.hr, "Y", 4)["baseline"]
+        options = EvaluateOptions(tmp_path, ("one",), models=("baseline",), **how)
+        found = evaluate(options, models[4]).images[0]
+        assert found.name == "woman"
+        close(found.scores["baseline"], expected)
         if option == "ensemble":
-            assert found["woman"].psnr > 30.95  # 30.902 without
+            assert found.scores["baseline"].psnr > 30.95  # 30.902 without
 
 
 @pytest.mark.parametrize("channel", ["Y", "RGB"])
@@ -208,7 +207,7 @@ def test_gray_images(tmp_path: Path) -> None:
     assert "got colours: choose channel Y or RGB" in report.faults[0].text
 
 
-def test_16_bits_count_from_0_to_65535(tmp_path: Path) -> None:
+def test_16_bit_images_range_from_0_to_65535(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     hr = (np.clip(imresize(rng.random((8, 9)), 8), 0, 1) * 65535).astype(np.uint16)
     save(tmp_path / "mine" / "deep.png", hr)
@@ -240,7 +239,7 @@ def test_identical_images_have_an_infinite_psnr_and_no_gain(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("strip", [1, 900, 2**16])
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
-def test_measuring_in_one_pass_gives_the_figures_of_the_metrics(
+def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(
     monkeypatch: pytest.MonkeyPatch, strip: int, channel: Any
 ) -> None:
     monkeypatch.setattr(benchmark_measure, "STRIP_VALUES", strip)
@@ -251,7 +250,7 @@ def test_measuring_in_one_pass_gives_the_figures_of_the_metrics(
             str(noise): np.clip(hr / 255 + rng.normal(0, noise, hr.shape), 0, 1).astype(np.float32)
             for noise in (0.001, 0.05, 0.3)
         }
-        found = measure(images, hr, channel, shave)
+        found = score_images(images, hr, channel, shave)
         for name, image in images.items():
             in_8_bits = np.rint(image * 255).astype(np.uint8)
             expected = Scores(
@@ -266,7 +265,7 @@ def test_measuring_in_one_pass_gives_the_figures_of_the_metrics(
 # files
 
 
-def test_sets_are_found_where_data_sets_are_kept(tmp_path: Path) -> None:
+def test_data_sets_are_found_in_their_usual_folders(tmp_path: Path) -> None:
     make_set(tmp_path / "one", "a")
     make_set(tmp_path / "benchmark" / "two", "b")
     make_set(tmp_path / "validation" / "three", "c")
@@ -286,7 +285,7 @@ def test_sets_are_found_where_data_sets_are_kept(tmp_path: Path) -> None:
     close(alone.images[0].scores["delta"], report.images[3].scores["delta"])
 
 
-def test_a_set_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_with_the_searched_folders(tmp_path: Path) -> None:
     make_set(tmp_path / "mine", "a")
     report = run(tmp_path, "yours", "mine")
     assert [image.name for image in report.images] == ["a"]
@@ -298,7 +297,7 @@ def test_a_set_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: 
         find_dataset(tmp_path, "yours", 2)
 
 
-def test_lr_that_is_made_is_that_of_the_files(data: Path, tmp_path: Path) -> None:
+def test_made_lr_images_equal_the_files(data: Path, tmp_path: Path) -> None:
     source = data / "benchmark" / "Set5"
     for scale in (2, 3, 4):
         root = tmp_path / f"x{scale}"
@@ -331,7 +330,7 @@ def test_the_report_says_which_lr_images_were_made(tmp_path: Path) -> None:
     assert run(tmp_path, "mine", scale=4).notes("mine")[0].endswith("for all images")
 
 
-def test_hr_at_its_original_size_is_cropped_and_that_is_told(tmp_path: Path) -> None:
+def test_hr_at_its_original_size_is_cropped_with_a_note(tmp_path: Path) -> None:
     hr = save(tmp_path / "mine" / "HR" / "a.png", scene(47, 61))
     save(tmp_path / "mine" / "LR_bicubic" / "X4" / "ax4.png", reduced(hr, 4))
     report = run(tmp_path, "mine", scale=4, models=("bicubic",))
@@ -344,7 +343,7 @@ def test_hr_at_its_original_size_is_cropped_and_that_is_told(tmp_path: Path) -> 
     assert image.scores["bicubic"].psnr == pytest.approx(expected, abs=1e-9)
 
 
-def test_files_that_will_not_do_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_unusable_files_are_reported_and_the_others_measured(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     make_set(folder, *"abcdefg")
     lr = folder / "LR_bicubic" / "X2"
@@ -372,7 +371,7 @@ def test_files_that_will_not_do_are_named_and_the_rest_goes_on(tmp_path: Path) -
     assert len(report.to_dict()["faults"]) == 5
 
 
-def test_pixels_that_can_not_be_compared_are_named(tmp_path: Path) -> None:
+def test_images_that_can_not_be_compared_are_reported(tmp_path: Path) -> None:
     import tifffile
 
     folder = tmp_path / "mine"
@@ -395,7 +394,7 @@ def test_pixels_that_can_not_be_compared_are_named(tmp_path: Path) -> None:
         BenchmarkImage("mine", "tiny", folder / "tiny.png", None).read(2, "red")  # type: ignore[arg-type]
 
 
-def test_alpha_is_left_out_and_that_is_told(tmp_path: Path) -> None:
+def test_alpha_is_left_out_with_a_note(tmp_path: Path) -> None:
     hr = scene(40, 48)
     alpha = np.full((40, 48, 1), 77, np.uint8)
     save(tmp_path / "mine" / "a.png", np.concatenate([hr, alpha], 2))
@@ -415,8 +414,8 @@ def test_a_bilevel_image_is_black_and_white(tmp_path: Path) -> None:
 
 def test_out_of_memory_is_a_fault_of_one_image(tmp_path: Path) -> None:
     make_set(tmp_path / "mine", "a", "b", "c")
-    save(tmp_path / "mine" / "HR" / "b.png", scene(400, 400))
-    save(tmp_path / "mine" / "LR_bicubic" / "X2" / "bx2.png", scene(200, 200))
+    save(tmp_path / "mine" / "HR" / "b.png", scene(200, 200))
+    save(tmp_path / "mine" / "LR_bicubic" / "X2" / "bx2.png", scene(100, 100))
 
     class Small(BoxModel):
         def predict(self, batch: np.ndarray, *how: Any) -> dict[str, np.ndarray]:
@@ -444,7 +443,7 @@ def test_limit_takes_the_first_of_each_set(tmp_path: Path) -> None:
 # options
 
 
-def test_options_that_do_not_exist_or_fit(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path: Path) -> None:
     for wrong, message in [
         ({"scale": 5}, "expected scale 2, 3 or 4, got 5"),
         ({"models": ("gan",)}, "expected models among bicubic, baseline, delta, got 'gan'"),
@@ -529,9 +528,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_measuring_takes_a_fifth_of_the_time_of_the_model_at_most(
-    data: Path, official: Path
-) -> None:
+def test_scoring_takes_at_most_a_fifth_of_the_time_of_the_model(data: Path, official: Path) -> None:
     """By the time of the processor: the clock depends on what else the machine does.
 
     Of the network as it was when this bound was set: torch, unfolded. What runs it now is up to
@@ -613,7 +610,7 @@ def test_markdown_has_a_summary_and_each_image() -> None:
     assert widths == {11, 10}  # summary, images
 
 
-def test_the_record_holds_all_that_is_needed_to_do_it_again(tmp_path: Path) -> None:
+def test_the_record_holds_all_that_is_needed_to_repeat_it(tmp_path: Path) -> None:
     make_set(tmp_path / "mine", "a")
     report = run(tmp_path, "mine", shave=3)
     found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
@@ -641,6 +638,6 @@ def test_the_record_holds_all_that_is_needed_to_do_it_again(tmp_path: Path) -> N
     assert found["datasets"][0]["mean"]["delta"]["ssim"] == report.mean("mine", "delta").ssim
 
 
-def test_measure_needs_images_of_the_same_size() -> None:
+def test_scores_need_images_of_the_same_size() -> None:
     with pytest.raises(ImageError, match=r"got \(20, 20\) and \(20, 21\)"):
-        measure({"a": np.zeros((20, 20))}, np.zeros((20, 21)), "gray")
+        score_images({"a": np.zeros((20, 20))}, np.zeros((20, 21)), "gray")

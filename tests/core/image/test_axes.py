@@ -13,7 +13,7 @@ from tests.helpers.strategies import axes_and_shapes
 
 
 @given(axes_and_shapes())
-def test_planes_written_where_they_were_read_make_the_array(drawn) -> None:
+def test_reading_and_writing_all_planes_reproduces_the_array(drawn) -> None:
     names, shape = drawn
     array = np.arange(np.prod(shape)).reshape(shape)
     axes = parse_axes(names, shape, rgb=False)
@@ -66,7 +66,7 @@ def test_what_counts_as_colour(axes, shape, rgb, names) -> None:
         ("YYX", (4, 5, 6), None, "expected different letters"),
         ("TZC", (4, 5, 6), None, "expected both Y and X"),
         ("YXS", (4, 5, 7), None, "expected 1 to 4 colour samples .* got 7"),
-        ("YXC", (4, 5, 7), True, "say rgb=False"),
+        ("YXC", (4, 5, 7), True, "pass rgb=False"),
     ],
 )
 def test_axes_that_do_not_fit_say_what_was_expected(axes, shape, rgb, says) -> None:

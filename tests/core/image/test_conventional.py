@@ -1,4 +1,4 @@
-"""Classical rivals: what they are worth on real images, and that they do no harm."""
+"""Conventional methods: their gain on real images, and that they never make them worse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fluorescence(data: Path) -> list[np.ndarray]:
 
 
 def mean_psnr(hrs: list[np.ndarray], degradation: Degradation, scale: int) -> dict[str, float]:
-    """PSNR of bicubic, and of bicubic after each rival."""
+    """PSNR of bicubic, and of bicubic after each conventional method."""
     rng, values = np.random.default_rng(0), []
     for hr in hrs:
         lr = degradation.apply(hr, scale, rng)
@@ -80,7 +80,7 @@ def test_without_a_degradation_the_noise_is_estimated(
             assert psnr(guessed[name], clean) > psnr(known[name], clean) - 1
 
 
-def test_where_there_is_no_noise_there_is_no_rival(fluorescence: list[np.ndarray]) -> None:
+def test_images_without_noise_are_not_denoised(fluorescence: list[np.ndarray]) -> None:
     assert denoise(fluorescence[0], Degradation("area", gain=0.5)) == {}
     assert denoise(np.full((20, 20), 0.5)) == {}
 

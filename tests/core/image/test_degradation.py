@@ -202,7 +202,7 @@ def test_jpeg_is_that_of_pillow() -> None:
     assert errors == sorted(errors)
 
 
-def test_what_a_degradation_says_of_itself() -> None:
+def test_descriptions_of_degradations() -> None:
     assert Degradation().describe() == "bicubic"
     everything = Degradation("area", 0.5, 50, 0.01, 1.2, -0.1, 75)
     said = "area, blur 0.5 px, 50 photons, read noise 0.01, gain 1.2, offset -0.1, JPEG 75"

@@ -61,7 +61,7 @@ def test_photons_and_read_noise(
     if photons * read_noise**2 > 0.015:
         assert found.read_noise == pytest.approx(read_noise, rel=0.25)
     else:
-        assert found.read_noise < 0.035 or says(found, "only roughly")
+        assert found.read_noise < 0.035 or says(found, "read-noise estimate is uncertain")
 
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
@@ -78,7 +78,7 @@ def test_images_without_noise(images: Images, name: str) -> None:
     assert found.photons is None
     assert found.read_noise < 0.002
     assert found.blur == 0
-    assert says(found, "Blur needs HR images")
+    assert says(found, "Blur cannot be estimated without HR images")
 
 
 def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
@@ -90,7 +90,7 @@ def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
         assert found.offset == pytest.approx(0.1, abs=0.02)
         assert found.photons == pytest.approx(50, rel=0.25)
         assert found.read_noise == pytest.approx(0.02, rel=0.25)
-        assert says(found, "offset may be a background")
+        assert says(found, "offset may in fact be background light")
 
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
@@ -173,7 +173,7 @@ def test_moments_of_clipped_values() -> None:
 def test_images_that_can_not_be_used() -> None:
     good = np.random.default_rng(0).random((64, 64))
     for bad, message in (
-        (np.zeros((64, 64)), "something to see, got 0 everywhere"),
+        (np.zeros((64, 64)), "with contrast, got 0 everywhere"),
         (np.ones((64, 64, 3)), "got 1 everywhere"),
         (good[:31], "at least 32x32"),
         (good * 300, r"in \[0,1\]"),

@@ -56,7 +56,7 @@ def test_dtype_range(dtype: str, low: float, high: float) -> None:
     assert (mapping.low, mapping.high) == (low, high)
 
 
-def test_auto_takes_eight_bits_and_unit_floats_as_they_are_and_else_the_data_range() -> None:
+def test_auto_keeps_uint8_and_unit_floats_and_otherwise_uses_the_data_range() -> None:
     rng = np.random.default_rng(1)
     eight = rng.integers(10, 20, (4, 4)).astype(np.uint8)
     assert (mapping_of(eight)[0].low, mapping_of(eight)[0].high) == (0, 255)
@@ -92,7 +92,7 @@ def test_nan_and_infinity_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 1e-20, -3e9])
-def test_a_constant_comes_back(value: float) -> None:
+def test_a_constant_is_reproduced(value: float) -> None:
     image = np.full((4, 4), value)
     (mapping,) = mapping_of(image, "data")
     noisy = mapping.to_unit(image) + np.float32(0.01)  # what a network may add
@@ -109,7 +109,7 @@ def test_a_constant_that_floats_hardly_tell_from_its_neighbours_has_a_range(dtyp
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_what_overshoots_the_largest_float_stays_finite(dtype) -> None:
+def test_overshoot_beyond_the_largest_float_stays_finite(dtype) -> None:
     largest = float(np.finfo(dtype).max)
     mapping = IntensityMapping(0.0, largest, dtype)
     data = mapping.from_unit(np.array([1.0, 1.01, -1.01, np.nan], np.float32))

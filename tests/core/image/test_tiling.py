@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr.core.image.tiling import ALIGN, scaled, tile_grid
 from napari_cfsr.errors import OptionError
 from tests.helpers.strategies import halos, lengths, tiles
 
+FEW = settings(max_examples=30)  # a plane with many tiles takes long; a fault shows at once
 
+
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
     written = np.zeros((height, width), int)
@@ -21,6 +24,7 @@ def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
     assert (written == 1).all()
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
     image = np.arange(height * width).reshape(height, width)
@@ -31,8 +35,9 @@ def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
     np.testing.assert_array_equal(copy, image)
 
 
+@FEW
 @given(lengths, lengths, tiles, halos, st.integers(1, 500))
-def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None:
+def test_strips_add_up_to_their_tile(height, width, tile, halo, pixels) -> None:
     image = np.arange(height * width).reshape(height, width)
     for t in tile_grid(height, width, tile, halo):
         strips = list(t.strips(pixels))
@@ -45,6 +50,7 @@ def test_the_strips_of_a_tile_make_it(height, width, tile, halo, pixels) -> None
         assert max(s.pixels for s in strips) <= max(pixels, t.write[1].stop - t.write[1].start)
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
 def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> None:
     for t in tile_grid(height, width, tile, halo):
@@ -55,8 +61,9 @@ def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> No
             assert read.stop - read.start <= tile + 2 * halo
 
 
+@FEW
 @given(lengths, lengths, tiles, halos)
-def test_all_tiles_read_as_much(height, width, tile, halo) -> None:
+def test_all_tiles_read_the_same_shape(height, width, tile, halo) -> None:
     assert len({t.read_shape for t in tile_grid(height, width, tile, halo)}) <= 1
 
 
@@ -94,6 +101,7 @@ def test_scaled_regions(y, x, side, scale) -> None:
     assert image[where].shape == (side * scale, side * scale)
 
 
+@FEW
 @given(lengths, lengths, tiles)
 def test_cutting_a_part_covers_just_that_part(height, width, tile) -> None:
     part = (slice(height // 3, height), slice(0, width - width // 2))
@@ -110,6 +118,6 @@ def test_an_empty_plane_has_no_tiles() -> None:
 
 
 @pytest.mark.parametrize(("tile", "halo"), [(0, 1), (-3, 1), (16, -1)])
-def test_impossible_tiles(tile, halo) -> None:
+def test_invalid_tiles(tile, halo) -> None:
     with pytest.raises(OptionError, match="expected tile >= 1 and halo >= 0"):
         tile_grid(10, 10, tile, halo)

@@ -20,8 +20,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from napari_cfsr import psnr, upscale
 from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.metrics import image_pair
-from napari_cfsr.core.metrics.image_metrics import error_map, mod_crop, ssim, ssim_map
-from napari_cfsr.core.metrics.image_pair import ImagePair, luma
+from napari_cfsr.core.metrics.image_metrics import error_map, ssim, ssim_map
+from napari_cfsr.core.metrics.image_pair import ImagePair, luma, mod_crop
 from napari_cfsr.errors import CancelledError, ImageError, OptionError
 from tests.helpers.peak_memory import PEAK
 
@@ -51,7 +51,7 @@ def test_data_range_and_identical_images() -> None:
     assert psnr(a + 3, a, data_range=4095, channel="gray") == pytest.approx(expected)
 
 
-def test_what_does_not_fit() -> None:
+def test_images_and_options_that_do_not_fit() -> None:
     a = np.zeros((10, 10))
     with pytest.raises(ImageError, match=r"got \(10, 10\) and \(9, 10\)"):
         psnr(a, a[:9])
@@ -88,7 +88,7 @@ def test_ssim_is_that_of_its_authors() -> None:
         assert ssim(a, b, shave=2, channel="Y") == pytest.approx(original_ssim(ya, yb), abs=1e-6)
 
 
-def test_ssim_of_identical_images_and_of_smallest_ones() -> None:
+def test_ssim_of_identical_and_of_smallest_images() -> None:
     a = np.random.default_rng(0).integers(0, 4096, (11, 11), dtype=np.uint16)
     assert ssim(a, a, data_range=4095) == 1
     assert ssim(a, a[::-1], data_range=4095) == pytest.approx(
@@ -176,7 +176,7 @@ def test_fifty_pairs_agree_with_scikit_image_and_torchmetrics() -> None:
         )
 
 
-def test_fifty_pairs_agree_on_luma_with_the_border_left_out() -> None:
+def test_fifty_pairs_agree_on_shaved_luma() -> None:
     inside = (slice(3, -3), slice(3, -3))
     for a, b, data_range in random_pairs():
         if a.ndim == 2:
@@ -194,7 +194,7 @@ def test_fifty_pairs_agree_on_luma_with_the_border_left_out() -> None:
         assert ssim(a, b, **how) == pytest.approx(torch_ssim(ya, yb, 255.0), abs=1e-4)
 
 
-def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_agree_with_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     for shape, strip in [((97, 40), 40), ((97, 40, 3), 900), ((64, 50), 2500), ((11, 30), 30)]:
         a = rng.random(shape).astype(np.float32)
@@ -219,7 +219,7 @@ def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
         np.testing.assert_allclose(in_strips[2], full, rtol=0, atol=1e-6)
 
 
-def test_maps_are_where_the_difference_is() -> None:
+def test_maps_show_where_the_difference_is() -> None:
     b = np.tile(np.linspace(0, 1, 50), (40, 1))
     a = b.copy()
     a[20, 30] += 0.25
@@ -260,7 +260,7 @@ def test_a_pixel_that_is_not_a_number_is_not_hidden() -> None:
     assert np.isnan(error_map(a, b)).sum() == 1
 
 
-def test_whoever_waits_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_pair, "STRIP_VALUES", 400)
     a = np.zeros((100, 40))
     for function in (psnr, ssim, ssim_map, error_map):
@@ -277,7 +277,7 @@ def test_whoever_waits_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) 
         assert calls == 4
 
 
-def test_mod_crop_cuts_bottom_and_right_and_says_so() -> None:
+def test_mod_crop_crops_bottom_and_right_with_a_note() -> None:
     reference = np.arange(23 * 31 * 3).reshape(23, 31, 3)
     image = np.zeros((20, 28, 3))
     cut, note = mod_crop(image, reference)
@@ -290,7 +290,7 @@ def test_mod_crop_cuts_bottom_and_right_and_says_so() -> None:
     assert mod_crop(np.zeros((23, 30, 3)), reference)[0].shape == (23, 30, 3)
 
 
-def test_mod_crop_refuses_what_the_rule_does_not_give() -> None:
+def test_mod_crop_refuses_other_sizes() -> None:
     reference = np.zeros((24, 31))
     for shape in [(20, 31), (25, 31), (24, 32), (24, 27), (24, 31, 3), (24,)]:
         with pytest.raises(ImageError, match="choose the HR image") as caught:

@@ -23,9 +23,8 @@ from napari_cfsr import load_model
 from napari_cfsr.core.process import child, remote_training
 from napari_cfsr.core.process.child import pack, unpack
 from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import array_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import TrainProgress
 from napari_cfsr.errors import (
     CancelledError,

@@ -1,17 +1,15 @@
-"""How far a training is: by what was done, with a clock that the test winds on."""
+"""Progress and remaining time of a training, with a clock that the test advances."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_cfsr.core.training import clock as training_clock
-from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
+from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.windows import prepare
-from tests.helpers.small_sets import request, sim
+from tests.helpers.small_sets import request, spots
 
 
 class Time:
@@ -54,7 +52,7 @@ def test_waiting_does_not_count(time: Time) -> None:
     assert (clock.spent, clock.seconds_left, clock.fraction) == (10, 10, 0.5)
 
 
-def test_what_is_not_done_is_taken_out(time: Time) -> None:
+def test_dropped_work_is_not_counted(time: Time) -> None:
     clock = Clock({"step": Work(10, 1.0), "trial": Work(10, 1.0), "measure": Work(4, 1.0)})
     time.now += 2
     clock.tick("step", 2)
@@ -65,8 +63,8 @@ def test_what_is_not_done_is_taken_out(time: Time) -> None:
     assert (clock.seconds_left, clock.fraction) == (4, 2 / 6)
 
 
-def test_the_fraction_never_goes_back(time: Time) -> None:
-    """Whatever turns up: more work, or slower work than guessed."""
+def test_the_fraction_never_decreases(time: Time) -> None:
+    """Even if there is more work, or it is slower than guessed."""
     rng = np.random.default_rng(0)
     clock = Clock({"step": Work(40, 0.1), "measure": Work(5, 0.1)})
     seen = []
@@ -74,7 +72,7 @@ def test_the_fraction_never_goes_back(time: Time) -> None:
         time.now += rng.exponential(1 + step / 10)
         clock.tick("step" if step < 40 else "measure")
         if step == 20:
-            clock.plan["validate"] = Work(30, 3.0)
+            clock.work["validate"] = Work(30, 3.0)
         if step == 30:
             clock.drop("validate")
         seen.append(clock.fraction)
@@ -83,7 +81,7 @@ def test_the_fraction_never_goes_back(time: Time) -> None:
     assert clock.seconds_left == 0
 
 
-def test_more_than_planned_is_not_less_than_nothing(time: Time) -> None:
+def test_more_work_than_expected(time: Time) -> None:
     clock = Clock({"step": Work(1, 1.0)})
     for _ in range(3):
         time.now += 1
@@ -92,13 +90,13 @@ def test_more_than_planned_is_not_less_than_nothing(time: Time) -> None:
     assert Clock({}).fraction == 0
 
 
-def test_the_plan(data: Path) -> None:
-    """What takes how many steps; and a guess that is of the right order."""
-    images = prepare(request(sim(data), photons=50))
+def test_the_expected_work() -> None:
+    """Number of steps of each kind, and a guess of the right order of magnitude."""
+    images = prepare(request(spots(10, 128), photons=50))
     config = TrainConfig(photons=50, steps=70, every=20, warm_steps=300)
-    plan = planned(config, images, 2)
-    assert {kind: work.items for kind, work in plan.items()} == {
-        "baseline": len(images.pick),
+    work = expected_work(config, images, 2)
+    assert {kind: one.items for kind, one in work.items()} == {
+        "baseline": len(images.validation),
         "measure": len(images.held_out),
         "prepare input": 0,
         "prepare output": len(images.train),
@@ -112,8 +110,8 @@ def test_the_plan(data: Path) -> None:
         "validate output": 4,
     }
     for placement in ("input", "output"):
-        only = planned(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
+        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
         assert only["prepare output"].items == (len(images.train) if placement == "output" else 0)
         assert only[f"trial {placement}"].items == 0
         assert f"main {'output' if placement == 'input' else 'input'}" not in only
-    assert 1 < sum(work.left for work in plan.values()) < 200
+    assert 1 < sum(one.left for one in work.values()) < 200

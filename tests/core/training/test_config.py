@@ -1,4 +1,4 @@
-"""What a training is asked to do: what is wrong is refused, what is not given is the preset's."""
+"""Configuration of a training: invalid values are refused, missing ones are those of the preset."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_default_adapts() -> None:
 
 @pytest.mark.parametrize("preset", ["adapt", "benchmark"])
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_what_is_given_replaces_the_preset(preset: Any, placement: Any) -> None:
+def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
     own = {
         "loss": "l1+fft", "rate": 0.5, "schedule": "constant", "steps": 7, "batch": 3, "patch": 17,
         "every": 2, "patience": 9, "ema": 0.5, "warm_steps": 11,
@@ -121,7 +121,7 @@ def test_the_degradation() -> None:
         ("intensity", 3, "expected intensity one of"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense(entry: str, value: Any, reason: str) -> None:
+def test_invalid_values(entry: str, value: Any, reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
         TrainConfig(**{entry: value})
 
@@ -131,7 +131,7 @@ def test_what_makes_no_sense(entry: str, value: Any, reason: str) -> None:
     [("held_out", 0.05), ("held_out", 0.4), ("rate", 1), ("ema", 0), ("patch", 16), ("seed", 0),
      ("memory", 2**24), ("jpeg", 95), ("warm_steps", 0), ("intensity", (-5, 3))],
 )  # fmt: skip
-def test_what_just_makes_sense(entry: str, value: Any) -> None:
+def test_extreme_but_valid_values(entry: str, value: Any) -> None:
     assert getattr(TrainConfig(**{entry: value}), entry) == value
 
 

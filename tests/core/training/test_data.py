@@ -164,7 +164,7 @@ def test_microscopes_have_odd_formats(data: Path) -> None:
     np.testing.assert_allclose(found.hr[0].read(), expected, atol=1e-6)
 
 
-def test_what_is_no_image_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     write(folder / "good.png", pixels())
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
@@ -226,7 +226,7 @@ def test_folders_without_images(tmp_path: Path, kind: str) -> None:
         assert "there is no such file" in text or "can't be read" in text
 
 
-def test_unreadable_after_all_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_files_that_become_unreadable_are_named(tmp_path: Path) -> None:
     for i in range(2):
         write(tmp_path / f"{i}.png", pixels())
     found = folder_data(tmp_path)
@@ -340,7 +340,7 @@ def test_arrays_that_are_no_images(image: np.ndarray, axes: str | None, reason: 
         array_sources(image, "x", axes)
 
 
-def test_intensity_that_makes_no_sense() -> None:
+def test_invalid_intensity() -> None:
     for intensity, reason in {("best",): "one of auto, dtype", ((3.0, 1.0),): "low < high"}.items():
         with pytest.raises(OptionError, match=reason):
             array_sources(pixels(), "x", None, intensity[0])  # type: ignore[arg-type]
@@ -385,7 +385,10 @@ def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
     write(tmp_path / "bad" / "0.png", pixels())
     (tmp_path / "bad" / "1.png").write_bytes(b"nonsense")
     cases = {
-        ("three", "two"): "as many LR as HR files, got 3 in .*three and 2 in .*two: give each LR",
+        (
+            "three",
+            "two",
+        ): "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so",
         ("empty", "empty"): "expected images .* in .*empty and .*empty, got none",
         ("x", "y"): r"as many LR as HR planes, got 2 in .*0.tif and 1 in .*0.tif",
         ("two", "bad"): r"1\.png: not an image, or damaged",
@@ -400,7 +403,7 @@ def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
 # cost
 
 
-def test_sources_go_to_another_process_small(folder: Path) -> None:
+def test_sources_are_pickled_without_pixels(folder: Path) -> None:
     """What is sent holds no pixels of files; it gives the same images there."""
     found = folder_data(folder, "percentile")
     sent = pickle.dumps(found)
@@ -424,12 +427,12 @@ def test_files_are_read_late_and_one_at_a_time(tmp_path: Path) -> None:
     assert len(found.hr) == 200
     assert total == pytest.approx(200 * found.hr[0].read().mean(), rel=1e-4)
     assert grown < 60e6
-    assert training_data._opened_then.cache_info().maxsize == 2  # LR and HR of a pair
+    assert training_data._opened_cached.cache_info().maxsize == 2  # LR and HR of a pair
 
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys; from napari_cfsr.core.training import request as training_request; "
+        "import sys; from napari_cfsr.core.training import TrainRequest, folder_data, windows; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

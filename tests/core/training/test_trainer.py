@@ -1,19 +1,17 @@
-"""One refiner in training: patches, noise, steps, averages, and how it is judged meanwhile."""
+"""One refiner in training: patches, noise, steps, averages and validation."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from napari_cfsr import psnr
-from napari_cfsr.core.engine.model import PredictOptions, SRModel
+from napari_cfsr import load_model, psnr
+from napari_cfsr.core.engine.model import PredictOptions
 from napari_cfsr.core.image.degradation import Degradation
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training import trainer as trainer
@@ -25,10 +23,10 @@ from napari_cfsr.core.training.trainer import (
     TrainingContext,
     noisy,
 )
-from napari_cfsr.core.training.windows import Window, prepare
+from napari_cfsr.core.training.windows import TrainingWindow, prepare
 from napari_cfsr.core.weights.checkpoints import load_backbone
 from napari_cfsr.core.weights.weight_files import WeightsFile
-from tests.helpers.small_sets import photos, request, sim
+from tests.helpers.small_sets import colours, request, spots, tiny_backbone
 
 PLACEMENTS = ("input", "output")
 RECIPE = Recipe(
@@ -37,20 +35,20 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def bench_of(folder: Path, images: tuple[np.ndarray, ...], **how: Any) -> TrainingContext:
-    file = WeightsFile(folder / "CFSR_x2.pth", "", "official")
+def context_of(images: tuple[np.ndarray, ...], **how: Any) -> TrainingContext:
+    file = WeightsFile(tiny_backbone(), "", "file")
     backbone = load_backbone(file, 2).to(memory_format=torch.channels_last)
     return TrainingContext(backbone, prepare(request(images, **how)))
 
 
 @pytest.fixture(scope="module")
-def gray(official_folder: Path, data: Path) -> TrainingContext:
-    return bench_of(official_folder, sim(data), photons=50, read_noise=0.01)
+def gray() -> TrainingContext:
+    return context_of(spots(), photons=50, read_noise=0.01)
 
 
 @pytest.fixture(scope="module")
-def colour(official_folder: Path, data: Path) -> TrainingContext:
-    return bench_of(official_folder, photos(data, 4, 128))
+def colour() -> TrainingContext:
+    return context_of(colours(4))
 
 
 def made(
@@ -60,27 +58,22 @@ def made(
     result = TRAINERS[placement](context, replace(recipe, **own), seed)
     for _ in result.prepare():
         pass
-    result.validation_baselines = baselines(context)
+    if not context.validation:
+        list(context.upscale_validation())
     return result
-
-
-@lru_cache(maxsize=4)
-def baselines(context: TrainingContext) -> list[torch.Tensor]:
-    return [context.baseline(window.lr) for window in context.images.pick]
 
 
 # the backbone
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_is_that_of_the_model(
-    kind: str, models: dict[int, SRModel], request: pytest.FixtureRequest
-) -> None:
+def test_the_baseline_equals_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
     context = request.getfixturevalue(kind)
-    window = context.images.pick[0]
+    window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
-    model = models[2].predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
-    np.testing.assert_allclose(mine, np.clip(model, 0, 1), atol=1e-5)
+    model = load_model(2, tiny_backbone(), refiner=None, device="cpu")
+    expected = model.predict(window.lr[None], PredictOptions(("baseline",)))["baseline"][0]
+    np.testing.assert_allclose(mine, np.clip(expected, 0, 1), atol=1e-5)
     assert mine.shape == window.hr.shape
     image = np.moveaxis(mine, 0, -1) if kind == "colour" else mine[0]
     hr = np.moveaxis(window.hr, 0, -1) if kind == "colour" else window.hr[0]
@@ -90,7 +83,7 @@ def test_the_baseline_is_that_of_the_model(
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> None:
+def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -104,20 +97,19 @@ def test_the_backbone_stays_as_it_is(gray: TrainingContext, placement: str) -> N
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_it_starts_as_the_backbone(gray: TrainingContext, placement: str) -> None:
+def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: str) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
-    window = gray.images.pick[0]
+    window = gray.images.validation[0]
     np.testing.assert_allclose(
         gray.array(trained.predict(window.lr)), gray.array(gray.baseline(window.lr)), atol=0.02
     )
 
 
-def test_patches_of_the_output_are_those_of_whole_windows(
-    gray: TrainingContext, official_folder: Path, data: Path
-) -> None:
-    """Which the backbone sees with what lies around them."""
-    large = bench_of(official_folder, photos(data, 4, 560), memory=2**24)
+def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext) -> None:
+    """The backbone sees them with their surroundings."""
+    rng = np.random.default_rng(0)
+    large = context_of(tuple(rng.random((4, 560, 560), np.float32)), memory=2**24)
     assert any(w.inner[0] != slice(0, w.lr.shape[1]) for w in large.images.train)
     for context in (gray, large):
         trained = TRAINERS["output"](context, RECIPE, 1)
@@ -128,7 +120,7 @@ def test_patches_of_the_output_are_those_of_whole_windows(
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
-def test_so_many_windows_are_upscaled_as_there_is_time_for(
+def test_the_number_of_upscaled_windows_is_limited(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = gray.images.train[0].lr[0].size
@@ -139,10 +131,9 @@ def test_so_many_windows_are_upscaled_as_there_is_time_for(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_patches_show_the_same_place(kind: str, official_folder: Path, data: Path) -> None:
+def test_patches_show_the_same_place(kind: str) -> None:
     """Without noise: LR patches are the reduced HR patches, however they are turned."""
-    images = sim(data) if kind == "gray" else photos(data, 4, 128)
-    context = bench_of(official_folder, images)
+    context = context_of(spots() if kind == "gray" else colours(4))
     trained = made(context, "input")
     seen = set()
     for _ in range(8):
@@ -158,14 +149,14 @@ def test_patches_show_the_same_place(kind: str, official_folder: Path, data: Pat
     assert len(seen) == 32
     output = made(context, "output")
     (source, target) = output._pool[0]
-    turned = output._turned(source, target)
+    turned = output._flipped(source, target)
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
-def test_all_eight_ways_are_seen(gray: TrainingContext) -> None:
+def test_all_eight_orientations_occur(gray: TrainingContext) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    ways = {np.array2string(trained._turned(corner)[0]) for _ in range(200)}
+    ways = {np.array2string(trained._flipped(corner)[0]) for _ in range(200)}
     assert len(ways) == 8
 
 
@@ -186,7 +177,7 @@ def prepare_same(context: TrainingContext) -> TrainingContext:
     """The same images as measured ones: their noise is what it is."""
     windows = {
         role: tuple(replace(w, clean=w.lr) for w in getattr(context.images, role))
-        for role in ("train", "pick", "held_out")
+        for role in ("train", "validation", "held_out")
     }
     return TrainingContext(context.backbone, replace(context.images, **windows, degradation=None))
 
@@ -216,8 +207,8 @@ def test_noise_of_a_batch(channels: int, jpeg: int | None) -> None:
         np.testing.assert_array_equal(mine, expected)
 
 
-def test_small_images_give_small_patches(official_folder: Path, data: Path) -> None:
-    context = bench_of(official_folder, tuple(im[:64, :80] for im in sim(data, 4)))
+def test_small_images_give_small_patches() -> None:
+    context = context_of(tuple(im[:64, :80] for im in spots(4)))
     for placement in PLACEMENTS:
         trained = made(context, placement, patch=500, warm_patch=500)
         for phase in ("warm", "main"):
@@ -246,8 +237,8 @@ def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: st
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_make_the_loss_small(gray: TrainingContext, placement: str, phase: str) -> None:
-    count = 25 if (placement, phase) == ("input", "main") else 60
+def test_steps_reduce_the_loss(gray: TrainingContext, placement: str, phase: str) -> None:
+    count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
     assert len(losses) == trained.taken == trained.count(phase) == count
@@ -303,7 +294,7 @@ def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_few_steps_have_a_cycle_too(
+def test_the_one_cycle_schedule_of_few_steps(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
@@ -328,7 +319,7 @@ def test_the_average(gray: TrainingContext) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
+def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()
@@ -344,12 +335,34 @@ def test_weights_come_back(gray: TrainingContext, ema: float) -> None:
     assert other.gain() == gain
 
 
+def test_the_psnr_of_a_baseline_is_computed_once(
+    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, scored = made(gray, "output"), []
+    expected = np.mean(
+        [
+            gray.psnr(gray.array(trained.predict(w.lr)), w)
+            - gray.psnr(gray.array(gray.baseline(w.lr)), w)
+            for w in gray.images.validation
+        ]
+    )
+    psnr_of = TrainingContext.psnr
+
+    def counted(self: TrainingContext, image: np.ndarray, window: TrainingWindow) -> float:
+        scored.append(window)
+        return psnr_of(self, image, window)
+
+    monkeypatch.setattr(TrainingContext, "psnr", counted)
+    assert trained.gain() == expected
+    assert scored == list(gray.images.validation)
+
+
 def test_a_baseline_that_is_known_is_not_computed(
     gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, window = made(gray, "output"), gray.images.pick[0]
+    trained, window = made(gray, "output"), gray.images.validation[0]
     expected = trained.predict(window.lr)
-    known = trained.validation_baselines[0]
+    known = gray.validation[0].baseline
     monkeypatch.setattr(TrainingContext, "baseline", None)
     assert torch.equal(trained.predict(window.lr, known), expected)
 
@@ -366,8 +379,8 @@ def test_the_published_recipe_runs(gray: TrainingContext) -> None:
     assert 1e-6 < moved < 2.5e-6  # two steps of Adam
 
 
-def test_a_window_reduces_as_the_training_data_of_the_backbone(data: Path) -> None:
-    image = sim(data)[0]
-    window = Window("cells", image[None], image[None], image[None], (slice(0), slice(0)))
+def test_a_window_reduces_as_the_training_data_of_the_backbone() -> None:
+    image = spots()[0]
+    window = TrainingWindow("cells", image[None], image[None], image[None], (slice(0), slice(0)))
     np.testing.assert_array_equal(window.target(2)[0], imresize(image, 0.5))
     assert InputTrainer.placement == "input"

@@ -1,4 +1,4 @@
-"""From images to windows: what is held out, what is cut, what is refused, what it takes."""
+"""From images to windows: roles, cropping, refused images, memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data, array_sources, folder_data
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.split import MOST_IMAGES, ROLES, Part, split
 from napari_cfsr.core.training.windows import (
     CONTEXT,
@@ -30,18 +29,18 @@ from napari_cfsr.core.training.windows import (
     MOST_PIXELS,
     SMALLEST,
     TrainingImages,
-    Window,
+    TrainingWindow,
     matched,
     prepare,
 )
 from napari_cfsr.errors import ImageError
-from tests.helpers.small_sets import Plane, photos, planes, request, sim
+from tests.helpers.small_sets import Plane, colours, photographs, planes, request, spots
 
 SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
 
 
 def texture(height: int = 160, width: int = 160, seed: int = 0) -> np.ndarray:
-    """Something to see, in [0,1]."""
+    """Noise in [0,1]."""
     return np.random.default_rng(seed).random((height, width), np.float32)
 
 
@@ -67,7 +66,7 @@ seeds = st.integers(0, 2**32)
 
 @given(st.lists(st.integers(1, 20), min_size=3, max_size=12), shares, seeds)
 @example([1, 1, 1], 0.4, 0)
-def test_groups_are_split_as_they_are(sizes: list[int], share: float, seed: int) -> None:
+def test_groups_are_not_divided(sizes: list[int], share: float, seed: int) -> None:
     data = stacks(sizes)
     parts = split(data, TrainConfig(seed=seed, held_out=share))
     assert sorted(p.index for p in parts) == list(range(sum(sizes)))
@@ -75,7 +74,7 @@ def test_groups_are_split_as_they_are(sizes: list[int], share: float, seed: int)
     groups = by_role(parts, data, "group")
     assert all(groups[role] for role in ROLES)
     assert disjoint(list(groups.values()))
-    assert len(groups["held_out"]) == len(groups["pick"]) <= max(1, round(share * len(sizes)))
+    assert len(groups["held_out"]) == len(groups["validation"]) <= max(1, round(share * len(sizes)))
 
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=2), shares, seeds)
@@ -120,7 +119,7 @@ def test_channels_and_times_of_one_place_have_one_role(
     assert all(len(found) == 1 for found in roles.values())
     assert set().union(*roles.values()) == set(ROLES)
     notes = prepare(TrainRequest(TrainData(data.hr), {"scale": 2}, TrainConfig(seed=seed))).notes
-    assert any("other times" in note for note in notes) == (places == "T")
+    assert any("other time points" in note for note in notes) == (places == "T")
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (3,)), ("CYX", (8,)), ("CZYX", (3, 2))])
@@ -200,7 +199,7 @@ def test_areas_keep_a_distance() -> None:
             assert start - stop - 1 >= GAP * 2
 
 
-def named_pixels(window: Window, sources: dict[str, np.ndarray]) -> np.ndarray:
+def named_pixels(window: TrainingWindow, sources: dict[str, np.ndarray]) -> np.ndarray:
     match = SPAN.fullmatch(window.name)
     if match is None:
         return sources[window.name]
@@ -212,7 +211,7 @@ def named_pixels(window: Window, sources: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("count", "height", "width"), [(1, 331, 1207), (2, 1207, 331), (5, 1100, 1303)]
 )
-def test_names_tell_rows_and_columns(scale: int, count: int, height: int, width: int) -> None:
+def test_names_contain_rows_and_columns(scale: int, count: int, height: int, width: int) -> None:
     images = [texture(height, width, i) for i in range(count)]
     made = prepare(request(images, scale))
     sources = {f"image {i}": image for i, image in enumerate(images)}
@@ -265,8 +264,8 @@ def test_noise_is_that_of_the_degradation() -> None:
         np.testing.assert_array_equal(window.hr[0], image)
 
 
-def test_windows_without_noise(data: Path) -> None:
-    for images, channels in ((sim(data), 1), (photos(data), 3)):
+def test_windows_without_noise() -> None:
+    for images, channels in ((spots(), 1), (colours(), 3)):
         made = prepare(request(images))
         assert made.channels == channels
         window = made.held_out[0]
@@ -276,16 +275,16 @@ def test_windows_without_noise(data: Path) -> None:
         np.testing.assert_allclose(window.lr, reduced, atol=1e-6)
 
 
-def test_gray_among_colour_becomes_colour(data: Path) -> None:
-    made = prepare(request([*photos(data, 4), *sim(data, 4)], photons=50))
+def test_gray_among_colour_becomes_colour() -> None:
+    made = prepare(request([*colours(4), *spots(4)], photons=50))
     assert made.channels == 3
     gray = [w for role in ROLES for w in getattr(made, role) if np.ptp(w.hr, axis=0).max() == 0]
     assert gray
     assert all(w.lr.shape[0] == w.hr.shape[0] == 3 for r in ROLES for w in getattr(made, r))
 
 
-def test_oversampled_images_are_reduced_first(data: Path) -> None:
-    images = sim(data, 6, 192)
+def test_oversampled_images_are_reduced_first() -> None:
+    images = spots(6, 192)
     made = prepare(request(images, reduce=2))
     halved = [np.clip(imresize(image, 0.5), 0, 1) for image in images]
     for window in made.held_out:
@@ -297,17 +296,17 @@ def test_oversampled_images_are_reduced_first(data: Path) -> None:
 # measured pairs
 
 
-def measured(data: Path, move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarray]]:
+def measured(move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarray]]:
     """LR and HR images of which the LR one was seen so many HR pixels further down and right."""
     y, x = (8 + d for d in move)
     return [
         (imresize(image[y : y + 192, x : x + 192], 0.5), image[8:200, 8:200])
-        for image in sim(data, 4, 208)
+        for image in photographs(4, 208)
     ]
 
 
-def test_pairs_are_taken_as_they_are(data: Path) -> None:
-    pairs = measured(data)
+def test_pairs_are_used_unchanged() -> None:
+    pairs = measured()
     made = prepare(request(array_data([], pairs, (0, 1)), match=False, photons=50))
     assert made.degradation is None
     (window,) = made.held_out
@@ -318,17 +317,19 @@ def test_pairs_are_taken_as_they_are(data: Path) -> None:
     assert made.notes == ()
 
 
-def error(window: Window) -> float:
+def error(window: TrainingWindow) -> float:
     """Root mean square, away from the border."""
     return float(np.sqrt(np.mean((window.lr - window.target(2))[:, 8:-8, 8:-8] ** 2)))
 
 
 @pytest.mark.parametrize("move", [(4, -2), (3, 1), (-5, -3)])
-def test_a_known_shift_is_corrected(data: Path, move: tuple[int, int]) -> None:
-    sent = request(array_data([], measured(data, move), (0, 1)))
+def test_a_known_shift_is_corrected(move: tuple[int, int]) -> None:
+    sent = request(array_data([], measured(move), (0, 1)))
     before = prepare(sent)
     after = prepare(replace(sent, config=replace(sent.config, align=True)))
-    for a, b in zip(before.held_out + before.pick, after.held_out + after.pick, strict=True):
+    for a, b in zip(
+        before.held_out + before.validation, after.held_out + after.validation, strict=True
+    ):
         assert error(b) < 0.15 * error(a)
         assert b.hr.shape[1:] == tuple(2 * n for n in b.lr.shape[1:])
     assert before.notes == ()
@@ -339,11 +340,11 @@ def test_a_known_shift_is_corrected(data: Path, move: tuple[int, int]) -> None:
         assert note.endswith("LR pixels was corrected")
 
 
-def test_another_brightness_is_matched(data: Path) -> None:
-    pairs = [(lr * np.float32(0.4) + np.float32(0.2), hr) for lr, hr in measured(data)]
+def test_another_brightness_is_matched() -> None:
+    pairs = [(lr * np.float32(0.4) + np.float32(0.2), hr) for lr, hr in measured()]
     for match in (True, False):
         made = prepare(request(array_data([], pairs, (0, 1)), match=match))
-        for window in (*made.train, *made.pick, *made.held_out):
+        for window in (*made.train, *made.validation, *made.held_out):
             assert (error(window) < 1e-3) == match
     lr, hr = pairs[0]
     np.testing.assert_allclose(matched(hr, lr, 2), 0.4 * hr + 0.2, atol=1e-3)
@@ -383,8 +384,8 @@ def test_images_that_are_too_small() -> None:
 def test_black_and_flat_images() -> None:
     for value in (0, 0.7):
         flat = np.full((160, 160), value, np.float32)
-        refused([flat] * 4, r"expected an image that shows something, got 'image \d'")
-        refused([np.pad(flat, 200, mode="edge")], "expected an image that shows something")
+        refused([flat] * 4, r"expected an image with contrast, but all pixels of 'image \d'")
+        refused([np.pad(flat, 200, mode="edge")], "expected an image with contrast")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -393,7 +394,7 @@ def test_nan(value: float) -> None:
     images[3][80, 80] = value
     refused(
         images,
-        "expected finite pixels, got NaN or infinity in 'image 3': mend it or leave it out",
+        "expected finite pixels, got NaN or infinity in 'image 3': repair it or leave it out",
         intensity=(0, 1),
     )
 
@@ -404,9 +405,9 @@ def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("how", [{}, {"match": False}])
-def test_pairs_of_different_scenes_are_refused(data: Path, how: dict) -> None:
-    """Else the matched HR image would be flat, and a refiner that paints gray worth using."""
-    pairs = measured(data)
+def test_pairs_of_different_scenes_are_refused(how: dict) -> None:
+    """Otherwise the matched HR image would be flat, and making all gray would be worth using."""
+    pairs = measured()
     mixed = [(lr, pairs[i - 1][1]) for i, (lr, _) in enumerate(pairs)]
     for wrong in (mixed, [(1 - lr, hr) for lr, hr in pairs]):
         with pytest.raises(
@@ -438,16 +439,16 @@ def test_as_many_lr_as_hr() -> None:
         prepare(request(replace(good, lr=good.lr[:3])))
 
 
-def test_pairs_that_show_nothing() -> None:
+def test_pairs_without_contrast() -> None:
     flat = np.full((160, 160), 0.25, np.float32)
     for lr, hr in ((flat[::2, ::2], texture()), (texture()[::2, ::2], flat)):
         for how in ({}, {"match": False}, {"align": True}):
             pairs = [(lr, hr)] * 4
-            with pytest.raises(ImageError, match="something"):
+            with pytest.raises(ImageError, match="contrast"):
                 prepare(request(array_data([], pairs), **how))
 
 
-# a folder goes on
+# folders
 
 
 def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
@@ -461,7 +462,7 @@ def good_names(made: TrainingImages) -> dict[str, set[str]]:
     return {role: {w.name.split(" ")[0] for w in getattr(made, role)} for role in ROLES}
 
 
-def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
+def test_unusable_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
     folder = write(tmp_path / "cells", {f"good{i}": texture(seed=i) for i in range(9)})
     write(folder, {"black": np.zeros((160, 160), np.float32), "tiny": texture(20, 20)})
     bad = texture()
@@ -472,7 +473,7 @@ def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
         made = prepare(request(folder_data(folder), seed=seed, held_out=0.2))
         notes = "\n".join(made.notes)
         for name, reason in [
-            ("black", "expected an image that shows something"),
+            ("black", "expected an image with contrast"),
             ("tiny", "expected at least 64 pixels"),
             ("nan", "expected finite pixels"),
             ("broken", "broken.png"),
@@ -482,7 +483,7 @@ def test_a_folder_goes_on_without_what_will_not_do(tmp_path: Path) -> None:
         names = good_names(made)
         assert disjoint(list(names.values()))
         assert set().union(*names.values()) == {f"good{i}.png" for i in range(9)}
-        assert len(names["held_out"]) == len(names["pick"]) == 2  # of twelve: none is missing
+        assert len(names["held_out"]) == len(names["validation"]) == 2  # of twelve: none is missing
 
 
 def test_too_few_are_left(tmp_path: Path) -> None:
@@ -504,9 +505,9 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
     return TrainData(tuple(hr))
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
-    """And the rest of it still stands for the stack: none comes over from what is trained on."""
+    """The other planes of the stack keep the role; no training image is moved."""
     data = stacks([6] * 6)
     config = TrainConfig()
     held = [p.index for p in split(data, config) if p.role == role]
@@ -517,7 +518,7 @@ def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
     assert len(made.notes) == 4
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
     data = stacks([6] * 6)
     held = {p.index for p in split(data, TrainConfig()) if p.role == role}
@@ -528,9 +529,9 @@ def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
     assert len(groups[role]) == 1
 
 
-@pytest.mark.parametrize("role", ["held_out", "pick"])
+@pytest.mark.parametrize("role", ["held_out", "validation"])
 def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
-    """The neighbours of those that were to be held out are held out instead."""
+    """Their neighbours are held out instead."""
     data = stacks([20])
     roles = {p.index: p.role for p in split(data, TrainConfig())}
     held = [i for i, r in roles.items() if r == role]
@@ -544,11 +545,11 @@ def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
 # how much
 
 
-def outer_pixels(windows: tuple[Window, ...]) -> int:
+def outer_pixels(windows: tuple[TrainingWindow, ...]) -> int:
     return sum(w.lr[0].size for w in windows)
 
 
-def inner_pixels(windows: tuple[Window, ...]) -> int:
+def inner_pixels(windows: tuple[TrainingWindow, ...]) -> int:
     return sum(
         (s[0].stop - s[0].start) * (s[1].stop - s[1].start) for s in (w.inner for w in windows)
     )
@@ -566,7 +567,7 @@ def flood(count: int, side: int, colour: bool = False) -> TrainData:
 
 
 @pytest.mark.parametrize("count", [1, 4, 30, 700])
-def test_no_more_pixels_than_there_is_time_for(count: int) -> None:
+def test_the_number_of_pixels_is_limited(count: int) -> None:
     made = prepare(request(flood(count, 1400 if count < 30 else 400)))
     for role in ROLES:
         windows = getattr(made, role)
@@ -589,8 +590,8 @@ def test_windows_to_train_on_stay_within_the_memory(scale: int, colour: bool, me
     assert made.train
 
 
-def test_what_lies_around_a_window_is_seen() -> None:
-    """Its inner part is as far from where it was cut out as a tile is; not so at the border."""
+def test_windows_include_their_context() -> None:
+    """The context is as wide as the halo of a tile, except at the border."""
     made = prepare(request([texture(2000, 2000, i) for i in range(3)]))
     for window in made.train:
         match = SPAN.fullmatch(window.name)
@@ -608,7 +609,7 @@ import json, sys, threading, time, psutil
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import folder_data
 from napari_cfsr.core.training.windows import prepare
-from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.config import TrainRequest
 process = psutil.Process()
 before, peak, done = process.memory_info().rss, 0, threading.Event()
 def watch():
@@ -621,13 +622,13 @@ config = TrainConfig(photons=50, read_noise=0.01)
 made = prepare(TrainRequest(folder_data(sys.argv[1]), {"scale": 2}, config))
 done.set()
 thread.join()
-print(json.dumps([before, peak, len(made.train), len(made.pick), len(made.held_out)]))
+print(json.dumps([before, peak, len(made.train), len(made.validation), len(made.held_out)]))
 """
 
 
 @pytest.fixture(scope="module")
 def megapixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 images of one megapixel, of which few are different: it is their number that counts."""
+    """200 images of one megapixel; only their number matters, so few are different."""
     folder = tmp_path_factory.mktemp("megapixels")
     smooth = [imresize(texture(125, 125, i), 8) for i in range(4)]
     files = [

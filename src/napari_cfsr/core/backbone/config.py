@@ -12,7 +12,7 @@ from napari_cfsr.errors import OptionError, ScaleError
 
 TrainingPrecision = Literal["float32", "bfloat16"]
 
-# what a device is best given where the user says nothing
+# defaults that suit each device
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cpu": {"batch": 8, "patch": 32, "precision": "float32"},
     "cuda": {"batch": 64, "patch": 64, "precision": "bfloat16"},
@@ -24,22 +24,22 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 class BackboneConfig:
     """How a backbone is trained.
 
-    The rate rises linearly for `rise` steps and follows half a cosine down to zero at the end of
-    `hours` or `steps`; so a training that is resumed with more hours goes on at the rate that a
-    longer one would have had there.
+    The rate rises linearly for `rise` steps and then follows half a cosine down to zero at the end
+    of `hours` or `steps`; a training resumed with more hours continues at the rate that a longer
+    one would have had at that point.
 
     Attributes
     ----------
     scale : int
         2, 3 or 4.
     hours : float
-        Length of the whole training, validation included, interruptions left out.
+        Length of the whole training, including validation but not interruptions.
     steps : int or None
-        Length in steps instead: the same on every machine.
+        Length in steps instead, which does not depend on the machine.
     batch : int or None
-        Patches of a step. None: as the device likes it, for the next two as well.
+        Patches per step. None: the default of the device, here and for the next two.
     patch : int or None
-        LR pixels to each side of a patch.
+        Side of a patch in LR pixels.
     precision : {"float32", "bfloat16"} or None
         Of the convolutions; weights, LayerNorm and loss are float32.
     rate : float
@@ -47,13 +47,13 @@ class BackboneConfig:
     rise : int
         Steps of warm-up.
     mse_share : float
-        Share of the training, at its end, whose loss is MSE; L1 before that.
+        Share of the training, at its end, with MSE loss; L1 before that.
     average : float
-        Decay of the exponential moving average of the weights, which is what is validated.
+        Decay of the exponential moving average of the weights, which is validated.
     clip : float
         Largest norm of the gradient.
     validations : int
-        How often in the whole training.
+        Number of validations in the whole training.
     seed : int
     """
 
@@ -96,17 +96,17 @@ class BackboneConfig:
                 )
 
     def on(self, device: str) -> BackboneConfig:
-        """The same with what is None filled in for a device."""
+        """This configuration with the defaults of a device instead of None."""
         defaults = DEFAULTS[device.split(":")[0]]
         return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
 
     def done(self, step: int, seconds: float) -> float:
-        """Share of the training that is over, 0 to 1."""
+        """Share of the training that is done, 0 to 1."""
         share = step / self.steps if self.steps else seconds / (3600 * self.hours)
         return min(1.0, share)
 
     def rate_at(self, step: int, done: float) -> float:
-        """Learning rate of a step, counted from 0, when `done` of the training is over."""
+        """Learning rate of a step, counted from 0, at the share `done` of the training."""
         rising = min(1.0, (step + 1) / (self.rise + 1))
         return self.rate * rising * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -115,6 +115,6 @@ class BackboneConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
-        """From `to_dict`; entries of other versions are left out."""
+        """From `to_dict`; unknown options of other versions are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{k: v for k, v in values.items() if k in known})

@@ -1,4 +1,4 @@
-"""Images for training and judging backbones, decoded once: pairs of uint8 [h,w,3]."""
+"""Images for training and validating backbones, decoded once: pairs of uint8 [h,w,3]."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UInt8 = NDArray[np.uint8]
 Pair = tuple[UInt8, UInt8]  # LR, HR
 
 SMALLEST = 8  # LR pixels to each side
-HELD_OUT = 0.05  # share of the images that validate where no folder is named for that
+VALIDATION_SHARE = 0.05  # of the images, if there is no folder for validation
 
 
 @dataclass(eq=False)
@@ -42,25 +42,25 @@ class Pairs:
         return list(zip(self.names, self.pairs, strict=True))
 
     def split(self, seed: int) -> tuple[Pairs, Pairs]:
-        """Train and validate on different images, chosen by the seed.
+        """Images for training and others for validation, chosen by the seed.
 
         Raises
         ------
         ImageError
-            There is only one.
+            There is only one image.
         """
-        count = max(1, round(HELD_OUT * len(self.names)))
+        count = max(1, round(VALIDATION_SHARE * len(self.names)))
         if count == len(self.names):
             raise ImageError(
-                f"expected at least two images, one of them to validate with, got "
-                f"{len(self.names)}: add images, or name a folder with --validation"
+                f"expected at least two images, one of them for validation, got "
+                f"{len(self.names)}: add images, or choose a folder for validation"
             )
         order = np.random.default_rng(seed).permutation(len(self.names))
         parts = sorted(order[count:]), sorted(order[:count])
-        train, held_out = (
+        train, validation = (
             Pairs([self.names[i] for i in part], [self.pairs[i] for i in part]) for part in parts
         )
-        return train, held_out
+        return train, validation
 
 
 def iter_pairs(
@@ -68,14 +68,14 @@ def iter_pairs(
 ) -> Generator[tuple[int, int, str], None, Pairs]:
     """Read the images of a folder; yields number, count and name of each before it is read.
 
-    LR images are made by MATLAB's bicubic and rounded to uint8, as in the benchmarks.
+    LR images are made with MATLAB's bicubic and rounded to uint8, as in the benchmarks.
 
     Raises
     ------
     FileFormatError
-        No such folder, or no image in it.
+        There is no such folder, or no image in it.
     ImageError
-        None of them can be read.
+        No image can be read.
     """
     data = folder_data(folder, "dtype")
     found = Pairs(notes=list(data.notes))
@@ -89,7 +89,7 @@ def iter_pairs(
         if min(image.shape[:2]) < SMALLEST * scale:
             height, width = image.shape[:2]
             found.notes.append(
-                f"{source.name}: expected at least {SMALLEST * scale} pixels to each side, got "
+                f"{source.name}: expected at least {SMALLEST * scale} pixels in Y and X, got "
                 f"{width}x{height}"
             )
             continue

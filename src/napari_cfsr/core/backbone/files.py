@@ -23,12 +23,12 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class TrainingState:
-    """All that a training needs in order to go on as if it had not been interrupted.
+    """Everything needed to resume a training as if it had not been interrupted.
 
     Attributes
     ----------
     tensors : dict of str to dict of str to Tensor
-        `network`, `average` and `best` weights, and `adam`: its moments by number and name.
+        Weights of `network`, `average` and `best`, and the moments of `adam` by number and name.
     about : dict
         Step, seconds, configuration, history: plain values.
     """
@@ -37,7 +37,7 @@ class TrainingState:
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write it, all of it or nothing; raises `WeightsError`."""
+        """Write it atomically; raises `WeightsError`."""
         flat = {f"{part}/{k}": v for part, named in self.tensors.items() for k, v in named.items()}
         _save(path, flat, {"format": STATE_FORMAT, "about": json.dumps(self.about)})
 
@@ -50,14 +50,15 @@ class TrainingState:
         WeightsNotFoundError, TruncatedWeightsError, NotTensorsError
             As for any weights file.
         ArchitectureError
-            It is no such state.
+            The file is not such a state.
         """
         flat = load_state(path)
         metadata = _metadata(path)
         if metadata.get("format") != STATE_FORMAT:
             raise ArchitectureError(
                 f"expected a state to resume from, with metadata '{STATE_FORMAT}', got {path} with "
-                f"{metadata.get('format', 'none')}: a backbone goes to --init"
+                f"{metadata.get('format', 'none')}: a training can start from a backbone, but not "
+                "resume from one"
             )
         state = cls(about=json.loads(metadata["about"]))
         for name, tensor in flat.items():
@@ -69,17 +70,17 @@ class TrainingState:
 def save_backbone(
     path: Path, state: Mapping[str, Tensor], card: Mapping[str, Any], half: bool = False
 ) -> Path:
-    """Write a backbone in merged form with its card, all of it or nothing.
+    """Write a backbone in merged form with its card, atomically.
 
     Parameters
     ----------
     path : Path
-        A file of that name is replaced.
+        An existing file is replaced.
     state : mapping of str to Tensor
     card : mapping
         Plain values.
     half : bool
-        Store float16: half the size. Loaded, it is float32 again.
+        Store float16, which halves the size; loading gives float32 again.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def save_backbone(
 
 
 def read_backbone_card(path: Path) -> dict[str, Any]:
-    """What is known of a backbone, from the metadata of its file; empty if it has none."""
+    """The card in the metadata of a backbone's file; empty if it has none."""
     metadata = _metadata(path)
     if metadata.get("format") != BACKBONE_FORMAT:
         return {}

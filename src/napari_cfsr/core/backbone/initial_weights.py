@@ -1,4 +1,4 @@
-"""What a backbone's training starts from: nothing, or another backbone."""
+"""Initial weights of a backbone: random ones, or those of another backbone."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor, nn
 
 from napari_cfsr.core.network import CFSR, CFSRConfig
 
-LAYER_SCALE = 0.1  # of the residual branches; with the published 1e-6 they take long to wake up
-CALM = 0.1  # of the last LayerNorm: at 1, each step of Adam shakes the output
-FAINT = 0.01  # of what is added to the interpolation at first, relative to its natural size
+LAYER_SCALE = 0.1  # of the residual branches; the published 1e-6 delays their learning
+LAST_NORM = 0.1  # weight of the last LayerNorm: with 1, the output jumps at each step of Adam
+RESIDUAL = 0.01  # of what is added to the interpolation at first, relative to its natural size
 
 
 def fresh(config: CFSRConfig) -> CFSR:
-    """A network in training form with random weights, which at first interpolates linearly.
+    """A network in training form with random weights, which initially interpolates linearly.
 
-    Three of its features are the image itself, and its head interpolates them; whatever else goes
-    to the output is faint. So all of the training goes into what an interpolation lacks.
+    Three of its features are the image itself, and its head interpolates them; all others are
+    nearly zero in the output. So the training is spent on what an interpolation lacks.
     """
     network = CFSR(replace(config, merged=False, layer_scale=LAYER_SCALE))
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.Conv2d):  # keeps the size of what it is given
+            if isinstance(module, nn.Conv2d):  # keeps the variance of its input
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        network.norm.weight.fill_(CALM)
-        network.conv_after_body.weight *= FAINT
+        network.norm.weight.fill_(LAST_NORM)
+        network.conv_after_body.weight *= RESIDUAL
         head: Tensor = network.upsample.get_parameter("0.weight")
-        head *= FAINT
+        head *= RESIDUAL
         network.conv_first.weight[:3] = 0
         for colour in range(3):
             network.conv_first.weight[colour, colour, 1, 1] = 1
@@ -48,9 +48,9 @@ def _interpolation(scale: int) -> Tensor:
 
 
 def started_from(source: CFSR, config: CFSRConfig) -> CFSR:
-    """A network in training form with the body of a merged one, which may be of another scale.
+    """A network in training form with the body of a merged one, which may have another scale.
 
-    The head of another scale is taken over phase by phase: each output pixel starts with the
+    The head of another scale is resampled: each output pixel of the pixel shuffle starts with the
     weights of the nearest one of the other scale.
     """
     network = CFSR(replace(config, merged=False))
@@ -61,7 +61,7 @@ def started_from(source: CFSR, config: CFSRConfig) -> CFSR:
     for name in head:
         state[name] = _resampled(given[name], source.config.scale, config.scale)
     for name in state:
-        if name.endswith(".edge_scale"):  # branches that start at nothing leave the output as it is
+        if name.endswith(".edge_scale"):  # branches that start at zero do not change the output
             state[name] = torch.zeros_like(state[name])
     network.load_state_dict(state)
     return network

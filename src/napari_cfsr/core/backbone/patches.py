@@ -1,4 +1,4 @@
-"""Pairs of LR and HR images in the memory of the device that trains, and random patches of them."""
+"""Random patches of LR and HR images that are held in the memory of the training device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UInt8 = NDArray[np.uint8]
 
 
 class PatchPool:
-    """Whole images in one block of memory on the device, of which patches are taken at random.
+    """Whole images in one block of device memory, from which random patches are taken.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class PatchPool:
         uint8, [h,w,3] and [h*scale,w*scale,3].
     scale : int
     patch : int
-        LR pixels to each side.
+        Side of a patch in LR pixels.
     device : str
 
     Raises
@@ -38,8 +38,8 @@ class PatchPool:
         large = [(lr, hr) for lr, hr in pairs if min(lr.shape[:2]) >= patch]
         if not large:
             raise ImageError(
-                f"expected images of at least {patch * scale} pixels to each side, got none: "
-                "take a smaller patch or other images"
+                f"expected images of at least {patch * scale} pixels in Y and X, got none: "
+                "choose a smaller patch or larger images"
             )
         for lr, hr in large:
             if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
@@ -78,7 +78,7 @@ class PatchPool:
         flips: NDArray[np.int64],
         scale: int,
     ) -> Tensor:
-        """By one gather: flips and turns are in the order in which pixels are asked for."""
+        """Cut with one gather: flips and rotations are in the order of the indices."""
         size = self.patch * scale
         width = self._sizes[image, 1] * scale
         first = self._starts[image] * scale**2 + (top * width + left) * scale

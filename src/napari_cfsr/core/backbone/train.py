@@ -1,8 +1,8 @@
 """Training a backbone from scratch, or from the body of another one.
 
 The network is trained in training form and merged when it is validated or written. Patches are
-chosen by a generator that is seeded with the number of the step, so a training that is resumed
-sees the patches it would have seen without the interruption.
+chosen by a generator seeded with the number of the step, so a resumed training sees the patches it
+would have seen without the interruption.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ Named = tuple[str, Pair]
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 BETAS = (0.9, 0.99)
-MOST_LOST = 10  # steps in a row that may be left out
-SAVE_SECONDS = 60.0  # between two states on disk: what a crash of the machine may cost
+MOST_SKIPPED = 10  # steps in a row whose gradients may be not finite
+SAVE_SECONDS = 60.0  # between two states on disk: the most that a crash can lose
 
 
 @dataclass(frozen=True)
 class BackboneProgress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes
     ----------
@@ -56,12 +56,12 @@ class BackboneProgress:
     images_per_second : float
         Patches, mean over this run.
     fraction : float
-        Share of the training that is over.
+        Share of the training that is done.
     seconds_left : float or None
     psnr : float or None
-        Mean Y PSNR of the validation images, dB, when they were just looked at.
+        Mean Y PSNR of the validation images, dB; None between validations.
     best : float or None
-        The best of those so far.
+        The best PSNR so far.
     """
 
     step: int
@@ -83,19 +83,19 @@ class BackboneRequest:
     train : sequence of (lr, hr)
         uint8, [h,w,3] and [h*scale,w*scale,3].
     validation : sequence of (name, (lr, hr))
-        Images that pick the best weights.
+        Images that decide which weights are the best.
     config : BackboneConfig
     device : str
     output : Path
-        Where the best backbone goes, each time there is a better one.
+        File of the best backbone, rewritten whenever there is a better one.
     init : CFSR or None
         A network in merged form, of any scale, to start from.
     state : TrainingState or None
-        To go on from.
+        To resume from.
     card : dict
-        Plain values that go into the file.
+        Plain values for the card of the backbone.
     remembered : dict
-        Plain values that go into the state, for whoever resumes.
+        Plain values for the state, to be used when it is resumed.
     half : bool
         Write float16: half the size.
     """
@@ -113,19 +113,19 @@ class BackboneRequest:
 
     @property
     def state_path(self) -> Path:
-        """Where the state to resume from goes."""
+        """File of the state to resume from."""
         return state_path(self.output)
 
 
 def state_path(output: Path) -> Path:
-    """The state that belongs to a backbone's file."""
+    """File of the training state that belongs to a backbone's file."""
     return output.with_name(f"{output.stem}.state.safetensors")
 
 
 def iter_train_backbone(
     request: BackboneRequest, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[BackboneProgress]:
-    """Train, step by step; yields from time to time.
+    """Train step by step; yields from time to time.
 
     The best backbone is on disk from the first validation on; the state is written at every
     validation, every minute, and at the end.
@@ -134,7 +134,7 @@ def iter_train_backbone(
     ----------
     request : BackboneRequest
     stop : callable
-        Once it is true, the state is written and the iterator ends.
+        Once it returns true, the state is written and the iterator ends.
 
     Raises
     ------
@@ -143,9 +143,9 @@ def iter_train_backbone(
     WeightsError
         A file can't be written.
     OptionError
-        The state was validated on other images.
+        The state was validated with other images.
     DivergedError
-        The gradients are no longer finite; the state on disk is from before.
+        The gradients are no longer finite; the state on disk is an earlier one.
     OutOfMemoryError, DeviceError
     """
     device = choose_device(request.device)
@@ -186,14 +186,14 @@ class _BackboneTraining:
         assert self.config.patch is not None
         self.pool = PatchPool(request.train, self.config.scale, self.config.patch, device)
         self.step, self.seconds = 0, 0.0
-        self.lost = 0  # steps in a row whose gradients were not finite
+        self.skipped = 0  # steps in a row whose gradients were not finite
         self.best: dict[str, Tensor] = {}
         self.best_card: dict[str, Any] = {}
         self.best_psnr: float | None = None
         self.history: list[dict[str, float]] = []
         if request.state is not None:
             self._resume(request.state)
-        self.gradients = Gradients(self.network, device)  # last: it is closed by whoever has it
+        self.gradients = Gradients(self.network, device)  # last: the caller closes it
 
     def _network(self) -> CFSR:
         config = CFSRConfig(scale=self.config.scale, merged=False)
@@ -232,16 +232,16 @@ class _BackboneTraining:
         self.state().save(self.request.state_path)
 
     def _tick(self, started: float) -> None:
-        """Count the time since then, and see how much of the training is over."""
+        """Add the time since `started`, and update the share that is done."""
         self.seconds += time.perf_counter() - started
         self.fraction = self.config.done(self.step, self.seconds)
 
     def _report_every(self) -> int:
-        """Steps between two reports: the loss is fetched from the device for each."""
+        """Steps between two reports, each of which fetches the loss from the device."""
         return 10 if self.device == "cpu" else 50
 
     def _crosses(self, before: float, after: float) -> bool:
-        """Whether a validation is due between two shares of the training; the last is at 1."""
+        """Whether a validation is due between two shares of the training; the last one is at 1."""
         count = self.config.validations
         return math.floor(after * count) > math.floor(before * count)
 
@@ -261,25 +261,25 @@ class _BackboneTraining:
 
         loss = self.gradients.compute(loss_of, lr, hr)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        if not torch.isfinite(norm):  # such a step would leave nothing but NaN
-            self._lose(float(loss))
+        if not torch.isfinite(norm):  # the step would turn all weights into NaN
+            self._skip(float(loss))
             return loss
-        self.lost = 0
+        self.skipped = 0
         self.optimiser.step()
         self.average.update_parameters(self.network)
         return loss
 
-    def _lose(self, loss: float) -> None:
-        """Count a step that is left out; too many in a row end the training."""
-        self.lost += 1
-        if self.lost > MOST_LOST:
+    def _skip(self, loss: float) -> None:
+        """Count a skipped step; too many in a row end the training."""
+        self.skipped += 1
+        if self.skipped > MOST_SKIPPED:
             raise DivergedError(
                 f"the training diverged at step {self.step} (loss {loss:g}, gradients not finite): "
-                f"go on from {self.request.state_path} with a smaller rate"
+                f"resume from {self.request.state_path} with a smaller rate"
             )
 
     def _average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential moving average; of a few steps only, while there are only a few."""
+        """Exponential moving average, with a smaller decay during the first steps."""
         decay = min(self.config.average, (1 + int(count)) / (10 + int(count)))
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -288,7 +288,7 @@ class _BackboneTraining:
         low = self.config.precision == "bfloat16"
         return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=low)
 
-    # what comes of it
+    # results
 
     def merged(self) -> CFSR:
         """The averaged network in merged form."""
@@ -299,7 +299,7 @@ class _BackboneTraining:
     def _validate(self, loss: float) -> float:
         network = self.merged()
         if self.request.half:
-            network = network.half().float()  # as it will be when it is loaded
+            network = network.half().float()  # as it will be after loading
         found = float(np.mean(list(evaluate_backbone(network, self.request.validation).values())))
         self.history.append(
             {
@@ -344,7 +344,7 @@ class _BackboneTraining:
     # interruptions
 
     def state(self) -> TrainingState:
-        """As it is now."""
+        """The current state."""
         moments = {
             f"{number}/{key}": value
             for number, named in self.optimiser.state_dict()["state"].items()
@@ -374,9 +374,9 @@ class _BackboneTraining:
         about = state.about
         if about["validation"] != _fingerprint(self.request.validation):
             raise OptionError(
-                "expected the validation images of the training that is resumed, got others: the "
-                "best so far could not be compared. Name the same folder, or start a new training "
-                "with --init"
+                "expected the validation images of the resumed training, got others, whose PSNR "
+                "can't be compared with the best so far: choose the same images, or start a new "
+                "training from the backbone"
             )
         self.step, self.seconds = about["step"], about["seconds"]
         self.best_psnr, self.history = about["best_psnr"], about["history"]
@@ -389,7 +389,7 @@ class _BackboneTraining:
         parameters = list(self.network.parameters())
         for name, value in state.tensors.get("adam", {}).items():
             number, key = name.split("/")
-            if key != "step":  # fused Adam takes it for granted that they lie in memory alike
+            if key != "step":  # fused Adam needs the same memory layout
                 value = torch.empty_like(parameters[int(number)]).copy_(value)
             moments.setdefault(int(number), {})[key] = value
         groups = self.optimiser.state_dict()["param_groups"]

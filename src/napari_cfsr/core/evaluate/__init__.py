@@ -1,4 +1,4 @@
-"""Scores on data sets: finding the images, running the models, tables."""
+"""Evaluation on data sets: finding the images, running the models, scores and tables."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""Data sets to measure with: where their images are, and LR and HR that fit each other.
+"""Benchmark data sets: finding their images, and reading LR and HR of the same size.
 
 The EDSR layout: ``<set>/HR/<name>.png`` and ``<set>/LR_bicubic/X<s>/<name>x<s>.png``, with HR at
-its original size. A folder of HR images alone does too. Where there is no LR file, LR is made as
-those files were: by MATLAB's bicubic, rounded to uint8 between the two passes and after them.
+its original size. A folder of HR images is enough. Missing LR images are made like those files: by
+MATLAB's bicubic, rounded to uint8 between the two passes and after them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 Float32 = NDArray[np.float32]
 
-SUBFOLDERS = ("", "benchmark", "validation")  # of the data folder, where a set is looked for
+SUBFOLDERS = ("", "benchmark", "validation")  # of the data folder, in which sets are searched for
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Sample:
     hr : array [h*scale,w*scale] or [h*scale,w*scale,3]
         In the dtype of the file.
     cropped : str
-        What was cut off HR; empty if nothing was.
+        How HR was cropped; empty if it was not.
     notes : tuple of str
         What was left out.
     """
@@ -55,7 +55,7 @@ class BenchmarkImage:
     dataset, name : str
     hr : Path
     lr : Path or None
-        None: made of HR.
+        None: to be made from HR.
     """
 
     dataset: str
@@ -64,7 +64,7 @@ class BenchmarkImage:
     lr: Path | None
 
     def read(self, scale: int, channel: Channel = "Y") -> Sample:
-        """Read both, crop HR to what LR shows.
+        """Read both images and crop HR to the size of LR x scale.
 
         Parameters
         ----------
@@ -73,13 +73,17 @@ class BenchmarkImage:
             What will be compared. For `gray`, colour images with three equal channels become gray;
             for `Y` and `RGB`, gray images become colour, as in the tables of the literature.
 
+        Returns
+        -------
+        Sample
+
         Raises
         ------
         FileFormatError
-            A file is missing, damaged or of another format.
+            A file is missing or damaged, or has an unknown format.
         ImageError
-            No single image, a dtype or range that can't be compared, sizes that do not fit, or
-            colours where gray is asked for.
+            A stack, a dtype or range that can't be compared, sizes that do not fit, or colours with
+            channel `gray`.
         """
         if channel not in CHANNELS:
             raise OptionError(f'expected channel "Y", "RGB" or "gray", got {channel!r}')
@@ -109,7 +113,7 @@ class Dataset:
     name : str
     folder : Path
     images : tuple of BenchmarkImage
-        In order of their names.
+        Sorted by name.
     orphans : tuple of Path
         LR files without an HR file.
     """
@@ -131,12 +135,16 @@ def find_dataset(root: Path, name: str, scale: int) -> Dataset:
         Name of the set: a folder in `root`, or in `benchmark` or `validation` below it. Empty:
         `root` is the data set itself.
     scale : int
-        Scale factor, which chooses the LR files.
+        Scale factor, which selects the LR files.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     FileFormatError
-        There is no such data set; the message says where it was looked for.
+        There is no such data set; the message lists the folders that were searched.
     """
     places = [root / sub / name for sub in SUBFOLDERS] if name else [root]
     try:
@@ -154,7 +162,7 @@ def find_dataset(root: Path, name: str, scale: int) -> Dataset:
 
 
 def _paired(name: str, folder: Path, hr: dict[str, Path], scale: int) -> Dataset:
-    """HR files with the LR files that belong to them."""
+    """HR files with their LR files."""
     ending = f"x{scale}"
     lr = _images(folder / "LR_bicubic" / f"X{scale}")
     images = tuple(BenchmarkImage(name, k, path, lr.get(k + ending)) for k, path in hr.items())
@@ -163,7 +171,7 @@ def _paired(name: str, folder: Path, hr: dict[str, Path], scale: int) -> Dataset
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Images of a folder by name without suffix; hidden files and results are left out."""
+    """Images of a folder by name without suffix, except hidden files and results."""
     if not folder.is_dir():
         return {}
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -173,7 +181,7 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, channel: Channel) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """[Y,X] or [Y,X,3] of uint8, uint16 or float in [0,1], as the channel wants it; notes."""
+    """[Y,X] or [Y,X,3] of uint8, uint16 or float in [0,1], depending on the channel, and notes."""
     image = read_image(path)
     try:
         axes = parse_axes(image.axes, image.pixels.shape, rgb=False)

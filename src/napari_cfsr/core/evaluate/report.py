@@ -1,4 +1,4 @@
-"""What an evaluation found: figures of each image, their means, and the record of it. No torch."""
+"""Results of an evaluation: scores of each image, their means, and the record. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from napari_cfsr.core.engine import ModelInfo
 from napari_cfsr.core.metrics import Channel
 
 FORMAT = "napari-cfsr evaluation 1"
-REFERENCE = "baseline"  # what gains are counted from
+REFERENCE = "baseline"  # gains are relative to it
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one image, or their means, or a gain.
+    """Scores of an image, mean scores, or gains.
 
     Attributes
     ----------
     psnr : float
-        dB, of the result as it is: clipped to [0,1], not rounded. Infinite for identical images.
+        dB, of the result clipped to [0,1] but not rounded. Infinite for identical images.
     ssim : float
     psnr_uint8, ssim_uint8 : float
-        The same, of the result rounded to 8 bits.
+        The same for the result rounded to 8 bits.
     """
 
     psnr: float
@@ -35,37 +35,37 @@ class Scores:
     ssim_uint8: float
 
     def over(self, other: Scores) -> Scores:
-        """Gain over another; two infinite values are equal."""
+        """Gain over other scores; two infinite values count as equal."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Scores(*(0.0 if a == b else a - b for a, b in pairs))
 
 
 def astuple(scores: Scores) -> tuple[float, ...]:
-    """The four figures in the order of the fields."""
+    """The four scores in the order of the fields."""
     return tuple(getattr(scores, f.name) for f in fields(scores))
 
 
 def mean(scores: Iterable[Scores]) -> Scores:
-    """Mean of each figure."""
+    """Mean of each score."""
     columns = zip(*(astuple(s) for s in scores), strict=True)
     return Scores(*(float(np.mean(column)) for column in columns))
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What was measured on one image.
+    """Scores of one image.
 
     Attributes
     ----------
     dataset, name : str
     shape : tuple of int
-        [Y,X] or [Y,X,3] of what was compared, before the border was taken off.
+        [Y,X] or [Y,X,3] of the compared images, before shaving.
     scores : dict of str to Scores
         By model.
     lr_made : bool
-        Whether the LR image was made here, since there is no file of it.
+        Whether the LR image was made from HR because there is no file.
     cropped : str
-        What was cut off HR; empty if nothing was.
+        How HR was cropped; empty if it was not.
     notes : tuple of str
     """
 
@@ -84,7 +84,7 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Fault:
-    """What could not be measured, and why.
+    """An image that could not be measured, and why.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """All that an evaluation found.
+    """Results of an evaluation.
 
     Attributes
     ----------
@@ -113,13 +113,13 @@ class BenchmarkReport:
     images : tuple of ImageScores
     faults : tuple of Fault
     info : ModelInfo or None
-        None if only bicubic was asked for.
+        None if only bicubic was requested.
     options : dict
-        As asked for; plain values.
+        As requested; plain values.
     seconds, model_seconds : float
-        From start to end, and in calls of the model.
+        Total time, and time in calls of the model.
     date : str
-        ISO 8601, when it ended.
+        End time, ISO 8601.
     versions : dict of str to str
         Of Python and packages.
     """
@@ -139,14 +139,14 @@ class BenchmarkReport:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Those of which something was measured, in the order of the evaluation."""
+        """Data sets with measured images, in the order of the evaluation."""
         return tuple(dict.fromkeys(image.dataset for image in self.images))
 
     @property
     def gaining(self) -> tuple[str, ...]:
         """Models that have a gain over the baseline."""
-        rivals = tuple(m for m in self.models if m != REFERENCE)
-        return rivals if REFERENCE in self.models else ()
+        others = tuple(m for m in self.models if m != REFERENCE)
+        return others if REFERENCE in self.models else ()
 
     def of(self, dataset: str) -> tuple[ImageScores, ...]:
         """The images of a data set."""
@@ -161,7 +161,7 @@ class BenchmarkReport:
         return mean(image.gain(model) for image in self.of(dataset))
 
     def notes(self, dataset: str) -> list[str]:
-        """What a reader of its figures should know."""
+        """What a reader of the scores should know."""
         images = self.of(dataset)
         found = []
         made = [image.name for image in images if image.lr_made]
@@ -175,7 +175,7 @@ class BenchmarkReport:
         return [*found, *dict.fromkeys(note for image in images for note in image.notes)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; figures that are not finite are the words Infinity, -Infinity and NaN."""
+        """Plain values; scores that are not finite become the words Infinity, -Infinity and NaN."""
         found: dict[str, Any] = _plain(
             {
                 "format": FORMAT,
@@ -218,7 +218,7 @@ class BenchmarkReport:
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
-    """What it is made of, without folders of this machine."""
+    """The model without the paths of this machine."""
     return {k: v for k, v in vars(info).items() if not k.endswith("_path")}
 
 

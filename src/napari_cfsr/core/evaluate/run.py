@@ -1,7 +1,7 @@
-"""Measuring on data sets: PSNR and SSIM of bicubic, baseline and delta.
+"""Evaluation on data sets: PSNR and SSIM of bicubic, baseline and delta.
 
-`iter_evaluate` runs the model exactly as `upscale` does. While it runs on one image, the one before
-it is measured and the next one is read, in two threads: together these take little time beside it.
+`iter_evaluate` runs the model exactly as `upscale` does. While it runs on one image, the
+previous one is measured and the next one is read, in two threads that take little time beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine import Check, Model, check_back_projection
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, Sample, find_dataset
 from napari_cfsr.core.evaluate.report import BenchmarkReport, Fault, ImageScores
-from napari_cfsr.core.evaluate.scores import measure
+from napari_cfsr.core.evaluate.scores import score_images
 from napari_cfsr.core.image import imresize
 from napari_cfsr.core.metrics import CHANNELS, Channel
 from napari_cfsr.core.upscale import PACKAGES, UpscaleOptions, exhaust, iter_upscale, versions
@@ -34,13 +34,13 @@ from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, Opti
 Float32 = NDArray[np.float32]
 
 MODELS = ("bicubic", "baseline", "delta")
-PRIORITY = 10  # of the threads beside the model: 0 is normal, 19 is least
-FAULTS = (ImageError, FileFormatError, MemoryError)  # of one image; the others go on
+NICENESS = 10  # of the threads beside the model: 0 is normal, 19 the lowest priority
+FAULTS = (ImageError, FileFormatError, MemoryError)  # of one image; others are not affected
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to measure.
+    """What to evaluate.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class EvaluateOptions:
         Their names. Empty: `data` is the data set itself.
     scale : {2, 3, 4}
     models : tuple of {"bicubic", "baseline", "delta"}, optional
-        By default all that there are.
+        By default all that are available.
     ensemble, back_projection : bool
         As for `upscale`.
     channel : {"Y", "RGB", "gray"}
-        What is compared; see `psnr`.
+        What to compare; see `psnr`.
     shave : int, optional
         Border pixels left out; by default the scale.
     limit : int, optional
@@ -63,7 +63,7 @@ class EvaluateOptions:
     Raises
     ------
     OptionError
-        An option does not exist or does not fit.
+        An option has no such value, or options contradict each other.
     """
 
     data: Path
@@ -99,19 +99,19 @@ class EvaluateOptions:
 
     @property
     def needs_model(self) -> bool:
-        """Whether anything but bicubic is asked for."""
+        """Whether anything but bicubic is requested."""
         return self.models is None or set(self.models) != {"bicubic"}
 
     def chosen(self, model: Model | None) -> tuple[str, ...]:
-        """The models to measure, in a fixed order; raises `OptionError` if one is not there."""
-        there = ("bicubic", *(model.info.outputs if model else ()))
-        wanted = there if self.models is None else self.models
+        """The models to measure, in a fixed order; raises `OptionError` if one is missing."""
+        available = ("bicubic", *(model.info.outputs if model else ()))
+        wanted = available if self.models is None else self.models
         for name in wanted:
-            if name not in there:
+            if name not in available:
                 loaded = model.info.backbone if model else "nothing"
                 raise OptionError(
-                    f"expected models among {', '.join(there)}, got {name!r}: {loaded} is loaded "
-                    "without a refiner"
+                    f"expected models among {', '.join(available)}, got {name!r}: {loaded} is "
+                    "loaded without a refiner"
                 )
         return tuple(name for name in MODELS if name in wanted)
 
@@ -122,16 +122,16 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class EvaluateProgress:
-    """How far an evaluation is; yielded for each image.
+    """Progress of an evaluation; yielded for each image.
 
     Attributes
     ----------
     done, total : int
         Images.
     image : ImageScores or None
-        What was just measured.
+        The image that was just measured.
     fault : Fault or None
-        What could not be.
+        The image that could not be measured.
     """
 
     done: int
@@ -145,28 +145,28 @@ def evaluate(
     model: Model | None,
     progress: Callable[[EvaluateProgress], None] | None = None,
 ) -> BenchmarkReport:
-    """Measure all images; see `iter_evaluate`."""
+    """Evaluate all images; see `iter_evaluate`."""
     return exhaust(iter_evaluate(options, model), progress)
 
 
 def iter_evaluate(
     options: EvaluateOptions, model: Model | None, check: Check = lambda: None
 ) -> Generator[EvaluateProgress, None, BenchmarkReport]:
-    """Measure image by image: yields each, returns the report.
+    """Evaluate image by image: yields progress for each, returns the report.
 
     Parameters
     ----------
     options : EvaluateOptions
     model : SRModel or None
-        From `load_model`; None if only bicubic is asked for.
+        From `load_model`; None if only bicubic is requested.
     check : callable
         Called several times a second; an exception from it ends the evaluation.
 
     Raises
     ------
     OptionError
-        A model is asked for that is not there, or of another scale. A file that is missing or
-        can't be used is a fault of the report instead.
+        A requested model is missing or has another scale. Missing and unusable files are faults
+        in the report instead.
     """
     if model is not None and model.info.scale != options.scale:
         raise OptionError(f"expected a model for x{options.scale}, got one for x{model.info.scale}")
@@ -176,10 +176,10 @@ def iter_evaluate(
 
 
 def _give_way() -> None:
-    """Let this thread take only what the model leaves idle: the model should not wait for it."""
-    if sys.platform == "linux":  # elsewhere, the number of a thread is none for this call
-        with contextlib.suppress(PermissionError):  # in a sandbox; then it only takes longer
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+    """Lower the priority of this thread, so that the model does not wait for it."""
+    if sys.platform == "linux":  # elsewhere, this call does not take threads
+        with contextlib.suppress(PermissionError):  # in a sandbox, where it only takes longer
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 @dataclass
@@ -199,7 +199,7 @@ class _Evaluation:
         self.total = 0
 
     def run(self) -> Iterator[EvaluateProgress]:
-        """All images; a file that won't do is told and left out."""
+        """All images; unusable files are reported and left out."""
         for name in dict.fromkeys(self.options.datasets or ("",)):
             self._find(name)
         self.total = len(self.images) + len(self.faults)
@@ -214,7 +214,7 @@ class _Evaluation:
                 pool.shutdown(cancel_futures=True)
 
     def _find(self, name: str) -> None:
-        """Look a data set up."""
+        """Find the images of a data set."""
         try:
             found = find_dataset(self.options.data, name, self.options.scale)
         except FileFormatError as error:
@@ -227,7 +227,7 @@ class _Evaluation:
                 self.faults.append(Fault(found.name, path.name, text))
 
     def _pipeline(self, pool: ThreadPoolExecutor) -> Iterator[EvaluateProgress]:
-        """Read ahead, run the model here, measure behind."""
+        """Read the next image and measure the previous one while the model runs."""
         waiting: tuple[BenchmarkImage, Future[ImageScores]] | None = None
         for image, reading in self._ahead(pool):
             self.check()
@@ -244,7 +244,7 @@ class _Evaluation:
             yield self._measured(*waiting)
 
     def _ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[BenchmarkImage, Future[Sample]]]:
-        """Each image, with the next one being read already."""
+        """Each image, while the next one is being read."""
         ahead: tuple[BenchmarkImage, Future[Sample]] | None = None
         for image in self.images:
             reading = pool.submit(image.read, self.options.scale, self.options.channel)
@@ -282,7 +282,7 @@ class _Evaluation:
         if "bicubic" in self.models:
             arrays["bicubic"] = imresize(sample.lr, self.options.scale).clip(0, 1)
         how = self.options.channel, self.options.border, self._check_stopped
-        scores = measure({name: arrays[name] for name in self.models}, sample.hr, *how)
+        scores = score_images({name: arrays[name] for name in self.models}, sample.hr, *how)
         made = image.lr is None
         return ImageScores(
             image.dataset, image.name, sample.hr.shape, scores, made, sample.cropped, sample.notes
@@ -293,7 +293,7 @@ class _Evaluation:
             raise CancelledError("the evaluation was stopped")
 
     def _measured(self, image: BenchmarkImage, measuring: Future[ImageScores]) -> EvaluateProgress:
-        """Wait for what is being measured."""
+        """Wait for the scores of an image."""
         try:
             found = measuring.result()
         except FAULTS as error:

@@ -1,16 +1,18 @@
-"""The tables of an evaluation: for a terminal, and as Markdown."""
+"""Tables of an evaluation, for a terminal and in Markdown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from napari_cfsr.core.evaluate.report import REFERENCE, BenchmarkReport, ImageScores, Scores
 
-Pick = Callable[[Scores], tuple[float, float]]
+Select = Callable[[Scores], tuple[float, float]]
+Cell = tuple[str, str]  # PSNR and SSIM
 
 INFINITE = "infinite"
-MODES = ("ensemble", "back_projection")  # options that belong beside the name of the model
+MODES = ("ensemble", "back_projection")  # options to show with the name of the model
 DIGITS = (4, 5)  # of PSNR and SSIM
 
 
@@ -25,14 +27,14 @@ def in_8_bits(scores: Scores) -> tuple[float, float]:
 
 
 def number(value: float, digits: int, signed: bool = False) -> str:
-    """A figure in fixed-point notation; infinity as a word."""
+    """A number in fixed-point notation; infinity as a word."""
     if math.isinf(value):
         return INFINITE if value > 0 else f"-{INFINITE}"
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def model_line(report: BenchmarkReport) -> str:
-    """What ran, and how it was measured."""
+    """The model, and how it was measured."""
     parts = [f"x{report.scale}"]
     if report.info is not None:
         info = report.info
@@ -48,7 +50,7 @@ def model_line(report: BenchmarkReport) -> str:
 
 
 def table(report: BenchmarkReport) -> str:
-    """Figures of each image, one block for each data set, with means below."""
+    """Scores of each image, a block for each data set, with means below."""
     blocks = ["\n".join(_block(report, name)) for name in report.datasets]
     return "\n\n".join([*blocks, model_line(report)])
 
@@ -57,41 +59,48 @@ def _block(report: BenchmarkReport, dataset: str) -> Iterator[str]:
     images = report.of(dataset)
     names = [image.name for image in images]
     lead = max(map(len, [*names, "mean in 8 bits", dataset]))
-    titles = [*report.models, *(f"{model} - {REFERENCE}" for model in _told(report))]
+    titles = _titles(report)
     widths = [max(18, len(title)) for title in titles]
     columns = zip(titles, widths, strict=True)
     yield "  ".join([f"{dataset:{lead}}", *(f"{title:>{width}}" for title, width in columns)])
     yield "  ".join([" " * lead, *(f"{'PSNR':>{width - 9}} {'SSIM':>8}" for width in widths)])
     for image in images:
         yield _row(image.name, lead, _cells(report, image, as_it_is), widths)
-    for name, pick in (("mean", as_it_is), ("mean in 8 bits", in_8_bits)):
-        yield _row(name, lead, _means(report, dataset, pick), widths)
+    for name, select in (("mean", as_it_is), ("mean in 8 bits", in_8_bits)):
+        yield _row(name, lead, _cells(report, dataset, select), widths)
     yield from report.notes(dataset)
 
 
-def _row(name: str, lead: int, cells: list[tuple[str, str]], widths: list[int]) -> str:
+def _row(name: str, lead: int, cells: list[Cell], widths: list[int]) -> str:
     parts = (f"{a:>{w - 9}} {b:>8}" for (a, b), w in zip(cells, widths, strict=True))
     return "  ".join([f"{name:{lead}}", *parts])
 
 
-def _told(report: BenchmarkReport) -> tuple[str, ...]:
-    """Models whose gain is shown: that of bicubic is in the record only."""
+def _with_gain(report: BenchmarkReport) -> tuple[str, ...]:
+    """Models whose gain is shown; the gain of bicubic is only in the record."""
     return tuple(model for model in report.gaining if model != "bicubic")
 
 
-def _pair(figures: tuple[float, float], signed: bool = False) -> tuple[str, str]:
-    a, b = (number(v, d, signed) for v, d in zip(figures, DIGITS, strict=True))
+def _pair(scores: tuple[float, float], signed: bool = False) -> Cell:
+    a, b = (number(v, d, signed) for v, d in zip(scores, DIGITS, strict=True))
     return a, b
 
 
-def _cells(report: BenchmarkReport, image: ImageScores, pick: Pick) -> list[tuple[str, str]]:
-    cells = [_pair(pick(image.scores[model])) for model in report.models]
-    return [*cells, *(_pair(pick(image.gain(model)), True) for model in _told(report))]
+def _titles(report: BenchmarkReport) -> list[str]:
+    """Columns: the models, then the gains."""
+    return [*report.models, *(f"{model} - {REFERENCE}" for model in _with_gain(report))]
 
 
-def _means(report: BenchmarkReport, dataset: str, pick: Pick) -> list[tuple[str, str]]:
-    cells = [_pair(pick(report.mean(dataset, model))) for model in report.models]
-    return [*cells, *(_pair(pick(report.gain(dataset, model)), True) for model in _told(report))]
+def _cells(report: BenchmarkReport, shown: ImageScores | str, select: Select) -> list[Cell]:
+    """PSNR and SSIM of each column: of an image, or the means of the data set of that name."""
+    scores: Callable[[str], Scores]
+    gain: Callable[[str], Scores]
+    if isinstance(shown, ImageScores):
+        scores, gain = shown.scores.__getitem__, shown.gain
+    else:
+        scores, gain = partial(report.mean, shown), partial(report.gain, shown)
+    cells = [_pair(select(scores(model))) for model in report.models]
+    return [*cells, *(_pair(select(gain(model)), True) for model in _with_gain(report))]
 
 
 # Markdown
@@ -127,8 +136,8 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
     yield _rule(heads)
     for name in report.datasets:
         for model in report.models:
-            told = model in _told(report)
-            gain = report.gain(name, model) if told else None
+            has_gain = model in _with_gain(report)
+            gain = report.gain(name, model) if has_gain else None
             cells = [_escaped(name), str(len(report.of(name))), model]
             cells += _pair(as_it_is(report.mean(name, model)))
             cells += _pair(as_it_is(gain), True) if gain else ("", "")
@@ -137,7 +146,7 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
 
 
 def _images(report: BenchmarkReport, dataset: str) -> Iterator[str]:
-    titles = [*report.models, *(f"{model} - {REFERENCE}" for model in _told(report))]
+    titles = _titles(report)
     heads = ["image", *titles, *(f"{title} in 8 bits" for title in titles)]
     yield _line(heads)
     yield _rule(heads)
@@ -155,7 +164,7 @@ def _rule(heads: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Names of files may hold what means something in Markdown."""
+    """Escape characters of file names that have a meaning in Markdown."""
     for sign in "\\|*_`<":
         text = text.replace(sign, f"\\{sign}")
     return text

@@ -1,4 +1,4 @@
-"""What is done to pixels without a network.
+"""Image processing without a network.
 
 Axes, intensity, tiles, resizing, degradation, noise estimation, registration, conventional
 methods."""

@@ -40,6 +40,7 @@ from .registration import align_pair as align_pair
 from .registration import check_pair as check_pair
 from .registration import estimate_shift as estimate_shift
 from .resize import back_project as back_project
+from .resize import enlarge_in_dtype as enlarge_in_dtype
 from .resize import imresize as imresize
 from .spacing import PixelSpace as PixelSpace
 from .spacing import pixel_space as pixel_space

@@ -1,9 +1,9 @@
 """Axes of an array: which are space, which is colour, and which are looped over.
 
 An axes string names every dimension, as in tifffile and OME: `Y` and `X` are the plane that is
-upscaled, `S` are colour samples (gray, gray+alpha, RGB, RGBA), `C` independent channels. Every
-other letter (`T`, `Z`, ...) is looped over. A last axis `C` of length 3 or 4 is read as colour
-samples, since that is what photographs come as; say `rgb=False` where it is not.
+upscaled, `S` colour samples (gray, gray+alpha, RGB, RGBA), `C` independent channels. All other
+letters (`T`, `Z`, ...) are looped over. A last axis `C` of length 3 or 4 is taken for colour
+samples, as photographs have them, unless `rgb=False`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Plane = tuple[int, ...]  # one index for each looped axis, in the order of the a
 
 
 class ArrayLike(Protocol):
-    """What an image must offer: numpy, dask, zarr and memory maps all do."""
+    """Anything with shape, dtype and slicing: numpy, dask and zarr arrays, memory maps."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -33,7 +33,7 @@ class ArrayLike(Protocol):
 
 @dataclass(frozen=True)
 class Axes:
-    """Axes of one array.
+    """Axes of an array.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Axes:
 
     @property
     def spatial(self) -> tuple[int, int]:
-        """Where Y and X are."""
+        """Positions of Y and X."""
         return self.names.index("Y"), self.names.index("X")
 
     @property
@@ -75,7 +75,7 @@ class Axes:
 
     @property
     def channels(self) -> int:
-        """Length of the axis of independent channels, 1 without one."""
+        """Length of the axis of independent channels, 1 if there is none."""
         return self.shape[self.names.index("C")] if "C" in self.names else 1
 
     @property
@@ -87,7 +87,7 @@ class Axes:
         return tuple(n * scale if i in self.spatial else n for i, n in enumerate(self.shape))
 
     def planes(self) -> Iterator[Plane]:
-        """Index of each plane, last axis fastest."""
+        """Index of each plane; the last axis varies fastest."""
         return iter(np.ndindex(*(self.shape[i] for i in self.looped)))
 
     @property
@@ -95,7 +95,7 @@ class Axes:
         return math.prod(self.shape[i] for i in self.looped)
 
     def channel_of(self, plane: Plane) -> int:
-        """Which independent channel a plane belongs to."""
+        """The independent channel of a plane."""
         if "C" not in self.names:
             return 0
         return plane[self.looped.index(self.names.index("C"))]
@@ -121,7 +121,7 @@ class Axes:
         """Put [S,h,w] into a region of one plane of `array`."""
         target = array[self.index(plane, y, x)].transpose(self._order())
         samples = target if "S" in self.names else target[None]
-        # one by one: numpy takes four times as long to weave colours into each other at once
+        # one by one: numpy takes four times as long to interleave colours in one assignment
         for sample, values in zip(samples, region, strict=True):
             sample[...] = values
 
@@ -137,7 +137,7 @@ def parse_axes(axes: str | None, shape: tuple[int, ...], rgb: bool | None = None
     Parameters
     ----------
     axes : str or None
-        One letter for each dimension. None is allowed for [Y,X] and for [Y,X,3 or 4].
+        One letter for each dimension. May be None for [Y,X] and [Y,X,3 or 4].
     shape : tuple of int
         Shape of the array.
     rgb : bool, optional
@@ -161,7 +161,7 @@ def parse_axes(axes: str | None, shape: tuple[int, ...], rgb: bool | None = None
         else:
             raise ImageError(
                 f"expected axes for an array of shape {shape}, got none: name every dimension, "
-                f'for instance axes="{"TZCYX"[-len(shape) :]}"'
+                f'for example axes="{"TZCYX"[-len(shape) :]}"'
             )
     names = axes.upper()
     if len(names) != len(shape):
@@ -182,6 +182,6 @@ def parse_axes(axes: str | None, shape: tuple[int, ...], rgb: bool | None = None
     if result.samples not in (1, 2, 3, 4) and not result.is_empty:
         raise ImageError(
             f"expected 1 to 4 colour samples (gray, gray+alpha, RGB, RGBA), got {result.samples} "
-            f'on axes="{axes}": say rgb=False if they are independent channels'
+            f'on axes="{axes}": pass rgb=False if they are independent channels'
         )
     return result

@@ -1,20 +1,20 @@
-"""What can be had without training: classical rivals for a noisy or blurred LR image.
+"""Conventional methods, which need no training: for noisy or blurred LR images.
 
 A refiner that learned to remove noise and blur has to be compared with methods that remove them
-too, not only with the bare backbone. Each rival here cleans the LR image; it is then enlarged by
-`bicubic` or by the backbone, like any other image.
+too, not only with the bare backbone. Each method here restores the LR image, which is then enlarged
+by `bicubic` or by the backbone like any other image.
 
-The noise is first given unit variance at every intensity: the Anscombe transform, generalised to
-shot and read noise, and its exact unbiased inverse (M. Makitalo, A. Foi, "Optimal Inversion of the
-Generalized Anscombe Transformation for Poisson-Gaussian Noise", 2013).
+Before denoising, the noise gets unit variance at all intensities: by the Anscombe transform,
+generalised to shot and read noise, with its exact unbiased inverse (M. Makitalo, A. Foi, "Optimal
+Inversion of the Generalized Anscombe Transformation for Poisson-Gaussian Noise", 2013).
 
-Settings were chosen on fluorescence (structured illumination, halved, x2, 20 to 200 photons) and on
-photographs (x4, sigma 5 to 20 of 255), by the PSNR after bicubic enlargement. Non-local means:
-patches of 5 pixels are 0.2 to 0.7 dB better than of 3 or 7 in fluorescence, 0.1 dB in photographs;
-a search further than 6 pixels gains nothing. Total variation is behind it, by 0.4 dB in
-fluorescence and 0.9 dB in photographs, and is left out. Where there is blur, undoing it gains more
-than all else: 1 to 3 dB with noise, up to 10 dB without. What is stronger than all these, and why
-it is not here, stands in docs/decisions/0006.
+The settings were chosen on fluorescence images (structured illumination, halved, x2, 20 to 200
+photons) and photographs (x4, sigma 5 to 20 of 255), by PSNR after bicubic enlargement. For
+non-local means, patches of 5 pixels are better than of 3 or 7, by 0.2 to 0.7 dB in fluorescence and
+0.1 dB in photographs; searching further than 6 pixels gains nothing. Total variation is worse, by
+0.4 dB in fluorescence and 0.9 dB in photographs, and left out. If there is blur, deconvolution
+gains most: 1 to 3 dB with noise, up to 10 dB without. docs/decisions/0006 says which methods are
+stronger than these, and why they are not used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEAST_NOISE = 5e-4  # rounding to 8 bits is noise as well
 
 
 def bicubic(lr: NDArray[Any], scale: int, degradation: Degradation | None = None) -> Float32:
-    """Enlarge an LR image as MATLAB's bicubic does.
+    """Enlarge an LR image with MATLAB's bicubic: the simplest conventional method.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def bicubic(lr: NDArray[Any], scale: int, degradation: Degradation | None = None
     scale : int
         SR size / LR size.
     degradation : Degradation, optional
-        Its gain and offset are taken back, so that the result has the intensities of the HR image.
+        Its gain and offset are undone, so that the result has the intensities of the HR image.
 
     Returns
     -------
@@ -63,21 +63,25 @@ def bicubic(lr: NDArray[Any], scale: int, degradation: Degradation | None = None
 
 
 def denoise(lr: NDArray[Any], degradation: Degradation | None = None) -> dict[str, Float32]:
-    """Take noise and blur from an LR image, each classical way by its name.
+    """Remove noise and blur from an LR image with conventional methods.
+
+    Sources: A. Buades et al., "A Non-Local Algorithm for Image Denoising", 2005, after the
+    generalised Anscombe transform of M. Makitalo, A. Foi, 2013; N. Wiener, "Extrapolation,
+    Interpolation, and Smoothing of Stationary Time Series", 1949, for deconvolution.
 
     Parameters
     ----------
     lr : array [y,x] or [y,x,3]
         Float in [0,1], as `Degradation.apply` gives it, uint8 or uint16.
     degradation : Degradation, optional
-        How it was made; all but the kernel and JPEG is used. Without, photons, read noise and
+        How it was made, where kernel and JPEG are ignored. By default photons, read noise and
         offset are estimated (see `estimate_degradation`).
 
     Returns
     -------
     dict of array [y,x] or [y,x,3] of float32
-        ``non-local means`` if there is noise, ``deconvolution``, after it, if there is blur; in
-        [0,1] and in the intensities of the HR image.
+        By method: ``non-local means`` if there is noise, and, after it, ``deconvolution`` if there
+        is blur; in [0,1] with the intensities of the HR image. Empty for an image of one value.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def denoise(lr: NDArray[Any], degradation: Degradation | None = None) -> dict[st
         return {}
     if degradation is None:
         degradation = estimate_degradation(image).degradation()
-    image = degradation.undo_levels(image, clip=False)  # clipped, noise in the dark is one-sided
+    image = degradation.undo_levels(image, clip=False)  # clipping makes noise in the dark one-sided
     results = {}
     if not degradation.noise_free:
         noise = _Noise(degradation.photons, degradation.read_noise)
@@ -102,14 +106,14 @@ def denoise(lr: NDArray[Any], degradation: Degradation | None = None) -> dict[st
 
 @dataclass(frozen=True)
 class _Noise:
-    """Shot and read noise, and the transform that gives it unit variance everywhere."""
+    """Shot and read noise, and the transform that gives it unit variance."""
 
     photons: float | None
     sigma: float  # of the read noise, in intensity
 
     @property
     def _floor(self) -> float:
-        """What stands beside the signal under the square root, in photons squared."""
+        """The constant under the square root, in photons squared."""
         return 3 / 8 + ((self.photons or 0) * self.sigma) ** 2
 
     def stabilise(self, image: Float32) -> Float32:
@@ -121,18 +125,18 @@ class _Noise:
         return result
 
     def restore(self, stable: Float32) -> Float32:
-        """Back to intensities: the mean that a stabilised mean stands for."""
+        """Back to intensities: the exact unbiased inverse for means."""
         if self.photons is None:
             return np.multiply(stable, self.sigma, dtype=np.float32)
         root = np.float32(math.sqrt(1.5))
-        d = np.maximum(stable, root)  # darkness without read noise; the series fails below it
-        # closed form; its constant is 1/8 and the variance of the read noise
+        d = np.maximum(stable, root)  # darkness without read noise; below, the series fails
+        # closed-form approximation; its constant is 1/8 plus the variance of the read noise
         series = d**2 / 4 + root / 4 / d - 11 / 8 / d**2 + root * 5 / 8 / d**3
         return np.divide(series + (1 / 4 - self._floor), self.photons, dtype=np.float32)
 
 
 def _checked(lr: NDArray[Any]) -> Float32:
-    """The LR image in float32 and [0,1], once everything about it is right."""
+    """The LR image as float32 in [0,1]; raises `ImageError`."""
     if min(lr.shape[:2], default=0) < SMALLEST:
         raise ImageError(f"expected at least {SMALLEST}x{SMALLEST} pixels, got shape {lr.shape}")
     return to_unit(lr)
@@ -157,12 +161,12 @@ def _non_local_means(stable: Float32) -> Float32:
 def _deconvolved(image: Float32, degradation: Degradation) -> Float32:
     """Undo the blur with a Wiener filter, as far as the noise allows.
 
-    Noise over signal is taken to be sigma at mean intensity, without regard to frequency. Within
-    0.3 dB that was the best constant for sigma from 0.002 to 0.05, twice as much for nuclei.
+    The noise-to-signal ratio is the sigma at mean intensity, for all frequencies. For sigma from
+    0.002 to 0.05 that was within 0.3 dB of the best constant, twice as far for nuclei.
     """
     shot = max(float(image.mean()), 0) / (degradation.photons or np.inf)
     ratio = max(math.sqrt(shot + degradation.read_noise**2), LEAST_NOISE)
-    margin = 4 * math.ceil(degradation.blur) + SMALLEST  # the Fourier transform knows no border
+    margin = 4 * math.ceil(degradation.blur) + SMALLEST  # the Fourier transform is periodic
     edges = ((margin, margin), (margin, margin), (0, 0))[: image.ndim]
     padded = np.pad(image, edges, mode="symmetric")
     y, x = np.fft.fftfreq(padded.shape[0]), np.fft.rfftfreq(padded.shape[1])

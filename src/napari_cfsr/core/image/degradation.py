@@ -1,10 +1,4 @@
-"""HR -> LR: what a camera makes of a scene, and MATLAB's exact bicubic resize.
-
-`imresize` follows the definition of MATLAB's function of that name: cubic convolution (Keys,
-"Cubic Convolution Interpolation for Digital Image Processing", 1981, a = -0.5), widened by the
-scale when it reduces (antialiasing), mirrored at the border, rows first, rounded to uint8 between
-the two passes when the image is uint8.
-"""
+"""Degradation: how LR images are simulated from HR images, as a camera would record them."""
 
 from __future__ import annotations
 
@@ -25,38 +19,39 @@ Kernel = Literal["bicubic", "area"]
 KERNELS: tuple[Kernel, ...] = ("bicubic", "area")
 Float32 = NDArray[np.float32]
 
-TOLERANCE = 1e-3  # intensities this far beyond [0,1] are taken for rounding
+TOLERANCE = 1e-3  # intensities this far outside [0,1] are attributed to rounding
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """How an HR image becomes the LR image that a camera gives of the same scene.
+    """How LR images are simulated from HR images.
 
-    In this order: blur and reduction (light that falls on the pixels), shot noise (the light comes
-    in photons), read noise (of the sensor), gain and offset (of the digitiser), clipping to [0,1]
-    (saturation), JPEG (8 bits per value). Intensities are in [0,1], noise and offset in shares of
-    that range.
+    In this order: blur and reduction (optics and pixels), shot noise (photons), read noise (of the
+    sensor), gain and offset (of the digitiser), clipping to [0,1] (saturation), JPEG (8 bits per
+    value). Intensities are in [0,1], noise and offset in fractions of that range. Source of the
+    noise model: A. Foi et al., "Practical Poissonian-Gaussian Noise Modeling and Fitting for
+    Single-Image Raw-Data", 2008.
 
     Attributes
     ----------
     kernel : {"bicubic", "area"}
-        How pixels are merged: MATLAB's antialiased bicubic, or the mean of scale x scale pixels, as
-        a sensor with larger pixels or binning does it.
+        How the image is reduced: by MATLAB's antialiased bicubic, or by the mean of scale x scale
+        pixels, like a sensor with larger pixels or binning.
     blur : float
         Sigma of a Gaussian before the reduction, in LR pixels; see `blur_in_pixels`.
     photons : float, optional
-        Mean number of photons in an LR pixel of intensity 1; no shot noise if None.
+        Mean number of photons in an LR pixel of intensity 1; None: no shot noise.
     read_noise : float
-        Sigma of Gaussian noise that does not depend on the intensity, before the gain.
+        Sigma of Gaussian noise, independent of the intensity, before the gain.
     gain, offset : float
         The digitiser: ``gain * x + offset``.
     jpeg : int, optional
-        JPEG quality, 1 to 95, with chroma at half resolution (4:2:0); no JPEG if None.
+        JPEG quality, 1 to 95, with chroma at half resolution (4:2:0); None: no JPEG.
 
     Raises
     ------
     OptionError
-        A value is of the wrong kind or out of range.
+        A value has the wrong type or is out of range.
     """
 
     kernel: Kernel = "bicubic"
@@ -84,7 +79,7 @@ class Degradation:
         object.__setattr__(self, "jpeg", int(self.jpeg))
 
     def _check(self, name: str, low: float, high: float) -> None:
-        """Hold a field to its range, as a plain float: fields are compared and written to JSON."""
+        """Check the range of a field and make it a plain float, for comparisons and JSON."""
         value = getattr(self, name)
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not (number and low <= value <= high):  # also catches NaN
@@ -95,12 +90,12 @@ class Degradation:
 
     @property
     def noise_free(self) -> bool:
-        """Whether the same HR image always gives the same LR image."""
+        """Whether there is neither shot nor read noise."""
         return self.photons is None and self.read_noise == 0
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing but the bicubic reduction."""
+        """Whether there is only the bicubic reduction."""
         return self == Degradation()
 
     def describe(self) -> str:
@@ -116,27 +111,27 @@ class Degradation:
         return ", ".join([self.kernel, *(text for text, there in parts.items() if there)])
 
     def apply(self, hr: NDArray[Any], scale: int, rng: np.random.Generator) -> Float32:
-        """Make an LR image [y,x] or [y,x,3] in [0,1] of an HR image; see `degrade`."""
+        """Simulate an LR image [y,x] or [y,x,3] in [0,1]; see `degrade`."""
         return self.noise(self.clean(hr, scale, clip=False), rng)
 
     def clean(self, hr: NDArray[Any], scale: int, clip: bool = True) -> Float32:
-        """Make the LR image without noise and JPEG: the costly part, the same at every call.
+        """Simulate the LR image without noise and JPEG: the costly part, the same at every call.
 
         Parameters
         ----------
         hr : array [Y,X] or [Y,X,3]
             Float in [0,1], or uint8 or uint16, which are divided by 255 or 65535. Rows and columns
-            beyond a multiple of the scale are cut off at the bottom and right.
+            beyond a multiple of the scale are cropped at the bottom and right.
         scale : int
             HR size / LR size.
         clip : bool
-            Whether the result saturates. Where it is kept for `noise`, False keeps how far
-            a pixel is beyond saturation, which gain and offset alone can bring about.
+            Whether the result is clipped to [0,1]. False for input of `noise`: gain and offset can
+            move pixels beyond saturation.
 
         Returns
         -------
         array [y,x] or [y,x,3] of float32
-            With a clean bicubic reduction of uint8, `imresize` of uint8, divided by 255.
+            If there is only the bicubic reduction of uint8: `imresize` of uint8, divided by 255.
 
         Raises
         ------
@@ -149,7 +144,7 @@ class Degradation:
         check_image(hr)
         hr = _cropped(hr, scale)
         if hr.dtype == np.uint8 and self.is_clean:
-            # as the files of the training data, which were rounded to 8 bits twice
+            # like the files of the training data, which were rounded to 8 bits twice
             return imresize(hr, 1 / scale).astype(np.float32) / np.float32(255)
         light = to_unit(hr)
         if self.blur:
@@ -161,7 +156,19 @@ class Degradation:
         return np.clip(result, 0, 1) if clip else result
 
     def noise(self, clean: Float32, rng: np.random.Generator) -> Float32:
-        """Add fresh noise, saturation and JPEG to the result of `clean`: the cheap part."""
+        """Add fresh noise, saturation and JPEG to the result of `clean`: the cheap part.
+
+        Parameters
+        ----------
+        clean : array of float32
+            From `clean`, not clipped.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        array of float32
+            In [0,1], of the same shape.
+        """
         result = clean.astype(np.float32)
         if self.photons is not None:
             electrons = (result - np.float32(self.offset)) * np.float32(self.photons / self.gain)
@@ -174,7 +181,7 @@ class Degradation:
         return result if self.jpeg is None else _jpeg(result, self.jpeg)
 
     def undo_levels(self, lr: NDArray[Any], clip: bool = True) -> Float32:
-        """Take gain and offset back, so that an LR image has the intensities of the HR image."""
+        """Undo gain and offset, so that an LR image has the intensities of the HR image."""
         result: Float32 = lr.astype(np.float32) - np.float32(self.offset)
         result /= np.float32(self.gain)
         return np.clip(result, 0, 1, out=result) if clip else result
@@ -192,20 +199,23 @@ def degrade(
     jpeg: int | None = None,
     seed: int = 0,
 ) -> Float32:
-    """Make the LR image that a camera would give of an HR image.
+    """Simulate the LR image that a camera would record.
+
+    Source of the noise model: A. Foi et al., "Practical Poissonian-Gaussian Noise Modeling and
+    Fitting for Single-Image Raw-Data", 2008.
 
     Parameters
     ----------
     hr : array [Y,X] or [Y,X,3]
         Float in [0,1], or uint8 or uint16, which are divided by 255 or 65535. Rows and columns
-        beyond a multiple of the scale are cut off at the bottom and right.
+        beyond a multiple of the scale are cropped at the bottom and right.
     scale : int
         HR size / LR size.
     kernel, blur, photons, read_noise, gain, offset, jpeg
-        See `Degradation`. Without any of them, what the super-resolution literature calls bicubic
+        See `Degradation`. The defaults are what the super-resolution literature calls bicubic
         degradation; for uint8, bit-identical to the usual LR files, divided by 255.
     seed : int
-        Of the noise; the same seed gives the same image.
+        Of the noise: the same seed gives the same image.
 
     Returns
     -------
@@ -218,7 +228,7 @@ def degrade(
         The image has another shape, dtype or range, values that are not finite, or is smaller
         than one LR pixel.
     OptionError
-        A value is of the wrong kind or out of range.
+        A value has the wrong type or is out of range.
     """
     degradation = Degradation(kernel, blur, photons, read_noise, gain, offset, jpeg)
     return degradation.apply(hr, scale, np.random.default_rng(seed))
@@ -226,6 +236,8 @@ def degrade(
 
 def blur_in_pixels(fwhm: float, pixel_size: float, hr_fwhm: float = 0.0) -> float:
     """Sigma for `Degradation.blur` from the resolution of a microscope.
+
+    ``sqrt(fwhm**2 - hr_fwhm**2) / sqrt(8 ln 2) / pixel_size``, for Gaussian blur.
 
     Parameters
     ----------
@@ -235,13 +247,18 @@ def blur_in_pixels(fwhm: float, pixel_size: float, hr_fwhm: float = 0.0) -> floa
     pixel_size : float
         Of an LR pixel, in the same unit.
     hr_fwhm : float
-        What the HR images have already, in the same unit. Squares of widths add up, so only the
-        rest is applied.
+        Width that the HR images already have, in the same unit. Squares of widths add up, so only
+        the difference is applied.
+
+    Returns
+    -------
+    float
+        In LR pixels.
 
     Raises
     ------
     OptionError
-        A length is negative, zero where it can't be, or not finite; or `hr_fwhm` exceeds `fwhm`.
+        A length is negative or not finite, `pixel_size` is 0, or `hr_fwhm` exceeds `fwhm`.
     """
     if not (0 < pixel_size < np.inf and 0 <= hr_fwhm <= fwhm < np.inf):
         raise OptionError(
@@ -268,7 +285,7 @@ def check_image(image: NDArray[Any]) -> None:
 
 
 def to_unit(image: NDArray[Any]) -> Float32:
-    """Check an image, and make it float32 in [0,1]: integers by the greatest of their dtype."""
+    """Check an image and convert it to float32 in [0,1]; integers by the maximum of their dtype."""
     check_image(image)
     if image.dtype.kind == "f":
         return image.astype(np.float32)
@@ -276,7 +293,7 @@ def to_unit(image: NDArray[Any]) -> Float32:
 
 
 def _cropped(hr: NDArray[Any], scale: int) -> NDArray[Any]:
-    """The HR image without what does not fill an LR pixel."""
+    """The HR image without rows and columns that do not fill an LR pixel."""
     if not isinstance(scale, int | np.integer) or scale < 1:
         raise OptionError(f"expected scale as a whole number of at least 1, got {scale!r}")
     if min(hr.shape[:2]) < scale:

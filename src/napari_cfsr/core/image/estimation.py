@@ -1,15 +1,15 @@
-"""Starting values for a degradation, from a real LR image: noise, offset and blur.
+"""Estimation of a degradation from real LR images: noise, offset and blur.
 
-Noise is white, detail is not. In blocks of 8x8 pixels, the finest coefficients of the DCT are
-mostly noise, and the coarser ones tell how much detail there is; for each intensity, the blocks
-with the least detail are looked at, as M. Ponomarenko et al. do ("Methods and Algorithms for
-Blind Estimation of Noise", 2007). Where even those have finer coefficients that are weaker than the
-coarser ones, what is seen is detail, and it counts less. Through these variances goes the curve
-of shot and read noise, clipped at 0 and 1 as a camera clips (A. Foi et al., "Practical
-Poissonian-Gaussian Noise Modeling and Fitting for Single-Image Raw-Data", 2008).
+Noise is white, detail is not. In blocks of 8x8 pixels, the finest DCT coefficients are mostly noise
+and the coarser ones show how much detail there is; for each intensity, the blocks with the least
+detail are used, as by M. Ponomarenko et al. ("Methods and Algorithms for Blind Estimation of
+Noise", 2007). If even in those the finer coefficients are weaker than the coarser ones, they are
+detail and get less weight. To these variances the curve of shot and read noise is fitted, clipped
+at 0 and 1 like a camera (A. Foi et al., "Practical Poissonian-Gaussian Noise Modeling and Fitting
+for Single-Image Raw-Data", 2008).
 
 Blur is the Gaussian that turns the mean power spectrum of the cleanly reduced HR images into that
-of the LR images, less white noise.
+of the LR images without their white noise.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ Images = NDArray[Any] | Sequence[NDArray[Any]]
 
 BLOCK = 8
 LEAST = 32  # pixels in each direction
-MOST_BLOCKS = 2**16  # looked at; more would not be more exact
+MOST_BLOCKS = 2**16  # more would not be more accurate
 BINS = 12  # of intensity
-FLATTEST = 0.15  # share of the blocks of a bin
+FLATTEST = 0.15  # share of the blocks of a bin that are used
 DUST = 1e-7  # variance far below that of rounding to 8 bits
 WHITE = 1.6  # coarser coefficients this much stronger than the finest are no longer white noise
-CLEARLY = 3.0  # by how much the cost has to fall for a further kind of noise
+CLEARLY = 3.0  # decrease of the cost that justifies one more kind of noise
 
 LIGHT = np.concatenate([[0.0], np.geomspace(1e-4, 1.6, 60)])  # where the noise curve is computed
-FEW = 100  # photons; above, their number is near enough to normal
-MANY = 10_000  # photons; above, shot noise is below 1 % even where it is brightest
+FEW = 100  # photons; above, their distribution is nearly normal
+MANY = 10_000  # photons; above, shot noise is below 1 % even at intensity 1
 
 FREQUENCIES = np.linspace(0.02, 0.5, 33)  # edges, in cycles per LR pixel
-SLIGHT = 0.1  # blur, in LR pixels, that takes less than 5 % from the finest detail
+SLIGHT = 0.1  # blur, in LR pixels, that weakens the finest detail by less than 5 %
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a real LR image seems to have gone through.
+    """Estimated degradation of LR images.
 
     Attributes
     ----------
     photons : float or None
-        Mean number of photons per pixel at intensity 1; None where no shot noise shows.
+        Mean number of photons per pixel at intensity 1; None if no shot noise is visible.
     read_noise : float
-        Sigma, as a share of the full range.
+        Sigma, as a fraction of the full range.
     offset : float
         Intensity of darkness.
     blur : float
         Sigma of a Gaussian, in LR pixels.
     notes : tuple of str
-        What could not be told, or only roughly, in whole sentences.
+        What could not be estimated, or only roughly, in whole sentences.
     """
 
     photons: float | None
@@ -84,35 +84,37 @@ def estimate_degradation(
 ) -> Estimate:
     """Estimate noise, offset and blur of LR images.
 
+    Sources: M. Ponomarenko et al., "Methods and Algorithms for Blind Estimation of Noise", 2007;
+    A. Foi et al., "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
+    Raw-Data", 2008.
+
     Parameters
     ----------
     lr : array [y,x] or [y,x,3], or a list of them
-        LR images of the same camera: float in [0,1], uint8 or uint16. More pixels, more exact.
+        LR images of one camera: float in [0,1], uint8 or uint16. More pixels are more accurate.
     hr : array [Y,X] or [Y,X,3], or a list of them, optional
-        HR images, best of the same scenes, else of the same kind. Without, blur is not estimated.
+        HR images, preferably of the same scenes, otherwise of the same kind. Needed for blur.
     scale : int, optional
         HR size / LR size; needed with `hr`.
 
     Returns
     -------
     Estimate
-        As if the gain were 1.
+        Assuming a gain of 1.
 
     Raises
     ------
     ImageError
-        An image can't be used, is too small, or all have but one value.
+        An image can't be used or is too small, or all pixels have the same value.
     OptionError
-        HR images without a scale.
+        There are HR images but no scale.
     """
     low = _listed(lr, "LR")
     if max(float(image.max()) for image in low) == min(float(image.min()) for image in low):
-        raise ImageError(
-            f"expected LR images with something to see, got {low[0].flat[0]:g} everywhere"
-        )
+        raise ImageError(f"expected LR images with contrast, got {low[0].flat[0]:g} everywhere")
     if hr is None:
         noise = _estimated_noise(low, None)
-        return Estimate(*noise[:3], 0.0, (*noise[3], "Blur needs HR images: none were given."))
+        return Estimate(*noise[:3], 0.0, (*noise[3], "Blur cannot be estimated without HR images."))
     if scale is None:
         raise OptionError("expected the scale of the HR images, got None")
     reduced = [Degradation().clean(image, scale) for image in _listed(hr, "HR")]
@@ -148,17 +150,17 @@ def _planes(images: Sequence[Float32]) -> list[Float32]:
 
 @dataclass(frozen=True)
 class _Bins:
-    """What the flattest blocks of each intensity show; arrays of one value per bin."""
+    """Statistics of the flattest blocks of each intensity; arrays with one value per bin."""
 
     mean: Float64
-    variance: Float64  # of white noise, if that is what it is
-    colour: Float64  # coarser coefficients over finest: 1 for white noise, more for detail
+    variance: Float64  # of the noise, if it is white
+    colour: Float64  # ratio of coarser to finest coefficients: 1 for white noise, more for detail
     dark: Float64  # share of pixels at 0
     count: Float64  # independent coefficients
 
     @property
     def error(self) -> Float64:
-        """Relative error of the variance: statistics, what the model leaves out, and detail."""
+        """Relative error of the variance: from statistics, model and detail."""
         detail = 0.2 * np.maximum(self.colour - 1.2, 0)
         return np.asarray(np.sqrt(0.05**2 + 2 / self.count + detail**2))
 
@@ -171,34 +173,34 @@ def _estimated_noise(
     notes = []
     saturated = float(np.mean([np.mean(image >= 1) for image in images]))
     if saturated > 0.01:
-        notes.append(f"{100 * saturated:.0f} % of the pixels are saturated and tell nothing.")
+        notes.append(f"{100 * saturated:.0f} % of the pixels are saturated and were ignored.")
     visible = bins.variance > DUST
     if not np.any(visible & (bins.colour < WHITE)):
-        notes.append("No white noise shows: there is none, or it was smoothed afterwards.")
+        notes.append("No white noise is visible: there is none, or the image was smoothed.")
         return None, 0.0, 0.0, tuple(notes)
     fit, offset = _with_offset(bins, images, hr_dark)
     if offset:
-        notes.append("The offset may be a background that really shines.")
+        notes.append("The offset may in fact be background light.")
     without = _NoiseFit.of(bins, offset, shot=False)
     if without.cost - fit.cost < CLEARLY or (fit.photons or 0) > MANY:
         fit = without
     if fit.uncertainty > 0.25:
-        notes.append("Read noise is small beside shot noise, so it is known only roughly.")
+        notes.append("Read noise is small beside shot noise: the read-noise estimate is uncertain.")
     return fit.photons, fit.read_noise, offset, tuple(notes)
 
 
 def _with_offset(
     bins: _Bins, images: Sequence[Float32], hr_dark: float | None
 ) -> tuple[_NoiseFit, float]:
-    """The fit without offset, unless darkness is brighter than 0 and noise says so as well."""
+    """The fit without offset, unless the darkest blocks and the noise both suggest one."""
     plain = _NoiseFit.of(bins, 0.0)
     offset = _dark_level(images) - (hr_dark or 0.0)
-    clipped = bins.dark[0] > 0.01  # the camera has no offset that it needs
+    clipped = bins.dark[0] > 0.01  # an offset would have prevented that
     if offset < 0.005 or clipped:
         return plain, 0.0
     raised = _NoiseFit.of(bins, offset)
-    told = hr_dark is not None and offset > 0.01
-    return (raised, offset) if told or plain.cost - raised.cost > CLEARLY else (plain, 0.0)
+    known = hr_dark is not None and offset > 0.01
+    return (raised, offset) if known or plain.cost - raised.cost > CLEARLY else (plain, 0.0)
 
 
 def _dark_level(images: Sequence[Float32]) -> float:
@@ -215,7 +217,7 @@ def _blocks(plane: Float32, step: int = BLOCK // 2) -> Float32:
 
 @lru_cache(maxsize=1)
 def _bands() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Coarse coefficients without the mean, coarser ones of those that noise rules, the finest."""
+    """Coarse coefficients without the mean, medium ones (mostly noise), and the finest."""
     u, v = np.mgrid[:BLOCK, :BLOCK]
     coarse = (u + v >= 1) & (u + v <= 5)
     middle = (u >= 3) & (v >= 3) & (u + v <= 8)
@@ -223,12 +225,12 @@ def _bands() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _noise_bins(images: Sequence[Float32]) -> _Bins:
-    """Look at the flattest blocks of each intensity."""
+    """Statistics of the flattest blocks of each intensity."""
     planes = _planes(images)
     total = sum(plane.size for plane in planes)
     step = max(BLOCK // 2, int(np.ceil((total / MOST_BLOCKS) ** 0.5)))
     zero = min(float(plane[plane > 0].min(initial=1.0)) for plane in planes) / 2
-    parts = [_block_figures(_blocks(plane, step), zero) for plane in planes]
+    parts = [_block_statistics(_blocks(plane, step), zero) for plane in planes]
     mean, coarse, middle, fine, dark = np.concatenate(parts, axis=1)
     number = int(np.clip(len(mean) // 60, 1, BINS))
     even = np.linspace(mean.min(), mean.max(), number + 1)
@@ -245,8 +247,8 @@ def _noise_bins(images: Sequence[Float32]) -> _Bins:
     return _Bins(*np.array(rows, np.float64).T)
 
 
-def _block_figures(blocks: Float32, zero: float) -> Float64:
-    """Mean, power of the three bands and share of pixels at 0, of each block."""
+def _block_statistics(blocks: Float32, zero: float) -> Float64:
+    """Mean, power of the three bands, and share of pixels at 0 of each block."""
     once = dct(np.eye(BLOCK), axis=0, norm="ortho").astype(np.float32)
     power = np.square(once @ blocks @ once.T)
     bands = [power[:, band].mean(1) for band in _bands()]
@@ -256,7 +258,7 @@ def _block_figures(blocks: Float32, zero: float) -> Float64:
 
 @dataclass(frozen=True)
 class _NoiseFit:
-    """The noise curve that fits best."""
+    """The best-fitting noise curve."""
 
     photons: float | None
     read_noise: float
@@ -265,19 +267,21 @@ class _NoiseFit:
 
     @classmethod
     def of(cls, bins: _Bins, offset: float, shot: bool = True) -> _NoiseFit:
-        """Fit photons, if there are any, and read noise."""
+        """Fit read noise, and photons if `shot`."""
 
-        def off(values: Float64) -> Float64:
-            return _off(bins, np.exp(values[0]) if shot else np.inf, values[-1], offset)
+        def residuals(values: Float64) -> Float64:
+            return _residuals(bins, np.exp(values[0]) if shot else np.inf, values[-1], offset)
 
         photons = np.log([8.0, 40.0, 200.0, 1000.0, 10_000.0]) if shot else [0.0]
         starts = [np.array([p, r][not shot :]) for p in photons for r in (0.003, 0.015, 0.05)]
-        # more than one valley: from the best starts, the best end
-        starts.sort(key=lambda start: float(np.sum(np.sqrt(1 + off(start) ** 2))))
+        # there are several minima: the best fit from the best starting points
+        starts.sort(key=lambda start: float(np.sum(np.sqrt(1 + residuals(start) ** 2))))
         bounds = ([0.0, 0.0][not shot :], [np.log(1e6), 0.5][not shot :])
         scale = [1.0, 0.01][not shot :]
         ends = [
-            least_squares(off, s, loss="soft_l1", bounds=bounds, x_scale=scale, diff_step=1e-3)
+            least_squares(
+                residuals, s, loss="soft_l1", bounds=bounds, x_scale=scale, diff_step=1e-3
+            )
             for s in starts[:3]
         ]
         best = min(ends, key=lambda end: float(end.cost))
@@ -291,17 +295,17 @@ class _NoiseFit:
         )
 
 
-def _off(bins: _Bins, photons: float, read_noise: float, offset: float) -> Float64:
-    """How far bins are from a noise curve, in their errors."""
+def _residuals(bins: _Bins, photons: float, read_noise: float, offset: float) -> Float64:
+    """Residuals of the bins from a noise curve, in units of their errors."""
     mean, variance, dark = _curve(photons, read_noise, offset)
     order = np.argsort(mean)
     expected = np.interp(bins.mean, mean[order], variance[order])
-    off = np.log((bins.variance + DUST) / (expected + DUST)) / bins.error
-    off = np.where(off > 0, 0.7 * off, off)  # detail adds to what is seen, nothing takes away
-    # pixels at 0 tell few photons, of which there are often none, from much noise about 0
+    residual = np.log((bins.variance + DUST) / (expected + DUST)) / bins.error
+    residual = np.where(residual > 0, 0.7 * residual, residual)  # detail can only add variance
+    # pixels at 0 distinguish few photons (often none) from strong read noise
     shares = np.interp(bins.mean, mean[order], dark[order])
     odds = _log_odds(bins.dark) - _log_odds(shares)
-    return np.concatenate([off, 0.5 * odds / np.sqrt(0.1**2 + 2 / bins.count)])
+    return np.concatenate([residual, 0.5 * odds / np.sqrt(0.1**2 + 2 / bins.count)])
 
 
 def _log_odds(share: Float64) -> Float64:
@@ -345,18 +349,21 @@ def _estimated_blur(
     """Sigma, and notes."""
     seen, clean = _spectrum(low), _spectrum(reduced)
     if clean.min() <= 0 or seen.min() <= 0:
-        return 0.0, ("Blur can't be told: an image shows nothing.",)
+        return 0.0, ("Blur cannot be estimated: an image is empty.",)
     squared, error = _fitted_blur(seen, clean)
     if squared < 2 * error:
         sigma = np.sqrt(max(squared, 0) + 2 * error)
         return 0.0, (
-            f"No blur beyond that of the HR images shows; up to {sigma:.1f} px might hide.",
+            "No blur beyond that of the HR images was found; "
+            f"blur below {sigma:.1f} px cannot be ruled out.",
         )
     sigma = float(np.sqrt(squared))
     if sigma < SLIGHT:
         return 0.0, ()
     spread = error / (2 * sigma)
-    return sigma, (() if spread < 0.1 else (f"Blur is known to about {spread:.1f} px.",))
+    return sigma, (
+        () if spread < 0.1 else (f"The blur estimate is uncertain by about {spread:.1f} px.",)
+    )
 
 
 def _spectrum(images: Sequence[Float32]) -> Float64:
@@ -376,10 +383,10 @@ def _radial_power(plane: Float32) -> Float64:
 
 
 def _fitted_blur(seen: Float64, clean: Float64) -> tuple[float, float]:
-    """Square of sigma, which may come out negative, and its standard error."""
+    """Square of sigma, which may be negative, and its standard error."""
     frequency = (FREQUENCIES[1:] + FREQUENCIES[:-1]) / 2
 
-    def off(values: Float64) -> Float64:
+    def residuals(values: Float64) -> Float64:
         gain, squared, noise = values
         passed = np.exp(gain - 4 * np.pi**2 * squared * frequency**2)
         return np.asarray(np.log(seen / (passed * clean + np.exp(noise))))
@@ -387,11 +394,11 @@ def _fitted_blur(seen: Float64, clean: Float64) -> tuple[float, float]:
     gain, noise = np.log(seen[:4].mean() / clean[:4].mean()), np.log(0.9 * seen[-3:].min())
     bounds = ([gain - 5, -1, noise - 30], [gain + 5, 16, noise + 5])
     ends = [
-        least_squares(off, [gain, start, noise], loss="soft_l1", f_scale=0.1, bounds=bounds)
+        least_squares(residuals, [gain, start, noise], loss="soft_l1", f_scale=0.1, bounds=bounds)
         for start in (0.0, 0.5, 2.0)
     ]
     best = min(ends, key=lambda end: float(end.cost))
-    spread = np.sum(off(best.x) ** 2) / (len(frequency) - 3)
+    spread = np.sum(residuals(best.x) ** 2) / (len(frequency) - 3)
     variance = spread * np.linalg.pinv(best.jac.T @ best.jac)[1, 1]
-    # errors of neighbouring rings are alike where the images differ: some four count as one
+    # errors of neighbouring rings are correlated: about four count as one
     return float(best.x[1]), float(2 * np.sqrt(variance))

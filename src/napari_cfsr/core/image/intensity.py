@@ -1,7 +1,7 @@
-"""Intensities: any dtype to the [0,1] that the network knows, and back.
+"""Intensity mapping: from any dtype to the [0,1] of the network, and back.
 
-The mapping is a straight line, so it can be undone; nothing is clipped on the way in. On the way
-out, values are clipped to what the dtype holds, and for the dtype range also to that range.
+The mapping is linear and therefore reversible; nothing is clipped on the way in. On the way out,
+values are clipped to the limits of the dtype, and in mode `dtype` also to its range.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ Region = tuple[slice, slice]  # rows and columns
 Block = tuple[int, NDArray[Any]]  # channel and values
 
 PERCENTILES = (0.1, 99.9)
-BLOCK = 2048  # pixels; a range is read in blocks of this size, so that lazy arrays stay lazy
-MOST_SAMPLED = 2**22  # values looked at for percentiles
+BLOCK = 2048  # pixels; ranges are computed in blocks of this size, so that lazy arrays stay lazy
+MOST_SAMPLED = 2**22  # values used for percentiles
 
 
 @dataclass(frozen=True)
 class IntensityMapping:
-    """A straight line from [low, high], in units of the data, to [0, 1].
+    """Linear mapping from [low, high], in units of the data, to [0, 1].
 
     Attributes
     ----------
     low, high : float
         Data values that become 0 and 1.
     dtype : str
-        Name of the dtype the data have and will have again.
+        Name of the dtype of the data and of the result.
     clip : bool
-        Whether a float result is held within [low, high].
+        Whether a float result is clipped to [low, high].
     """
 
     low: float
@@ -49,17 +49,17 @@ class IntensityMapping:
 
     @property
     def _wide(self) -> type[np.floating[Any]]:
-        """Precise enough for the dtype: float32 does not hold 32-bit integers."""
+        """Float type with enough precision: float32 cannot represent all 32-bit integers."""
         return np.float64 if np.dtype(self.dtype).itemsize >= 4 else np.float32
 
     @property
     def precision(self) -> str:
-        """What is computed in: float32, or float64 where that does not hold the dtype."""
+        """Precision of the computation: float32, or float64 if the dtype needs it."""
         return self._wide.__name__
 
     @property
     def computable(self) -> bool:
-        """Whether the limits are apart, and not too far, for the precision."""
+        """Whether the limits differ, but not too much, for the precision."""
         with np.errstate(over="ignore", invalid="ignore"):
             width = self._wide(self.high) - self._wide(self.low)
             return bool(np.isfinite(width) and width > 0)
@@ -76,7 +76,7 @@ class IntensityMapping:
         return self.rounded(self.to_data(values))
 
     def rounded(self, data: NDArray[Any]) -> NDArray[Any]:
-        """What `to_data` gave in the dtype of the data; changes `data`."""
+        """The result of `to_data` in the dtype of the data; modifies `data`."""
         dtype = np.dtype(self.dtype)
         if dtype.kind == "b":
             return data >= 0.5
@@ -95,7 +95,7 @@ class IntensityMapping:
     def to_data(self, values: Float32) -> NDArray[Any]:
         """Map [0,1] to data values in floating point: clipped to the range, not rounded."""
         wide = self._wide
-        with np.errstate(over="ignore"):  # infinite until it is clipped
+        with np.errstate(over="ignore"):  # infinity is clipped below
             data: NDArray[Any] = np.multiply(values, wide(self.high - self.low), dtype=wide)
             data += wide(self.low)
         dtype = np.dtype(self.dtype)
@@ -128,9 +128,9 @@ def resolve_mapping(
     check: Callable[[], None] = lambda: None,
     region: Region | None = None,
 ) -> tuple[IntensityMapping, ...]:
-    """The mapping of each independent channel (one, without a `C` axis).
+    """The mapping of each independent channel (a single one without a `C` axis).
 
-    It is the same for all T and Z, so that a time series does not flicker.
+    It is the same for all T and Z, so that time series do not flicker.
 
     Parameters
     ----------
@@ -139,19 +139,23 @@ def resolve_mapping(
     axes : Axes
         Its axes.
     mode : {"auto", "dtype", "data", "percentile"} or (low, high)
-        `dtype`: the whole range of the dtype ([0,1] for floats). `data`: least to greatest finite
-        value. `percentile`: the 0.1 and 99.9 percentiles. Two numbers: those, in data units, as for
-        contrast limits. `auto`: `dtype` for bool, uint8 and integer colour, and for floats within
-        [0,1]; `data` for everything else.
+        `dtype`: the full range of the dtype ([0,1] for floats). `data`: least to greatest finite
+        value. `percentile`: the 0.1 and 99.9 percentiles. Two numbers: limits in data units, like
+        contrast limits. `auto`: `dtype` for bool, uint8, integer colour, and floats within [0,1];
+        otherwise `data`.
     check : callable
         Called between blocks; may raise to stop.
     region : (slice, slice), optional
-        Rows and columns that are looked at; all by default.
+        Rows and columns to use; all by default.
+
+    Returns
+    -------
+    tuple of IntensityMapping
 
     Raises
     ------
     ImageError
-        The dtype can't be mapped, or the range of the values is wider than a float holds.
+        The dtype can't be mapped, or the range of the values is too wide for a float.
     OptionError
         The mode does not exist, or its limits are not increasing and finite.
     """
@@ -166,7 +170,7 @@ def resolve_mapping(
 def known_mapping(
     dtype: np.dtype[Any], axes: Axes, mode: Mode | Limits
 ) -> tuple[IntensityMapping, ...] | None:
-    """The mapping where it does not depend on the pixels, else None; raises as `resolve_mapping`.
+    """The mapping if it does not depend on the pixels, otherwise None.
 
     Parameters
     ----------
@@ -174,6 +178,11 @@ def known_mapping(
         Of the image.
     axes : Axes
     mode : {"auto", "dtype", "data", "percentile"} or (low, high)
+
+    Raises
+    ------
+    ImageError, OptionError
+        As for `resolve_mapping`.
     """
     dtype = np.dtype(dtype)
     check_dtype(dtype)
@@ -202,7 +211,7 @@ def known_mapping(
 def mapping_of_ranges(
     ranges: Sequence[Limits], dtype: np.dtype[Any], mode: Mode | Limits
 ) -> tuple[IntensityMapping, ...]:
-    """The mapping for the range that was measured of each channel."""
+    """The mapping of each channel from its range in the data."""
     dtype = np.dtype(dtype)
     if mode == "auto" and dtype.kind == "f" and all(lo >= 0 and hi <= 1 for lo, hi in ranges):
         return (IntensityMapping(0.0, 1.0, dtype.name, clip=True),) * len(ranges)
@@ -210,17 +219,17 @@ def mapping_of_ranges(
 
 
 def _widened(low: float, high: float, dtype: np.dtype[Any]) -> Limits:
-    """The range itself, or a tiny one around a constant, so that the constant comes back."""
-    if not (np.isfinite(low) and np.isfinite(high)):  # no finite value at all
+    """The range, or a tiny one at a constant, so that the constant is reproduced."""
+    if not (np.isfinite(low) and np.isfinite(high)):  # there is no finite value
         return 0.0, 1.0
     if not np.isfinite(high - low):
         raise ImageError(
-            f"expected values in a range that can be computed with, got {low} to {high}: give "
-            "intensity limits"
+            f"expected values in a range that fits a float, got {low} to {high}: give intensity "
+            "limits"
         )
     if high > low:
         return low, high
-    if dtype.kind in "iu":  # beyond 2**53, the next float is more than 1 away
+    if dtype.kind in "iu":  # above 2**53, neighbouring floats are more than 1 apart
         return low, low + max(1.0, float(np.spacing(abs(low))))
     return low, low + max(abs(low), 1e-30) * 1e-6
 
@@ -228,7 +237,7 @@ def _widened(low: float, high: float, dtype: np.dtype[Any]) -> Limits:
 def _blocks(
     array: ArrayLike, axes: Axes, region: Region, check: Callable[[], None]
 ) -> Iterator[Block]:
-    """Channel and colour values [S,h,w] of each block of each plane, alpha left out."""
+    """Channel and colour values [S,h,w] of each block of each plane, without alpha."""
     colours = axes.samples - axes.has_alpha
     ys, xs = region
     for plane in axes.planes():
@@ -252,7 +261,7 @@ def _extremes(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
 
 
 def _percentiles(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
-    """Percentiles of each channel, of an even sample where there are very many values."""
+    """Percentiles of each channel, from an even sample if there are very many values."""
     step = sampling_step(axes)
     samples: list[list[NDArray[Any]]] = [[] for _ in range(axes.channels)]
     for channel, block in blocks:
@@ -262,13 +271,13 @@ def _percentiles(blocks: Iterator[Block], axes: Axes) -> list[Limits]:
 
 
 def sampling_step(axes: Axes) -> int:
-    """Every how many rows and columns of a block are looked at for percentiles."""
+    """Step between the rows and columns of a block that are used for percentiles."""
     values = axes.plane_count // axes.channels * axes.height * axes.width
     return max(1, int(np.ceil((values / MOST_SAMPLED) ** 0.5)))
 
 
 def percentile_range(parts: Sequence[NDArray[Any]]) -> Limits:
-    """The percentiles of all that was sampled of a channel; NaN if that is nothing."""
+    """The percentiles of the samples of a channel; NaN if there are none."""
     together = np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
     low, high = np.percentile(together, PERCENTILES) if together.size else (np.nan, np.nan)
     return float(low), float(high)

@@ -1,10 +1,10 @@
-"""Pixels of one tile on their way to the network and back: what is missing, hidden or transparent.
+"""Missing and transparent pixels of a tile: filled for the network, put back in the result.
 
-Missing are NaN, infinity, and values so far outside the intensity limits that they would spoil
-everything within the network's field (a hot pixel, a no-data value). They are filled from around
-them before the network runs and come back as blocks of what they were. Colours that full
-transparency hides are filled likewise. What is filled depends on the surroundings up to REACH only,
-so it is the same in every tile.
+Missing pixels are NaN, infinity, and values so far outside the intensity limits that they would
+spoil the whole receptive field of the network (a hot pixel, a no-data value). They are filled from
+their neighbourhood before the network runs, and put back as blocks of the original value. Colours
+of fully transparent pixels are filled too. Filling depends only on the neighbourhood within REACH,
+so it is the same in all tiles.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from napari_cfsr.core.image.intensity import IntensityMapping
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image.resize import imresize, round_to_dtype
 from napari_cfsr.core.image.tiling import Tile, scaled
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 
-REACH = 16  # LR pixels; further from what is there, missing pixels are black
+REACH = 16  # LR pixels; missing pixels further from known ones become black
 FURTHEST = 1e3  # times the intensity range; beyond it, a value counts as missing
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedTile:
-    """Pixels of one tile, its halo included.
+    """Pixels of a tile, including its halo.
 
     Attributes
     ----------
     colours : array [S,h,w]
-        As in the image.
+        In the dtype of the image.
     alpha : array [h,w] or None
     unit : array [S,h,w] of float32
-        For the network, missing and hidden pixels filled.
+        Input of the network, with missing and transparent pixels filled.
     missing : array [S,h,w] of bool, or None
-        None if nothing is missing.
+        None if no pixel is missing.
     """
 
     colours: Array
@@ -49,7 +49,7 @@ class PreparedTile:
 
 
 def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
-    """What to read for a tile: REACH more than it reads itself, within the image."""
+    """Rows and columns to read for a tile: REACH more than its own, within the image."""
     ys, xs = tile.read
     return (
         slice(max(ys.start - REACH, 0), min(ys.stop + REACH, height)),
@@ -60,18 +60,22 @@ def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
 def prepare(
     region: Array, where: tuple[slice, slice], tile: Tile, mapping: IntensityMapping, alpha: bool
 ) -> PreparedTile:
-    """Map and fill what was read around a tile.
+    """Map the pixels read around a tile to [0,1], and fill missing ones.
 
     Parameters
     ----------
     region : array [S,h,w]
-        As read; alpha last.
+        As read; alpha is last.
     where : (slice, slice)
-        Where it lies in the plane, as by `around`.
+        Position of the region in the plane, from `around`.
     tile : Tile
     mapping : IntensityMapping
     alpha : bool
         Whether the last sample is alpha.
+
+    Returns
+    -------
+    PreparedTile
     """
     colours = region[:-1] if alpha else region
     unit = mapping.to_unit(colours)
@@ -92,7 +96,7 @@ def prepare(
 
 
 def _filled(values: Float32, missing: NDArray[np.bool_]) -> Float32:
-    """Missing pixels take the value of the nearest one that is there, within REACH."""
+    """Missing pixels take the value of the nearest known one within REACH."""
     if not missing.any():
         return values
     if missing.all():
@@ -104,7 +108,7 @@ def _filled(values: Float32, missing: NDArray[np.bool_]) -> Float32:
 
 
 def put_back(values: Array, pixels: PreparedTile, tile: Tile, scale: int) -> Array:
-    """Upscaled colours [S,H,W] of what a tile keeps, missing pixels as blocks of what they were."""
+    """Upscaled colours [S,H,W] of a tile without halo, with missing pixels as original blocks."""
     if pixels.missing is None:
         return values
     missing, original = (
@@ -114,7 +118,7 @@ def put_back(values: Array, pixels: PreparedTile, tile: Tile, scale: int) -> Arr
 
 
 def without_missing(difference: Array, pixels: PreparedTile, tile: Tile, scale: int) -> Array:
-    """A difference [S,H,W] that is 0 where pixels came back as they were, NaN where they are."""
+    """A difference [S,H,W] with 0 at missing pixels, or NaN if the original is not finite."""
     if pixels.missing is None:
         return difference
     zero = np.where(np.isfinite(pixels.colours), 0.0, np.nan)[:, *tile.crop]
@@ -127,17 +131,10 @@ def _enlarged(values: Array, scale: int) -> Array:
 
 
 def enlarged_alpha(alpha: Array, tile: Tile, scale: int) -> Array:
-    """Alpha [1,H,W] of what a tile keeps, enlarged bicubically, in its dtype."""
+    """Alpha [1,H,W] of a tile without halo, enlarged bicubically, in its dtype."""
     wide = np.float32 if alpha.dtype.itemsize < 4 else np.float64
     seen = np.nan_to_num(alpha.astype(wide), nan=0.0, posinf=1.0, neginf=0.0)
     large: Array = imresize(seen, scale)[scaled(tile.crop, scale)]
-    if alpha.dtype.kind in "iu":
-        info = np.iinfo(alpha.dtype)
-        top = np.nextafter(large.dtype.type(info.max), 0) if info.bits > 32 else info.max
-        large = np.clip(np.rint(large), 0, top)
-    elif alpha.dtype.kind == "b":
-        large = large >= 0.5
-    else:
-        large = large.clip(0, 1)
-    result: Array = large.astype(alpha.dtype)[None]
-    return result
+    if alpha.dtype.kind == "f":
+        return large.clip(0, 1).astype(alpha.dtype)[None]
+    return round_to_dtype(large.clip(0), alpha.dtype)[None]

@@ -1,13 +1,13 @@
-"""Bring a pair of images of the same scene, LR and HR, into register.
+"""Registration of LR and HR images of the same scene.
 
-Two exposures, let alone two cameras, rarely lie on each other to a fraction of a pixel, and
-a network trained on pairs that don't learns to shift and to blur.
+Two exposures, let alone two cameras, are rarely aligned to a fraction of a pixel, and a network
+trained on misaligned pairs learns to shift and to blur.
 
-The shift is found twice over: to a pixel, as the peak of the correlation of band-passed images,
-then as the least-squares fit of the LR image by the shifted HR image with a gain and an offset
-(B. Lucas, T. Kanade, "An Iterative Image Registration Technique with an Application to Stereo
-Vision", 1981), so brightness does not matter. The peak alone, upsampled, was three times less exact
-on real images with noise; with the phase only it was lost in the noise altogether.
+The shift is estimated in two stages: to a whole pixel, as the peak of the cross-correlation of
+band-passed images; then by a least-squares fit of the LR image with the shifted HR image, a gain
+and an offset, so that brightness does not matter (B. Lucas, T. Kanade, "An Iterative Image
+Registration Technique with an Application to Stereo Vision", 1981). On noisy real images, the
+upsampled peak alone was three times less accurate, and phase correlation failed.
 """
 
 from __future__ import annotations
@@ -26,29 +26,28 @@ from napari_cfsr.errors import ImageError, OptionError
 
 Float64 = NDArray[np.float64]
 
-BAND = (1.0, 4.0)  # sigmas, in LR pixels, between which detail is looked at to find the pixel
-SMOOTHING = 0.7  # sigma before the fit: the two images alias differently
+BAND = (1.0, 4.0)  # sigmas of the band-pass, in LR pixels, for the whole-pixel shift
+SMOOTHING = 0.7  # sigma before the fit: the two images are aliased differently
 MARGIN = 4  # LR pixels left out at the border of the fit
-STEPS, ENOUGH = 20, 1e-4  # of the fit; it ends when it moves less than this, in LR pixels
-LEAST_CORRELATION = 0.3  # below it, the images of a pair hardly show the same scene
+MOST_STEPS, CONVERGED = 20, 1e-4  # of the fit; it ends after a smaller move, in LR pixels
+LEAST_CORRELATION = 0.3  # below, the images of a pair hardly show the same scene
 LEAST = 24  # LR pixels in each direction that the images must share
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the HR image has to be moved to lie on the LR image.
+    """Shift of the HR image that aligns it with the LR image.
 
-    What is seen at row `y` of the reduced HR image is seen at row `y + dy` of the LR image.
+    Row `y` of the reduced HR image corresponds to row `y + dy` of the LR image.
 
     Attributes
     ----------
     dy, dx : float
         Down and to the right, in LR pixels.
     uncertainty : float
-        Standard error of the worse of the two, in LR pixels, as noise and all else in which the
-        images differ let it be known.
+        Larger of the two standard errors in LR pixels, estimated from the residuals of the fit.
     correlation : float
-        Of the images once they are in register, -1 to 1. Near 0, they do not show the same scene.
+        Of the aligned images, -1 to 1. Near 0, they do not show the same scene.
     """
 
     dy: float
@@ -96,22 +95,29 @@ def check_pair(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> tuple[NDArray[
 
 
 def estimate_shift(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> Shift:
-    """Find the shift between an LR image and an HR image of the same scene.
+    """Estimate the shift between an LR image and an HR image of the same scene.
+
+    Source: B. Lucas, T. Kanade, "An Iterative Image Registration Technique with an Application to
+    Stereo Vision", 1981.
 
     Parameters
     ----------
     lr : array [y,x] or [y,x,C]
-        LR image, in any units; noise, blur and another brightness do no harm.
+        LR image, in any units; noise, blur and a different brightness do not matter.
     hr : array [Y,X] or [Y,X,C]
         HR image.
     scale : int
         HR size / LR size.
 
+    Returns
+    -------
+    Shift
+
     Raises
     ------
     ImageError
-        The sizes do not fit, values are not finite, an image shows nothing but one value, or the
-        images share too little.
+        The sizes do not fit, values are not finite, an image has only one value, or the images
+        overlap too little.
     """
     lr, hr = check_pair(lr, hr, scale)
     low, reduced = _gray(lr), np.asarray(imresize(_gray(hr), 1 / scale))
@@ -119,7 +125,7 @@ def estimate_shift(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> Shift:
         if min(image.shape) < LEAST or not np.isfinite(image).all() or np.ptp(image) == 0:
             raise ImageError(
                 f"expected LR images of at least {LEAST}x{LEAST} pixels with finite values and "
-                f"something to see, got shape {image.shape}, values {image.min():g} to "
+                f"contrast, got shape {image.shape}, values {image.min():g} to "
                 f"{image.max():g}"
             )
     whole = _whole_shift(low, reduced)
@@ -133,17 +139,17 @@ def estimate_shift(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> Shift:
 def align_pair(
     lr: NDArray[Any], hr: NDArray[Any], scale: int, shift: Shift
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Move the HR image onto the LR image and crop both to what they share.
+    """Align the HR image with the LR image and crop both to their overlap.
 
-    The fraction of an HR pixel is interpolated with splines of order 5. Against images sampled
-    anew half a pixel further, they were closer than order 3 (by 0.6 dB in photographs, 4.6 dB in
-    fluorescence) and than a shift of the Fourier phase (by 1.3 and 8 dB), which rings from edges
-    and borders; linear interpolation blurs.
+    Fractions of an HR pixel are interpolated with splines of order 5. Compared with images that
+    were resampled half a pixel further, they were closer than order 3 (by 0.6 dB in photographs and
+    4.6 dB in fluorescence) and than a shift of the Fourier phase (by 1.3 and 8 dB), which rings at
+    edges and borders; linear interpolation blurs.
 
     Parameters
     ----------
     lr : array [y,x] or [y,x,C] of float
-        LR image, which keeps its pixels.
+        LR image, whose pixels are kept.
     hr : array [Y,X] or [Y,X,C] of float
         HR image.
     scale : int
@@ -154,18 +160,18 @@ def align_pair(
     Returns
     -------
     lr, hr : arrays
-        Of sizes that fit exactly; the HR image in float32, within the range it had.
+        With sizes that fit exactly; the HR image in float32, within its original range.
 
     Raises
     ------
     ImageError
-        The sizes do not fit, or nothing is left.
+        The sizes do not fit, or the images do not overlap.
     """
     lr, hr = check_pair(lr, hr, scale)
     move = np.array([shift.dy, shift.dx]) * scale
     whole = np.rint(move).astype(int)
     rows, columns = (
-        # a hundredth of a pixel more than a whole one is no reason to give up a row
+        # no row is lost for a hundredth of a pixel
         slice(max(0, int(np.ceil(d - 0.01))), n + min(0, int(np.floor(d + 0.01))))
         for d, n in zip(move / scale, lr.shape[:2], strict=True)
     )
@@ -183,7 +189,7 @@ def align_pair(
 
 
 def _interpolated(image: NDArray[np.float32], move: Float64) -> NDArray[np.float32]:
-    """The image moved by less than a pixel, without overshoot beyond its range."""
+    """The image shifted by less than a pixel, clipped to its range."""
     if np.abs(move).max() < 1e-3:
         return image
     planes = [image] if image.ndim == 2 else list(np.moveaxis(image, 2, 0))
@@ -205,7 +211,7 @@ def _whole_shift(low: Float64, reduced: Float64) -> NDArray[np.int_]:
     window = np.outer(*(tukey(n + 2, 0.5)[1:-1] for n in low.shape))
     images = []
     for image in (low, reduced):
-        # large features would give a broad peak, the finest are noise
+        # large features give a broad peak, the finest are noise
         band = gaussian_filter(image, BAND[0]) - gaussian_filter(image, BAND[1])
         images.append((band - band.mean()) * window)
     shift = phase_cross_correlation(*images, normalization=None)[0]
@@ -213,11 +219,11 @@ def _whole_shift(low: Float64, reduced: Float64) -> NDArray[np.int_]:
 
 
 def _overlap(low: Float64, reduced: Float64, shift: NDArray[np.int_]) -> tuple[Float64, Float64]:
-    """What both images show, once the reduced one is moved by whole pixels."""
+    """The overlap of both images after shifting the reduced one by whole pixels."""
     shared = tuple(slice(max(0, d), n + min(0, d)) for d, n in zip(shift, low.shape, strict=True))
     if any(part.stop - part.start < LEAST for part in shared):
         raise ImageError(
-            f"expected images that share at least {LEAST} LR pixels in each direction, found a "
+            f"expected images that overlap by at least {LEAST} LR pixels in Y and X, found a "
             f"shift of {tuple(map(int, shift))} at shape {low.shape}: do they show the same scene?"
         )
     back = tuple(slice(p.start - d, p.stop - d) for p, d in zip(shared, shift, strict=True))
@@ -232,24 +238,24 @@ class _Fit:
         self.uncertainty, self.correlation = np.inf, 0.0
 
     def solve(self) -> Float64:
-        """Find the shift, at most a few pixels, and how good it is."""
+        """Find the shift, at most a few pixels, with its uncertainty and correlation."""
         low, reduced = (gaussian_filter(image, SMOOTHING) for image in (self.low, self.reduced))
         move = np.zeros(2)
-        for _ in range(STEPS):
+        for _ in range(MOST_STEPS):
             step = self._solution(*_system(low, reduced, move))[0]
             move += np.clip(step, -1, 1)
-            if np.abs(step).max() < ENOUGH:
+            if np.abs(step).max() < CONVERGED:
                 break
         design, values = _system(low, reduced, move)
         self.correlation = float(np.nan_to_num(np.corrcoef(design[:, 2], values)[0, 1]))
-        # smoothing would make neighbouring errors alike, and the error look smaller than it is
+        # without smoothing, which correlates neighbouring errors and so underestimates the error
         variance = self._solution(*_system(self.low, self.reduced, move))[1]
         self.uncertainty = float(np.sqrt(variance.max()))
         return move
 
     @staticmethod
     def _solution(design: Float64, values: Float64) -> tuple[Float64, Float64]:
-        """Further shift and its variance; noise may differ from pixel to pixel (H. White, 1980)."""
+        """Further shift and its variance, for noise that varies between pixels (H. White, 1980)."""
         inverse = np.linalg.pinv(design.T @ design)
         solution = inverse @ (design.T @ values)
         rest = design * (values - design @ solution)[:, None]
@@ -259,7 +265,7 @@ class _Fit:
 
 
 def _system(low: Float64, reduced: Float64, move: Float64) -> tuple[Float64, Float64]:
-    """Columns: what a small shift down and right would change, the moved image, and one."""
+    """Columns: derivatives by a shift down and right, the shifted image, and one."""
     moved = spline_shift(reduced, move, order=3, mode="nearest")
     down, right = np.gradient(moved)
     inner = (slice(MARGIN, -MARGIN),) * 2

@@ -1,4 +1,10 @@
-"""MATLAB's exact bicubic resize, and back-projection."""
+"""MATLAB's exact bicubic resize, and back-projection.
+
+`imresize` follows the definition of MATLAB's function of that name: cubic convolution (R. Keys,
+"Cubic Convolution Interpolation for Digital Image Processing", 1981, a = -0.5), widened by the
+scale when it reduces (antialiasing), mirrored at the border, rows first, and rounded to uint8
+between the two passes if the image is uint8.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +52,19 @@ def _along(image: NDArray[Any], axis: int, out_length: int, factor: float) -> ND
 
 
 def imresize(image: NDArray[Any], factor: float, axes: tuple[int, int] = (0, 1)) -> NDArray[Any]:
-    """Bicubic resize as MATLAB does it.
+    """Bicubic resize, identical to MATLAB's `imresize`.
+
+    Source: R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with
+    MATLAB's antialiasing.
 
     Parameters
     ----------
     image : array of uint8 or float
-        The image, any number of dimensions.
+        The image, with any number of dimensions.
     factor : float
         Size out / size in; below 1 it reduces, with antialiasing. Sizes are rounded up.
     axes : (int, int)
-        Which axes are Y and X.
+        Positions of Y and X.
 
     Returns
     -------
@@ -82,20 +91,56 @@ def imresize(image: NDArray[Any], factor: float, axes: tuple[int, int] = (0, 1))
     return result.astype(image.dtype) if is_uint8 else result
 
 
-def back_project(sr: NDArray[Any], lr: NDArray[Any], scale: int) -> NDArray[Any]:
-    """One back-projection step: make the SR image reduce to the LR image it came from.
+def enlarge_in_dtype(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Enlarge an image of any dtype with MATLAB's bicubic, as one would without a network.
 
-    ``sr + up(lr - down(sr))`` with the bicubic of `imresize`. Source: M. Irani, S. Peleg,
-    "Improving Resolution by Image Registration", 1991.
+    Parameters
+    ----------
+    image : array [Y,X] or [Y,X,3] of bool, integers or float
+    scale : int
+        Size out / size in.
+
+    Returns
+    -------
+    array [Y*scale,X*scale,...]
+        In the same dtype and units; integers are rounded and clipped.
+    """
+    if image.dtype == np.uint8 or image.dtype.kind == "f":
+        return imresize(image, scale).astype(image.dtype, copy=False)
+    wide = np.float32 if image.dtype.itemsize <= 2 else np.float64
+    return round_to_dtype(imresize(image.astype(wide), scale), image.dtype)
+
+
+def round_to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Convert float values of any shape to bool or integers, rounded and clipped."""
+    if dtype.kind == "b":
+        return values >= 0.5
+    info = np.iinfo(dtype)
+    # the greatest 64-bit integers have no float of their own
+    top = np.nextafter(values.dtype.type(info.max), 0) if info.bits > 32 else info.max
+    rounded: NDArray[Any] = np.clip(np.rint(values), info.min, top).astype(dtype)
+    return rounded
+
+
+def back_project(sr: NDArray[Any], lr: NDArray[Any], scale: int) -> NDArray[Any]:
+    """One back-projection step: the SR image then reduces to the LR image it was made from.
+
+    ``sr + up(lr - down(sr))`` with `imresize`. Source: M. Irani, S. Peleg, "Improving Resolution by
+    Image Registration", 1991.
 
     Parameters
     ----------
     sr : array [..., H, W] of float
         Super-resolved image.
     lr : array [..., H/scale, W/scale] of float
-        The LR image. Only meaningful if it is a bicubic reduction.
+        The LR image; only meaningful if it is a bicubic reduction.
     scale : int
         Scale factor.
+
+    Returns
+    -------
+    array [..., H, W]
+        Not clipped.
     """
     rest = lr - imresize(sr, 1 / scale, axes=(-2, -1))
     result: NDArray[Any] = sr + imresize(rest, scale, axes=(-2, -1))

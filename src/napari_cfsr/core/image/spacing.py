@@ -1,4 +1,4 @@
-"""Where the pixels of an array lie in the world: sizes, origin and units along each axis."""
+"""Pixel sizes, origin and units along each axis of an array."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from napari_cfsr.core.image.intensity import Region
 from napari_cfsr.errors import OptionError
 
-# what people and files write, and the name that OME-Zarr has for it
+# common symbols, and the names used by OME-Zarr
 UNITS = {
     "Å": "angstrom", "pm": "picometer", "nm": "nanometer", "µm": "micrometer", "mm": "millimeter",
     "cm": "centimeter", "m": "meter", "km": "kilometer", "in": "inch",
@@ -21,7 +21,7 @@ NO_UNIT = ("", "pixel", "pixels", "px", "dimensionless", "reference frame")
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Sizes of the pixels of an array, and where its first one lies.
+    """Pixel sizes of an array, and the position of the first pixel.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class PixelSpace:
             )
 
     def enlarged(self, scale: int, region: Region) -> PixelSpace:
-        """The space of these rows and columns `scale` times larger: landmarks stay where they are.
+        """The space of these rows and columns enlarged by `scale`, with landmarks in place.
 
         With pixel centres on whole numbers, pixel q of the result is pixel (q + 1/2) / s - 1/2 of
         the image.
@@ -63,7 +63,7 @@ class PixelSpace:
         return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
 
     def halved(self, times: int) -> PixelSpace:
-        """The space after means of 2x2 pixels were taken `times` times."""
+        """The space after averaging 2x2 pixels `times` times."""
         sizes, origin = list(self.sizes), list(self.origin)
         for i, name in enumerate(self.axes):
             if name in "YX":
@@ -72,7 +72,7 @@ class PixelSpace:
         return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
 
     def along(self, axes: str) -> PixelSpace:
-        """The same for other axes: in their order, with pixels of 1 where nothing is known."""
+        """The space for other axes, in their order; unknown axes have pixels of size 1."""
         known = dict(
             zip(self.axes, zip(self.sizes, self.origin, self.units, strict=True), strict=True)
         )
@@ -87,7 +87,7 @@ def pixel_space(
     origin: Mapping[str, float] | None = None,
     units: Mapping[str, str] | None = None,
 ) -> PixelSpace:
-    """Sizes, origin and units by axis letter; 1, 0 and none where they are left out."""
+    """A pixel space from sizes, origin and units by axis letter; by default 1, 0 and none."""
     axes = axes.upper().replace("S", "")
     return PixelSpace(
         axes,
@@ -98,7 +98,7 @@ def pixel_space(
 
 
 def unit_name(text: str) -> str | None:
-    """The name that OME-Zarr has for a unit; None for pixels, the text itself if not known."""
+    """The OME-Zarr name of a unit; None for pixels, the text itself if unknown."""
     text = text.strip()
     if text.lower() in NO_UNIT:
         return None
@@ -106,5 +106,5 @@ def unit_name(text: str) -> str | None:
 
 
 def unit_symbol(name: str) -> str:
-    """The symbol that OME-TIFF has for a unit, such as `µm`."""
+    """The OME-TIFF symbol of a unit, such as `µm`."""
     return next((symbol for symbol, known in UNITS.items() if known == name), name)

@@ -1,9 +1,9 @@
-"""Tiles: which pixels to read, which of the result to keep, and where they go.
+"""Tiles: which pixels to read, which part of the result to keep, and where to write it.
 
-A tile is read with a halo around it, so that what is kept has seen its surroundings. The halo ends
-at the border of the image: the network pads with zeros there, and did so when it was trained.
-All tiles of a plane read parts of one size, those at its border more of its inside: what runs the
-network prepares for each size it meets.
+A tile is read with a halo, so that its result depends on the surroundings as in the whole image.
+The halo ends at the border of the image, where the network pads with zeros, as in training. All
+tiles of a plane read regions of one size, and those at the border more of the interior, because
+engines compile the network for each size.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 
 from napari_cfsr.errors import OptionError
 
-ALIGN = 16  # tiles start and end at multiples of it: bit-equal results need that
+ALIGN = 16  # tiles start and end at multiples of it, which bit-identical results require
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile, in LR pixels.
+    """A tile, in LR pixels.
 
     Attributes
     ----------
     read : (slice, slice)
-        Rows and columns to read from the image, halo included.
+        Rows and columns to read from the image, including the halo.
     crop : (slice, slice)
-        The part of what was read that is kept.
+        Part of the read region that is kept.
     write : (slice, slice)
-        Where that part goes in the image.
+        Position of that part in the image.
     """
 
     read: tuple[slice, slice]
@@ -39,7 +39,7 @@ class Tile:
         return _length(self.read[0]), _length(self.read[1])
 
     def alike(self, other: Tile) -> bool:
-        """Whether as much is read, and the same part of it kept."""
+        """Whether shape and crop are the same."""
         return (self.read_shape, self.crop) == (other.read_shape, other.crop)
 
     @property
@@ -48,10 +48,7 @@ class Tile:
         return _length(self.write[0]) * _length(self.write[1])
 
     def strips(self, pixels: int) -> Iterator[Tile]:
-        """The same tile, keeping few rows at a time: of about as many LR pixels, one row at least.
-
-        From the top to the bottom.
-        """
+        """The tile in strips of rows, from top to bottom, each of about so many LR pixels."""
         step = max(1, pixels // max(1, _length(self.write[1])))
         for start in range(0, _length(self.write[0]), step):
             stop = min(start + step, _length(self.write[0]))
@@ -88,11 +85,15 @@ def tile_grid(
     height, width : int
         Size of the plane, LR pixels.
     tile : int
-        Greatest side of what a tile writes, LR pixels.
+        Largest side of the part that a tile writes, LR pixels.
     halo : int
-        Pixels read around it, at least; less at the border of the plane.
+        Pixels to read around it, at least; fewer at the border of the plane.
     within : (slice, slice), optional
-        Cut only this part of the plane.
+        Part of the plane to cut; all by default.
+
+    Returns
+    -------
+    list of Tile
 
     Raises
     ------
@@ -108,7 +109,7 @@ def tile_grid(
 
 
 def cuts(start: int, stop: int, tile: int) -> list[slice]:
-    """Cut [start, stop) into the fewest parts, alike in length, ending at multiples of ALIGN."""
+    """Cut [start, stop) into the fewest parts of similar length, aligned to multiples of ALIGN."""
     length = stop - start
     if length <= 0:
         return []
@@ -120,22 +121,22 @@ def cuts(start: int, stop: int, tile: int) -> list[slice]:
 
 
 def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice]]:
-    """What to read for each of the parts that an axis is cut into; as much for each.
+    """What to read for each part of an axis: regions of the same length.
 
     Parameters
     ----------
     parts : list of slice
-        What is written, in order.
+        Parts to write, in order.
     length : int
-        Of the axis.
+        Length of the axis.
     halo : int
-        Read to both sides of a part, at least; less at the ends of the axis. Nothing is read beyond
-        the halo of all parts together.
+        Pixels to read on both sides of a part, at least; fewer at the ends of the axis. Nothing is
+        read beyond the halo of all parts together.
 
     Returns
     -------
     list of (slice, slice)
-        What is read, and the part that is written.
+        Region to read and part to write.
     """
     if not parts:
         return []
@@ -146,7 +147,7 @@ def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice
 
 
 def tiles_of(rows: list[tuple[slice, slice]], columns: list[tuple[slice, slice]]) -> list[Tile]:
-    """The tiles of all those rows and columns, as by `reads`; row by row."""
+    """The tiles of all rows and columns, from `reads`; row by row."""
     return [
         Tile((read_y, read_x), (_within(y, read_y), _within(x, read_x)), (y, x))
         for read_y, y in rows

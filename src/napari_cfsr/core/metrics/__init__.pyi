@@ -1,5 +1,3 @@
-from .image_metrics import SIGMA as SIGMA
-from .image_metrics import WINDOW as WINDOW
 from .image_metrics import check_windows as check_windows
 from .image_metrics import decibels as decibels
 from .image_metrics import error_map as error_map
@@ -12,14 +10,16 @@ from .image_pair import Float64 as Float64
 from .image_pair import ImagePair as ImagePair
 from .image_pair import luma as luma
 from .image_pair import mod_crop as mod_crop
+from .image_pair import row_strips as row_strips
 from .masked import MapKind as MapKind
 from .masked import QualityOptions as QualityOptions
 from .masked import QualityScores as QualityScores
-from .masked import bicubic as bicubic
 from .masked import default_range as default_range
-from .masked import measure as measure
 from .masked import quality_map as quality_map
+from .masked import quality_scores as quality_scores
 from .masked import same_units as same_units
+from .ssim_kernel import WINDOW as WINDOW
+from .ssim_kernel import SSIMReference as SSIMReference
 from .table import COLUMNS as COLUMNS
 from .table import TITLES as TITLES
 from .table import Column as Column

@@ -1,35 +1,26 @@
 """How close two images are.
 
-All of these work strip by strip (see `image_pair`): the memory they need beside the images and a
-map does not grow with the images.
+All functions work strip by strip (see `image_pair`): apart from the images and a map, the memory
+they need does not grow with the images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
-from napari_cfsr.core.metrics.image_pair import (
-    Channel,
-    Float64,
-    ImagePair,
-    Strip,
-    each_strip,
-    luma,
-    mod_crop,
-)
+from napari_cfsr.core.metrics.image_pair import Channel, Float64, ImagePair, each_strip
+from napari_cfsr.core.metrics.ssim_kernel import WINDOW, Plane, SSIMReference
 from napari_cfsr.errors import ImageError
-
-__all__ = ["Channel", "error_map", "luma", "mod_crop", "psnr", "ssim", "ssim_map"]
 
 Check = Callable[[], None]
 Float32 = NDArray[np.float32]
 
-WINDOW = 11  # pixels that one value of SSIM looks at in each direction
-SIGMA = 1.5  # pixels, of the Gaussian weights in it
+BORDER = WINDOW // 2
 
 
 def psnr(
@@ -40,19 +31,21 @@ def psnr(
     data_range: float = 1.0,
     check: Check = lambda: None,
 ) -> float:
-    """Peak signal-to-noise ratio.
+    """Peak signal-to-noise ratio: ``10 log10(data_range**2 / mean squared error)``.
+
+    Source for the luma: ITU-R BT.601, as MATLAB's `rgb2ycbcr`.
 
     Parameters
     ----------
     image, reference : array [Y,X] or [Y,X,3]
         Images of the same shape, in the units of `data_range`.
     shave : int
-        Border pixels left out at each side; by convention the scale factor.
+        Border pixels left out on each side; by convention the scale factor.
     channel : {"RGB", "Y", "gray"}
         `Y`: BT.601 luma of RGB, the convention of the super-resolution literature. `RGB` and
-        `gray`: all values alike.
+        `gray`: all values count the same.
     data_range : float
-        Greatest possible value less the least, in the units of the images.
+        Greatest possible value minus the least, in the units of the images.
     check : callable
         Called several times a second; an exception from it ends the computation.
 
@@ -74,7 +67,7 @@ def psnr(
 
 
 def decibels(error: float) -> float:
-    """PSNR of a mean squared error in units of the data range."""
+    """PSNR in dB of a mean squared error in squared units of the data range; infinite for 0."""
     return float("inf") if error == 0 else -10.0 * float(np.log10(error))
 
 
@@ -98,12 +91,12 @@ def ssim(
     image, reference : array [Y,X] or [Y,X,3]
         Images of the same shape, in the units of `data_range`.
     shave : int
-        Border pixels left out at each side; by convention the scale factor.
+        Border pixels left out on each side; by convention the scale factor.
     channel : {"RGB", "Y", "gray"}
         `Y`: BT.601 luma of RGB, the convention of the super-resolution literature. `RGB`: mean of
         the channels, or the image itself if it has none. `gray`: the image has no channels.
     data_range : float
-        Greatest possible value less the least, in the units of the images.
+        Greatest possible value minus the least, in the units of the images.
     check : callable
         Called several times a second; an exception from it ends the computation.
 
@@ -120,14 +113,13 @@ def ssim(
         An option does not exist or does not fit the images.
     """
     pair = _pair(image, reference, shave, channel, data_range)
-    total, border = 0.0, WINDOW // 2
-    height = pair.shape[0]
-    for strip, similarity in _similarity(pair, check):
-        # a border of half a window is left out: windows there do not lie within the image
-        top, bottom = max(border, strip.rows.start), min(height - border, strip.rows.stop)
-        rows = slice(top - strip.rows.start, max(top, bottom) - strip.rows.start)
-        total += float(similarity[rows, border:-border].sum())
-    count = (height - 2 * border) * (pair.shape[1] - 2 * border) * int(np.prod(pair.shape[2:]))
+    check_windows(pair)
+    total, count = 0.0, 0
+    for strip in each_strip(pair, check, WINDOW):
+        for a, b in strip.planes:
+            similarity = _similarity(a, b)
+            total += float(similarity.sum())
+            count += similarity.size
     return total / count
 
 
@@ -138,7 +130,10 @@ def ssim_map(
     data_range: float = 1.0,
     check: Check = lambda: None,
 ) -> Float32:
-    """Structural similarity of the window around each pixel.
+    """Structural similarity (SSIM) of the window around each pixel.
+
+    Source: Z. Wang et al., "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", 2004.
 
     Parameters
     ----------
@@ -148,8 +143,9 @@ def ssim_map(
     Returns
     -------
     array [Y,X] of float32
-        At most 1; mean of the channels for RGB. Within half a window of the border, the images are
-        mirrored, as scikit-image does it; `ssim` leaves those pixels out.
+        At most 1; mean of the channels for RGB; NaN where the window holds a pixel that is not
+        finite. Within half a window of the border the images are mirrored, as in scikit-image;
+        `ssim` leaves those pixels out.
 
     Raises
     ------
@@ -157,9 +153,15 @@ def ssim_map(
         As for `ssim`.
     """
     pair = _pair(image, reference, 0, channel, data_range)
-    result = np.empty(pair.shape[:2], np.float32)
-    for strip, similarity in _similarity(pair, check):
-        result[strip.rows] = _flat(similarity)
+    check_windows(pair)
+    height, width = pair.shape[:2]
+    result, top = np.empty((height, width), np.float32), 0
+    for strip in each_strip(pair, check, WINDOW):
+        ends = BORDER * (strip.rows.start == 0), BORDER * (strip.rows.stop == height)
+        planes = ((_mirrored(a, ends), _mirrored(b, ends)) for a, b in strip.planes)
+        rows = np.mean([_similarity(a, b) for a, b in planes], axis=0)
+        result[top : top + len(rows)] = rows
+        top += len(rows)
     return result
 
 
@@ -191,7 +193,7 @@ def error_map(
     _check_planar(pair)
     result = np.empty(pair.shape[:2], np.float32)
     for strip in each_strip(pair, check):
-        result[strip.rows] = _flat(np.abs(strip.a - strip.b))
+        result[strip.rows] = _channel_mean(np.abs(strip.a - strip.b))
     return result
 
 
@@ -201,7 +203,7 @@ def _pair(
     return ImagePair(np.asarray(image), np.asarray(reference), shave, channel, data_range)
 
 
-def _flat(values: Float64) -> Float64:
+def _channel_mean(values: Float64) -> Float64:
     """Mean over the channels, if there are any."""
     mean: Float64 = values.mean(-1) if values.ndim == 3 else values
     return mean
@@ -216,7 +218,7 @@ def _check_planar(pair: ImagePair) -> None:
 
 
 def check_windows(pair: ImagePair) -> None:
-    """Raise `ImageError` unless SSIM can be had: one image, no smaller than a window."""
+    """Raise `ImageError` unless SSIM is defined: a single image, no smaller than a window."""
     _check_planar(pair)
     if min(pair.shape[:2]) < WINDOW:
         raise ImageError(
@@ -225,20 +227,18 @@ def check_windows(pair: ImagePair) -> None:
         )
 
 
-def _similarity(pair: ImagePair, check: Check) -> Iterator[tuple[Strip, Float64]]:
-    """SSIM [rows,X] or [rows,X,C] of the rows that each strip stands for."""
-    from skimage.metrics import structural_similarity  # late: psnr alone does without its import
+def _mirrored(plane: Float64, ends: tuple[int, int]) -> Float64:
+    """A plane with more rows at the top and bottom, and half a window of columns on both sides."""
+    return np.pad(plane, (ends, (BORDER, BORDER)), mode="symmetric")
 
-    check_windows(pair)
-    for strip in each_strip(pair, check, halo=WINDOW // 2, least=WINDOW):
-        _, similarity = structural_similarity(
-            strip.a,
-            strip.b,
-            data_range=1.0,
-            channel_axis=2 if strip.a.ndim == 3 else None,
-            gaussian_weights=True,
-            sigma=SIGMA,
-            use_sample_covariance=False,
-            full=True,
-        )
-        yield strip, similarity[strip.inner]
+
+def _similarity(a: Float64, b: Float64) -> Plane:
+    """SSIM of each window; NaN where it holds a pixel that is not finite in either plane."""
+    missing = ~(np.isfinite(a) & np.isfinite(b))
+    if not missing.any():
+        return SSIMReference.of(b).similarity(a)
+    a, b = (np.where(missing, 0, plane) for plane in (a, b))
+    similarity = SSIMReference.of(b).similarity(a)
+    inside = slice(BORDER, -BORDER)
+    similarity[maximum_filter(missing, WINDOW)[inside, inside]] = np.nan
+    return similarity

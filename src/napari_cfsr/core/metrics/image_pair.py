@@ -1,7 +1,7 @@
-"""Two images that are to be compared: what fits, cut to fit, and read in strips of rows.
+"""Two images to compare: checked, cropped to fit, and read in strips of rows.
 
-A strip is what is held as float64 at a time, so an image of any size takes little memory, and
-whoever waits for the result can stop between two strips.
+Only one strip at a time is held as float64, so images of any size need little memory, and a
+computation can be stopped between two strips.
 """
 
 from __future__ import annotations
@@ -25,7 +25,22 @@ MOST_EXCESS = 3  # pixels that HR at its original size has beyond LR size x 4, a
 
 
 def luma(image: NDArray[Any], whole: float = 1.0) -> Float64:
-    """Y of RGB [...,3] in [0,`whole`]: ITU-R BT.601, in [16/255, 235/255]."""
+    """Luma of RGB, as MATLAB's `rgb2ycbcr` computes it.
+
+    Source: ITU-R BT.601.
+
+    Parameters
+    ----------
+    image : array [...,3]
+        RGB in [0, `whole`].
+    whole : float
+        The value that stands for 1.
+
+    Returns
+    -------
+    array [...] of float64
+        In [16/255, 235/255].
+    """
     red, green, blue = (weight / 255.0 / whole for weight in LUMA)
     y: Float64 = np.multiply(image[..., 0], red, dtype=np.float64)
     part = np.multiply(image[..., 1], green, dtype=np.float64)
@@ -35,6 +50,23 @@ def luma(image: NDArray[Any], whole: float = 1.0) -> Float64:
     return y
 
 
+def row_strips(height: int, step: int, window: int = 1) -> Iterator[slice]:
+    """Rows of each strip, from top to bottom; each window of rows lies within one strip.
+
+    Parameters
+    ----------
+    height : int
+        Rows in all.
+    step : int
+        Windows of a strip, at most.
+    window : int
+        Rows of a window: neighbouring strips overlap by one row less.
+    """
+    overlap = window - 1
+    for start in range(0, height - overlap, step):
+        yield slice(start, min(start + step + overlap, height))
+
+
 @dataclass(frozen=True, eq=False)
 class Strip:
     """Some rows of both images.
@@ -42,22 +74,28 @@ class Strip:
     Attributes
     ----------
     a, b : array [rows,X] or [rows,X,C] of float64
-        In units of the data range, with more rows above and below where those are asked for.
+        In units of the data range.
     rows : slice
-        Rows of the whole, border left out, that the strip stands for.
-    inner : slice
-        The same rows in `a` and `b`.
+        Which rows of the images, border left out.
     """
 
     a: Float64
     b: Float64
     rows: slice
-    inner: slice
+
+    @property
+    def planes(self) -> Iterator[tuple[Float64, Float64]]:
+        """Both images [rows,X], channel by channel."""
+        if self.a.ndim == 2:
+            yield self.a, self.b
+            return
+        for channel in range(self.a.shape[2]):
+            yield self.a[..., channel], self.b[..., channel]
 
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
-    """An image and its reference, with how they are to be compared.
+    """An image, its reference, and how to compare them.
 
     Attributes
     ----------
@@ -67,7 +105,7 @@ class ImagePair:
         Border pixels left out at each side.
     channel : {"Y", "RGB", "gray"}
     data_range : float
-        Greatest possible value less the least.
+        Greatest possible value minus the least.
 
     Raises
     ------
@@ -108,42 +146,23 @@ class ImagePair:
         height, width = (n - 2 * self.shave for n in self.image.shape[:2])
         return height, width, *(() if self.channel == "Y" else self.image.shape[2:])
 
-    def strips(self, halo: int = 0, least: int = 1) -> Iterator[Strip]:
-        """All rows, from the top to the bottom.
+    def strips(self, window: int = 1) -> Iterator[Strip]:
+        """All rows, from top to bottom; see `row_strips`."""
+        step = max(window, STRIP_VALUES // max(1, int(np.prod(self.image.shape[1:]))))
+        for rows in row_strips(self.shape[0], step, window):
+            yield Strip(self._values(self.image, rows), self._values(self.reference, rows), rows)
 
-        Parameters
-        ----------
-        halo : int
-            Rows above and below each strip that go with it, where there are such rows.
-        least : int
-            Rows that a strip has in all, at least; not more than there are.
-        """
-        height = self.shape[0]
-        step = max(1, STRIP_VALUES // max(1, int(np.prod(self.image.shape[1:]))))
-        for start in range(0, height, step):
-            stop = min(start + step, height)
-            bottom = min(max(stop + halo, least), height)
-            top = max(0, min(start - halo, bottom - least))
-            yield Strip(
-                self._values(self.image, top, bottom),
-                self._values(self.reference, top, bottom),
-                slice(start, stop),
-                slice(start - top, stop - top),
-            )
-
-    def _values(self, image: NDArray[Any], top: int, bottom: int) -> Float64:
-        """Rows, border left out, of the channel, in units of the data range."""
+    def _values(self, image: NDArray[Any], rows: slice) -> Float64:
+        """Rows of the channel, border left out, in units of the data range."""
         columns = slice(self.shave, image.shape[1] - self.shave)
-        part = image[top + self.shave : bottom + self.shave, columns]
+        part = image[rows.start + self.shave : rows.stop + self.shave, columns]
         values: Float64 = part.astype(np.float64) / self.data_range
         return luma(values) if self.channel == "Y" else values
 
 
-def each_strip(
-    pair: ImagePair, check: Callable[[], None], halo: int = 0, least: int = 1
-) -> Iterator[Strip]:
+def each_strip(pair: ImagePair, check: Callable[[], None], window: int = 1) -> Iterator[Strip]:
     """The strips of a pair; `check` is called before each and may raise to stop."""
-    for strip in pair.strips(halo, least):
+    for strip in pair.strips(window):
         check()
         yield strip
 
@@ -151,11 +170,11 @@ def each_strip(
 def mod_crop(
     image: NDArray[Any], reference: NDArray[Any], scale: int | None = None
 ) -> tuple[NDArray[Any], str]:
-    """Cut the rows and columns off a reference that have no counterpart in the image.
+    """Crop the rows and columns of a reference that have no counterpart in the image.
 
-    Data sets in the EDSR layout hold HR at its original size, LR was made of what is left after
-    cropping that to a multiple of the scale (the mod-crop rule), so an upscaled image is up to
-    ``scale - 1`` pixels smaller at the bottom and right.
+    Data sets in the EDSR layout hold HR images at their original size, but their LR images were
+    made after cropping HR to a multiple of the scale (the mod-crop rule). So an upscaled image is
+    up to ``scale - 1`` pixels smaller at the bottom and right.
 
     Parameters
     ----------
@@ -163,15 +182,15 @@ def mod_crop(
         The upscaled image.
     reference : array [Y,X] or [Y,X,C]
     scale : int, optional
-        Scale factor, if known: then the image must be a multiple of it, and no more than
-        ``scale - 1`` pixels are cut off. Else up to 3, which holds for x2, x3 and x4.
+        Scale factor, if known: then the size of the image must be a multiple of it, and at most
+        ``scale - 1`` pixels are cropped. Otherwise up to 3, which holds for x2, x3 and x4.
 
     Returns
     -------
     reference : array
         A view of the size of the image.
     note : str
-        What was cut off; empty if the sizes are the same.
+        What was cropped; empty if the sizes are the same.
 
     Raises
     ------

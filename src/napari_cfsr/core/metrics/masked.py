@@ -1,4 +1,4 @@
-"""How close an image is to a reference where pixels may be missing, and defaults for measuring."""
+"""Scores of images in which pixels may be missing, and suitable default options."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
 
-from napari_cfsr.core.image import TOLERANCE, imresize
-from napari_cfsr.core.metrics.image_metrics import WINDOW, Channel, error_map, psnr, ssim, ssim_map
+from napari_cfsr.core.image import TOLERANCE
+from napari_cfsr.core.metrics.image_metrics import BORDER, error_map, psnr, ssim, ssim_map
+from napari_cfsr.core.metrics.image_pair import Channel
 from napari_cfsr.errors import ImageError
 
 Check = Callable[[], None]
@@ -19,18 +19,18 @@ Float32 = NDArray[np.float32]
 MapKind = Literal["error", "SSIM"]
 
 BITS = (8, 10, 12, 14, 16)  # of cameras
-ALIKE = 16  # images whose spreads differ by more than this factor are not in the same units
+MOST_SPREAD_RATIO = 16  # images whose spreads differ by more are not in the same units
 
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """What is measured; as for `psnr` and `ssim`.
+    """How to compare; as for `psnr` and `ssim`.
 
     Attributes
     ----------
     channel : {"Y", "RGB", "gray"}
     shave : int
-        Border pixels left out at each side.
+        Border pixels left out on each side.
     data_range : float
         In the units of the images.
     """
@@ -59,16 +59,15 @@ class QualityScores:
     invalid: int = 0
 
 
-def measure(
+def quality_scores(
     image: NDArray[Any],
     reference: NDArray[Any],
     options: QualityOptions,
     check: Check = lambda: None,
 ) -> QualityScores:
-    """PSNR and SSIM; of what is finite, where not all of both images is.
+    """PSNR and SSIM of an image in which pixels may be NaN or infinite.
 
-    PSNR is that of the finite pixels. SSIM is the mean over the windows that hold finite pixels
-    only.
+    PSNR is that of the finite pixels, SSIM the mean over the windows that hold only finite pixels.
 
     Parameters
     ----------
@@ -77,6 +76,10 @@ def measure(
     options : QualityOptions
     check : callable
         Called several times a second; may raise to stop.
+
+    Returns
+    -------
+    QualityScores
 
     Raises
     ------
@@ -89,14 +92,16 @@ def measure(
         arguments = (image, reference, shave, channel, data_range, check)
         return QualityScores(psnr(*arguments), ssim(*arguments))
     inner = tuple(slice(shave, n - shave) for n in valid.shape)
-    image, reference = _filled(image[inner], valid[inner]), _filled(reference[inner], valid[inner])
-    valid = valid[inner]
+    image, reference, valid = image[inner], reference[inner], valid[inner]
     count = int(np.count_nonzero(valid))
-    value = psnr(image, reference, 0, channel, data_range, check)
+    filled = _filled(image, valid), _filled(reference, valid)
+    value = psnr(*filled, 0, channel, data_range, check)
     # missing pixels, now equal, add nothing to the error but count in its mean
     value += 10 * float(np.log10(count / valid.size)) if count else float("nan")
-    similarity = ssim_map(image, reference, channel, data_range, check)[_whole_windows(valid)]
-    mean = float(similarity.mean(dtype=np.float64)) if similarity.size else float("nan")
+    similarity = ssim_map(image, reference, channel, data_range, check)
+    windows = similarity[BORDER:-BORDER, BORDER:-BORDER]
+    known = windows[np.isfinite(windows)]
+    mean = float(known.mean(dtype=np.float64)) if known.size else float("nan")
     return QualityScores(value, mean, valid.size - count)
 
 
@@ -107,34 +112,35 @@ def quality_map(
     options: QualityOptions,
     check: Check = lambda: None,
 ) -> Float32:
-    """Error or SSIM at each pixel.
+    """Error or SSIM of each pixel.
 
     Parameters
     ----------
     image, reference : array [Y,X] or [Y,X,3]
     kind : {"error", "SSIM"}
     options : QualityOptions
-        Its border is not left out.
+        The border is not left out.
     check : callable
         Called several times a second; may raise to stop.
 
     Returns
     -------
     array [Y,X] of float32
-        The absolute error in the units of the images, or SSIM; NaN where a pixel is not finite,
-        and for SSIM where its window holds such a pixel.
+        The absolute error in the units of the images, or SSIM. NaN where a pixel is not finite,
+        or where the SSIM window holds such a pixel.
+
+    Raises
+    ------
+    ImageError, OptionError
+        As for `error_map` and `ssim_map`.
     """
-    valid = _valid(image, reference)
-    if valid is not None:
-        image, reference = _filled(image, valid), _filled(reference, valid)
-    result = (error_map if kind == "error" else ssim_map)(
-        image, reference, options.channel, options.data_range, check
-    )
-    if kind == "error":
-        result *= np.float32(options.data_range)
-    if valid is not None:
-        result[~(valid if kind == "error" else _clear(valid))] = np.nan
-    return result
+    how = options.channel, options.data_range, check
+    if kind == "SSIM":
+        return ssim_map(image, reference, *how)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        error = error_map(image, reference, *how) * np.float32(options.data_range)
+    error[~np.isfinite(error)] = np.nan
+    return error
 
 
 def _valid(image: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -158,22 +164,8 @@ def _filled(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
     return filled
 
 
-def _clear(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels whose window of SSIM holds valid pixels only."""
-    clear: NDArray[np.bool_] = minimum_filter(valid, WINDOW, mode="mirror")
-    return clear
-
-
-def _whole_windows(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The same, of the windows that lie wholly within the image."""
-    clear, border = _clear(valid), WINDOW // 2
-    inside = np.zeros_like(clear)
-    inside[border:-border, border:-border] = True
-    return clear & inside
-
-
 def default_range(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, str]:
-    """A data range that suits an image, and why.
+    """A suitable data range for an image, and the reason.
 
     Parameters
     ----------
@@ -181,10 +173,17 @@ def default_range(dtype: np.dtype[Any], low: float, high: float) -> tuple[float,
     low, high : float
         Least and greatest finite value of the image.
 
+    Returns
+    -------
+    data_range : float
+        In the units of the image.
+    reason : str
+        For a person.
+
     Raises
     ------
     ImageError
-        There is only one value, from which no range can be told.
+        The image has only one value, which says nothing about the range.
     """
     if dtype.kind == "b":
         return 1.0, "bool"
@@ -204,42 +203,17 @@ def default_range(dtype: np.dtype[Any], low: float, high: float) -> tuple[float,
 
 
 def same_units(image: NDArray[Any], reference: NDArray[Any]) -> bool:
-    """Whether two images seem to be in the same units, such as grey levels: by their spread."""
+    """Whether two images seem to be in the same units, such as gray levels, judging by spread."""
     if image.dtype == reference.dtype:
         return True
     samples = [_finite(image), _finite(reference)]
     spreads = [float(np.ptp(values)) if values.size else 0.0 for values in samples]
     least, most = min(spreads), max(spreads)
-    return least == 0 or most <= ALIKE * least
+    return least == 0 or most <= MOST_SPREAD_RATIO * least
 
 
 def _finite(image: NDArray[Any]) -> NDArray[np.float64]:
-    """Some of the finite values."""
+    """Finite values of an even sample of the pixels."""
     step = tuple(slice(None, None, max(1, n // 512)) for n in image.shape[:2])
     values = image[step].astype(np.float64)
     return values[np.isfinite(values)]
-
-
-def bicubic(lr: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Enlarge an image by MATLAB's bicubic, as one would without a network.
-
-    Parameters
-    ----------
-    lr : array [Y,X] or [Y,X,3] of bool, integers or float
-    scale : int
-
-    Returns
-    -------
-    array [Y*scale,X*scale,...]
-        Of the same dtype; integers are rounded and clipped.
-    """
-    if lr.dtype == np.uint8 or lr.dtype.kind == "f":
-        return imresize(lr, scale).astype(lr.dtype, copy=False)
-    large = imresize(lr.astype(np.float32 if lr.dtype.itemsize <= 2 else np.float64), scale)
-    if lr.dtype.kind == "b":
-        return large >= 0.5
-    info = np.iinfo(lr.dtype)
-    # the greatest 64-bit integers have no float of their own
-    top = np.nextafter(np.float64(info.max), 0) if info.bits > 32 else info.max
-    enlarged: NDArray[Any] = np.clip(np.rint(large), info.min, top).astype(lr.dtype)
-    return enlarged

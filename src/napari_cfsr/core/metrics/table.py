@@ -1,4 +1,4 @@
-"""PSNR and SSIM of several images against one reference: rows, means, gains, the best, text."""
+"""Table of the PSNR and SSIM of several images, with means, gains and the best."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One image against the reference.
+    """Scores of one image.
 
     Attributes
     ----------
     name : str
     figures : tuple of QualityScores
-        One for each slice; none where there is a fault.
+        One for each slice; empty if there is a fault.
     fault : str
-        Why it can't be compared.
+        Why the image can't be compared.
     """
 
     name: str
@@ -45,7 +45,7 @@ class QualityRow:
     fault: str = ""
 
     def value(self, column: Literal["psnr", "ssim"], at: int | None) -> float:
-        """PSNR or SSIM of a slice; None for the mean of those that have one."""
+        """PSNR or SSIM of slice `at`, or with None the mean of all slices that have one."""
         values = [float(getattr(f, column)) for f in self.figures]
         if at is not None:
             return values[at] if values else math.nan
@@ -55,19 +55,19 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table as it is shown.
+    """One line of the table.
 
     Attributes
     ----------
     row : int
-        Which image.
+        Index of the image.
     at : int or None
-        Which slice; None for the mean of all.
+        Index of the slice; None for the mean.
     name, slice_name : str
     values : dict of str to float
-        By column; NaN where there is none.
+        By column; NaN if there is none.
     best : frozenset of str
-        Columns whose greatest value it has, among the images for the same slice.
+        Columns in which it has the greatest value of all images for the same slice.
     """
 
     row: int
@@ -80,16 +80,16 @@ class Line:
 
 @dataclass(frozen=True)
 class QualityTable:
-    """All that was measured in one run.
+    """Results of one quality run.
 
     Attributes
     ----------
     reference : str
     part : str
-        What part of it, in words.
+        The compared part of it, in words.
     options : QualityOptions
     range_words : str
-        Why this data range.
+        Reason for the data range.
     slice_names : tuple of str
     rows : tuple of QualityRow
     notes, warnings : tuple of str
@@ -105,14 +105,18 @@ class QualityTable:
     warnings: tuple[str, ...] = ()
 
     def lines(self, over: int | None = None, every_slice: bool = False) -> list[Line]:
-        """The lines to show.
+        """The lines of the table.
 
         Parameters
         ----------
         over : int, optional
-            The row that gains are over; without, gains are NaN.
+            Row that gains are relative to; by default gains are NaN.
         every_slice : bool
-            A line for each image and slice, not the mean of the slices.
+            A line for each image and slice instead of the means.
+
+        Returns
+        -------
+        list of Line
         """
         places = list(range(len(self.slice_names))) if every_slice else [None]
         return [line for at in places for line in self._at(at, over)]
@@ -140,7 +144,7 @@ class QualityTable:
 
     @property
     def describe(self) -> str:
-        """What was measured and how."""
+        """How it was measured, in one sentence."""
         options, count = self.options, len(self.slice_names)
         means = f", mean of {count} slices" if count > 1 else ""
         return (
@@ -160,7 +164,7 @@ class QualityTable:
         return "\n".join("\t".join(row) for row in clean) + "\n"
 
     def csv(self, over: int | None = None) -> str:
-        """Means and, of a stack, all slices, with how they were measured in each line."""
+        """Means and, for stacks, all slices as CSV; each line says how it was measured."""
         options = self.options
         lines = self.lines(over)
         lines += self.lines(over, every_slice=True) if len(self.slice_names) > 1 else []
@@ -183,12 +187,12 @@ class QualityTable:
 
 
 def _less(value: float, base: float) -> float:
-    """The difference; of two infinite values none."""
+    """The difference; 0 for two infinite values."""
     return 0.0 if value == base else value - base
 
 
 def best_of(values: Sequence[float], decimals: int) -> set[int]:
-    """Where the greatest value is, as far as it is shown; nowhere if all are the same."""
+    """Indices of the greatest value after rounding; empty if all are the same."""
     known = {i: round(v, decimals) for i, v in enumerate(values) if not math.isnan(v)}
     most = max(known.values(), default=0.0)
     best = {i for i, v in known.items() if v == most}
@@ -196,18 +200,18 @@ def best_of(values: Sequence[float], decimals: int) -> set[int]:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Names without the words that all of them begin with."""
+    """Names without the words that all of them start with."""
     words = [name.split(" ") for name in names]
     common = 0
     if len(names) > 1:
-        most = min(len(w) for w in words) - 1  # a word of each is left
+        most = min(len(w) for w in words) - 1  # at least one word of each remains
         while common < most and len({w[common] for w in words}) == 1:
             common += 1
     return ["…" * bool(common) + " ".join(w[common:]) for w in words]
 
 
 def shown(value: float, column: Column) -> str:
-    """A value as the table shows it; `∞` for infinity, a dash for none."""
+    """A value as displayed; `∞` for infinity, a dash for NaN."""
     if math.isnan(value):
         return "–"  # noqa: RUF001 - a dash
     signed = "+" if column.endswith("gain") else ""
@@ -218,25 +222,25 @@ def shown(value: float, column: Column) -> str:
 
 
 def _plain(value: float, decimals: int) -> str:
-    """A value as programs read it: `inf` for infinity, nothing for none."""
+    """A value for programs: `inf` for infinity, empty for NaN."""
     return "" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def csv_path(chosen: str | Path) -> Path:
-    """The file that is meant: with a suffix, if none was given."""
+    """The chosen file, with the suffix .csv if it has none."""
     path = Path(chosen)
     return path if path.suffix else path.with_name(f"{path.name}.csv")
 
 
 def write_csv(path: Path, text: str, overwrite: bool) -> Path:
-    """Write a table to a file, all of it or nothing.
+    """Write a table to a file, atomically.
 
     Parameters
     ----------
     path : Path
     text : str
     overwrite : bool
-        Whether a file of that name may be replaced.
+        Whether an existing file may be replaced.
 
     Returns
     -------
@@ -246,7 +250,7 @@ def write_csv(path: Path, text: str, overwrite: bool) -> Path:
     Raises
     ------
     FileFormatError
-        There is such a file already, or it can't be written.
+        The file exists already, or can't be written.
     """
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")

@@ -153,7 +153,7 @@ class RemoteTraining:
             )
         return (
             f"The best refiner so far is kept: that of step {self.best.step}, "
-            f"{self.best.gain:+.2f} dB over the backbone on the images that pick the step"
+            f"{self.best.gain:+.2f} dB over the backbone on the validation images"
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a training is, and how long it will take: from what its parts have taken so far."""
+"""Progress and remaining time of a training, from the time its parts have taken so far."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 
 from napari_cfsr.core.training.config import Recipe, TrainConfig
-from napari_cfsr.core.training.windows import TrainingImages, Window
+from napari_cfsr.core.training.windows import TrainingImages, TrainingWindow
 
 WARM_VALIDATIONS = 5
-LR_PIXEL, SR_PIXEL = 5e-6, 1e-7  # seconds that backbone and refiner take on two cores: a guess
+LR_PIXEL, SR_PIXEL = 5e-6, 1e-7  # seconds of backbone and refiner on two cores: initial guesses
 
 
 @dataclass
@@ -19,9 +19,9 @@ class Work:
     Attributes
     ----------
     items : int
-        How many there are to do.
+        Number in all.
     guess : float
-        Seconds that one takes, until it is known.
+        Seconds for one, used until the first is done.
     """
 
     items: int
@@ -31,28 +31,28 @@ class Work:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left."""
         each = self.seconds / self.done if self.done else self.guess
         return each * max(0, self.items - self.done)
 
 
 class Clock:
-    """Adds up what was done, kind by kind; waiting between `tick` and `start` does not count."""
+    """Sums up the work done by kind; time between `tick` and `start` does not count."""
 
-    def __init__(self, plan: dict[str, Work]) -> None:
-        self.plan = plan
+    def __init__(self, work: dict[str, Work]) -> None:
+        self.work = work
         self.spent = 0.0
         self._began = time.perf_counter()
         self._fraction = 0.0
 
     def start(self) -> None:
-        """What follows counts."""
+        """Time counts from here on."""
         self._began = time.perf_counter()
 
     def tick(self, kind: str, items: int = 1) -> None:
-        """Since `start` or the last `tick`, items of this kind were done."""
+        """The time since `start` or the last `tick` went into items of this kind."""
         now = time.perf_counter()
-        work = self.plan[kind]
+        work = self.work[kind]
         work.done += items
         work.seconds += now - self._began
         self.spent += now - self._began
@@ -60,46 +60,46 @@ class Clock:
 
     def drop(self, kind: str) -> None:
         """No more of this kind will be done."""
-        self.plan[kind].items = self.plan[kind].done
+        self.work[kind].items = self.work[kind].done
 
     def drop_all_but(self, kind: str) -> None:
-        """Of all kinds, only this one will be done."""
-        for other in self.plan.keys() - {kind}:
+        """No more of any other kind will be done."""
+        for other in self.work.keys() - {kind}:
             self.drop(other)
 
     @property
     def seconds_left(self) -> float:
-        return sum(work.left for work in self.plan.values())
+        return sum(work.left for work in self.work.values())
 
     @property
     def fraction(self) -> float:
-        """Of all there is to do, in time; never goes back."""
+        """Share of the total time that has passed; never decreases."""
         total = self.spent + self.seconds_left
         self._fraction = max(self._fraction, self.spent / total if total else 0.0)
         return min(1.0, self._fraction)
 
 
-def planned(config: TrainConfig, images: TrainingImages, scale: int) -> dict[str, Work]:
-    """All there is to do once the images are there, with a guess of what it takes."""
-    picked, held, train = (
-        _pixels(windows) for windows in (images.pick, images.held_out, images.train)
+def expected_work(config: TrainConfig, images: TrainingImages, scale: int) -> dict[str, Work]:
+    """All work after the images have been read, with a guess of the time it takes."""
+    validation, held, train = (
+        _pixels(windows) for windows in (images.validation, images.held_out, images.train)
     )
-    plan = {
-        "baseline": Work(len(images.pick), picked * LR_PIXEL / len(images.pick)),
+    work = {
+        "baseline": Work(len(images.validation), validation * LR_PIXEL / len(images.validation)),
         "measure": Work(len(images.held_out), 5 * held * LR_PIXEL / len(images.held_out)),
         "prepare input": Work(0, 0.0),
         "prepare output": Work(0, train * LR_PIXEL / len(images.train)),
     }
     if "output" in config.placements:
-        plan["prepare output"].items = len(images.train)
+        work["prepare output"].items = len(images.train)
     for placement in config.placements:
         recipe = config.recipe(placement)
         at_input = placement == "input"
-        plan |= _steps(placement, recipe, several=len(config.placements) > 1)
-        each = picked * (LR_PIXEL if at_input else SR_PIXEL * scale**2)
+        work |= _steps(placement, recipe, several=len(config.placements) > 1)
+        each = validation * (LR_PIXEL if at_input else SR_PIXEL * scale**2)
         warm = WARM_VALIDATIONS if at_input and recipe.warm_steps else 0
-        plan[f"validate {placement}"] = Work(-(-recipe.steps // recipe.every) + warm, each)
-    return plan
+        work[f"validate {placement}"] = Work(-(-recipe.steps // recipe.every) + warm, each)
+    return work
 
 
 def _steps(placement: str, recipe: Recipe, several: bool) -> dict[str, Work]:
@@ -115,6 +115,6 @@ def _steps(placement: str, recipe: Recipe, several: bool) -> dict[str, Work]:
     }
 
 
-def _pixels(windows: tuple[Window, ...]) -> int:
-    """LR pixels of all."""
+def _pixels(windows: tuple[TrainingWindow, ...]) -> int:
+    """LR pixels of all windows."""
     return sum(window.lr[0].size for window in windows)

@@ -1,15 +1,21 @@
-"""What a training is asked to do: the degradation to learn, and the recipe. Needs no torch."""
+"""What to train: the degradation to learn, the recipe, and the request as a whole.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from napari_cfsr.core.image import MODES, Degradation, Kernel, Limits, Mode
 from napari_cfsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.training.data import TrainData
 
 Preset = Literal["adapt", "benchmark"]
 PlacementChoice = Literal["auto", "output", "input"]
@@ -17,7 +23,7 @@ Loss = Literal["l1", "mse", "l1+fft"]
 Schedule = Literal["one-cycle", "constant"]
 
 FFT_WEIGHT, FFT_RAMP = 0.005, 2000  # of the FFT magnitude, and steps until it is reached
-CLIP = 0.5  # norm of the gradient
+CLIP = 0.5  # largest norm of the gradient
 
 
 @dataclass(frozen=True)
@@ -28,23 +34,23 @@ class Recipe:
     ----------
     loss : {"l1", "mse", "l1+fft"}
     rate : float
-        Learning rate of Adam; the greatest of the one-cycle schedule.
+        Learning rate of Adam; the peak of the one-cycle schedule.
     schedule : {"one-cycle", "constant"}
     steps : int
         At most.
     batch, patch : int
-        Patches of a step, and their side: output pixels for placement `output`, LR pixels for
+        Patches per step, and their side: in output pixels for placement `output`, in LR pixels for
         `input`.
     trial_steps : int
-        Steps that decide whether this placement is the better one, where both are tried. Warm
-        steps, if there are any, stand in for them.
+        Steps after which the two placements are compared, if both are tried. If there are warm
+        steps, the comparison is made after those instead.
     warm_steps, warm_rate, warm_batch, warm_patch : int, float, int, int
-        Placement `input` only: steps without the backbone that come first, in which the refiner
-        learns to turn the LR image into the clean one. A step costs a hundredth of the others.
+        Placement `input` only: first steps without the backbone, in which the refiner learns to
+        turn the LR image into the clean one. They cost a hundredth of the others.
     every, patience : int
-        Steps between validations, and validations without a gain after which it ends.
+        Steps between validations, and validations without improvement before training stops.
     ema : float
-        Decay of the average of the weights that is validated and kept; 0: the weights themselves.
+        Decay of the moving average of the weights, which is validated and kept; 0: no average.
     """
 
     loss: Loss
@@ -65,34 +71,34 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train. Entries that are None are those of the preset.
+    """What to train. Options that are None take the value of the preset.
 
     Attributes
     ----------
     preset : {"adapt", "benchmark"}
-        `adapt`: fast, for one's own images. `benchmark`: the recipe published with CFSR-Delta.
+        `adapt`: fast, for your own images. `benchmark`: the recipe published with CFSR-Delta.
     placement : {"auto", "output", "input"}
-        Where the refiner runs. `auto` decides on images that are not trained on.
+        Where the refiner runs. `auto` tries both and decides on the validation images.
     kernel, blur, photons, read_noise, gain, offset, jpeg
-        How LR images are simulated; see `napari_cfsr.core.image.degradation.Degradation`. Not
-        used for measured pairs.
+        How LR images are simulated; see `napari_cfsr.core.image.degradation.Degradation`. Ignored
+        for measured pairs.
     seed : int
-        Of the split, the noise, the patches and the first weights.
+        Of the split, the noise, the patches and the initial weights.
     loss, rate, schedule, steps, batch, patch, every, patience, ema, warm_steps
         Recipe; see `Recipe`.
     reduce : int
-        HR images are reduced by this first, bicubically: for oversampled ones, whose pixels are
-        smaller than what the microscope resolves. Not used for measured pairs.
+        Factor by which HR images are first reduced, bicubically: for oversampled images, whose
+        pixels are smaller than what the microscope resolves. Ignored for measured pairs.
     held_out : float
-        Share of the images kept for the report, and again as much to pick the best step.
+        Share of the images held out for the report; as many again are used for validation.
     intensity : {"auto", "dtype", "data", "percentile"} or (low, high)
         Which data values become 0 and 1, as in `upscale`.
     align : bool
         Measured pairs: correct the shift between LR and HR.
     match : bool
-        Measured pairs: bring the HR image to the brightness of the LR image, by a straight line.
+        Measured pairs: match the brightness of the HR image to the LR image, by a straight line.
     memory : int
-        Bytes that prepared images may take.
+        Bytes that the prepared images may take.
     """
 
     preset: Preset = "adapt"
@@ -123,14 +129,14 @@ class TrainConfig:
     memory: int = field(default=2**30)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self.degradation).items():  # it raises for what is wrong with it
+        for name, value in vars(self.degradation).items():  # raises for invalid values
             self._set(name, value)
         _check_choice("preset", self.preset, get_args(Preset))
         _check_choice("placement", self.placement, (None, *get_args(PlacementChoice)))
         _check_choice("loss", self.loss, (None, *get_args(Loss)))
         _check_choice("schedule", self.schedule, (None, *get_args(Schedule)))
         for name, least in LEAST.items():
-            self._set(name, _whole(name, getattr(self, name), least))
+            self._set(name, _whole_number(name, getattr(self, name), least))
         if self.rate is not None and not 0 < _real("rate", self.rate) <= 1:
             raise OptionError(f"expected a rate in (0, 1], got {self.rate}")
         if self.ema is not None and not 0 <= _real("ema", self.ema) < 1:
@@ -150,7 +156,7 @@ class TrainConfig:
 
     @property
     def placements(self) -> tuple[Literal["output", "input"], ...]:
-        """Those to try."""
+        """The placements to try."""
         chosen = self.placement or PRESET_PLACEMENT[self.preset]
         return ("input", "output") if chosen == "auto" else (chosen,)
 
@@ -202,8 +208,8 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
         raise OptionError(f"expected {name} one of {', '.join(map(str, choices))}, got {value!r}")
 
 
-def _whole(name: str, value: Any, least: int) -> int | None:
-    """A whole number that is large enough, or None."""
+def _whole_number(name: str, value: Any, least: int) -> int | None:
+    """A whole number of at least that, or None."""
     if value is None:
         return None
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
@@ -218,7 +224,7 @@ def _real(name: str, value: Any) -> float:
 
 
 def checked_mode(mode: Any) -> Mode | Limits:
-    """A way to map intensities that can be: a mode, or two limits as a tuple."""
+    """A valid intensity mapping: a mode, or two limits as a tuple."""
     if isinstance(mode, str):
         _check_choice("intensity", mode, MODES)
         return mode  # type: ignore[return-value]
@@ -231,3 +237,20 @@ def checked_mode(mode: Any) -> Mode | Limits:
     if not -np.inf < low < high < np.inf:
         raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
     return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """What to train, on which images and which backbone: what the child process is sent.
+
+    Attributes
+    ----------
+    data : TrainData
+    load : dict
+        `scale`, `backbone`, `device`, `download`, `weights_folder`: arguments of `load_model`.
+    config : TrainConfig
+    """
+
+    data: TrainData
+    load: dict[str, Any]
+    config: TrainConfig

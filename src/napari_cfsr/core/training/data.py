@@ -1,4 +1,4 @@
-"""Images to train on: arrays and files, read when they are needed. Needs no torch."""
+"""Training images: arrays and files, read when they are needed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_cfsr.errors import FileFormatError, ImageError
 Float32 = NDArray[np.float32]
 Intensity = Mode | Limits
 
-MOST_PLANES = 500  # of one stack; more are thinned out evenly
+MOST_PLANES = 500  # of one stack, evenly chosen
 
 
 class Source(Protocol):
@@ -39,11 +39,10 @@ class Source(Protocol):
     name : str
         For a person.
     group : str
-        What it comes from: planes of one stack look alike, and must not lie on both sides of a
-        split.
+        File or stack: planes of one stack look alike and must not be on both sides of a split.
     site : str
-        The place in the stack that it shows; empty if the stack shows a single one. Its channels,
-        and what it was at other times, look alike.
+        The place in the stack; empty if there is only one. Channels and time points of one place
+        look alike.
     """
 
     @property
@@ -54,7 +53,7 @@ class Source(Protocol):
     def site(self) -> str: ...
 
     def read(self) -> Float32:
-        """[Y,X] or [Y,X,3], straight from the data to [0,1] by its mapping, not clipped."""
+        """The image as [Y,X] or [Y,X,3], mapped to [0,1] but not clipped."""
         ...
 
 
@@ -74,7 +73,7 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A plane of an image file, read anew each time."""
+    """A plane of an image file, read each time it is needed."""
 
     path: Path
     plane: tuple[int, ...]
@@ -94,7 +93,7 @@ class FileSource:
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """HR images, and the LR images measured with them if there are any.
+    """HR images, with the LR images if they were measured.
 
     Attributes
     ----------
@@ -102,11 +101,11 @@ class TrainData:
     lr : tuple of Source or None
         In the order of `hr`. None: LR images are simulated.
     origin : str
-        Where they come from, for the card.
+        Name of the source, for the card.
     notes : tuple of str
         What was left out.
     strict : bool
-        Whether an image that won't do is an error. Of a folder, it is left out and noted.
+        Whether an unusable image is an error. In a folder, it is left out with a note.
     """
 
     hr: tuple[Source, ...]
@@ -177,13 +176,12 @@ def array_data(
 def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -> TrainData:
     """The images of a folder and the folders below it, or a single file.
 
-    Files that can't be read are noted. Hidden files are left out, and so is what `upscale` wrote:
-    results are nothing to learn from.
+    Files that can't be read are noted. Hidden files and results of `upscale` are left out.
 
     Raises
     ------
     FileFormatError
-        There is no such folder or file, or no image in it that can be read.
+        There is no such folder or file, or it holds no image that can be read.
     """
     path = Path(folder)
     sources, notes = _file_sources(_files_of(path), intensity)
@@ -198,18 +196,18 @@ def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -
 def pair_data(
     lr: str | os.PathLike[str], hr: str | os.PathLike[str], intensity: Intensity = "auto"
 ) -> TrainData:
-    """Measured pairs: two files, or two folders with as many files in the order of their names.
+    """Measured pairs: two files, or two folders with the same number of files, paired by order.
 
     Raises
     ------
     FileFormatError
-        A file can't be read, or there are more on one side than on the other.
+        A file can't be read, or one side has more files than the other.
     """
     files = [_files_of(Path(side)) for side in (lr, hr)]
     if len(files[0]) != len(files[1]):
         raise FileFormatError(
             f"expected as many LR as HR files, got {len(files[0])} in {lr} and {len(files[1])} in "
-            f"{hr}: give each LR image the HR image of the same place in the order of names"
+            f"{hr}: name the files so that each LR image and its HR image sort alike"
         )
     if not files[0]:
         raise FileFormatError(f"expected images ({', '.join(SUFFIXES)}) in {lr} and {hr}, got none")
@@ -227,18 +225,18 @@ def pair_data(
 
 
 def _files_of(path: Path) -> list[Path]:
-    """A file itself, or the images in a folder and below it, in the order of their names."""
+    """The file itself, or all images in and below a folder, sorted by name."""
     try:
         if not path.is_dir():
             return [path]
         images = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    except OSError as error:  # no such name can be, or what it names can't be read
+    except OSError as error:  # an impossible name, or no permission
         raise FileFormatError(f"{path}: can't be read ({error.strerror})") from error
     return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
 
 
 def _file_sources(paths: list[Path], intensity: Intensity) -> tuple[list[Source], list[str]]:
-    """The planes of files, and what can't be read."""
+    """The planes of files, and notes on what can't be read."""
     sources: list[Source] = []
     notes = []
     for path in paths:
@@ -252,8 +250,8 @@ def _file_sources(paths: list[Path], intensity: Intensity) -> tuple[list[Source]
 
 
 def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tuple[str, ...]]:
-    """The planes of a file, and what is left out of it."""
-    if path.suffix.lower() in PILLOW_SUFFIXES:  # a single plane: no need to decode it now
+    """The planes of a file, and notes on what is left out."""
+    if path.suffix.lower() in PILLOW_SUFFIXES:  # a single plane: not decoded yet
         return [FileSource(path, (), intensity, path.name, str(path))], check_head(path)
     image, axes = _opened(path)
     planes = [
@@ -264,27 +262,27 @@ def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tup
 
 
 def _opened(path: Path) -> tuple[ImageFile, Axes]:
-    """The file as it is now."""
-    return _opened_then(path, _stamp(path))
+    """The current content of a file."""
+    return _opened_cached(path, _file_stamp(path))
 
 
 def forget_files() -> None:
-    """Free the memory of the files last read."""
-    _opened_then.cache_clear()
+    """Release the cached files."""
+    _opened_cached.cache_clear()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Another one when the file was written again."""
+def _file_stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file is rewritten."""
     try:
         about = path.stat()
-    except OSError:  # reading it will say why
+    except OSError:  # reading the file will report it
         return 0, 0
     return about.st_mtime_ns, about.st_size
 
 
 @lru_cache(maxsize=2)
-def _opened_then(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
-    """The files last read, LR and HR of a pair: their planes are asked for one after the other."""
+def _opened_cached(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
+    """The last two files (LR and HR of a pair), whose planes are read one after the other."""
     image = read_image(path)
     try:
         axes = parse_axes(image.axes, image.pixels.shape, rgb=False)
@@ -297,11 +295,11 @@ def _opened_then(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
 
 
 def _mappings(path: Path, intensity: Intensity) -> tuple[IntensityMapping, ...]:
-    return _mappings_then(path, intensity, _stamp(path))
+    return _mappings_cached(path, intensity, _file_stamp(path))
 
 
 @lru_cache(maxsize=1024)
-def _mappings_then(
+def _mappings_cached(
     path: Path, intensity: Intensity, _: tuple[int, int]
 ) -> tuple[IntensityMapping, ...]:
     image, axes = _opened(path)
@@ -309,7 +307,7 @@ def _mappings_then(
 
 
 def _chosen_planes(axes: Axes) -> list[tuple[int, ...]]:
-    """All planes, or `MOST_PLANES` of them evenly."""
+    """All planes, or `MOST_PLANES` of them, evenly chosen."""
     planes = list(axes.planes())
     count = min(len(planes), MOST_PLANES)
     return [planes[i * len(planes) // count] for i in range(count)]
@@ -323,14 +321,14 @@ def _plane(array: ArrayLike, axes: Axes, plane: tuple[int, ...]) -> NDArray[Any]
 
 
 def _site(axes: Axes, plane: tuple[int, ...]) -> str:
-    """Indices of a plane without its channel, and without its time where there is depth."""
+    """Indices of a plane without the channel, and without the time if there are other axes."""
     letters = [axes.names[i] for i in axes.looped]
     alike = "CT" if set(letters) - {"C", "T"} else "C"
     return ", ".join(f"{a}{i}" for a, i in zip(letters, plane, strict=True) if a not in alike)
 
 
 def _title(name: str, axes: Axes, plane: tuple[int, ...]) -> str:
-    """Name and place in the stack."""
+    """Name and position in the stack."""
     if not plane:
         return name
     letters = [axes.names[i] for i in axes.looped]

@@ -1,4 +1,4 @@
-"""What a refiner is trained to make small; tensors [N,C,h,w] in [0,1] in, a scalar out."""
+"""Training losses of a refiner: tensors [N,C,h,w] in [0,1] in, a scalar out."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def ramp(step: int) -> float:
 
 
 def loss_function(name: Loss) -> LossFunction:
-    """The loss of that name.
+    """The loss function of that name.
 
     Parameters
     ----------
     name : {"l1", "mse", "l1+fft"}
-        `l1+fft` is L1 plus the FFT magnitude, which comes in with a linear ramp.
+        `l1+fft` is L1 plus the FFT magnitude, whose weight rises linearly.
     """
     if name == "mse":
         return lambda prediction, target, _: F.mse_loss(prediction, target)

@@ -1,4 +1,4 @@
-"""How a refiner does on held-out images, beside the frozen backbone and classical rivals."""
+"""Held-out report: a refiner beside the frozen backbone and conventional methods."""
 
 from __future__ import annotations
 
@@ -14,59 +14,60 @@ from scipy.stats import wilcoxon
 from napari_cfsr.core.image import Degradation, bicubic, denoise, estimate_degradation
 from napari_cfsr.core.metrics import psnr, ssim
 from napari_cfsr.core.training.results import Report, ReportRow
-from napari_cfsr.core.training.windows import MOST_PSNR, Window
+from napari_cfsr.core.training.windows import MOST_PSNR, TrainingWindow
 
 Float32 = NDArray[np.float32]
 Upscale = Callable[[Float32], Float32]  # LR [C,h,w] to SR [C,H,W], clipped to [0,1]
 
-Key = tuple[str, str]  # name of the row, and how the image was restored
+Key = tuple[str, str]  # name of the row, and how the image was denoised
 
-CHANCE = 0.05
-WORTH = 0.01  # dB; the least gain that counts where one image alone is held out
+SIGNIFICANCE = 0.05
+LEAST_GAIN = 0.01  # dB; smallest gain that counts if only one image is held out
 
 
 @dataclass
-class Measurement:
-    """Adds up the figures of one held-out image after the other.
+class HeldOutScores:
+    """Collects the scores of the held-out images, one after the other.
 
     Parameters
     ----------
     scale : int
     channels : {1, 3}
     degradation : Degradation or None
-        How the LR images were made; None where they were measured.
+        How the LR images were simulated; None if they were measured.
     """
 
     scale: int
     channels: int
     degradation: Degradation | None
     names: list[str] = field(default_factory=list)
-    figures: list[dict[Key, tuple[float, float]]] = field(default_factory=list)
+    scores: list[dict[Key, tuple[float, float]]] = field(default_factory=list)
 
     @property
     def channel(self) -> Literal["Y", "gray"]:
         return "Y" if self.channels == 3 else "gray"
 
-    def add(self, window: Window, baseline: Upscale, delta: Upscale) -> None:
-        """Measure all ways on one image."""
+    def add(self, window: TrainingWindow, baseline: Upscale, delta: Upscale) -> None:
+        """Score all methods on one image."""
         self.names.append(window.name)
-        lr = np.clip(_image(window.lr), 0, 1)  # measured ones can be beyond
+        lr = np.clip(_image(window.lr), 0, 1)  # measured images can be outside
         made: dict[Key, Float32] = {("bicubic", ""): bicubic(lr, self.scale, self.degradation)}
-        for way, clean in self._denoised(lr).items():
-            made["denoised bicubic", way] = bicubic(clean, self.scale)
-            made["denoised baseline", way] = _image(baseline(_channels_first(clean)))
+        for method, clean in self._denoised(lr).items():
+            made["denoised bicubic", method] = bicubic(clean, self.scale)
+            made["denoised baseline", method] = _image(baseline(_channels_first(clean)))
         made["baseline", ""] = _image(baseline(window.lr))
         made["delta", ""] = _image(delta(window.lr))
         reference = np.clip(_image(window.hr), 0, 1)
-        self.figures.append({key: self._compare(sr, reference) for key, sr in made.items()})
+        self.scores.append({key: self._compare(sr, reference) for key, sr in made.items()})
 
     def _denoised(self, lr: Float32) -> dict[str, Float32]:
-        """Each way to denoise; measured images keep their offset: the HR image has it too."""
+        """By method; measured images keep their offset, which the HR image has too."""
         if self.degradation is not None or np.ptp(lr) == 0:
             return denoise(lr, self.degradation)
         found = estimate_degradation(lr).degradation()
         offset = np.float32(found.offset)
-        return {way: np.clip(clean + offset, 0, 1) for way, clean in denoise(lr, found).items()}
+        denoised = denoise(lr, found).items()
+        return {method: np.clip(clean + offset, 0, 1) for method, clean in denoised}
 
     def _compare(self, image: Float32, reference: Float32) -> tuple[float, float]:
         how = {"shave": self.scale, "channel": self.channel}
@@ -74,16 +75,16 @@ class Measurement:
         return decibels, ssim(image, reference, **how)  # type: ignore[arg-type]
 
     def report(self) -> Report:
-        """Means; of the ways to denoise, the one that does best on these very images."""
+        """Means; of the denoising methods, the one that does best on these very images."""
         rows: dict[str, ReportRow] = {}
-        for name, way in dict.fromkeys(key for figures in self.figures for key in figures):
+        for name, method in dict.fromkeys(key for scores in self.scores for key in scores):
             # an image without noise is not denoised
             plain = (name.removeprefix("denoised "), "")
-            column = [figures.get((name, way), figures[plain]) for figures in self.figures]
+            column = [scores.get((name, method), scores[plain]) for scores in self.scores]
             row = ReportRow(name, *(float(np.mean(kind)) for kind in zip(*column, strict=True)))
             if name not in rows or row.psnr > rows[name].psnr:
                 rows[name] = row
-        gains = (f["delta", ""][0] - f["baseline", ""][0] for f in self.figures)
+        gains = (s["delta", ""][0] - s["baseline", ""][0] for s in self.scores)
         return Report(
             rows=tuple(rows.values()),
             channel=self.channel,
@@ -94,19 +95,19 @@ class Measurement:
 
 
 def is_gain(gains: tuple[float, ...]) -> bool:
-    """Whether images that were not measured can be expected to gain too.
+    """Whether other images can be expected to gain too.
 
-    The mean is above zero, and that is not chance: by Wilcoxon's signed-rank test at 5 % from five
-    images on, by twice the standard error for fewer, by `WORTH` for a single one.
+    The mean must be above zero and not by chance: by Wilcoxon's signed-rank test at 5 % for five
+    images or more, by twice the standard error for fewer, by `LEAST_GAIN` for a single one.
     """
     mean = float(np.mean(gains))
     if not (math.isfinite(mean) and mean > 0):
         return False
     if len(gains) == 1:
-        return mean >= WORTH
+        return mean >= LEAST_GAIN
     if len(gains) < 5:
         return mean > 2 * float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
-    return float(wilcoxon(gains, alternative="greater").pvalue) < CHANCE
+    return float(wilcoxon(gains, alternative="greater").pvalue) < SIGNIFICANCE
 
 
 def verdict(report: Report, improved: bool) -> str:
@@ -118,19 +119,19 @@ def verdict(report: Report, improved: bool) -> str:
             f"No reliable gain over the frozen backbone {where} ({gain:+.3f} dB): use the backbone "
             "as it is."
         )
-    rival = report.best_rival
-    lead = report.psnr("delta") - rival.psnr
+    best = report.best_conventional
+    lead = report.psnr("delta") - best.psnr
     over = f"{gain:+.2f} dB over the frozen backbone"
-    if rival.name == "baseline":
+    if best.name == "baseline":
         return f"Worth using: {over} {where}."
     if lead > 0:
         return (
-            f"Worth using: {over} and {lead:+.2f} dB over the best classical rival ({rival.name}) "
-            f"{where}."
+            f"Worth using: {over} and {lead:+.2f} dB over the best conventional method "
+            f"({best.name}) {where}."
         )
     return (
-        f"Not worth using: {over} {where}, but the classical rival {rival.name} is {-lead:.2f} dB "
-        "better still."
+        f"Not worth using: {over} {where}, but {best.name}, a conventional method, is "
+        f"{-lead:.2f} dB better still."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training tells on the way and what it gives at the end. Plain values, no torch."""
+"""Progress and results of a training, as plain values. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Stage = Literal["preparing", "training", "measuring"]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A refiner as it was at the best step so far.
+    """The refiner at the best step so far.
 
     Attributes
     ----------
     state : dict of str to array of float32
-        Its weights by name.
+        Weights by name.
     card : RefinerCard
-        Its gain is None: not measured on held-out images yet.
+        Its gain is None: it has not been measured on held-out images yet.
     step : int
     gain : float
-        dB over the backbone on the images that pick the step.
+        dB over the backbone on the validation images.
     """
 
     state: dict[str, Float32]
@@ -40,13 +40,13 @@ class Checkpoint:
     gain: float
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it, all of it or nothing; `WeightsError` if that fails."""
+        """Write it atomically; raises `WeightsError` if that fails."""
         return save_refiner(Path(path), self.state, self.card)
 
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """One image that is not trained on, as the networks see it: [Y,X] or [Y,X,3] in [0,1].
+    """A validation image: [Y,X] or [Y,X,3] in [0,1].
 
     Attributes
     ----------
@@ -64,17 +64,17 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class TrainProgress:
-    """How far a training is; yielded after every step.
+    """Progress of a training; yielded after every step.
 
     Attributes
     ----------
     stage : {"preparing", "training", "measuring"}
     text : str
-        What goes on, for a person.
+        What is being done, for a person.
     fraction : float
-        Of all there is to do, in time.
+        Share of the estimated total time that has passed.
     seconds_left : float or None
-        An estimate; None while there is none.
+        Estimated; None if unknown.
     placement : {"output", "input"} or None
         What is being trained.
     step : int
@@ -82,11 +82,11 @@ class TrainProgress:
     loss : float or None
         Of this step.
     gain : float or None
-        dB over the backbone on the images that pick the step; only where it was measured just now.
+        dB over the backbone on the validation images; None between validations.
     best : Checkpoint or None
-        Only where it is new.
+        None if there is no new one.
     preview : Preview or None
-        Only where it is new.
+        None if there is no new one.
     """
 
     stage: Stage
@@ -112,7 +112,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Report:
-    """How it does on images that were neither trained on nor picked the step.
+    """Scores on held-out images, used neither for training nor for validation.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class Report:
     gains: tuple[float, ...]
 
     def psnr(self, name: str) -> float:
-        """Of the row of that name; NaN if there is none."""
+        """PSNR of the row of that name; NaN if there is none."""
         return next((row.psnr for row in self.rows if row.name == name), math.nan)
 
     @property
@@ -144,12 +144,12 @@ class Report:
         return float(np.mean(self.gains)) if self.gains else math.nan
 
     @property
-    def best_rival(self) -> ReportRow:
-        """The best row that needs no refiner."""
+    def best_conventional(self) -> ReportRow:
+        """The best row without a refiner: conventional methods and the frozen backbone."""
         return max((row for row in self.rows if row.name != "delta"), key=lambda row: row.psnr)
 
     def table(self) -> str:
-        """Lines of text: name, PSNR, SSIM."""
+        """The rows as a text table."""
         lines = [f"{'':18}{'PSNR (dB)':>10}{'SSIM':>9}"]
         lines += [f"{row.name:18}{row.psnr:10.2f}{row.ssim:9.4f}" for row in self.rows]
         return "\n".join(lines)
@@ -161,24 +161,24 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class TrainedRefiner:
-    """A refiner, and how it did on images that were held out.
+    """A trained refiner with its held-out report.
 
     Attributes
     ----------
     state : dict of str to array of float32
-        Its weights by name; those of the identity where nothing was gained.
+        Weights by name; those of the identity if nothing was gained.
     card : RefinerCard
     report : Report
     improved : bool
         Whether it beats the frozen backbone on the held-out images. If not, `save` refuses.
     verdict : str
-        One sentence: whether it is worth using.
+        One sentence: whether the refiner is worth using.
     notes : tuple of str
         What the user should know: images left out, shifts found, how the placement was chosen.
     history : tuple of dict
         `placement`, `step`, `loss`, `gain` at each validation.
     seconds : float
-        Of all of it.
+        Total time.
     """
 
     state: dict[str, Float32]
@@ -192,11 +192,11 @@ class TrainedRefiner:
 
     @property
     def gain(self) -> float:
-        """dB over the frozen backbone on the held-out images; 0 where nothing was gained."""
+        """dB over the frozen backbone on the held-out images; 0 if nothing was gained."""
         return self.report.gain if self.improved else 0.0
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the refiner with its card, all of it or nothing.
+        """Write the refiner with its card, atomically.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class TrainedRefiner:
         return save_refiner(Path(path), self.state, self.card)
 
     def to_json(self) -> str:
-        """All but the weights."""
+        """Everything but the weights."""
         return json.dumps(
             {
                 "improved": self.improved,

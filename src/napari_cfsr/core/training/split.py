@@ -1,6 +1,6 @@
-"""Which images are trained on, which pick the step, and which are held out for the report.
+"""Which images are for training, which for validation, and which are held out for the report.
 
-Three parts that share no image, or no pixel where there are fewer than three. Needs no torch.
+The three parts share no image, or no pixel if there are fewer than three images. Needs no torch.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import numpy as np
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import TrainData
 
-Role = Literal["train", "pick", "held_out"]
-ROLES: tuple[Role, ...] = ("held_out", "pick", "train")
+Role = Literal["train", "validation", "held_out"]
+ROLES: tuple[Role, ...] = ("held_out", "validation", "train")
 
-AREA_SHARE = 0.2  # of the longer side, for each of `pick` and `held_out` of one image
-MOST_IMAGES = {"train": 500, "pick": 12, "held_out": 16}
-LEAST_GROUPS = 3  # that are split as they are: one for each role
-LEAST_SITES = 3  # of a stack, likewise
+AREA_SHARE = 0.2  # of the longer side, for each of validation and held out of one image
+MOST_IMAGES = {"train": 500, "validation": 12, "held_out": 16}
+LEAST_GROUPS = 3  # fewer groups are not split as a whole: one is needed for each role
+LEAST_SITES = 3  # places of a stack, likewise
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an image that has one role.
+    """An image, or a part of one, with its role.
 
     Attributes
     ----------
     index : int
         Of the image in the data.
-    role : {"train", "pick", "held_out"}
+    role : {"train", "validation", "held_out"}
     area : (float, float) or None
-        Share of the longer side, from and to; None for the whole image.
+        Start and end as shares of the longer side; None for the whole image.
     """
 
     index: int
@@ -41,11 +41,11 @@ class Part:
 
 
 def split(data: TrainData, config: TrainConfig) -> list[Part]:
-    """Give each image, or each part of an image, its role; the seed decides.
+    """Give each image, or each part of an image, a role, depending on the seed.
 
-    By what images come from (files, stacks) where there are at least three such groups; by runs
-    of neighbouring places within a stack, each with all its channels and times; by area, the same
-    one of all planes, where a stack shows fewer than three places.
+    Whole groups (files, stacks) if there are at least three of them. Otherwise runs of neighbouring
+    places within a stack, each with all its channels and time points. Stacks with fewer than three
+    places are split by area, the same for all planes.
     """
     rng = np.random.default_rng([config.run_seed, 0])
     groups: dict[str, list[int]] = {}
@@ -73,15 +73,15 @@ def split(data: TrainData, config: TrainConfig) -> list[Part]:
 
 
 def _roles(count: int, share: float) -> list[Role]:
-    """Held out first, then those that pick the step, then those to train on."""
+    """Roles of so many images: held out, then validation, then training."""
     few = max(1, round(count * share))
     few = min(few, (count - 1) // 2)
-    roles: dict[Role, int] = {"held_out": few, "pick": few, "train": count - 2 * few}
+    roles: dict[Role, int] = {"held_out": few, "validation": few, "train": count - 2 * few}
     return [role for role, number in roles.items() for _ in range(number)]
 
 
 def _areas(index: int, flipped: bool) -> list[Part]:
-    ends: list[Role] = ["held_out", "pick"]
+    ends: list[Role] = ["held_out", "validation"]
     first, last = ends[::-1] if flipped else ends
     return [
         Part(index, first, (0.0, AREA_SHARE)),
@@ -91,7 +91,7 @@ def _areas(index: int, flipped: bool) -> list[Part]:
 
 
 def thinned(parts: list[Part], most_to_train: int) -> list[Part]:
-    """At most so many for each role, evenly; in the order of roles, then of images."""
+    """At most so many parts for each role, evenly chosen; in the order of roles, then of images."""
     most = {**MOST_IMAGES, "train": min(most_to_train, MOST_IMAGES["train"])}
     result = []
     for role in ROLES:
@@ -101,32 +101,31 @@ def thinned(parts: list[Part], most_to_train: int) -> list[Part]:
     return result
 
 
-def promote(parts: list[Part], done: int, data: TrainData, used: set[int]) -> None:
-    """Where a part that was to be held out won't do, find another among those not read yet.
+def promote(parts: list[Part], failed_at: int, data: TrainData, used: set[int]) -> None:
+    """Replace an unusable held-out or validation part by one that has not been read yet.
 
-    Other planes of its stack stand in for it. If there are none, the nearest image that was to be
-    trained on changes over, but never the last one. It takes along what looks like it, all planes
-    of its stack or of its place in the stack; as many as are needed are held out, the others are
-    not used.
+    Nothing changes if its stack has other planes with that role. Otherwise the nearest training
+    image takes the role, unless it is the last one, together with all that look like it: all planes
+    of its stack, or of its place in the stack. As many as needed are used, the others are dropped.
 
     Parameters
     ----------
     parts : list of Part
-        In the order in which they are read; changed.
-    done : int
-        Place of the part that won't do.
+        In the order in which they are read; modified.
+    failed_at : int
+        Position of the unusable part.
     data : TrainData
     used : set of int
-        Images that were read and do.
+        Images that were read and are usable.
     """
-    failed, rest = parts[done], parts[done + 1 :]
+    failed, rest = parts[failed_at], parts[failed_at + 1 :]
     if failed.role == "train" or failed.area is not None:
         return
     groups = [source.group for source in data.hr]
     alike = [p for p in parts if p.role == failed.role and groups[p.index] == groups[failed.index]]
     if any(p.index in used or p in rest for p in alike):
         return
-    whole = len(set(groups)) >= LEAST_GROUPS  # otherwise the planes of a stack are split anyway
+    whole = len(set(groups)) >= LEAST_GROUPS  # otherwise stacks are split by place
     sites = [(source.group, "" if whole else source.site) for source in data.hr]
     units = {p: sites[p.index] for p in rest if p.role == "train"}
     if len(set(units.values())) < 2:
@@ -135,4 +134,4 @@ def promote(parts: list[Part], done: int, data: TrainData, used: set[int]) -> No
     moved = [p for p, unit in units.items() if unit == units[nearest]]
     step = max(1.0, len(moved) / len(alike))
     held = [replace(moved[int(i * step)], role=failed.role) for i in range(int(len(moved) / step))]
-    parts[done + 1 :] = held + [p for p in rest if p not in moved]
+    parts[failed_at + 1 :] = held + [p for p in rest if p not in moved]

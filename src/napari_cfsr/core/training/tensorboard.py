@@ -18,16 +18,16 @@ MISSING = (
 
 
 class TrainingLog:
-    """Writes what a training yields, for `tensorboard --logdir`.
+    """Writes the progress of a training for `tensorboard --logdir`.
 
     Losses and gains of each placement, previews as images, and at the end the held-out report and
-    the card. Once a write fails it writes no more, and `fault` says why: a training must not end
-    for the sake of its log.
+    the card. After a failed write nothing more is written, and `fault` says why: a log that
+    fails must not end the training.
 
     Parameters
     ----------
     folder : path
-        Made if need be; a log that is there already is kept.
+        Created if needed; an existing log is kept.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class TrainingLog:
             self.fault = self._text(error)
 
     def add_scalars(self, values: Mapping[str, float | None], step: int) -> None:
-        """Log values that are there."""
+        """Log the values that are not None."""
         if self.fault:
             return
         try:
@@ -89,7 +89,7 @@ class TrainingLog:
             self.fault = self._text(error)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Write what is still buffered."""
         try:
             self._writer.close()
         except OSError as error:

@@ -1,6 +1,6 @@
-"""Training a refiner, step by step: read, train, pick the best step, measure on held-out images.
+"""Training a refiner: read images, train, keep the best step, measure on held-out images.
 
-`iter_train` is the one way through: the command line, the Python API and the widget all run it.
+The command line, the Python API and the widget all run `iter_train`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check, SRModel, choose_device, domain_errors
 from napari_cfsr.core.network import RefineNet, on_each_block
-from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, planned
-from napari_cfsr.core.training.config import TrainConfig
+from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
+from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import array_data
-from napari_cfsr.core.training.report import Measurement, is_gain, verdict
-from napari_cfsr.core.training.request import TrainRequest
+from napari_cfsr.core.training.report import HeldOutScores, is_gain, verdict
 from napari_cfsr.core.training.results import (
     Checkpoint,
     Preview,
@@ -40,7 +39,7 @@ Array = NDArray[Any]
 Placement = Literal["output", "input"]
 Steps = Generator[TrainProgress, None, None]
 
-GUESS = 60.0  # seconds of everything after reading, until there is a plan
+GUESS = 60.0  # seconds of everything after reading, until the images are known
 TEXT = {"warm": "Learning the degradation", "main": "Training", "trial": "Trying the placement"}
 
 
@@ -52,14 +51,14 @@ def train_refiner(
     *,
     pairs: Sequence[tuple[Array, Array]] | None = None,
 ) -> TrainedRefiner:
-    """Train a refiner for a backbone on one's own images.
+    """Train a refiner for a backbone on your own images.
 
     Parameters
     ----------
     hr_images : list of array [Y,X] or [Y,X,C]
-        HR images, float in [0,1] or any dtype that `upscale` takes; not used if `pairs` are given.
+        HR images, float in [0,1] or any dtype that `upscale` takes; ignored if `pairs` are given.
     model : SRModel
-        From `load_model`; its backbone stays as it is.
+        From `load_model`; its backbone is not changed.
     config : TrainConfig, optional
         Degradation and recipe.
     progress : callable, optional
@@ -70,14 +69,14 @@ def train_refiner(
     Returns
     -------
     TrainedRefiner
-        `gain` is measured on images that were neither trained on nor used to pick the step.
+        `gain` is measured on held-out images, used neither for training nor for validation.
 
     Raises
     ------
     ImageError
         Too few or too small images, pairs that do not fit, all-black images, NaN.
     OptionError
-        An entry of the configuration does not exist or is out of range.
+        An option of the configuration does not exist or is out of range.
     """
     config = config or TrainConfig()
     data = array_data(hr_images, pairs, config.intensity)
@@ -89,16 +88,15 @@ def train_refiner(
 def iter_train(
     request: TrainRequest, check: Check = lambda: None, stop: Callable[[], bool] = lambda: False
 ) -> Generator[TrainProgress, None, TrainedRefiner]:
-    """Train step by step: yields progress after each, returns the refiner.
+    """Train step by step: yields progress after each step, returns the refiner.
 
     Parameters
     ----------
     request : TrainRequest
     check : callable
-        Called several times a second, also inside a pass of the backbone; an exception from it
-        ends the training.
+        Called several times a second, also within a pass of the backbone; may raise to stop.
     stop : callable
-        Once it is true, training ends, and the best refiner so far is measured and returned.
+        Once it returns true, training ends, and the best refiner so far is measured and returned.
     """
     device = choose_device(request.load.get("device", "auto"))
     with domain_errors(device):
@@ -107,7 +105,7 @@ def iter_train(
 
 @dataclass
 class _Best:
-    """The best step of one placement so far; at first the identity, which gains nothing."""
+    """The best step of one placement so far; initially the identity, which gains nothing."""
 
     gain: float = 0.0
     step: int = 0
@@ -137,13 +135,13 @@ class _Training:
         images = yield from self._read()
         self.context = self._context(images)
         self.clock.drop("rest")
-        self.clock.plan.update(planned(self.config, images, self.context.scale))
-        yield from self._baselines(images)
+        self.clock.work.update(expected_work(self.config, images, self.context.scale))
+        yield from self._baselines()
         placement = yield from self._train()
         report = yield from self._measure(images, placement)
         return self._trained(placement, report)
 
-    # what there is to do
+    # stages
 
     def _read(self) -> Generator[TrainProgress, None, TrainingImages]:
         steps = iter_prepare(self.request)
@@ -156,7 +154,7 @@ class _Training:
                 self.notes += images.notes
                 return images
             self.check()
-            self.clock.plan["read"].items = count
+            self.clock.work["read"].items = count
             if done:
                 self.clock.tick("read")
             yield self._progress("preparing", f"Reading {name}")
@@ -168,18 +166,16 @@ class _Training:
         on_each_block(backbone, self.check)
         return TrainingContext(backbone, images)
 
-    def _baselines(self, images: TrainingImages) -> Steps:
-        """The backbone's output for the images that pick the step."""
-        self.baselines = []
+    def _baselines(self) -> Steps:
+        """Upscale the validation images with the backbone, once for all placements."""
         self.clock.start()
-        for window in images.pick:
-            self.baselines.append(self.context.baseline(window.lr))
+        for image in self.context.upscale_validation():
             self.clock.tick("baseline")
-            yield self._progress("preparing", f"Upscaling {window.name}")
+            yield self._progress("preparing", f"Upscaling {image.window.name}")
             self.clock.start()
 
     def _train(self) -> Generator[TrainProgress, None, Placement]:
-        """Train; with several placements, a trial of each decides which one goes on."""
+        """Train; with several placements, a trial of each decides which one is continued."""
         tried: list[RefinerTrainer] = []
         for placement in self.config.placements:
             if tried and self.stop():
@@ -197,12 +193,12 @@ class _Training:
         return chosen.placement
 
     def _note_choice(self, tried: list[RefinerTrainer], chosen: RefinerTrainer) -> None:
-        """Say how the placement was chosen; the others will not go on."""
+        """Note how the placement was chosen; the others are not continued."""
         if len(tried) == 1:
             return
         gains = [f"{r.placement} {self.best[r.placement].gain:+.3f} dB" for r in tried]
         self.notes.append(
-            f"placement {chosen.placement}, by trials on images that are not trained on: "
+            f"placement {chosen.placement}, chosen by trials on the validation images: "
             f"{', '.join(gains)}"
         )
         for other in tried:
@@ -213,13 +209,11 @@ class _Training:
     def _trainer(self, placement: Placement) -> RefinerTrainer:
         recipe = self.config.recipe(placement)
         if self.request.data.lr is None and self.config.degradation.is_clean:
-            # the LR image is what the backbone was trained on already
+            # the backbone was trained on such LR images
             recipe = replace(recipe, warm_steps=0)
             self.clock.drop(f"warm {placement}")
-        trainer = TRAINERS[placement](self.context, recipe, self.config.run_seed)
-        trainer.validation_baselines = self.baselines
         self.best[placement] = _Best()
-        return trainer
+        return TRAINERS[placement](self.context, recipe, self.config.run_seed)
 
     def _prepared(self, trainer: RefinerTrainer) -> Steps:
         self.clock.start()
@@ -233,7 +227,7 @@ class _Training:
         self.clock.drop(f"prepare {trainer.placement}")
 
     def _phase(self, trainer: RefinerTrainer, phase: Phase) -> Steps:
-        """Steps and validations of one phase, until its end, `stop`, or no gain for long."""
+        """Steps and validations of one phase, until its end, `stop`, or the end of patience."""
         placement = trainer.placement
         if self.stop():
             return
@@ -248,7 +242,7 @@ class _Training:
                 self.clock.tick(f"{phase} {placement}")
                 since += 1
                 stopping = self.stop()
-                if stopping and self._has_best:  # nobody waits for a validation then
+                if stopping and self._has_best:  # stop at once, without another validation
                     break
                 if since < every and step < last and not stopping:
                     yield self._step(trainer, phase, loss)
@@ -267,7 +261,7 @@ class _Training:
 
     @property
     def _has_best(self) -> bool:
-        """Whether there is anything better than the backbone yet."""
+        """Whether anything better than the backbone has been found."""
         return any(best.state is not None for best in self.best.values())
 
     def _every(self, trainer: RefinerTrainer, phase: Phase) -> int:
@@ -280,7 +274,7 @@ class _Training:
         return replace(progress, placement=trainer.placement, step=trainer.taken, loss=loss)
 
     def _validate(self, trainer: RefinerTrainer, phase: Phase, loss: float) -> TrainProgress:
-        """Measure the gain on the images that pick the step; keep the refiner if it is the best."""
+        """Measure the gain on the validation images; keep the refiner if it is the best."""
         gain = trainer.gain()
         self.clock.tick(f"validate {trainer.placement}")
         best, new = self.best[trainer.placement], None
@@ -296,23 +290,23 @@ class _Training:
         return replace(progress, gain=gain, best=new, preview=self._preview(trainer))
 
     def _preview(self, trainer: RefinerTrainer) -> Preview:
-        window, baseline = self.context.images.pick[0], self.baselines[0]
+        image = self.context.validation[0]
         arrays = (
-            window.lr,
-            self.context.array(baseline),
-            self.context.array(trainer.predict(window.lr, baseline)),
-            window.hr,
+            image.window.lr,
+            self.context.array(image.baseline),
+            self.context.array(trainer.predict(image.window.lr, image.baseline)),
+            image.window.hr,
         )
-        return Preview(window.name, *(_shown(array) for array in arrays))
+        return Preview(image.window.name, *(_displayed(array) for array in arrays))
 
-    # what comes of it
+    # the result
 
     def _measure(
         self, images: TrainingImages, placement: Placement
     ) -> Generator[TrainProgress, None, Report]:
         trainer = TRAINERS[placement](self.context, self.config.recipe(placement), 0)
         trainer.load(self._state(placement))
-        measurement = Measurement(self.context.scale, images.channels, images.degradation)
+        scores = HeldOutScores(self.context.scale, images.channels, images.degradation)
         context = self.context
 
         def baseline(lr: Float32) -> Float32:
@@ -327,12 +321,12 @@ class _Training:
             self.check()
             yield self._progress("measuring", f"Measuring {window.name}")
             self.clock.start()
-            measurement.add(window, baseline, delta)
+            scores.add(window, baseline, delta)
             self.clock.tick("measure")
-        return measurement.report()
+        return scores.report()
 
     def _state(self, placement: Placement) -> dict[str, Float32]:
-        """The best refiner; where nothing was gained, the identity."""
+        """The best refiner; if nothing was gained, the identity."""
         state = self.best[placement].state
         return state if state is not None else identity()
 
@@ -368,13 +362,13 @@ class _Training:
             extra={
                 "backbone": self.file.name,
                 "data": data.origin,
-                "images": {role: len(getattr(images, role)) for role in ("train", "pick")},
+                "images": {role: len(getattr(images, role)) for role in ("train", "validation")},
                 "held_out": [window.name for window in images.held_out],
                 "degradation": vars(self.config.degradation) if simulated else None,
                 "config": self.config.to_dict(),
                 "seed": self.config.run_seed,
                 "step": best.step,
-                "pick_gain": round(best.gain, 5),
+                "validation_gain": round(best.gain, 5),
                 "date": datetime.date.today().isoformat(),
                 "version": __version__,
             },
@@ -398,7 +392,7 @@ def _known(value: float, digits: int) -> float | None:
     return round(value, digits) if np.isfinite(value) else None
 
 
-def _shown(array: Float32) -> Float32:
+def _displayed(array: Float32) -> Float32:
     """[C,h,w] to [h,w] or [h,w,3], in [0,1]."""
     image = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
     clipped: Float32 = np.clip(np.ascontiguousarray(image), 0, 1)

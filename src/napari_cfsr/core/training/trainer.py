@@ -1,14 +1,15 @@
-"""One refiner in training at one placement: patches, steps, and how it does on picked images.
+"""Training of one refiner at one placement: patches, steps, and the gain on validation images.
 
-On the output, a step runs the refiner alone, on backbone outputs that were computed once. On the
-input, the gradient comes through the frozen backbone; steps without the backbone come first
-(`warm`), in which the refiner learns to turn the LR image into what the backbone was trained on.
+On the output, a step runs the refiner alone, on backbone outputs that are computed once. On the
+input, the gradient comes through the frozen backbone, after warm steps without the backbone in
+which the refiner learns to turn the LR image into what the backbone was trained on.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
@@ -22,24 +23,38 @@ from napari_cfsr.core.metrics import psnr
 from napari_cfsr.core.network import CFSR, RefineNet
 from napari_cfsr.core.training.config import CLIP, Recipe
 from napari_cfsr.core.training.losses import loss_function
-from napari_cfsr.core.training.windows import MOST_PSNR, TrainingImages, Window
+from napari_cfsr.core.training.windows import MOST_PSNR, TrainingImages, TrainingWindow
 
 Float32 = NDArray[np.float32]
 Phase = Literal["warm", "trial", "main"]
 
-EDGE = 4  # LR pixels at the sides of a patch whose error does not count: they see zero padding
-MOST_UPSCALED = 1_000_000  # LR pixels of windows to train on whose backbone output is computed
+EDGE = 4  # LR pixels at the border of a patch that are left out of the loss: they see padding
+MOST_UPSCALED = 1_000_000  # LR pixels of training windows whose backbone output is computed
 ONE_CYCLE_RISE = 0.2  # share of the steps in which the rate rises
 
 
+@dataclass(frozen=True, eq=False)
+class ValidationImage:
+    """A validation window with its baseline, RGB [1,3,H,W], and the PSNR of that in dB."""
+
+    window: TrainingWindow
+    baseline: Tensor
+    baseline_psnr: float
+
+
 class TrainingContext:
-    """Backbone and images, as tensors where they are needed.
+    """Backbone and images of a training, as tensors where needed.
 
     Parameters
     ----------
     backbone : CFSR
-        In evaluation mode, on its device; it is frozen here.
+        In evaluation mode, on its device; it gets frozen.
     images : TrainingImages
+
+    Attributes
+    ----------
+    validation : list of ValidationImage
+        Filled by `upscale_validation`.
     """
 
     def __init__(self, backbone: CFSR, images: TrainingImages) -> None:
@@ -47,6 +62,7 @@ class TrainingContext:
         self.images = images
         self.scale = backbone.config.scale
         self.device = backbone.mean.device
+        self.validation: list[ValidationImage] = []
 
     def tensor(self, array: Float32) -> Tensor:
         """[N,1 or 3,h,w] to RGB [N,3,h,w] on the device: gray as three equal channels."""
@@ -69,8 +85,16 @@ class TrainingContext:
             result: Tensor = self.backbone(self.tensor(lr[None]))
         return result
 
-    def psnr(self, image: Float32, window: Window) -> float:
-        """Of [C,H,W], as in the report: Y of colour, gray otherwise; dB, NaN for NaN."""
+    def upscale_validation(self) -> Iterator[ValidationImage]:
+        """Compute the baselines of the validation images, one by one."""
+        for window in self.images.validation:
+            baseline = self.baseline(window.lr)
+            decibels = self.psnr(self.array(baseline), window)
+            self.validation.append(ValidationImage(window, baseline, decibels))
+            yield self.validation[-1]
+
+    def psnr(self, image: Float32, window: TrainingWindow) -> float:
+        """PSNR of [C,H,W] as in the report: on Y for colour; dB, NaN for NaN."""
         pair = (image, np.clip(window.hr, 0, 1))
         if self.images.channels == 1:
             a, b = (x[0] for x in pair)
@@ -105,7 +129,7 @@ class RefinerTrainer(ABC):
 
     @property
     def refiner(self) -> RefineNet:
-        """What is validated and kept: the averaged weights if there is an average."""
+        """The network that is validated and kept: with averaged weights if there is an average."""
         if self.average is None or not self.taken:
             return self.network
         return cast("RefineNet", self.average.module)
@@ -138,7 +162,7 @@ class RefinerTrainer(ABC):
         optimiser = torch.optim.Adam(self.network.parameters(), lr=rate, fused=True)
         schedule = None
         if r.schedule == "one-cycle":
-            total = max(3, count)  # it has to rise and to fall for a step at least
+            total = max(3, count)  # at least one step each to rise and to fall
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, rate, total_steps=total, pct_start=max(ONE_CYCLE_RISE, 2 / total)
             )
@@ -156,19 +180,17 @@ class RefinerTrainer(ABC):
             yield float(loss.detach())
 
     def gain(self) -> float:
-        """Mean gain over the backbone on the images that pick the step, dB."""
+        """Mean gain over the backbone on the validation images, dB."""
         context = self.context
         gains = [
-            context.psnr(context.array(self.predict(window.lr, baseline)), window)
-            - context.psnr(context.array(baseline), window)
-            for window, baseline in zip(context.images.pick, self.validation_baselines, strict=True)
+            context.psnr(context.array(self.predict(image.window.lr, image.baseline)), image.window)
+            - image.baseline_psnr
+            for image in context.validation
         ]
         return float(np.mean(gains))
 
-    validation_baselines: list[Tensor]
-
     def predict(self, lr: Float32, baseline: Tensor | None = None) -> Tensor:
-        """Delta of an LR image [C,h,w], RGB [1,3,H,W]; a `baseline` that is known saves a pass."""
+        """Delta of an LR image [C,h,w] as RGB [1,3,H,W]; a known `baseline` saves a pass."""
         with torch.inference_mode():
             return self._predict(lr, baseline)
 
@@ -178,20 +200,20 @@ class RefinerTrainer(ABC):
     @abstractmethod
     def _loss(self, phase: Phase, step: int) -> Tensor: ...
 
-    def _turned(self, *arrays: Float32) -> list[Float32]:
-        """The same flip and rotation for all; [C,h,w]."""
+    def _flipped(self, *arrays: Float32) -> list[Float32]:
+        """Arrays [C,h,w], all with the same random flip and rotation."""
         quarter, flip = int(self.rng.integers(4)), bool(self.rng.integers(2))
-        turned = [np.rot90(a, quarter, (1, 2)) for a in arrays]
-        return [a[:, :, ::-1] for a in turned] if flip else turned
+        rotated = [np.rot90(a, quarter, (1, 2)) for a in arrays]
+        return [a[:, :, ::-1] for a in rotated] if flip else rotated
 
-    def _place(self, image: Float32, side: int) -> tuple[slice, slice]:
-        """A random square of an image [C,h,w]."""
+    def _random_square(self, image: Float32, side: int) -> tuple[slice, slice]:
+        """Rows and columns of a random square of an image [C,h,w]."""
         y, x = (int(self.rng.integers(n - side + 1)) for n in image.shape[1:])
         return slice(y, y + side), slice(x, x + side)
 
 
 class OutputTrainer(RefinerTrainer):
-    """After the backbone, as published."""
+    """Refiner after the backbone, as published."""
 
     placement = "output"
 
@@ -211,8 +233,8 @@ class OutputTrainer(RefinerTrainer):
         batch = []
         for _ in range(self.recipe.batch):
             baseline, hr = self._pool[int(self.rng.integers(len(self._pool)))]
-            where = (slice(None), *self._place(hr, self._side))
-            batch.append(self._turned(baseline[where], hr[where]))
+            where = (slice(None), *self._random_square(hr, self._side))
+            batch.append(self._flipped(baseline[where], hr[where]))
         source, target = (np.stack(column) for column in zip(*batch, strict=True))
         refined = self.context.image(self.network(self.context.tensor(source)))
         return self.loss(refined, self._target(target), step)
@@ -225,14 +247,14 @@ class OutputTrainer(RefinerTrainer):
         return result
 
 
-def _thinned(windows: tuple[Window, ...]) -> tuple[Window, ...]:
-    """Evenly, so many that the backbone is through with them in a few seconds."""
+def _thinned(windows: tuple[TrainingWindow, ...]) -> tuple[TrainingWindow, ...]:
+    """Evenly chosen windows, so many that the backbone takes a few seconds."""
     step = max(1.0, sum(w.lr[0].size for w in windows) / MOST_UPSCALED)
     return tuple(windows[int(i * step)] for i in range(max(1, int(len(windows) / step))))
 
 
 class InputTrainer(RefinerTrainer):
-    """Before the backbone, trained through it."""
+    """Refiner before the backbone, trained through it."""
 
     placement = "input"
 
@@ -266,13 +288,13 @@ class InputTrainer(RefinerTrainer):
         batch = []
         for _ in range(count):
             window, target = self._pool[int(self.rng.integers(len(self._pool)))]
-            ys, xs = self._place(window.lr, side)
+            ys, xs = self._random_square(window.lr, side)
             if reduced:
                 wanted = target[:, ys, xs]
             else:
                 s = scale
                 wanted = window.hr[:, ys.start * s : ys.stop * s, xs.start * s : xs.stop * s]
-            batch.append(self._turned(window.clean[:, ys, xs], wanted))
+            batch.append(self._flipped(window.clean[:, ys, xs], wanted))
         lr, wanted = (np.stack(column) for column in zip(*batch, strict=True))
         return (lr if degradation is None else noisy(lr, degradation, self.rng)), wanted
 

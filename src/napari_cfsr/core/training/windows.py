@@ -1,7 +1,6 @@
-"""From images to windows in memory: which are held out, what is cut from each, whether they do.
+"""Prepared training images: windows in memory for training, validation and the held-out report.
 
-Three parts that share no pixel: `train`, `pick` (picks the step) and `held_out` (the report).
-Needs no torch.
+Windows of different roles share no pixel. Needs no torch.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from napari_cfsr.core.image import (
     estimate_shift,
     imresize,
 )
+from napari_cfsr.core.training.config import TrainRequest
 from napari_cfsr.core.training.data import Source, forget_files
-from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.split import (
     AREA_SHARE,
     LEAST_GROUPS,
@@ -39,32 +38,32 @@ from napari_cfsr.errors import ImageError
 
 Float32 = NDArray[np.float32]
 
-SMALLEST = 32  # LR pixels: least side of an image, or of a part of one
-SMALLEST_SIDE = 64  # LR pixels: of the window that is cut from an image, if that is as large
+SMALLEST = 32  # LR pixels: smallest side of an image, or of a part of one
+SMALLEST_SIDE = 64  # LR pixels: smallest side of a window of an image that is at least as large
 GAP = 8  # LR pixels between parts of one image
-MOST_PIXELS = {"train": 3_000_000, "pick": 110_000, "held_out": 1_050_000}  # LR, of all windows
-LARGEST_SIDE = {"train": 256, "pick": 128, "held_out": 256}  # LR pixels
-CONTEXT = 32  # LR pixels around a training window that the backbone sees: as a tile's halo
-MOST_PSNR = 100.0  # dB: more says that float32 is exact; infinity, of equal images, has no mean
-SMOOTHED = (2.0, 2.0)  # sigma in LR pixels, so that noise does not hide that a pair is one
-FLAT = 1e-6  # standard deviation, in [0,1], below which an image shows nothing
+MOST_PIXELS = {"train": 3_000_000, "validation": 110_000, "held_out": 1_050_000}  # LR, in all
+LARGEST_SIDE = {"train": 256, "validation": 128, "held_out": 256}  # LR pixels
+CONTEXT = 32  # LR pixels around a training window that the backbone sees, like the halo of a tile
+MOST_PSNR = 100.0  # dB: beyond float32 accuracy; infinity, of equal images, has no mean
+SMOOTHING = (2.0, 2.0)  # sigma in LR pixels, so that pairs are recognised in spite of noise
+FLAT = 1e-6  # standard deviation, in [0,1], below which an image is empty
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """An LR image and what it should become, in [0,1]: C is 1 for gray, 3 for RGB.
+class TrainingWindow:
+    """An LR image with its target, in [0,1]: C is 1 for gray, 3 for RGB.
 
     Attributes
     ----------
     name : str
-        Of the image, with rows and columns in HR pixels where it is not the whole image.
+        Name of the image, with rows and columns in HR pixels unless it is the whole image.
     lr : array [C,h,w]
         As measured, or simulated.
     clean : array [C,h,w]
         Simulated: before the noise. Measured: `lr`.
     hr : array [C,H,W]
     inner : (slice, slice)
-        Rows and columns in LR pixels that lie far enough from where it was cut out of its image.
+        Rows and columns in LR pixels, without the context around the window.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Window:
     inner: tuple[slice, slice]
 
     def target(self, scale: int) -> Float32:
-        """The HR image reduced: what the backbone was trained to be given."""
+        """The reduced HR image: the kind of input that the backbone was trained on."""
         return imresize(self.hr, 1 / scale, axes=(1, 2))
 
 
@@ -84,25 +83,25 @@ class TrainingImages:
 
     Attributes
     ----------
-    train, pick, held_out : tuple of Window
+    train, validation, held_out : tuple of TrainingWindow
     channels : int
         1 if all images are gray, else 3.
     degradation : Degradation or None
         None for measured pairs.
     notes : tuple of str
-        What was left out, and what was found.
+        What was left out, and shifts that were corrected.
     """
 
-    train: tuple[Window, ...]
-    pick: tuple[Window, ...]
-    held_out: tuple[Window, ...]
+    train: tuple[TrainingWindow, ...]
+    validation: tuple[TrainingWindow, ...]
+    held_out: tuple[TrainingWindow, ...]
     channels: int
     degradation: Degradation | None
     notes: tuple[str, ...] = ()
 
 
 def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None, TrainingImages]:
-    """Read, check, cut and reduce all images; yields images done, images in all and a name.
+    """Read, check, crop and reduce all images; yields number, count and name of each.
 
     Raises
     ------
@@ -129,17 +128,17 @@ def prepare(request: TrainRequest) -> TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """A part of an image as it was read: [Y,X] or [Y,X,3]."""
+    """An image or a part of one, as read: [Y,X] or [Y,X,3]."""
 
     name: str
     lr: Float32 | None  # as measured
     hr: Float32
-    start: tuple[int, int] | None = None  # HR pixels, of a part in its image; None: all of it
+    start: tuple[int, int] | None = None  # of a part, in HR pixels; None for a whole image
 
     def area(self, area: tuple[float, float], scale: int) -> _Image:
         """A share of the longer side, on the LR grid, with a gap to its neighbours.
 
-        The two ends are at least as long as they must be, where there is room for that.
+        The two ends have at least the smallest side if there is room for that.
         """
         axis = int(self.hr.shape[1] > self.hr.shape[0])
         length = self.hr.shape[axis] // scale
@@ -156,7 +155,7 @@ class _Image:
         return replace(self, lr=lr, hr=hr, start=(0, start * scale) if axis else (start * scale, 0))
 
     def check(self, scale: int) -> None:
-        """Raise `ImageError` unless it is large enough and shows something."""
+        """Raise `ImageError` unless it is large enough and not empty."""
         if min(self.hr.shape[:2]) // scale < SMALLEST:
             raise ImageError(
                 f"expected at least {SMALLEST * scale} pixels in Y and X of each image (or of each "
@@ -177,7 +176,7 @@ class _Image:
 
 
 class _Preparation:
-    """Reads part by part, so that no more than one image and the windows are in memory."""
+    """Reads part by part, so that only one image and the windows are in memory."""
 
     def __init__(self, request: TrainRequest) -> None:
         self.data, self.config = request.data, request.config
@@ -187,28 +186,28 @@ class _Preparation:
         if self.data.lr is not None and len(self.data.lr) != len(self.data.hr):
             raise ImageError(
                 f"expected an HR image for each LR image, got {len(self.data.hr)} and "
-                f"{len(self.data.lr)}: leave out those without a partner"
+                f"{len(self.data.lr)}: leave out images without a partner"
             )
         self.degradation = None if self.data.lr is not None else self.config.degradation
         self.notes = list(self.data.notes)
         self.faults: list[str] = []
-        self.windows: dict[Role, list[Window]] = {role: [] for role in ROLES}
+        self.windows: dict[Role, list[TrainingWindow]] = {role: [] for role in ROLES}
         least = (SMALLEST_SIDE + 2 * CONTEXT) ** 2
         self.parts = thinned(split(self.data, self.config), max(1, int(self._room // least)))
         self.counts = {role: max(1, sum(p.role == role for p in self.parts)) for role in ROLES}
         planes = Counter(source.group for source in self.data.hr)
         if len(planes) < LEAST_GROUPS and any(s.site.startswith("T") for s in self.data.hr):
             self.notes.append(
-                "held-out images are other times of what is trained on: elsewhere the gain may be "
-                "smaller"
+                "held-out images are other time points of the training images: on other data the "
+                "gain may be smaller"
             )
         self.alone = [planes[source.group] == 1 for source in self.data.hr]
 
     def add(self, part: Part) -> bool:
-        """Read one part; False if it won't do.
+        """Read one part; False if it is unusable.
 
-        Of a folder, and of planes of a stack, the others go on without it. An image that was
-        chosen by itself, or one with NaN in memory, is an error.
+        Unusable files of a folder and planes of a stack are left out. An image that was chosen
+        individually is an error.
         """
         try:
             image = self._read(part)
@@ -241,7 +240,7 @@ class _Preparation:
         return image if part.area is None else image.area(part.area, self.scale)
 
     def _paired(self, name: str, lr: Float32, hr: Float32) -> tuple[Float32, Float32]:
-        """A measured pair, cut to fit, aligned and of the same brightness, as asked for."""
+        """A measured pair, cropped to fit, and aligned and matched in brightness if requested."""
         lr, hr = check_pair(lr, hr, self.scale)
         if self.config.align:
             shift = estimate_shift(lr, hr, self.scale)
@@ -252,8 +251,10 @@ class _Preparation:
         check_scene(lr, hr, self.scale)
         return lr, matched(hr, lr, self.scale) if self.config.match else hr
 
-    def _windows(self, role: Role, image: _Image, rng: np.random.Generator) -> Iterator[Window]:
-        """Windows of an image: at random places to train on, the middle otherwise."""
+    def _windows(
+        self, role: Role, image: _Image, rng: np.random.Generator
+    ) -> Iterator[TrainingWindow]:
+        """Windows of an image: at random positions for training, otherwise the middle."""
         shape = tuple(n // self.scale for n in image.hr.shape[:2])
         side, count, context = self._side(role), 1, 0
         if role == "train":
@@ -272,18 +273,18 @@ class _Preparation:
 
     @property
     def _room(self) -> float:
-        """LR pixels to train on that the memory holds, context and all.
+        """LR pixels for training that fit into the memory, context included.
 
-        LR, clean, target, HR and baseline are three channels of four bytes.
+        LR, clean, target, HR and baseline have three channels of four bytes.
         """
         return min(MOST_PIXELS["train"], self.config.memory / (12 * (3 + 2 * self.scale**2)))
 
     def _pixels_of_each(self, role: Role) -> float:
-        """LR pixels that each image may have."""
+        """LR pixels for each image."""
         return (self._room if role == "train" else MOST_PIXELS[role]) / self.counts[role]
 
     def _side(self, role: Role) -> int:
-        """LR pixels, context left out."""
+        """Side of a window in LR pixels, without context."""
         side = int(self._pixels_of_each(role) ** 0.5) - (2 * CONTEXT if role == "train" else 0)
         return int(np.clip(side // 8 * 8, SMALLEST_SIDE, LARGEST_SIDE[role]))
 
@@ -293,7 +294,7 @@ class _Preparation:
         where: tuple[slice, slice],
         inner: tuple[slice, slice],
         rng: np.random.Generator,
-    ) -> Window:
+    ) -> TrainingWindow:
         s = self.scale
         inside = tuple(slice(w.start * s, w.stop * s) for w in where)
         hr, name = image.hr[inside], image.name
@@ -302,20 +303,20 @@ class _Preparation:
             name += " [" + ", ".join(f"{w.start + o}:{w.stop + o}" for w, o in spans) + "]"
         if image.lr is not None:
             lr = _channels_first(image.lr[where])
-            return Window(name, lr, lr, _channels_first(hr), inner)
+            return TrainingWindow(name, lr, lr, _channels_first(hr), inner)
         assert self.degradation is not None
         hr = np.clip(hr, 0, 1)
         clean = self.degradation.clean(hr, s, clip=False)
         arrays = (self.degradation.noise(clean, rng), clean, hr)
         lr, clean, hr = (_channels_first(array) for array in arrays)
-        return Window(name, lr, clean, hr, inner)
+        return TrainingWindow(name, lr, clean, hr, inner)
 
     def result(self) -> TrainingImages:
-        """The windows, if there are enough of them."""
+        """All windows; raises `ImageError` if there are too few."""
         if any(not self.windows[role] for role in ROLES):
             why = f" ({self.faults[0]})" if self.faults else ""
             raise ImageError(
-                "expected images to train on, to pick the best step, and to hold out; of "
+                "expected images for training, validation and the held-out report; of "
                 f"{len(self.data.hr)} image(s), too few can be used{why}. Add images"
             )
         colour = any(w.hr.shape[0] == 3 for windows in self.windows.values() for w in windows)
@@ -330,26 +331,26 @@ class _Preparation:
 
 
 def check_scene(lr: Float32, hr: Float32, scale: int) -> None:
-    """Raise `ImageError` unless LR and HR look alike.
+    """Raise `ImageError` unless LR and HR show the same scene.
 
-    Else the HR image, matched in brightness, would be as good as flat, and a refiner that paints
+    Otherwise the HR image, matched in brightness, would be nearly flat, and a refiner that makes
     everything gray would seem to be worth using.
     """
     pair = (lr, np.asarray(imresize(hr, 1 / scale)))
-    sigma = (*SMOOTHED, 0)[: lr.ndim]
+    sigma = (*SMOOTHING, 0)[: lr.ndim]
     a, b = (gaussian_filter(x.astype(np.float64), sigma) for x in pair)
     a, b = a - a.mean((0, 1)), b - b.mean((0, 1))
     found = float((a * b).sum() / max(np.sqrt((a**2).sum() * (b**2).sum()), 1e-12))
     if found < LEAST_CORRELATION:
         raise ImageError(
             f"expected LR and HR of the same scene, correlation at least {LEAST_CORRELATION}, got "
-            f"{found:.2f}: see that the order of the files is the same on both sides, and that the "
-            "images lie on each other"
+            f"{found:.2f}: check that the files have the same order on both sides, and that the "
+            "images overlap"
         )
 
 
 def matched(hr: Float32, lr: Float32, scale: int) -> Float32:
-    """HR brought to the brightness of LR by the straight line that fits best (least squares)."""
+    """HR matched to the brightness of LR by a straight line (least squares)."""
     reduced = imresize(hr, 1 / scale)
     a, b = np.polyfit(reduced.ravel().astype(np.float64), lr.ravel().astype(np.float64), 1)
     result: Float32 = (hr * np.float32(a) + np.float32(b)).astype(np.float32)
@@ -357,12 +358,12 @@ def matched(hr: Float32, lr: Float32, scale: int) -> Float32:
 
 
 def _checked(source: Source) -> Float32:
-    """Its image, once it shows something."""
+    """Read an image; raises `ImageError` if it is empty or not finite."""
     image = source.read()
     if not np.isfinite(image).all():
         raise ImageError(
-            f"expected finite pixels, got NaN or infinity in '{source.name}': mend it or leave it "
-            "out"
+            f"expected finite pixels, got NaN or infinity in '{source.name}': repair it or leave "
+            "it out"
         )
     _check_contrast(image, source.name)
     return image
@@ -373,11 +374,11 @@ def _check_contrast(image: Float32, name: str, where: str = "") -> None:
         return
     if where:
         raise ImageError(
-            f"expected something to see in each part of '{name}', which is split since there are "
-            f"few images; got all pixels alike in {where}: crop that off, or add images"
+            f"expected contrast in each part of '{name}', which is split because there are few "
+            f"images; all pixels are the same in {where}: crop that off, or add images"
         )
     raise ImageError(
-        f"expected an image that shows something, got '{name}' with all pixels alike: leave it out"
+        f"expected an image with contrast, but all pixels of '{name}' are the same: leave it out"
     )
 
 
@@ -387,7 +388,7 @@ def _channels_first(image: Float32) -> Float32:
     return np.ascontiguousarray(moved, np.float32)
 
 
-def _in_colour(window: Window) -> Window:
+def _in_colour(window: TrainingWindow) -> TrainingWindow:
     if window.hr.shape[0] == 3:
         return window
     lr, clean, hr = (np.repeat(a, 3, axis=0) for a in (window.lr, window.clean, window.hr))
