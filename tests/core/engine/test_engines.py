@@ -129,18 +129,20 @@ def test_the_implementations_are_the_preferred_ones(isa: str) -> None:
 import torch
 from napari_cfsr.core.network.cfsr import CFSR
 from napari_cfsr.core.network.folding import fold
+from napari_cfsr.core.engine.openvino_engine import compile_options
 from napari_cfsr.core.engine.openvino_graph import backbone_graph, has_wide_vectors
 from napari_cfsr.core.engine.openvino_graph import with_preferences
 from napari_cfsr.core.engine.openvino_import import openvino as ov
 
+options = compile_options("f32")
 core, arrays = ov.Core(), {k: v.numpy() for k, v in CFSR().state_dict().items()}
 wide = has_wide_vectors(core)
 nodes = []
 for gray in (False, True):
     for size in ((64, 64), (181, 320), None):
         graph = with_preferences(core, backbone_graph(fold(arrays, gray), size, wide))
-        compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        kept = core.import_model(compiled.export_model(), "CPU")
+        compiled = core.compile_model(graph, "CPU", options)
+        kept = core.import_model(compiled.export_model(), "CPU", options)
         for one in (compiled, kept):
             nodes += [n.get_rt_info() for n in one.get_runtime_model().get_ops()]
 names = ("layerType", "primitiveType", "outputLayouts")
