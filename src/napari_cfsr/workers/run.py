@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,12 +15,12 @@ from qtpy.QtCore import Qt
 
 from napari_cfsr.core.process import RemoteModel, RemoteTraining
 from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
-from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, iter_upscale
+from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, WithResult, iter_upscale
 from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, TrainJob, extremes, shown_difference, training_data
 from napari_cfsr.workers.batch import BatchRequest, run_batch
-from napari_cfsr.workers.quality import QualityStep
+from napari_cfsr.workers.steps import Step
 from napari_cfsr.workers.store import StoreRequest, upscale_to_store
 
 Result = TypeVar("Result")
@@ -70,15 +70,6 @@ class Failure:
     best: Checkpoint | None = None
 
 
-@dataclass(frozen=True)
-class Step:
-    """Something to show while a run is under way."""
-
-    text: str
-    fraction: float | None = None  # None: not known
-    seconds_left: float | None = None
-
-
 class CancelToken:
     """Set on the GUI thread, looked at by the worker."""
 
@@ -117,10 +108,10 @@ def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
 
 def quality_worker(
     name: str,
-    steps: Callable[[Callable[[], None]], Generator[QualityStep, None, Any]],
+    steps: Callable[[Callable[[], None]], Generator[Step, None, Any]],
     token: CancelToken,
 ) -> GeneratorWorker:
-    """Worker that measures or maps; yields `QualityStep`.
+    """Worker that measures or maps; yields `Step`.
 
     Returns what the generator `steps(check)` returns, `Failure`, or None when cancelled.
     """
@@ -146,7 +137,7 @@ def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) ->
     return worker
 
 
-class _Task(functools.partial[Any]):
+class _Task(partial[Any]):
     """A function that napari's task manager shows by a name instead of an address."""
 
     name: str
@@ -182,29 +173,15 @@ def _upscale(
     request: UpscaleRequest, model: RemoteModel, token: CancelToken
 ) -> Generator[Step, None, UpscaleOutcome]:
     yield Step("Loading the model")
-    info = model.load(request.load, token.check)
-    yield Step(f"Loaded {info.backbone}; reading intensities")
-    try:
-        result = yield from _tiles(request, model, token)
-    finally:
-        model.rest()
+    with model.loaded(request.load, token.check) as info:
+        yield Step(f"Loaded {info.backbone}; reading intensities")
+        steps = WithResult(iter_upscale(request.image.data, model, request.options, token.check))
+        for step in steps:
+            yield Step(step.note or "Upscaling", step.fraction, step.seconds_left)
     token.check()
-    difference = shown_difference(result)
+    difference = shown_difference(steps.result)
     limits = extremes(difference) if difference is not None else (0.0, 0.0)
-    return UpscaleOutcome(request, result, difference, limits)
-
-
-def _tiles(
-    request: UpscaleRequest, model: RemoteModel, token: CancelToken
-) -> Generator[Step, None, UpscaleResult]:
-    steps = iter_upscale(request.image.data, model, request.options, token.check)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            result: UpscaleResult = end.value
-            return result
-        yield Step(progress.note or "Upscaling", progress.fraction, progress.seconds_left)
+    return UpscaleOutcome(request, steps.result, difference, limits)
 
 
 def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
@@ -216,13 +193,11 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
         token.check()
 
     # pooch calls back from inside one call: the worker can't yield there
-    waiting = _beside(lambda: find_backbone(scale, "official", True, progress)[0], token.check)
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
+    fetch = partial(find_backbone, scale, "official", True, progress)
+    waiting = WithResult(_beside(fetch, token.check))
+    for _ in waiting:
         yield Step(f"Downloading the official x{scale} weights", fraction)
+    return waiting.result[0]
 
 
 def _beside(
@@ -250,13 +225,10 @@ def _beside(
 
 
 def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
-    waiting = _beside(function, token.check)
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
+    waiting = WithResult(_beside(function, token.check))
+    for _ in waiting:
         yield Step(text)
+    return waiting.result
 
 
 def _train(

@@ -127,11 +127,22 @@ def test_what_the_process_prints_does_not_get_between_the_answers(remote, monkey
     assert remote.load(LOAD).scale == 4
 
 
-def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
-    official, monkeypatch
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends when it has been idle for 0.3 s."""
     code = "import napari_cfsr.core.process.model_server as p; p.IDLE_SECONDS = 0.3; p.main()"
     monkeypatch.setattr("napari_cfsr.core.process.remote_model.COMMAND", ("-P", "-c", code))
+
+
+def test_after_a_failed_load_the_idle_process_ends(impatient, remote) -> None:
+    with pytest.raises(WeightsNotFoundError):
+        remote.load({**LOAD, "backbone": "nowhere.pth"})
+    assert remote._child.process.wait(10) == 0
+
+
+def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
+    impatient, official
+) -> None:
     model = RemoteModel()
     try:
         model.load(LOAD)

@@ -60,9 +60,9 @@ class Server:
             self._check()
             send(self._sink, ("download", done, total))
 
-        self._resting = False
-        self._model = None
+        self._resting, self._model = True, None  # also if the load fails: nothing will run then
         self._model = load_model(**arguments, progress=progress)
+        self._resting = False
         return self._model.info, {}
 
     def do_predict(self, how: Any, batch: Any) -> tuple[Any, dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+from collections.abc import Iterator
 from typing import Any
 
 from napari_cfsr.core.engine import Check, Float32, ModelInfo, PredictOptions
@@ -33,6 +34,17 @@ class RemoteModel:
     def __init__(self) -> None:
         self._child: Child | None = None
         self._info: ModelInfo | None = None
+
+    @contextlib.contextmanager
+    def loaded(self, arguments: dict[str, Any], check: Check = lambda: None) -> Iterator[ModelInfo]:
+        """Load a model for one run.
+
+        After the run, or after a load that failed, the process ends when it has been idle for long.
+        """
+        try:
+            yield self.load(arguments, check)
+        finally:
+            self.rest()
 
     def load(
         self,

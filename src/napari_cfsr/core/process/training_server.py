@@ -25,6 +25,7 @@ from napari_cfsr.core.process.child import (
 )
 from napari_cfsr.core.process.pipes import send
 from napari_cfsr.core.training import TrainedRefiner, TrainProgress
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.errors import CancelledError, OutOfMemoryError
 
 EVENT_SECONDS = 0.1  # between two reports of progress
@@ -150,18 +151,16 @@ class Session:
         return self._follow(steps)
 
     def _follow(self, steps: Generator[TrainProgress, None, TrainedRefiner]) -> TrainedRefiner:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                self._reports.flush()
-                result: TrainedRefiner = end.value
-                return replace(result, seconds=result.seconds - self._controls.paused_seconds)
-            self._reports.add(progress)
-            if self._controls.paused:
-                self._reports.flush()
-            # here and not in `_check`, which is called within steps that are timed
-            self._controls.wait()
+        result = exhaust(steps, self._report)
+        self._reports.flush()
+        return replace(result, seconds=result.seconds - self._controls.paused_seconds)
+
+    def _report(self, progress: TrainProgress) -> None:
+        self._reports.add(progress)
+        if self._controls.paused:
+            self._reports.flush()
+        # here and not in `_check`, which is called within steps that are timed
+        self._controls.wait()
 
     def _check(self) -> None:
         """Called often: raises when cancelled, reports in time."""

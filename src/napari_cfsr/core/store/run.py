@@ -34,6 +34,7 @@ from napari_cfsr.core.upscale import (
     UpscaleOptions,
     UpscaleProgress,
     UpscaleResult,
+    WithResult,
     exhaust,
     plan_blocks,
     record_provenance,
@@ -323,17 +324,15 @@ class StoreRun:
         """Upscale the block that a shard of level 0 is."""
         index = self.layout.block(shard)
         pixels = np.asarray(self.image[self.plan.read(index)])
-        steps = run_block(self.plan, index, pixels, self.mapping, self.model, self.check)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                outputs: dict[str, Array] = end.value
-                return outputs
+        steps = WithResult(
+            run_block(self.plan, index, pixels, self.mapping, self.model, self.check)
+        )
+        for step in steps:
             if step.note:
                 self.notes.append(step.note)
             if 0 < step.done < step.total or step.note:
                 yield self.progress(step.done, step.note)
+        return steps.result
 
     def progress(self, more: int = 0, note: str = "") -> StoreProgress:
         """How far it is, with `more` LR pixels of the block under way."""
