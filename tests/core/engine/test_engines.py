@@ -43,7 +43,7 @@ from napari_cfsr.core.metrics.image_metrics import psnr
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.folding import fold
 from napari_cfsr.core.upscale.background import Background
-from napari_cfsr.core.upscale.tile_run import TileRun
+from napari_cfsr.core.upscale.schedule import TileSchedule
 from napari_cfsr.core.weights import engine_cache
 from napari_cfsr.core.weights.checkpoints import open_backbone
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
@@ -715,7 +715,7 @@ def test_reading_and_writing_overlap_the_network(both, monkeypatch) -> None:
         return prepare(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tile_run, "prepare", slow)
-    monkeypatch.setattr(TileRun, "take_batch", lambda self, jobs: [jobs.popleft()])
+    monkeypatch.setattr(TileSchedule, "take", lambda self: [self.jobs.popleft()])
     model = SlowModel(both["torch"], 0.1)
     image = np.zeros((48, 48), np.uint8)
     began = time.perf_counter()

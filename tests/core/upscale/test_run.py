@@ -351,6 +351,21 @@ def test_out_of_memory_in_the_middle_keeps_what_is_done() -> None:
     assert len(model.batches) > before
 
 
+def test_each_try_after_out_of_memory_is_smaller_than_the_one_that_failed() -> None:
+    """Smaller tiles alone would not be enough: more of them could run at a time."""
+    image = np.random.default_rng(0).integers(0, 255, (96, 3000)).astype(np.uint8)
+    model = BoxModel(2)
+    steps = iter_upscale(image, model, UpscaleOptions(tile=128, halo=8))
+    for _ in range(3):  # tiles inside the image, which are alike
+        next(steps)
+    first, model.most_pixels = len(model.batches) + 1, 10
+    with pytest.raises(OutOfMemoryError):
+        finish(steps)
+    pixels = [n * height * width for n, _, height, width in model.batches[first - 1 :]]
+    assert len(pixels) > 3
+    assert all(later < 0.75 * earlier for earlier, later in pairwise(pixels))
+
+
 def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
     image = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
     model = BoxModel(2, most_pixels=10, device="cuda")
@@ -410,6 +425,17 @@ def test_a_result_that_does_not_fit_is_refused_before_any_work() -> None:
     huge = da.zeros((10**6, 10**6), dtype=np.float32, chunks=10**4)
     with pytest.raises(OutOfMemoryError, match=r"needs 16000.0 GB and .* are free"):
         upscale(huge, BoxModel(2), axes="YX", intensity=(0.0, 1.0))
+
+
+def test_memory_is_checked_before_intensities_are_read() -> None:
+    class Unreadable:
+        shape, dtype = (10**6, 10**6), np.dtype(np.uint16)
+
+        def __getitem__(self, key):
+            pytest.fail("was read")
+
+    with pytest.raises(OutOfMemoryError, match="needs 8000.0 GB"):
+        upscale(Unreadable(), BoxModel(2), axes="YX")
 
 
 def test_cancel_stops_inside_a_tile(torch_model) -> None:
@@ -541,6 +567,34 @@ def test_a_hot_pixel_or_a_no_data_value_comes_back_and_spoils_nothing(models) ->
     assert (out[40:42, 40:42] == 65535).all()
 
 
+def spots() -> np.ndarray:
+    """900 single pixels of 5000 on zeros: fewer than the percentiles leave out."""
+    image = np.zeros((1000, 1000), np.uint16)
+    image[10:970:32, 10:970:32] = 5000
+    return image
+
+
+def test_sparse_signal_is_super_resolved_with_percentiles() -> None:
+    image = spots()
+    assert np.count_nonzero(image) == 900
+    result = upscale(image, BoxModel(2), intensity="percentile")
+    assert (result.mapping[0].low, result.mapping[0].high) == (0, 5000)
+    assert (result.baseline[20:22, 20:22] == 200).all()  # the mean of 5x5 pixels
+    assert result.notes == ()
+
+
+def test_a_signal_that_is_enlarged_without_the_network_is_noted() -> None:
+    image, steps = spots(), []
+    result = upscale(image, BoxModel(2), intensity=(0, 1), tile=128, progress=steps.append)
+    np.testing.assert_array_equal(result.baseline[20:22, 20:22], 5000)
+    (note,) = result.notes
+    assert note.startswith("pixels more than 1000 times outside the intensity range")
+    assert [s.note for s in steps if s.note] == [note]
+    image = image.astype(np.float32)
+    image[image > 0] = np.nan
+    assert upscale(image, BoxModel(2), intensity=(0, 1)).notes == ()
+
+
 def test_values_wider_apart_than_a_float_holds_are_refused() -> None:
     image = np.array([[-1.7e308, 1.7e308]])
     with pytest.raises(ImageError, match="give intensity limits"):
@@ -579,7 +633,7 @@ def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
     def refuse(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr("napari_cfsr.core.upscale.tile_run.np.empty", refuse)
+    monkeypatch.setattr("napari_cfsr.core.upscale.resolve.np.empty", refuse)
     with pytest.raises(OutOfMemoryError, match="which this system does not give"):
         upscale(np.zeros((4, 4), np.uint8), BoxModel(2))
 

@@ -35,7 +35,6 @@ from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import (
     OutputSpec,
     ResolvedRequest,
-    cropped,
     output_bytes,
     output_specs,
     resolve_request,
@@ -83,7 +82,7 @@ class BlockPlan:
     @property
     def part(self) -> Axes:
         """Axes of what is upscaled."""
-        return cropped(self.axes, self.settled.region)
+        return self.settled.part
 
     @property
     def options(self) -> UpscaleOptions:
@@ -322,8 +321,6 @@ def run_block(
     if "C" in axes.names:
         mapping = mapping[planes[axes.names.index("C")]]
     run = TileRun(window, model, options, check, mapping=mapping, grid=plan.tiles(index))
-    # a batch that does not depend on the memory that is free, so that neither does the result
-    run.batch_pixels = (run.tile + 2 * run.halo) ** 2
     yield from run.tiles()
     return run.arrays
 

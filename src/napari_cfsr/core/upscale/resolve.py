@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import (
     BACK_PROJECTION_FIELD,
@@ -18,7 +19,7 @@ from napari_cfsr.core.engine import (
 )
 from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
-from napari_cfsr.errors import ImageError, OptionError
+from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
 MODEL_BYTES = 1_100_000_000  # what the network takes beside the result, docs/measurements.md
 
@@ -103,6 +104,11 @@ class ResolvedRequest:
     def outputs(self) -> tuple[str, ...]:
         return self.options.outputs or ()
 
+    @property
+    def part(self) -> Axes:
+        """Axes of what is upscaled."""
+        return cropped(self.axes, self.region)
+
 
 def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> ResolvedRequest:
     """Check what is asked of a model for an image; reads no pixels.
@@ -162,6 +168,28 @@ def output_specs(
 def output_bytes(specs: Mapping[str, OutputSpec]) -> int:
     """Bytes of all outputs together."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in specs.values())
+
+
+def check_memory(specs: Mapping[str, OutputSpec]) -> None:
+    """Raise `OutOfMemoryError` unless outputs fit into the memory that is free now."""
+    needed, free = output_bytes(specs), psutil.virtual_memory().available
+    if needed > free:
+        raise _too_large(needed, f" and {free / 1e9:.1f} GB are free")
+
+
+def allocate(specs: Mapping[str, OutputSpec]) -> dict[str, NDArray[Any]]:
+    """Arrays for outputs; raises `OutOfMemoryError` where the system refuses."""
+    try:
+        return {name: np.empty(shape, dtype) for name, (shape, dtype) in specs.items()}
+    except MemoryError as error:  # of a container, say, which psutil does not see
+        raise _too_large(output_bytes(specs), ", which this system does not give") from error
+
+
+def _too_large(nbytes: int, why: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"the result needs {nbytes / 1e9:.1f} GB{why}: upscale a region, fewer slices or "
+        "fewer outputs, or to OME-Zarr on disk"
+    )
 
 
 def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:
