@@ -434,7 +434,7 @@ def test_memory_is_checked_before_intensities_are_read() -> None:
         def __getitem__(self, key):
             pytest.fail("was read")
 
-    with pytest.raises(OutOfMemoryError, match="needs 8000.0 GB"):
+    with pytest.raises(OutOfMemoryError, match=r"needs 8000\.0 GB"):
         upscale(Unreadable(), BoxModel(2), axes="YX")
 
 
