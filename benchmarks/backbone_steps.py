@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_cfsr.core.backbone.initial_weights import fresh
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.network.cfsr import CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, depthwise
 

@@ -67,7 +67,7 @@ def peak_bytes() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One run, in this process."""
     from napari_cfsr import load_model, upscale, upscale_to_zarr
-    from napari_cfsr.core.engine.registry import keep_freed_memory
+    from napari_cfsr.core.engine import keep_freed_memory
 
     keep_freed_memory()
     scene = Scene(options.side, options.planes)

@@ -86,7 +86,7 @@ class Contender:
 def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:
     """Eager PyTorch, from the definition; with our settings of memory and threads or without."""
     if ours:
-        from napari_cfsr.core.engine.registry import keep_freed_memory
+        from napari_cfsr.core.engine import keep_freed_memory
 
         keep_freed_memory()
     import torch
@@ -104,8 +104,8 @@ def reference(weights: Path, image: np.ndarray, ours: bool) -> Run:
 def engine(weights: Path, image: np.ndarray, what: str) -> Run | str:
     """One of our engines, as our processes run it: "openvino, delta, refiner at the output"."""
     from napari_cfsr import load_model
+    from napari_cfsr.core.engine import keep_freed_memory
     from napari_cfsr.core.engine.model import PredictOptions
-    from napari_cfsr.core.engine.registry import keep_freed_memory
 
     keep_freed_memory()
     name, *details = what.split(", ")

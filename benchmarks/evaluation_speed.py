@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfsr import load_model, upscale
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import keep_freed_memory
 from napari_cfsr.core.evaluate.data_sets import find_dataset
 from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 

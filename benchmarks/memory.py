@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.registry import ENGINES, keep_freed_memory
+from napari_cfsr.core.engine import ENGINES, keep_freed_memory
 
 
 def peak_bytes() -> int:

@@ -20,7 +20,7 @@ from PIL import Image
 import napari_cfsr as nc
 from napari_cfsr.core.backbone.data import Pair, reduced
 from napari_cfsr.core.backbone.files import read_backbone_card
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights.weight_files import BUNDLED, SCALES, bundled_path, sha256_of
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from napari_cfsr import load_model
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 side, keep, runs = (int(a) for a in sys.argv[1:4])
 engine, pages = sys.argv[4:]
 if keep:

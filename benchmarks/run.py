@@ -34,8 +34,9 @@ import torch
 from contenders import MATRIX, MATRIX_SIDE, ONNX, REFERENCE, REFINERS, Contender
 
 import napari_cfsr as nc
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import has_openvino, keep_freed_memory
+from napari_cfsr.core.engine.registry import ENTRIES
 from napari_cfsr.core.weights.weight_files import official_path
 
 PARTS = ("network", "images", "training", "start", "memory")
@@ -70,7 +71,11 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
 
 def engines(extra: bool) -> list[str]:
     """Those that can run here."""
-    return ["torch", *(["torch-compile"] if extra else []), *(["openvino"] * has_openvino())]
+    return [
+        "torch",
+        *(["torch-compile"] if extra else []),
+        *(["openvino"] * ENTRIES["openvino"].installed),
+    ]
 
 
 def load(engine: str, **options: Any) -> SRModel:
@@ -92,7 +97,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         names += [engine, f"{engine}, fast"]
     names += ["auto, gray", *(f"auto, delta, refiner at the {place}" for place in REFINERS)]
     names += [MATRIX, ONNX]
-    if has_openvino():
+    if ENTRIES["openvino"].installed:
         load("openvino", refiner=None)  # weights as arrays are kept: its process needs no torch
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contenders: dict[str, Contender] = {}

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, upscale
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.engine.model import SRModel
-from napari_cfsr.core.engine.registry import keep_freed_memory
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.metrics.image_metrics import luma
 from napari_cfsr.core.network.refinenet import RefineNet

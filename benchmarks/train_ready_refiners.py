@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 import numpy as np
 
 import napari_cfsr as nc
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.training.results import TrainedRefiner
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.weight_files import BUNDLED

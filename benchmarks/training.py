@@ -20,7 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import folder_data
 from napari_cfsr.core.training.request import TrainRequest

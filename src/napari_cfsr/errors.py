@@ -71,7 +71,7 @@ class RefinerMismatchError(WeightsError):
 
 
 class DeviceError(CFSRError):
-    """The device asked for is not to be had, or failed."""
+    """The requested device is not available, or failed."""
 
 
 class OutOfMemoryError(CFSRError, MemoryError):

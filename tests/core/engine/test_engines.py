@@ -24,15 +24,12 @@ from PIL import Image
 
 import napari_cfsr
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine import registry as engines
+from napari_cfsr.core.engine import device as devices
+from napari_cfsr.core.engine import registry
+from napari_cfsr.core.engine.bands import refiner_bands
+from napari_cfsr.core.engine.device import choose_device
 from napari_cfsr.core.engine.model import PredictOptions, SRModel
-from napari_cfsr.core.engine.registry import (
-    Engine,
-    choose_device,
-    choose_engine,
-    has_openvino,
-    refiner_bands,
-)
+from napari_cfsr.core.engine.registry import ENTRIES, Engine, EngineEntry, choose_engine
 from napari_cfsr.core.engine.torch_engine import (
     TorchEngine,
     folded_network,
@@ -49,7 +46,7 @@ from napari_cfsr.core.weights.checkpoints import open_backbone
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import BoxModel
 
-needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs OpenVINO")
+needs_openvino = pytest.mark.skipif(not ENTRIES["openvino"].installed, reason="needs OpenVINO")
 REFINERS = Path(napari_cfsr.__file__).parent / "bundled" / "refiners"
 EVERY = pytest.param("torch"), pytest.param("openvino", marks=needs_openvino)
 
@@ -201,7 +198,7 @@ def both_after(official_folder: Path) -> dict[str, SRModel]:
 
 
 def _both(folder: Path, refiner: str) -> dict[str, SRModel]:
-    names = ["torch", *(["openvino"] if has_openvino() else [])]
+    names = ["torch", *(["openvino"] if ENTRIES["openvino"].installed else [])]
     file = REFINERS / f"{refiner}.safetensors"
     return {n: load_model(4, folder / "CFSR_x4.pth", file, "cpu", engine=n) for n in names}
 
@@ -346,22 +343,22 @@ def test_auto_is_a_rule() -> None:
      ("arm64", True, "torch"), ("aarch64", True, "torch")],
 )  # fmt: skip
 def test_auto_falls_back_to_torch(monkeypatch, machine, there, expected) -> None:
-    monkeypatch.setattr(engines.platform, "machine", lambda: machine)
-    monkeypatch.setattr(engines, "has_openvino", lambda: there)
+    monkeypatch.setattr(registry.platform, "machine", lambda: machine)
+    monkeypatch.setattr(EngineEntry, "installed", there)
     assert choose_engine("auto", "cpu") == expected
 
 
 def test_openvino_that_is_not_there_is_an_error_that_says_what_to_do(monkeypatch) -> None:
-    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    monkeypatch.setattr(EngineEntry, "installed", False)
     with pytest.raises(DeviceError, match="pip install openvino"):
         choose_engine("openvino", "cpu")
 
 
 def test_without_a_driver_torch_is_not_asked(monkeypatch) -> None:
-    monkeypatch.setattr(engines, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
     assert choose_device("auto") == "cpu"
-    monkeypatch.setattr(engines, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == "cuda"
 
@@ -381,8 +378,8 @@ def test_an_openvino_that_can_not_be_loaded_is_done_without(monkeypatch, officia
     def broken(*_: object) -> None:
         raise ImportError("DLL load failed")
 
-    monkeypatch.setattr("napari_cfsr.core.engine.model._openvino", broken)
-    monkeypatch.setattr("napari_cfsr.core.engine.registry.choose_engine", lambda *_: "openvino")
+    monkeypatch.setattr("napari_cfsr.core.engine.openvino_engine.open_engine", broken)
+    monkeypatch.setattr("napari_cfsr.core.engine.model.choose_engine", lambda *_: "openvino")
     model = load_model(2, official_folder / "CFSR_x2.pth", None, "cpu")
     assert model.info.engine == "torch"
     assert model.info.notes[0] == "runs with torch: OpenVINO can't be loaded (DLL load failed)"
@@ -395,7 +392,7 @@ def test_notes_are_of_the_engine_that_ran() -> None:
         name, device, notes = "torch", "cuda:0", ("on the GPU",)
 
         def to_cpu(self) -> bool:
-            self.device, self.notes = "cpu", (engines.NO_BFLOAT16,)
+            self.device, self.notes = "cpu", (registry.NO_BFLOAT16,)
             return True
 
     engine = Moving()
@@ -405,7 +402,7 @@ def test_notes_are_of_the_engine_that_ran() -> None:
     assert model.to_cpu()
     assert (model.info.device, model.info.notes) == (
         "cpu",
-        ("bundled weights", engines.NO_BFLOAT16),
+        ("bundled weights", registry.NO_BFLOAT16),
     )
 
 
@@ -468,7 +465,7 @@ def test_large_pages_are_asked_for() -> None:
     program = (
         "import re\n"
         "from pathlib import Path\n"
-        "from napari_cfsr.core.engine.registry import ask_for_large_pages, keep_freed_memory\n"
+        "from napari_cfsr.core.engine.memory import ask_for_large_pages, keep_freed_memory\n"
         "def heap():\n"
         "    text = Path('/proc/self/smaps').read_text()\n"
         "    return re.search(r'\\[heap\\].*?VmFlags:([^\\n]*)', text, re.S)[1].split()\n"

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.engine.model import BACKBONE_FIELD, REFINER_FIELD, PredictOptions, SRModel
+from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights.checkpoints import open_backbone
 

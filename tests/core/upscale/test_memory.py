@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 import numpy as np
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 keep_freed_memory()
 image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
 result = upscale(image, load_model(4, "official", device="cpu"), axes="YXC")

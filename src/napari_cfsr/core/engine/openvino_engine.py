@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from napari_cfsr.core.engine.bands import Crop, refiner_bands, refiner_columns
+from napari_cfsr.core.engine.memory import ask_for_large_pages
 from napari_cfsr.core.engine.openvino_graph import (
     VERSION,
     backbone_graph,
@@ -28,22 +30,24 @@ from napari_cfsr.core.engine.registry import (
     NO_BFLOAT16,
     X86,
     Check,
-    Crop,
     Float32,
+    Opened,
     Precision,
-    ask_for_large_pages,
     check_precision,
-    refiner_bands,
-    refiner_columns,
 )
-from napari_cfsr.core.network import Conv, fold
-from napari_cfsr.core.weights import Arrays, engine_cache
+from napari_cfsr.core.network import REFINER_FIELD, Conv, fold
+from napari_cfsr.core.weights import (
+    Arrays,
+    ModelFiles,
+    backbone_arrays,
+    engine_cache,
+    refiner_arrays,
+)
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation
 KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
 POLL_MILLISECONDS = 50
-REFINER_FIELD = 3
 NO_WISHES = "OpenVINO's choices are not the best ones here: there was no place for a temporary file"
 Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
 OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
@@ -106,6 +110,21 @@ class Weights:
 
     sha256: str
     arrays: Arrays
+
+
+def open_engine(
+    files: ModelFiles, _device: str, precision: Precision, threads: int | None
+) -> Opened:
+    """Load weights; see `EngineEntry.opener`."""
+    backbone = Weights(files.backbone.sha256, backbone_arrays(files.backbone, files.scale))
+    refiner, placement = None, None
+    if files.refiner is not None:
+        arrays, card = refiner_arrays(files.refiner, files.backbone)
+        refiner, placement = Weights(files.refiner.sha256, arrays), card.placement
+    engine = OpenVINOEngine(
+        files.scale, backbone, refiner, placement or "output", precision, threads
+    )
+    return engine, placement
 
 
 class OpenVINOEngine:

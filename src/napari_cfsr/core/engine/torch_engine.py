@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import psutil
@@ -11,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from napari_cfsr.core.engine.bands import Crop, refiner_bands, refiner_columns
 from napari_cfsr.core.engine.registry import (
     NO_BFLOAT16,
     Check,
-    Crop,
     Float32,
+    Opened,
     Precision,
     check_precision,
-    refiner_bands,
-    refiner_columns,
 )
-from napari_cfsr.core.network import CFSR, RECEPTIVE_FIELD, FoldedCFSR, Placement, RefineNet, fold
+from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement, RefineNet, fold
+from napari_cfsr.core.weights import ModelFiles, load_backbone, load_refiner
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CUDA and MPS
@@ -94,6 +95,26 @@ def true_float32() -> Iterator[None]:
         yield
     finally:
         cudnn.conv.fp32_precision = before
+
+
+def open_engine(
+    files: ModelFiles,
+    device: str,
+    precision: Precision,
+    _threads: int | None,
+    compiled: bool = False,
+) -> Opened:
+    """Load weights; see `EngineEntry.opener`. Torch has its own setting of threads."""
+    network = load_backbone(files.backbone, files.scale)
+    refiner, placement = None, None
+    if files.refiner is not None:
+        refiner, card = load_refiner(files.refiner, files.backbone)
+        placement = card.placement
+    engine = TorchEngine(network, refiner, placement or "output", device, precision, compiled)
+    return engine, placement
+
+
+open_compiled = partial(open_engine, compiled=True)
 
 
 class TorchEngine:
@@ -231,10 +252,10 @@ class TorchEngine:
         """The refiner on what is kept of an image, in bands of rows."""
         assert self._refiner is not None
         shape = tuple(image.shape)
-        columns, kept = refiner_columns(crop, shape, scale, RECEPTIVE_FIELD)
+        columns, kept = refiner_columns(crop, shape, scale, REFINER_FIELD)
         size = [(s.stop - s.start) * scale for s in crop]
         result = image.new_empty((*shape[:2], *size))
-        for read, keep, rows in refiner_bands(crop, shape, scale, RECEPTIVE_FIELD):
+        for read, keep, rows in refiner_bands(crop, shape, scale, REFINER_FIELD):
             check()
             result[:, :, rows] = self._refiner(image[:, :, read, columns])[:, :, keep, kept]
         return result

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from napari_cfsr.core.network.folding import MEAN
 
 RGB_MEAN = MEAN  # of DIV2K, subtracted before and added after
-RECEPTIVE_FIELD = 63  # LR pixels to each side
 
 EDGE_FILTERS = torch.tensor(
     [

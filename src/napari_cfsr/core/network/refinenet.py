@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 Placement = Literal["output", "input"]
 PLACEMENTS: tuple[Placement, ...] = ("output", "input")
-RECEPTIVE_FIELD = 3  # pixels to each side, of the image it runs on
 
 
 class RefineNet(nn.Module):
