@@ -21,7 +21,6 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cfsr import load_model
 from napari_cfsr.core.process import child, remote_training
-from napari_cfsr.core.process.child import pack, unpack
 from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import array_data
@@ -109,25 +108,6 @@ def test_images_and_results_go_through(fake) -> None:
     assert result.card == fake_training.CARD
     assert result.gain == 0.5
     assert fake.pid is None
-
-
-def test_packed_values_come_back_with_their_arrays_aside() -> None:
-    arrays = [
-        np.arange(24, dtype=">u2").reshape(2, 3, 4)[:, ::-1, ::2],
-        np.zeros((0, 5)),
-        np.array(7.5),
-        np.array(["text"]),
-        np.array([True, False]),
-    ]
-    packed, aside = pack({"images": arrays, "name": "x"})
-    assert [a is b for a, b in zip(aside.values(), (arrays[0], arrays[1], arrays[4]), strict=True)]
-    value = unpack(packed, aside)
-    assert value["name"] == "x"
-    for before, after in zip(arrays, value["images"], strict=True):
-        np.testing.assert_array_equal(before, after)
-    large, aside = pack(request([np.zeros((3000, 3000), np.uint8)]))
-    assert len(large) < 2000
-    assert aside["0"].size == 9_000_000
 
 
 def test_progress_is_thinned_out_but_nothing_that_happens_once_is_lost(fake) -> None:
@@ -218,11 +198,11 @@ def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
 def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
     """Else the process would wait for them, and the window for the process, for ever."""
 
-    def fail(value: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_training, "pack", fail)
+        patch.setattr(child, "send", fail)
         with pytest.raises(kind, match=text):
             finish(fake.steps(request()))
     assert finish(fake.steps(request())) is not None
@@ -231,10 +211,10 @@ def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind,
 def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         code = (
-            "import napari_cfsr.core.process.child as child\n"
+            "import napari_cfsr.core.process.server as server\n"
             "import napari_cfsr.core.process.training_server as process\n"
             "def receive(stream): raise MemoryError('Unable to allocate 90 GiB')\n"
-            "child.receive = receive; process.main()"
+            "server.receive = receive; process.main()"
         )
         patch.setattr(remote_training, "COMMAND", ("-P", "-c", code))
         with pytest.raises(ModelProcessError, match=r"1\): MemoryError: Unable to allocate 90 GiB"):
@@ -245,7 +225,7 @@ def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
 
     monkeypatch.setattr(child, "receive", receive)
     monkeypatch.setattr(child, "LAST_SECONDS", 0.1)
-    with pytest.raises(ModelProcessError, match="what it said can't be read"):
+    with pytest.raises(ModelProcessError, match="its answer can't be read"):
         finish(fake.steps(request(steps=10**6, seconds=0.001)))
     assert fake.pid is None
 
