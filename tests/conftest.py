@@ -112,8 +112,8 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def models(official_folder: Path) -> dict[int, SRModel]:
     """Official backbones without refiner, by scale."""
-    from napari_cfsr.core.engine import keep_freed_memory
     from napari_cfsr.core.engine.model import load_model
+    from napari_cfsr.core.engine.registry import keep_freed_memory
 
     keep_freed_memory()
     return {
