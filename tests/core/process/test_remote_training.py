@@ -1,4 +1,4 @@
-"""A training in a process of its own: same numbers, obeyed at once, and a clean end."""
+"""A training in a process of its own: same numbers, prompt obedience, and a clean end."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.data import array_data
 from napari_cfsr.core.training.request import TrainRequest
 from napari_cfsr.core.training.results import TrainProgress
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import (
     CancelledError,
     ImageError,
@@ -34,8 +35,6 @@ from napari_cfsr.errors import (
     UnexpectedError,
 )
 from tests.helpers import fake_training
-
-pytestmark = pytest.mark.alone  # how soon a process ends or answers
 
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
@@ -89,7 +88,7 @@ def real_request(**how: Any) -> TrainRequest:
     images = [gaussian_filter(rng.random((96, 100)), 2) for _ in range(6)]
     images = [((x - x.min()) / (x.max() - x.min())).astype(np.float32) for x in images]
     how = {"batch": 4, "patch": 24, "every": 4, "photons": 50, "read_noise": 0.01} | how
-    load = {"scale": 2, "backbone": "official", "device": "cpu"}
+    load = {"scale": 2, "backbone": "bundled", "device": "cpu"}
     return TrainRequest(array_data(images), load, TrainConfig(**how))
 
 
@@ -110,6 +109,7 @@ def test_images_and_results_go_through(fake) -> None:
     assert fake.pid is None
 
 
+@pytest.mark.alone
 def test_progress_is_thinned_out_but_nothing_that_happens_once_is_lost(fake) -> None:
     began = time.perf_counter()
     news = [p for p in fake.steps(request(steps=1003, seconds=0.001, every=100)) if p is not None]
@@ -131,6 +131,7 @@ def test_progress_is_thinned_out_but_nothing_that_happens_once_is_lost(fake) -> 
     assert news[-1].stage == "measuring"
 
 
+@pytest.mark.alone
 def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
     steps = fake.steps(request(steps=10**6, seconds=0.01))
     until(steps, 10)
@@ -155,16 +156,14 @@ def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
         ("engine memory", OutOfMemoryError, r"memory \(out of memory on cuda: 7 GB\): close"),
     ],
 )
-def test_faults_come_through_and_the_next_training_works(fake, fault, kind, text) -> None:
+def test_faults_come_through(fake, fault, kind, text) -> None:
     with pytest.raises(kind, match=text):
         finish(fake.steps(request(steps=50, fault_at=30, fault=fault)))
-    assert fake.best.step == 20  # of before the fault
+    assert fake.best.step == 20  # from before the fault
     assert fake.pid is None
-    assert finish(fake.steps(request())).improved
-    assert fake.best is None  # a new training, in five steps without one
 
 
-def test_a_killed_process_is_said_and_the_best_so_far_is_kept(fake) -> None:
+def test_a_killed_process_is_named_and_the_best_so_far_is_kept(fake) -> None:
     with pytest.raises(
         ModelProcessError,
         match=r"the process that trains the refiner ended .* The best refiner so far is kept: "
@@ -176,11 +175,12 @@ def test_a_killed_process_is_said_and_the_best_so_far_is_kept(fake) -> None:
     with pytest.raises(ModelProcessError, match="It had found no refiner yet"):
         finish(fake.steps(request(kill_at=5)))
     assert fake.best is None
-    assert finish(fake.steps(request())).improved
+    assert finish(fake.steps(request())).improved  # the next training works
+    assert fake.best is None  # its five steps bring none
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the exit status says it on POSIX only")
-def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
+def test_being_killed_is_distinguished_from_crashing(fake, monkeypatch) -> None:
     with pytest.raises(ModelProcessError, match="killed, most often for lack of memory"):
         finish(fake.steps(request(kill_at=1)))
     monkeypatch.setattr(remote_training, "COMMAND", ("-P", "-c", "raise SystemExit('no luck')"))
@@ -195,8 +195,8 @@ def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
         (TypeError("no pickle"), UnexpectedError, r"could not be sent .*no pickle"),
     ],
 )
-def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
-    """Else the process would wait for them, and the window for the process, for ever."""
+def test_images_that_cannot_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
+    """Otherwise the process would wait for them, and the window for the process, for ever."""
 
     def fail(*_: Any) -> Any:
         raise error
@@ -208,7 +208,7 @@ def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind,
     assert finish(fake.steps(request())) is not None
 
 
-def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
+def test_messages_that_cannot_be_read_end_a_training(fake, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         code = (
             "import napari_cfsr.core.process.server as server\n"
@@ -230,15 +230,16 @@ def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
     assert fake.pid is None
 
 
-def test_a_process_that_cant_start_is_said(training, monkeypatch) -> None:
+def test_a_process_that_cannot_start_is_named(training, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ModelProcessError, match="the process that trains the refiner can't start"):
         finish(training.steps(request()))
 
 
-# what the user wants
+# commands of the user
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["training", "paused", "measuring"])
 def test_stop_takes_effect_within_two_seconds(fake, when) -> None:
     steps = fake.steps(request(steps=100 if when == "measuring" else 10**6, seconds=0.001))
@@ -257,6 +258,7 @@ def test_stop_takes_effect_within_two_seconds(fake, when) -> None:
     assert result.state["step"][0] >= 15
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [0.0, 1.5])
 def test_stop_before_anything_was_trained_cancels(fake, seconds) -> None:
     steps = fake.steps(request(preparing=60))
@@ -273,6 +275,7 @@ def test_stop_before_anything_was_trained_cancels(fake, seconds) -> None:
     assert finish(fake.steps(request())).improved  # nothing of it is left
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stage", ["preparing", "training"])
 def test_pause_takes_no_processor_time_and_loses_nothing(fake, stage) -> None:
     how = {"preparing": 3} if stage == "preparing" else {"steps": 400, "seconds": 0.005}
@@ -297,6 +300,7 @@ def test_pause_takes_no_processor_time_and_loses_nothing(fake, stage) -> None:
     assert result.seconds < time.perf_counter() - began - 1.5  # the pause does not count
 
 
+@pytest.mark.alone
 def test_cancelling_ends_the_process_at_once(fake) -> None:
     cancelled = threading.Event()
 
@@ -341,17 +345,14 @@ def test_an_abandoned_training_does_not_disturb_the_next_one(fake) -> None:
 # the network itself
 
 
-def test_a_real_training_gives_bit_identical_results(training, official) -> None:
+def test_a_real_training_gives_bit_identical_results(training, tiny_backbones) -> None:
     from napari_cfsr.core.training.train import iter_train
 
     how = {"placement": "input", "steps": 4, "warm_steps": 40}
-    remote = finish(training.steps(real_request(**how)))
-    steps = iter_train(real_request(**how))
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        here = end.value
+    asked = real_request(**how)
+    asked.load["backbone"] = str(tiny_backbones[2])
+    remote = finish(training.steps(asked))
+    here = exhaust(iter_train(asked))
     assert remote.report == here.report
     assert remote.history == here.history
     assert len(here.history) > 2
@@ -361,25 +362,27 @@ def test_a_real_training_gives_bit_identical_results(training, official) -> None
 
 
 def test_bad_images_are_refused_before_training_and_good_ones_work_after(
-    training, official
+    training, tiny_backbones
 ) -> None:
-    bad = real_request()
+    bad = good = real_request()
+    good.load["backbone"] = str(tiny_backbones[2])
     for image in (np.zeros((96, 96), np.uint8), np.full((96, 96), np.nan, np.float32)):
         bad = TrainRequest(array_data([image] * 3), bad.load, bad.config)
         with pytest.raises(ImageError, match="expected"):
             finish(training.steps(bad))
-    stage = next(p.stage for p in training.steps(real_request()) if p and p.loss is not None)
+    stage = next(p.stage for p in training.steps(good) if p and p.loss is not None)
     assert stage == "training"
 
 
-def test_a_real_training_is_killed_paused_and_stopped(training, official, tmp_path) -> None:
+@pytest.mark.alone
+def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path) -> None:
     steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
     next(p for p in steps if p is not None and p.best is not None)
     os.kill(training.pid, TERMINATE)
     with pytest.raises(ModelProcessError, match="The best refiner so far is kept"):
         finish(steps)
     file = training.best.save(tmp_path / "best.safetensors")
-    assert load_model(2, "official", file, device="cpu").info.refiner is not None
+    assert load_model(2, "bundled", file, device="cpu").info.refiner is not None
 
     steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
     until(steps, 6)
@@ -445,6 +448,7 @@ def test_this_process_can_end_in_mid_training(end) -> None:
     wait_for(lambda: not psutil.pid_exists(int(done.stdout)), 5)
 
 
+@pytest.mark.alone
 def test_large_images_are_sent_without_holding_up_other_threads(fake) -> None:
     images = [np.random.default_rng(0).integers(0, 255, (5000, 5000, 4)).astype(np.uint8)] * 2
     images = [np.moveaxis(image, -1, 0) for image in images]  # not contiguous
@@ -473,7 +477,7 @@ def test_large_images_are_sent_without_holding_up_other_threads(fake) -> None:
     assert min(longest) < 0.1
 
 
-def test_images_are_let_go_of_once_they_are_sent(fake) -> None:
+def test_images_are_released_once_they_are_sent(fake) -> None:
     sent = request([np.zeros((100, 100), np.uint8)])
     images = weakref.ref(sent.data)
     sent.load.update(steps=10**6, seconds=0.001)
