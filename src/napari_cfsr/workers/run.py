@@ -25,12 +25,12 @@ from napari_cfsr.workers.store import StoreRequest, upscale_to_store
 
 Result = TypeVar("Result")
 
-BEAT = 0.1  # seconds between two looks at whether to stop
+BEAT = 0.1  # seconds between two checks whether to stop
 
 
 @dataclass(frozen=True, eq=False)
 class UpscaleRequest:
-    """All that a run needs, read on the GUI thread.
+    """Everything that a run needs, read on the GUI thread.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True, eq=False)
 class UpscaleOutcome:
-    """A finished run, with what takes time to compute for showing it."""
+    """A finished run, with what takes time to compute before it can be shown."""
 
     request: UpscaleRequest
     result: UpscaleResult
@@ -57,13 +57,13 @@ class UpscaleOutcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended with a fault whose message says it all.
+    """A run that failed with an error that its message explains.
 
     Attributes
     ----------
     message : str
     best : Checkpoint or None
-        The best refiner so far, of a training that broke off after there was one.
+        The best refiner of a training that failed later.
     """
 
     message: str
@@ -71,7 +71,7 @@ class Failure:
 
 
 class CancelToken:
-    """Set on the GUI thread, looked at by the worker."""
+    """Set on the GUI thread, checked by the worker."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -124,10 +124,10 @@ def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> G
 
 
 def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) -> GeneratorWorker:
-    """Worker that trains a refiner; yields `TrainProgress`, and None where there is no news.
+    """Worker that trains a refiner; yields `TrainProgress`, and None where nothing is new.
 
     Returns `TrainedRefiner`, `Failure`, or None when it was cancelled, or stopped before anything
-    was trained. To pause, resume or stop it, tell `training`.
+    was trained. Pause, resume and stop it with the methods of `training`.
     """
     training.reset()
     worker = _worker("a training", _train(job, training, token))
@@ -147,16 +147,16 @@ class _Task(partial[Any]):
 
 
 def _worker(name: str, steps: Generator[Any, None, Any]) -> GeneratorWorker:
-    """Worker that is yet to be started; see `_guarded`."""
+    """Worker that has not been started; see `_guarded`."""
     task = _Task(_guarded, steps)
     task.name = name
     return create_worker(task, _start_thread=False)
 
 
 def _guarded(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-    """Run to the end. None when cancelled, `Failure` for faults that are ours to explain.
+    """Run to the end. None when cancelled, `Failure` for errors of this package.
 
-    What is unexpected is raised, and napari shows it with its traceback; but no RuntimeError,
+    Unexpected errors are raised, and napari shows them with their traceback; but no RuntimeError,
     which would make the worker hang without a signal.
     """
     try:
@@ -203,7 +203,7 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
 def _beside(
     function: Callable[[], Result], check: Callable[[], None]
 ) -> Generator[None, None, Result]:
-    """Call it in a thread of its own and yield meanwhile; if `check` raises, it's left alone."""
+    """Call it in a thread of its own and yield meanwhile; abandoned if `check` raises."""
     results: list[Result] = []
     errors: list[BaseException] = []
 

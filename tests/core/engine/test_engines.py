@@ -183,19 +183,19 @@ print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Conca
 @needs_openvino
 def test_a_mean_far_above_the_deviation_loses_no_digits() -> None:
     """What the coordinates of the graph are chosen for: see `openvino_graph`."""
-    from napari_cfsr.core.engine.openvino_graph import _to_length_one, _Turn
+    from napari_cfsr.core.engine.openvino_graph import _Rotation, _to_length_one
     from napari_cfsr.core.engine.openvino_import import openvino as ov
     from napari_cfsr.core.engine.openvino_import import opset13 as op
 
     channels = 48
-    turn = _Turn(channels)
-    np.testing.assert_allclose(turn.out @ turn.into, np.eye(channels), atol=1e-12)
+    rotation = _Rotation(channels)
+    np.testing.assert_allclose(rotation.out @ rotation.into, np.eye(channels), atol=1e-12)
     y = np.random.default_rng(0).normal(50, 1, (channels, 7))
     x = op.parameter([1, channels, 1, 7], np.float32)
     graph = ov.Model([_to_length_one(x, channels)], [x], "norm")
     run = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    turned = (turn.into @ y)[None, :, None].astype(np.float32)
-    got = turn.centred @ run(turned)[0][0, :, 0].astype(np.float64)
+    rotated = (rotation.into @ y)[None, :, None].astype(np.float32)
+    got = rotation.centred @ run(rotated)[0][0, :, 0].astype(np.float64)
     expected = (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-6)
     np.testing.assert_allclose(got, expected, atol=5e-6)
 

@@ -1,8 +1,8 @@
 """Running the networks with OpenVINO on the CPU.
 
-A graph is compiled for the very shape of a tile, which is a good tenth faster than for any shape;
-tiles are cut so that a run has one shape. What was compiled is kept on disk (`engine_cache`).
-Images of a batch run one after the other, so what comes out of one never depends on the others.
+A graph is compiled for the exact shape of a tile, which is a good tenth faster than for any shape;
+tiles are cut so that a run has one shape. Compiled graphs are kept on disk (`engine_cache`).
+Images of a batch run one after the other, so the result of one never depends on the others.
 """
 
 from __future__ import annotations
@@ -45,12 +45,15 @@ from napari_cfsr.core.weights import (
 )
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
-STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation
-KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
+STATIC_PIXELS = 2**15  # from here on, compiling a graph for the exact shape pays
+KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble alternates between two
 POLL_MILLISECONDS = 50
-NO_WISHES = "OpenVINO's choices are not the best ones here: there was no place for a temporary file"
-Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
-OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
+NO_PREFERENCES = (
+    "the network runs slower than it could: there was no place for a temporary file, through which "
+    "OpenVINO is told the fastest implementations"
+)
+Made = tuple[ov.Model, bool]  # a graph, and whether to keep what is compiled from it
+OUT_OF_MEMORY = (  # words of OpenVINO and oneDNN, in lower case
     "bad_alloc",
     "allocat",
     "out of memory",
@@ -61,7 +64,7 @@ OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
 
 @contextmanager
 def domain_errors() -> Iterator[None]:
-    """OpenVINO raises RuntimeErrors for whatever happens; name them."""
+    """Turn the RuntimeErrors that OpenVINO raises for everything into errors of this package."""
     try:
         yield
     except MemoryError as error:
@@ -166,7 +169,7 @@ class OpenVINOEngine:
         self.notes: tuple[str, ...] = (NO_BFLOAT16,) if slow else ()
         self._type = "bf16" if low else "f32"
         self._threads = threads
-        self._requests: dict[tuple[Any, ...], Any] = {}  # the one used last comes last
+        self._requests: dict[tuple[Any, ...], Any] = {}  # the most recently used comes last
 
     def to_cpu(self) -> bool:
         return False
@@ -189,9 +192,9 @@ class OpenVINOEngine:
     ) -> dict[str, Float32]:
         """One image [1,3 or 1,h,w]."""
         gray, at_input = x.shape[1] == 1, self._placement == "input"
-        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing beside the network
+        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing compared with the network
         refined = "delta" in outputs and self._refiner is not None
-        in_colour = refined and not at_input  # the refiner is to see all three channels
+        in_colour = refined and not at_input  # the refiner sees all three channels
         channels = 1 if gray and not in_colour else 3
         result: dict[str, Float32] = {}
         if "baseline" in outputs or in_colour:
@@ -245,7 +248,7 @@ class OpenVINOEngine:
                 check()
         except BaseException:
             request.cancel()
-            with suppress(RuntimeError):  # that it was cancelled
+            with suppress(RuntimeError):  # says that it was cancelled
                 request.wait()
             raise
         return result
@@ -253,8 +256,8 @@ class OpenVINOEngine:
     # compiled networks
 
     def _key(self, kind: str, weights: Weights, *details: Any) -> dict[str, Any]:
-        """All that a compiled network depends on but for instructions that a virtual processor of
-        the same name may lack: OpenVINO itself does not import what was compiled with those."""
+        """All that a compiled network depends on, except instructions that a virtual processor of
+        the same name may lack: OpenVINO itself refuses to import what was compiled with those."""
         return {
             "graph": [kind, VERSION, *details],
             "weights": weights.sha256,
@@ -272,11 +275,11 @@ class OpenVINOEngine:
             if not half and not x86:
                 return backbone_graph(folded, fixed), True
             beside = not half and has_wide_vectors(self._core)
-            wished = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
-            if wished is not None:
-                return wished, True
-            if NO_WISHES not in self.notes:
-                self.notes = (*self.notes, NO_WISHES)
+            preferring = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
+            if preferring is not None:
+                return preferring, True
+            if NO_PREFERENCES not in self.notes:
+                self.notes = (*self.notes, NO_PREFERENCES)
             return backbone_graph(folded, fixed), False
 
         return self._request((fixed, channels), "backbone", self._backbone, graph)
@@ -296,7 +299,7 @@ class OpenVINOEngine:
     def _request(
         self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], Made]
     ) -> Any:
-        """A request for a graph, compiled unless it was lately, by this process or another."""
+        """A request for a graph, compiled unless this process or another one did so recently."""
         name = (kind, *details)
         request = self._requests.pop(name, None)
         if request is None:
@@ -310,7 +313,7 @@ class OpenVINOEngine:
     def _compiled(self, key: dict[str, Any], graph: Callable[[], Made]) -> Any:
         options = compile_options(self._type, self._threads)
         request = self._network(key, graph, options).create_infer_request()
-        ask_for_large_pages()  # for the memory that it has and the first run will touch
+        ask_for_large_pages()  # for memory that is allocated but not yet used
         return request
 
     def _network(
@@ -320,9 +323,9 @@ class OpenVINOEngine:
         if stored is not None:
             with suppress(RuntimeError):
                 return self._core.import_model(stored, "CPU", options)
-        made, to_keep = graph()
+        made, keep = graph()
         compiled = self._core.compile_model(made, "CPU", options)
-        if to_keep:
+        if keep:
             blob = compiled.export_model()
             engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
         return compiled

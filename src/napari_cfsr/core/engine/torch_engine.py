@@ -25,7 +25,7 @@ from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement,
 from napari_cfsr.core.weights import ModelFiles, load_backbone, load_refiner
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
-OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CUDA and MPS
+OUT_OF_MEMORY = (  # words of torch on Linux, Windows, with oneDNN, on CUDA and MPS
     "can't allocate memory",
     "not enough memory",
     "could not create a primitive",
@@ -39,7 +39,7 @@ OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CU
 
 @contextmanager
 def domain_errors(device: str) -> Iterator[None]:
-    """Torch raises RuntimeErrors for lack of memory and for faults of the device; name them."""
+    """Turn the RuntimeErrors that torch raises for lack of memory and device faults into ours."""
     try:
         yield
     except MemoryError as error:
@@ -59,7 +59,7 @@ def folded_network(backbone: CFSR) -> FoldedCFSR:
 
 
 def half_type(device: str) -> torch.dtype | None:
-    """What `fast` computes in on a device; None where there is nothing faster than float32.
+    """The type that `fast` computes in on a device; None where nothing is faster than float32.
 
     bfloat16 on a processor without instructions for it takes longer than float32.
     """
@@ -71,7 +71,7 @@ def half_type(device: str) -> torch.dtype | None:
 
 
 def compile_mode(device: str) -> str:
-    """How `torch.compile` makes kernels: on CUDA with graphs, where these work in any thread."""
+    """Mode of `torch.compile`: with CUDA graphs where these work in any thread."""
     graphs = device.startswith("cuda") and TorchVersion(torch.__version__) >= "2.13"
     return "reduce-overhead" if graphs else "default"
 
@@ -131,11 +131,11 @@ class TorchEngine:
     device : str
         A torch device.
     precision : {"float32", "fast"}
-        `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; what is
-        added up and LayerNorm stay in float32, since squares of it overflow float16.
+        `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; sums and
+        LayerNorm, whose squares overflow float16, stay in float32.
     compiled : bool
-        Whether `torch.compile` makes kernels for each shape, which takes a compiler and its time;
-        on CUDA, it records CUDA graphs.
+        Whether `torch.compile` makes kernels for each shape, which needs a compiler and time; on
+        CUDA, it records CUDA graphs.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class TorchEngine:
         self._move(device)
 
     def _move(self, device: str) -> None:
-        if device == "cuda":  # which one that is depends on the thread
+        if device == "cuda":  # which one it is depends on the thread
             device = f"cuda:{torch.cuda.current_device()}"
         self.device = device
         self.half = half_type(device) if self._precision == "fast" else None
@@ -189,7 +189,7 @@ class TorchEngine:
     ) -> dict[str, Float32]:
         height, width = batch.shape[2:]
         crop = crop or (slice(0, height), slice(0, width))
-        # a compiled network has no place for Python in the middle of it
+        # a compiled network can't call Python half-way
         self._network.check = (lambda: None) if self._compiled else check
         check()
         true = self._precision == "float32" and self.device.startswith("cuda")
@@ -203,7 +203,7 @@ class TorchEngine:
                 result = self._forward(self._upload(batch), outputs, check, crop)
                 return {name: self._download(value) for name, value in result.items()}
         finally:
-            self._network.check = lambda: None  # it may know of a whole image and its result
+            self._network.check = lambda: None  # it may hold a whole image and its result
 
     def _upload(self, batch: Float32) -> Tensor:
         # a copy: torch takes no negative strides, not even along an axis of length 1
@@ -211,7 +211,7 @@ class TorchEngine:
         cuda = self.device.startswith("cuda")
         if cuda:
             x = x.pin_memory()
-        # elsewhere the copy could still be under way when its source is gone
+        # elsewhere the copy could still be running when its source is freed
         x = x.to(self.device, non_blocking=cuda)
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -228,14 +228,14 @@ class TorchEngine:
     ) -> dict[str, Tensor]:
         gray, at_input = x.shape[1] == 1, self._placement == "input"
         refined = "delta" in outputs and self._refiner is not None
-        in_colour = refined and not at_input  # the refiner is to see all three channels
+        in_colour = refined and not at_input  # the refiner sees all three channels
         scale = self._network.scale
         part = tuple(slice(s.start * scale, s.stop * scale) for s in crop)
         result: dict[str, Tensor] = {}
         if "baseline" in outputs or in_colour:
             full = self._backbone(x, gray and not in_colour)
             if self._compiled:
-                full = full.clone()  # its memory is written again by the next call
+                full = full.clone()  # the next call reuses its memory
             result["baseline"] = full[..., *part]
         if refined and self._refiner is not None:
             if at_input:

@@ -21,7 +21,7 @@ class RefineNet(nn.Module):
     Parameters
     ----------
     generator : torch.Generator, optional
-        Source of the initial weights; the global one if absent.
+        Source of the initial weights; the global one by default.
 
     Notes
     -----

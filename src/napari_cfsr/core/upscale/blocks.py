@@ -1,9 +1,8 @@
-"""An image in blocks: parts that are upscaled one at a time, each by itself.
+"""An image in blocks: parts that are upscaled separately.
 
-A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. What
-comes out of it depends on the pixels in it and around it, on the plan and on the model, on nothing
-else: blocks can be done in any order, again, or on another machine, and give the values of
-`upscale`.
+A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. Its
+result depends on the pixels in it and around it, on the plan and on the model, and on nothing else:
+blocks can be run in any order, again, or on another machine, and give the values of `upscale`.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class BlockPlan:
     Attributes
     ----------
     settled : ResolvedRequest
-        What was asked, checked. Its options hold tile and halo as numbers.
+        The request, checked. Its options hold tile and halo as numbers.
     scale : int
     dtype : str
         Of the image.
@@ -150,7 +149,7 @@ class BlockPlan:
         return ys, xs
 
     def read(self, index: Index) -> Slices:
-        """What a block needs of the image: with halo, and what missing pixels are filled from."""
+        """What a block needs of the image: its halo, and what missing pixels are filled from."""
         where = list(self.within(index))
         sizes = (self.axes.height, self.axes.width)
         for i, axis, n in zip(self.axes.spatial, self._reads(index), sizes, strict=True):
@@ -159,7 +158,7 @@ class BlockPlan:
         return tuple(where)
 
     def pixels(self, index: Index) -> int:
-        """LR pixels of a block, as a progress counts them."""
+        """LR pixels of a block, as progress counts them."""
         sizes = [s.stop - s.start for s in self.within(index)]
         return math.prod(n for n, name in zip(sizes, self.axes.names, strict=True) if name != "S")
 
@@ -199,8 +198,8 @@ def plan_blocks(
     most_bytes : int
         Of all outputs of a block together, likewise.
     fill : bool
-        Whether blocks of small planes hold as many as `side` and `most_bytes` allow; else as many
-        as make up a tile.
+        Whether blocks of small planes hold as many as `side` and `most_bytes` allow; otherwise as
+        many as make up a tile.
 
     Raises
     ------
@@ -214,7 +213,7 @@ def plan_blocks(
     ys, xs = settled.region
     rows, columns = ([(s.start, s.stop) for s in cuts(r.start, r.stop, tile)] for r in (ys, xs))
     plan = BlockPlan(settled, info.scale, np.dtype(image.dtype).name, (), (), ())
-    plan.known_mapping()  # raises where the dtype or the mode is of no use
+    plan.known_mapping()  # raises where the dtype or the mode can't be used
     sides = _sides(plan, rows, columns, side, most_bytes, fill)
     return replace(plan, sides=sides, rows=tuple(rows), columns=tuple(columns))
 
@@ -249,7 +248,7 @@ def _sides(
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A part of an image that stands for the whole: what lies outside can't be read.
+    """A part of an image in place of the whole, the rest of which can't be read.
 
     Attributes
     ----------
@@ -332,5 +331,5 @@ def upscale_block(
     mapping: tuple[IntensityMapping, ...],
     model: Model,
 ) -> dict[str, Array]:
-    """As `run_block`, in one go."""
+    """As `run_block`, without progress."""
     return exhaust(run_block(plan, index, pixels, mapping, model))

@@ -1,4 +1,4 @@
-"""How large a result will be, and whether it fits into memory: known before anything is read."""
+"""A request checked and completed, and the size of its result: before anything is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
 from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
-MODEL_BYTES = 1_100_000_000  # what the network takes beside the result, docs/measurements.md
+MODEL_BYTES = 1_100_000_000  # of the network, in addition to the result: docs/measurements.md
 
 
 def result_bytes(
@@ -66,7 +66,7 @@ def why_not_in_memory(nbytes: int) -> str:
 
 
 def size(nbytes: float) -> str:
-    """A number of bytes as a person says it: `48 MB`, `12.9 GB`."""
+    """A number of bytes in words: `48 MB`, `12.9 GB`."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if nbytes >= factor:
             value = nbytes / factor
@@ -79,7 +79,7 @@ OutputSpec = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an outp
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """What was asked of a run, checked, with every default filled in but the tile.
+    """The request for a run, checked, with every default filled in except the tile.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class ResolvedRequest:
         LR pixels around a tile, those for back-projection included.
     how : PredictOptions
     options : UpscaleOptions
-        With outputs, and the halo without those.
+        With outputs, and the halo without that for back-projection.
     """
 
     axes: Axes
@@ -111,7 +111,7 @@ class ResolvedRequest:
 
 
 def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> ResolvedRequest:
-    """Check what is asked of a model for an image; reads no pixels.
+    """Check a request for an image; reads no pixels.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) 
     return ResolvedRequest(
         axes,
         _check_region(options.region, axes),
-        # the pixels that back-projection spreads from are themselves to be true
+        # the pixels that back-projection spreads from have to be exact themselves
         halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
         PredictOptions(tuple(predicted), options.ensemble, options.back_projection),
         replace(options, outputs=outputs, halo=halo),
