@@ -194,13 +194,13 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
 
     # pooch calls back from inside one call: the worker can't yield there
     fetch = partial(find_backbone, scale, "official", True, progress)
-    waiting = WithResult(_beside(fetch, token.check))
+    waiting = WithResult(_in_thread(fetch, token.check))
     for _ in waiting:
         yield Step(f"Downloading the official x{scale} weights", fraction)
     return waiting.result[0]
 
 
-def _beside(
+def _in_thread(
     function: Callable[[], Result], check: Callable[[], None]
 ) -> Generator[None, None, Result]:
     """Call it in a thread of its own and yield meanwhile; abandoned if `check` raises."""
@@ -225,7 +225,7 @@ def _beside(
 
 
 def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
-    waiting = WithResult(_beside(function, token.check))
+    waiting = WithResult(_in_thread(function, token.check))
     for _ in waiting:
         yield Step(text)
     return waiting.result
@@ -240,7 +240,7 @@ def _train(
 
     try:
         yield TrainProgress("preparing", "Reading the images", 0.0)
-        data = yield from _beside(lambda: training_data(job.data, job.config, check), check)
+        data = yield from _in_thread(lambda: training_data(job.data, job.config, check), check)
         request = TrainRequest(data, job.load, job.config)
         del data
         steps = training.steps(request, token.check)

@@ -100,7 +100,7 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
 
 @needs_openvino
 @pytest.mark.parametrize(
-    ("scale", "depths", "fixed", "beside", "preferring"),
+    ("scale", "depths", "fixed", "concatenated", "preferring"),
     [
         *product((2, 3, 4), [(1, 2)], (True, False), (True, False), (True, False)),
         (4, (6, 6), True, True, True),
@@ -108,7 +108,7 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
     ],
 )
 def test_the_graph_gives_the_output_of_the_training_form(
-    scale: int, depths: tuple[int, ...], fixed: bool, beside: bool, preferring: bool
+    scale: int, depths: tuple[int, ...], fixed: bool, concatenated: bool, preferring: bool
 ) -> None:
     from napari_cfsr.core.engine.openvino_graph import backbone_graph, with_preferences
     from napari_cfsr.core.engine.openvino_import import openvino as ov
@@ -126,11 +126,11 @@ def test_the_graph_gives_the_output_of_the_training_form(
     def as_run(graph: ov.Model) -> ov.Model:
         return with_preferences(core, graph) if preferring else graph
 
-    graph = as_run(backbone_graph(fold(arrays), size, beside))
+    graph = as_run(backbone_graph(fold(arrays), size, concatenated))
     compiled = core.compile_model(graph, "CPU", options)
     bound = 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(compiled(image)[0], expected, rtol=0, atol=bound)
-    graph = as_run(backbone_graph(fold(arrays, gray=True), size, beside))
+    graph = as_run(backbone_graph(fold(arrays, gray=True), size, concatenated))
     got = core.compile_model(graph, "CPU", options)(image[:, [0, 0, 0]])[0]
     np.testing.assert_allclose(got, of_gray.numpy(), rtol=0, atol=bound)
 
@@ -734,7 +734,7 @@ class SlowModel:
 
 @pytest.mark.alone
 def test_reading_and_writing_overlap_the_network(tiny_backbones, monkeypatch) -> None:
-    """Nine tiles of 0.1 s each that take 0.05 s to read: reading is free but for the first."""
+    """Nine tiles of 0.1 s each that take 0.05 s to read: only the first read takes time."""
     from napari_cfsr.core.upscale import tile_run
 
     prepare = tile_run.prepare

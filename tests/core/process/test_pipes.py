@@ -83,5 +83,5 @@ def test_a_cropped_array_is_not_copied_as_a_whole() -> None:
         (KeyError("a"), ModelProcessError, "unexpected fault: KeyError: 'a'"),
     ],
 )
-def test_faults_are_told_by_their_kind(error, kind, text) -> None:
+def test_faults_keep_their_kind(error, kind, text) -> None:
     assert error_message(error) == ("error", kind, text)

@@ -162,7 +162,7 @@ def test_the_range_is_one_for_all_t_and_z_of_a_channel() -> None:
     assert [m.low for m in found.mapping] == [100, 100]
     expected = upscale(stack, BoxModel(2), "TCZYX")
     assert found.mapping == expected.mapping
-    # a frame by itself comes out as in the whole: no flicker
+    # a single frame gives the same as in the series: no flicker
     np.testing.assert_array_equal(lazy.baseline[1].compute(), expected.baseline[1])
     np.testing.assert_array_equal(found.baseline[1].compute(), expected.baseline[1])
 

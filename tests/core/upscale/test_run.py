@@ -321,7 +321,7 @@ def test_out_of_memory_halves_what_did_not_fit() -> None:
     image = np.random.default_rng(0).integers(0, 255, (8, 90, 90)).astype(np.uint8)
     result = upscale(image, model, axes="ZYX")
     assert [b[0] for b in model.batches] == [8, 4, 2, *[1] * 8]
-    noted = [f"out of memory: going on with {n} tiles at a time" for n in (4, 2, 1)]
+    noted = [f"out of memory: continuing with {n} tiles at a time" for n in (4, 2, 1)]
     assert list(result.notes) == noted
 
 
@@ -332,7 +332,7 @@ def test_tiles_become_smaller_when_memory_runs_out() -> None:
     result = upscale(image, model, progress=steps.append, halo=8)
     np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
     assert list(result.notes) == [s.note for s in steps if s.note]
-    assert result.notes == ("out of memory: going on with tiles of 80 pixels",)
+    assert result.notes == ("out of memory: continuing with tiles of 80 pixels",)
     assert steps[-1].done == steps[-1].total
     assert max(b[2] * b[3] for b in model.batches[-4:]) <= 120 * 120
 
@@ -372,7 +372,7 @@ def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
     model = BoxModel(2, most_pixels=10, device="cuda")
     result = upscale(image, model)
     assert result.info.device == "cpu"
-    assert "out of memory on cuda with the smallest tile: going on on the CPU" in result.notes
+    assert "out of memory on cuda with the smallest tile: continuing on the CPU" in result.notes
     np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
 
 
@@ -417,7 +417,7 @@ def test_torch_running_out_of_memory_is_understood(torch_model, monkeypatch) -> 
     image = np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)
     result = upscale(image, model, halo=16)
     monkeypatch.undo()
-    assert result.notes[-1] == "out of memory: going on with tiles of 32 pixels"
+    assert result.notes[-1] == "out of memory: continuing with tiles of 32 pixels"
     expected = upscale(image, model).baseline.astype(int)
     assert np.abs(result.baseline - expected).max() <= 1
 

@@ -49,8 +49,8 @@ STATIC_PIXELS = 2**15  # from here on, compiling a graph for the exact shape pay
 KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble alternates between two
 POLL_MILLISECONDS = 50
 NO_PREFERENCES = (
-    "the network runs slower than it could: there was no place for a temporary file, through which "
-    "OpenVINO is told the fastest implementations"
+    "the network runs slower than it could: there was no place for a temporary file, from which "
+    "OpenVINO reads the fastest implementations"
 )
 Made = tuple[ov.Model, bool]  # a graph, and whether to keep what is compiled from it
 OUT_OF_MEMORY = (  # words of OpenVINO and oneDNN, in lower case
@@ -274,8 +274,10 @@ class OpenVINOEngine:
             x86 = platform.machine() in X86
             if not half and not x86:
                 return backbone_graph(folded, fixed), True
-            beside = not half and has_wide_vectors(self._core)
-            preferring = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
+            concatenated = not half and has_wide_vectors(self._core)
+            preferring = with_preferences(
+                self._core, backbone_graph(folded, fixed, concatenated), half
+            )
             if preferring is not None:
                 return preferring, True
             if NO_PREFERENCES not in self.notes:

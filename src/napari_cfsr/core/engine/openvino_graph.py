@@ -85,7 +85,7 @@ def _to_length_one(x: Node, channels: int) -> Node:
     return op.normalize_l2(x, op.constant(np.array([CHANNELS])), channels * NORM_EPS, "add")
 
 
-def _block(y: Node, block: FoldedBlock, rotation: _Rotation, beside: bool) -> Node:
+def _block(y: Node, block: FoldedBlock, rotation: _Rotation, concatenated: bool) -> Node:
     channels = len(rotation.into)
     n = _to_length_one(y, channels)
     gate = _gelu(_conv(n, block.gate.after(rotation.centred)))
@@ -94,7 +94,7 @@ def _block(y: Node, block: FoldedBlock, rotation: _Rotation, beside: bool) -> No
     y = op.add(_conv(gated, block.proj.before(rotation.into)), y)
     n = _to_length_one(y, channels)
     fc1, pos, fc2 = block.fc1.after(rotation.centred), block.pos, block.fc2.before(rotation.into)
-    if not beside:
+    if not concatenated:
         h = _gelu(_conv(n, fc1))
         return op.add(_conv(op.add(h, _gelu(_conv(h, pos))), fc2), y)
     middle = len(fc1.bias) // 2
@@ -107,10 +107,12 @@ def _block(y: Node, block: FoldedBlock, rotation: _Rotation, beside: bool) -> No
     return y
 
 
-def _stage(y: Node, stage: FoldedStage, rotation: _Rotation, is_last: bool, beside: bool) -> Node:
+def _stage(
+    y: Node, stage: FoldedStage, rotation: _Rotation, is_last: bool, concatenated: bool
+) -> Node:
     """A stage, its residual folded into its last convolution; the last stage also centres."""
     for block in stage.blocks:
-        y = _block(y, block, rotation, beside)
+        y = _block(y, block, rotation, concatenated)
     channels = len(stage.conv.bias)
     identity = np.eye(channels)
     end = Conv(stage.conv.weight + identity[:, :, None, None], stage.conv.bias).after(rotation.out)
@@ -125,7 +127,9 @@ def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
     return op.add(n, _const(offset[None, :, None, None]))
 
 
-def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = False) -> ov.Model:
+def backbone_graph(
+    folded: Folded, size: tuple[int, int] | None, concatenated: bool = False
+) -> ov.Model:
     """The backbone as a graph.
 
     Parameters
@@ -133,7 +137,7 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
     folded : Folded
     size : (height, width) or None
         Of the input; None for any size, which is slower.
-    beside : bool
+    concatenated : bool
         How the two branches of a feed-forward part are joined: concatenated, with one convolution
         on both, in two halves of the channels; otherwise added. Results are equal up to rounding;
         the first is faster where the CPU computes with 16 numbers at a time.
@@ -150,7 +154,7 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
     first = _exact(_conv(shifted, folded.first.before(rotation.into)))
     y = first
     for stage in folded.stages:
-        y = _stage(y, stage, rotation, stage is folded.stages[-1], beside)
+        y = _stage(y, stage, rotation, stage is folded.stages[-1], concatenated)
     y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(rotation.into)), first)
     y = _exact(_conv(_exact(y), folded.upsample.after(rotation.out)))
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")

@@ -140,7 +140,7 @@ class RemoteModel:
             raise child.died(ADVICE) from error
 
     def _cancel(self, child: Child) -> None:
-        """Stop the request under way: politely, else by killing the process."""
+        """Stop the request under way, if need be by killing the process."""
         with contextlib.suppress(ModelProcessError, CancelledError):
             self._send(child, ("cancel",))
             with contextlib.suppress(queue.Empty):

@@ -63,7 +63,7 @@ class RequestServer:
                 self.send("answer", answer)
 
     def send(self, kind: str, *content: Any) -> None:
-        """Send an answer, or something to be told on the way to it."""
+        """Send an answer, or progress before it."""
         send(self._sink, (kind, *content))
 
     def receive(self, message: tuple[Any, ...]) -> None:

@@ -383,7 +383,7 @@ class StoreRun:
         return image_metadata(
             f"{self.path.stem} {name}",
             self.layout.axes,
-            self.space.enlarged(plan.scale, plan.settled.region),
+            self.space.enlarged(plan.scale, plan.request.region),
             len(self.layout.sizes),
             omero,
         )

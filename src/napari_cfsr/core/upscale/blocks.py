@@ -54,7 +54,7 @@ class BlockPlan:
 
     Attributes
     ----------
-    settled : ResolvedRequest
+    request : ResolvedRequest
         The request, checked. Its options hold tile and halo as numbers.
     scale : int
     dtype : str
@@ -66,7 +66,7 @@ class BlockPlan:
         Where the tiles of a plane start and stop, LR pixels.
     """
 
-    settled: ResolvedRequest
+    request: ResolvedRequest
     scale: int
     dtype: str
     sides: tuple[int, ...]
@@ -76,21 +76,21 @@ class BlockPlan:
     @property
     def axes(self) -> Axes:
         """Axes of the image."""
-        return self.settled.axes
+        return self.request.axes
 
     @property
     def part(self) -> Axes:
         """Axes of what is upscaled."""
-        return self.settled.part
+        return self.request.part
 
     @property
     def options(self) -> UpscaleOptions:
-        return self.settled.options
+        return self.request.options
 
     @property
     def specs(self) -> dict[str, OutputSpec]:
         """Shape and dtype of each output, in the order of the image's axes."""
-        return output_specs(self.part, np.dtype(self.dtype), self.scale, self.settled.outputs)
+        return output_specs(self.part, np.dtype(self.dtype), self.scale, self.request.outputs)
 
     @property
     def nbytes(self) -> int:
@@ -129,7 +129,7 @@ class BlockPlan:
 
     def _reads(self, index: Index) -> list[list[tuple[slice, slice]]]:
         """Rows and columns that the tiles of a block read and write."""
-        halo, sizes = self.settled.halo, (self.axes.height, self.axes.width)
+        halo, sizes = self.request.halo, (self.axes.height, self.axes.width)
         every = (
             reads([slice(*part) for part in parts], size, halo)
             for parts, size in zip((self.rows, self.columns), sizes, strict=True)
@@ -144,7 +144,7 @@ class BlockPlan:
         within = self.within(index)
         ys, xs = (
             slice(within[i].start + start.start, within[i].stop + start.start)
-            for i, start in zip(self.axes.spatial, self.settled.region, strict=True)
+            for i, start in zip(self.axes.spatial, self.request.region, strict=True)
         )
         return ys, xs
 
@@ -175,7 +175,7 @@ class BlockPlan:
         self, image: ArrayLike, check: Check = lambda: None
     ) -> tuple[IntensityMapping, ...]:
         """The intensity mapping; reads all of the image, a part at a time, where it has to."""
-        region = self.settled.region
+        region = self.request.region
         return resolve_mapping(image, self.axes, self.options.intensity, check, region)
 
 
@@ -207,12 +207,12 @@ def plan_blocks(
         As `upscale`.
     """
     info = model.info
-    settled = resolve_request(image, info, options)
-    tile = options.tile or info.largest_tile(model.free_memory(), settled.halo)
-    settled = replace(settled, options=replace(settled.options, tile=tile))
-    ys, xs = settled.region
+    request = resolve_request(image, info, options)
+    tile = options.tile or info.largest_tile(model.free_memory(), request.halo)
+    request = replace(request, options=replace(request.options, tile=tile))
+    ys, xs = request.region
     rows, columns = ([(s.start, s.stop) for s in cuts(r.start, r.stop, tile)] for r in (ys, xs))
-    plan = BlockPlan(settled, info.scale, np.dtype(image.dtype).name, (), (), ())
+    plan = BlockPlan(request, info.scale, np.dtype(image.dtype).name, (), (), ())
     plan.known_mapping()  # raises where the dtype or the mode can't be used
     sides = _sides(plan, rows, columns, side, most_bytes, fill)
     return replace(plan, sides=sides, rows=tuple(rows), columns=tuple(columns))

@@ -119,7 +119,7 @@ def upscale_dask(
 
     Notes
     -----
-    One block at a time runs the model, in whichever thread; dask reads and writes beside it.
+    The model runs one block at a time, in any thread, while dask reads and writes others.
     """
     options = UpscaleOptions(
         axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
@@ -241,7 +241,7 @@ class _Source:
         plan = self.plan
         if not isinstance(self.image, da.Array):
             return {name: (partial(_mapping_of_array, plan), _Held(self.image))}, name
-        question = RangeQuestion(plan.axes, plan.dtype, plan.options.intensity, plan.settled.region)
+        question = RangeQuestion(plan.axes, plan.dtype, plan.options.intensity, plan.request.region)
         graph: Graph = {}
         for key, start, shape in _Chunks(self.image).all():
             if question.touches(start, shape):

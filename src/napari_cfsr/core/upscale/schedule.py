@@ -84,11 +84,11 @@ class TileSchedule:
         gc.collect()  # what failed may hold memory in cycles
         if len(batch) > 1:
             self._batch_pixels = len(batch) // 2 * math.prod(batch[0][1].read_shape)
-            return f"out of memory: going on with {len(batch) // 2} tiles at a time"
+            return f"out of memory: continuing with {len(batch) // 2} tiles at a time"
         side = min(self.tile, max(batch[0][1].read_shape))  # the image may be smaller than a tile
         if side > SMALLEST_TILE:
             self._halve(side)
-            note = f"out of memory: going on with tiles of {self.tile} pixels"
+            note = f"out of memory: continuing with tiles of {self.tile} pixels"
         else:
             note = self._move_to_cpu(error)
         self.left = _pixels(self.jobs)
@@ -117,7 +117,7 @@ class TileSchedule:
             ) from error
         self._choose_tile()
         self.jobs = deque(self._large_again(self.jobs))
-        return f"out of memory on {device} with the smallest tile: going on on the CPU"
+        return f"out of memory on {device} with the smallest tile: continuing on the CPU"
 
     def _large_again(self, jobs: Iterable[Job]) -> list[Job]:
         """Tiles of the present size that cover what is left; the rest of each runs once more."""
