@@ -285,14 +285,17 @@ def test_bands_of_the_refiner_cover_the_crop_once(height, width, field, data) ->
     bottom = data.draw(st.integers(top + 1, height))
     right = data.draw(st.integers(left + 1, width))
     written = np.zeros((bottom - top) * 2, int)
-    rows = np.arange(height * 2)
+    grid = np.stack(np.mgrid[: height * 2, : width * 2])
     crop = (slice(top, bottom), slice(left, right))
     for read, keep, where in refiner_bands(crop, (2 * height, 2 * width), 2, field):
         written[where] += 1
-        kept = rows[read][keep]
-        assert kept.tolist() == [top * 2 + i for i in range(where.start, where.stop)]
-        assert read.start <= max(kept[0] - field, 0)
-        assert read.stop >= min(kept[-1] + 1 + field, 2 * height)
+        kept = grid[:, *read][:, *keep]
+        rows, columns = kept[0, :, 0], kept[1, 0]
+        assert rows.tolist() == [top * 2 + i for i in range(where.start, where.stop)]
+        assert columns.tolist() == list(range(left * 2, right * 2))
+        for axis, (ends, size) in enumerate(((rows, height), (columns, width))):
+            assert read[axis].start <= max(ends[0] - field, 0)
+            assert read[axis].stop >= min(ends[-1] + 1 + field, 2 * size)
     assert (written == 1).all()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-Crop = tuple[slice, slice]  # rows and columns, LR pixels
+from collections.abc import Iterator
+
+Crop = tuple[slice, slice]  # rows and columns
 BAND = 2**18  # pixels of a band: its 32 channels stay in the cache
 
 
 def refiner_bands(
     crop: Crop, shape: tuple[int, ...], scale: int, field: int
-) -> list[tuple[slice, slice, slice]]:
+) -> Iterator[tuple[Crop, Crop, slice]]:
     """Bands of rows that the refiner runs on, one after the other.
 
     Parameters
@@ -21,28 +23,22 @@ def refiner_bands(
     field : int
         The refiner's receptive field: pixels to each side.
 
-    Returns
-    -------
-    list of (slice, slice, slice)
-        Rows to read, output pixels; rows of what comes out that are kept; rows of the kept part
-        that they are. Columns to read are those of `crop`, and `field` more where there are any.
+    Yields
+    ------
+    (slice, slice), (slice, slice), slice
+        What to read; what to keep of the result; and its rows in the part that is kept. Output
+        pixels.
     """
-    top, bottom = crop[0].start * scale, crop[0].stop * scale
-    width = (crop[1].stop - crop[1].start) * scale
-    rows = max(16, BAND // max(width, 1))
-    bands = []
+    (top, bottom), (left, right) = ((s.start * scale, s.stop * scale) for s in crop)
+    read_x, keep_x = _with_field(left, right, shape[-1], field)
+    rows = max(16, BAND // max(right - left, 1))
     for start in range(top, bottom, rows):
         stop = min(start + rows, bottom)
-        read = slice(max(start - field, 0), min(stop + field, shape[-2]))
-        keep = slice(start - read.start, stop - read.start)
-        bands.append((read, keep, slice(start - top, stop - top)))
-    return bands
+        read_y, keep_y = _with_field(start, stop, shape[-2], field)
+        yield (read_y, read_x), (keep_y, keep_x), slice(start - top, stop - top)
 
 
-def refiner_columns(
-    crop: Crop, shape: tuple[int, ...], scale: int, field: int
-) -> tuple[slice, slice]:
-    """Columns that the refiner reads for `crop`, output pixels, and which of them are kept."""
-    left, right = crop[1].start * scale, crop[1].stop * scale
-    read = slice(max(left - field, 0), min(right + field, shape[-1]))
-    return read, slice(left - read.start, right - read.start)
+def _with_field(start: int, stop: int, size: int, field: int) -> tuple[slice, slice]:
+    """What to read for [start, stop) of an axis, and what to keep of it."""
+    read = slice(max(start - field, 0), min(stop + field, size))
+    return read, slice(start - read.start, stop - read.start)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from napari_cfsr.core.engine.bands import Crop, refiner_bands, refiner_columns
+from napari_cfsr.core.engine.bands import Crop, refiner_bands
 from napari_cfsr.core.engine.memory import ask_for_large_pages
 from napari_cfsr.core.engine.openvino_graph import (
     VERSION,
@@ -223,13 +223,12 @@ class OpenVINOEngine:
     def _refine(self, image: Float32, check: Check, crop: Crop) -> Float32:
         """The refiner on what is kept of an image, in bands of rows."""
         scale = self._scale
-        columns, kept = refiner_columns(crop, image.shape, scale, REFINER_FIELD)
         size = [(s.stop - s.start) * scale for s in crop]
         result = np.empty((1, 3, *size), np.float32)
         for read, keep, rows in refiner_bands(crop, image.shape, scale, REFINER_FIELD):
-            band = np.ascontiguousarray(image[:, :, read, columns])
+            band = np.ascontiguousarray(image[:, :, *read])
             out = self._infer(self._refiner_request(), band, band.shape, check)
-            result[:, :, rows] = out[:, :, keep, kept]
+            result[:, :, rows] = out[:, :, *keep]
         return result
 
     def _infer(self, request: Any, x: Float32, shape: tuple[int, ...], check: Check) -> Float32:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Literal, Protocol
 
@@ -131,15 +131,10 @@ ENTRIES = {
         gpu_tile=0,
         preferred_on=X86,  # where it was measured
     ),
-    "torch-compile": EngineEntry(
-        "torch.compile",
-        "torch_engine:open_compiled",
-        package="torch",
-        bytes_per_pixel=6_000,
-        cpu_tile=256,
-        gpu_tile=512,
-    ),
 }
+ENTRIES["torch-compile"] = replace(
+    ENTRIES["torch"], title="torch.compile", opener="torch_engine:open_compiled"
+)
 DEFAULT = "torch"  # runs everywhere
 ENGINES = ("auto", *ENTRIES)
 

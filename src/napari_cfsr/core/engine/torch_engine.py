@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from napari_cfsr.core.engine.bands import Crop, refiner_bands, refiner_columns
+from napari_cfsr.core.engine.bands import Crop, refiner_bands
 from napari_cfsr.core.engine.registry import (
     NO_BFLOAT16,
     Check,
@@ -252,12 +252,11 @@ class TorchEngine:
         """The refiner on what is kept of an image, in bands of rows."""
         assert self._refiner is not None
         shape = tuple(image.shape)
-        columns, kept = refiner_columns(crop, shape, scale, REFINER_FIELD)
         size = [(s.stop - s.start) * scale for s in crop]
         result = image.new_empty((*shape[:2], *size))
         for read, keep, rows in refiner_bands(crop, shape, scale, REFINER_FIELD):
             check()
-            result[:, :, rows] = self._refiner(image[:, :, read, columns])[:, :, keep, kept]
+            result[:, :, rows] = self._refiner(image[:, :, *read])[:, :, *keep]
         return result
 
     def _autocast(self) -> Any:
