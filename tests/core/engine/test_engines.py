@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -49,6 +50,9 @@ from napari_cfsr.core.weights.checkpoints import RefinerCard, open_backbone, sav
 from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import BoxModel
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.engine.openvino_import import openvino as ov
 
 needs_openvino = pytest.mark.skipif(not ENTRIES["openvino"].installed, reason="needs OpenVINO")
 REFINERS = Path(napari_cfsr.__file__).parent / "bundled" / "refiners"
@@ -638,10 +642,38 @@ def test_fast_precision_is_noted_where_it_is_float32(tiny_backbones) -> None:
     assert (note in model.info.notes) == (half_type("cpu") is None)
 
 
+@needs_openvino
+def test_fast_precision_is_float32_where_onednn_may_not_use_avx512(tiny_backbones) -> None:
+    """OpenVINO says that the processor has bfloat16 all the same, and would crash with it."""
+    program = (
+        "import sys, numpy as np, napari_cfsr as nc\n"
+        "model = nc.load_model(2, sys.argv[1], None, 'cpu', 'fast', engine='openvino')\n"
+        "model.predict(np.zeros((1, 3, 32, 32), np.float32))\n"
+        "model.predict(np.zeros((1, 3, 192, 192), np.float32))\n"
+        "print(*model.info.notes)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_backbones[2])],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0
+    assert registry.NO_BFLOAT16 in run.stdout
+
+
+def skip_where_bfloat16_crashes(core: ov.Core) -> None:
+    from napari_cfsr.core.engine.openvino_engine import has_bfloat16
+
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and not has_bfloat16(core):
+        pytest.skip("oneDNN may not use AVX-512")
+
+
 def in_bfloat16(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An engine that computes in it, also where the processor has to emulate it."""
     if name == "openvino":
         engine = load_model(4, path, None, "cpu", engine=name)._engine
+        skip_where_bfloat16_crashes(engine._core)
         monkeypatch.setattr(engine, "_type", "bf16")
         return engine
     monkeypatch.setattr("napari_cfsr.core.engine.torch_engine.half_type", lambda _: torch.bfloat16)
@@ -678,6 +710,7 @@ def test_the_first_and_the_last_convolution_stay_in_float32() -> None:
 
     folded = fold(as_arrays(CFSR()))
     core = ov.Core()
+    skip_where_bfloat16_crashes(core)
     graph = with_preferences(core, backbone_graph(folded, (64, 64)), half=True)
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]

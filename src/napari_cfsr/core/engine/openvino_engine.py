@@ -99,6 +99,16 @@ def compile_options(number_type: str, threads: int | None = None) -> dict[str, A
     return options
 
 
+def has_bfloat16(core: ov.Core) -> bool:
+    """Whether OpenVINO can compute in bfloat16 on this CPU.
+
+    Where the variable ONEDNN_MAX_CPU_ISA forbids AVX-512, OpenVINO says so and then crashes.
+    """
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return False
+    return platform.machine() not in X86 or has_wide_vectors(core)
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """Weights of one network.
@@ -162,9 +172,7 @@ class OpenVINOEngine:
         self._scale = scale
         self._backbone, self._refiner, self._placement = backbone, refiner, placement
         self._core = ov.Core()
-        low = precision == "fast" and "BF16" in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
+        low = precision == "fast" and has_bfloat16(self._core)
         slow = precision == "fast" and not low
         self.notes: tuple[str, ...] = (NO_BFLOAT16,) if slow else ()
         self._type = "bf16" if low else "f32"
