@@ -795,18 +795,26 @@ def test_reading_and_writing_overlap_the_network(tiny_backbones, monkeypatch) ->
     assert taken < 9 * 0.1 + network + 0.05 + 0.3  # one after the other: 0.45 more
 
 
-@pytest.mark.alone
 def test_an_abandoned_run_stops_the_network(trained_pairs) -> None:
     """The background thread stops within a tile."""
     from napari_cfsr.core.upscale.options import UpscaleOptions
     from napari_cfsr.core.upscale.run import iter_upscale
 
-    model = trained_pairs[0]["torch"]
-    image = images(600, 300)
-    options = UpscaleOptions(tile=300, outputs=("baseline",), intensity=(0, 1))
-    steps = iter_upscale(image, model, options)
+    model, blocks = trained_pairs[0]["torch"], 0
+
+    def count(*_: object) -> None:
+        nonlocal blocks
+        blocks += 1
+        if blocks > 12:  # the second tile takes more than a second
+            time.sleep(0.1)
+
+    network = model._engine._network
+    hooks = [block.register_forward_pre_hook(count) for stage in network.blocks for block in stage]
+    options = UpscaleOptions(tile=32, outputs=("baseline",), intensity=(0, 1))
+    steps = iter_upscale(images(64, 32), model, options)
     next(steps)
     next(steps)  # the first tile is done, the second runs
-    began = time.perf_counter()
     steps.close()
-    assert time.perf_counter() - began < 1.0
+    for hook in hooks:
+        hook.remove()
+    assert 12 <= blocks < 24
