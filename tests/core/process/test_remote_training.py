@@ -375,16 +375,18 @@ def test_bad_images_are_refused_before_training_and_good_ones_work_after(
 
 
 @pytest.mark.alone
-def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path) -> None:
-    steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
+def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path, tiny_backbones) -> None:
+    asked = real_request(placement="output", steps=100_000, patience=10**6)
+    asked.load["backbone"] = str(tiny_backbones[2])
+    steps = training.steps(asked)
     next(p for p in steps if p is not None and p.best is not None)
     os.kill(training.pid, TERMINATE)
     with pytest.raises(ModelProcessError, match="The best refiner so far is kept"):
         finish(steps)
     file = training.best.save(tmp_path / "best.safetensors")
-    assert load_model(2, "bundled", file, device="cpu").info.refiner is not None
+    assert load_model(2, tiny_backbones[2], file, device="cpu").info.refiner is not None
 
-    steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
+    steps = training.steps(asked)
     until(steps, 6)
     training.pause()
     time.sleep(1)
