@@ -19,7 +19,7 @@ from PIL import Image
 
 import napari_cfsr as nc
 from napari_cfsr.core.engine import torch_engine
-from napari_cfsr.core.engine.registry import has_openvino
+from napari_cfsr.core.engine.registry import ENTRIES
 from napari_cfsr.core.engine.torch_engine import TorchEngine
 from napari_cfsr.core.weights import official_path, open_backbone
 
@@ -71,7 +71,7 @@ def main() -> None:
     }
     if options.float16:
         ways["torch, float16"] = torch_in(torch.float16)
-    if has_openvino():
+    if ENTRIES["openvino"].installed:
         ways["OpenVINO, bfloat16"] = openvino_in_bfloat16()
     print("| data | " + " | ".join(ways) + " |\n" + "|---" * (len(ways) + 1) + "|")
     for name in options.datasets:

@@ -34,8 +34,8 @@ import torch
 from contenders import MATRIX, MATRIX_SIDE, ONNX, REFERENCE, REFINERS, Contender
 
 import napari_cfsr as nc
-from napari_cfsr.core.engine import SRModel
-from napari_cfsr.core.engine.registry import has_openvino, keep_freed_memory
+from napari_cfsr.core.engine import SRModel, keep_freed_memory
+from napari_cfsr.core.engine.registry import ENTRIES
 from napari_cfsr.core.weights import official_path
 
 PARTS = ("network", "images", "training", "start", "memory")
@@ -69,8 +69,12 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 def engines(extra: bool) -> list[str]:
-    """Those that can run on this machine."""
-    return ["torch", *(["torch-compile"] if extra else []), *(["openvino"] * has_openvino())]
+    """Those that can run here."""
+    return [
+        "torch",
+        *(["torch-compile"] if extra else []),
+        *(["openvino"] * ENTRIES["openvino"].installed),
+    ]
 
 
 def load(engine: str, **options: Any) -> SRModel:
@@ -92,8 +96,8 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         names += [engine, f"{engine}, fast"]
     names += ["auto, gray", *(f"auto, delta, refiner at the {place}" for place in REFINERS)]
     names += [MATRIX, ONNX]
-    if has_openvino():
-        load("openvino", refiner=None)  # caches the weights as arrays: its process needs no torch
+    if ENTRIES["openvino"].installed:
+        load("openvino", refiner=None)  # weights as arrays are kept: its process needs no torch
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for number, name in enumerate(names):

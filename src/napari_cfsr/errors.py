@@ -77,7 +77,7 @@ class RefinerMismatchError(WeightsError):
 
 
 class DeviceError(CFSRError):
-    """The device is not available on this machine, or it failed."""
+    """The requested device is not available, or failed."""
 
 
 class OutOfMemoryError(CFSRError, MemoryError):

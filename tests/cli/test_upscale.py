@@ -252,7 +252,7 @@ def test_arguments_that_make_no_sense(run: Run, arguments: list[str], reason: st
         (["--backbone", "nothing"], "expected backbone"),
         (["--refiner", "nothing"], "expected refiner"),
         (["--device", "toaster"], "expected device"),
-        (["--device", "cuda:99"], "is not to be had with this machine"),
+        (["--device", "cuda:99"], "is not available on this machine"),
         (["--tile", "0"], "expected tile >= 1, got 0"),
         (["--halo", "-1"], "expected halo >= 0, got -1"),
         (["--back-projection"], "expected scale 4 for back-projection, got 2"),

@@ -96,7 +96,4 @@ def main() -> None:
     training = types.ModuleType("napari_cfsr.core.training.train")
     training.iter_train = iter_train  # type: ignore[attr-defined]
     sys.modules[training.__name__] = training
-    engines = types.ModuleType("napari_cfsr.core.engine.registry")
-    engines.keep_freed_memory = lambda: None  # type: ignore[attr-defined]
-    sys.modules[engines.__name__] = engines
     training_process.main()

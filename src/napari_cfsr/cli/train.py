@@ -94,18 +94,15 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     """Train in this process, with progress on standard error."""
     from napari_cfsr.core.engine import keep_freed_memory
     from napari_cfsr.core.training import iter_train
+    from napari_cfsr.core.upscale import WithResult
 
     keep_freed_memory()
     interrupts = Interrupts()
     run = iter_train(request, stop=interrupts.stop)
+    steps = WithResult(run)
     try:
         with interrupts.listening(), training_display() as display:
-            while True:
-                try:
-                    progress = next(run)
-                except StopIteration as end:
-                    trained: TrainedRefiner = end.value
-                    break
+            for progress in steps:
                 if interrupts.update(progress):
                     display.say(STOPPING)
                 display.show(progress)
@@ -116,8 +113,8 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     finally:
         run.close()
     if log is not None:
-        log.finish(trained)
-    return trained
+        log.finish(steps.result)
+    return steps.result
 
 
 def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) -> int:

@@ -198,19 +198,15 @@ def _read(folder: Path, scale: int) -> Pairs:
     from tqdm import tqdm
 
     from napari_cfsr.core.backbone import iter_pairs
+    from napari_cfsr.core.upscale import WithResult
 
-    steps = iter_pairs(folder, scale)
+    steps = WithResult(iter_pairs(folder, scale))
     with tqdm(desc=f"reading {folder.name}", unit="image", disable=None, leave=False) as bar:
-        while True:
-            try:
-                number, bar.total, _ = next(steps)
-            except StopIteration as end:
-                found: Pairs = end.value
-                break
+        for number, bar.total, _ in steps:
             bar.update(number - bar.n)
-    for note in found.notes:
+    for note in steps.result.notes:
         say(note)
-    return found
+    return steps.result
 
 
 @contextlib.contextmanager

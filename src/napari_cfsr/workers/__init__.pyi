@@ -7,7 +7,6 @@ from .quality import map_layer as map_layer
 from .quality import measure_layers as measure_layers
 from .run import CancelToken as CancelToken
 from .run import Failure as Failure
-from .run import Step as Step
 from .run import UpscaleOutcome as UpscaleOutcome
 from .run import UpscaleRequest as UpscaleRequest
 from .run import batch_worker as batch_worker
@@ -17,6 +16,7 @@ from .run import quality_worker as quality_worker
 from .run import store_worker as store_worker
 from .run import train_worker as train_worker
 from .run import upscale_worker as upscale_worker
+from .steps import Step as Step
 from .store import StoreBegun as StoreBegun
 from .store import StoreOutcome as StoreOutcome
 from .store import StoreRequest as StoreRequest

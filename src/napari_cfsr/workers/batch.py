@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.core.process import RemoteModel
-from napari_cfsr.core.upscale import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions, WithResult
 
 if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchRecord, BatchStep
@@ -98,19 +99,13 @@ def run_batch(
     )  # fmt: skip
     yield BatchNews(tuple(item.path for item in plan.items))
 
-    def loaded() -> RemoteModel:
-        model.load(load, check)
-        return model
+    with ExitStack() as run:
 
-    steps = iter_batch(plan, loaded, check)
-    try:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                records: list[BatchRecord] = end.value
-                break
+        def loaded() -> RemoteModel:
+            run.enter_context(model.loaded(load, check))
+            return model
+
+        steps = WithResult(iter_batch(plan, loaded, check))
+        for step in steps:
             yield BatchNews(step=step)
-    finally:
-        model.rest()
-    return BatchOutcome(tuple(records), time.perf_counter() - began)
+    return BatchOutcome(tuple(steps.result), time.perf_counter() - began)

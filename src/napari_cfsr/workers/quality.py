@@ -33,21 +33,13 @@ from napari_cfsr.layers import (
     pyramid,
     read_plane,
 )
+from napari_cfsr.workers.steps import Step
 
 Check = Callable[[], None]
 
 SAMPLED = 2**20  # values of a map that its contrast limits are taken from
 MOST = 99.9  # percentile of the errors that is shown as the brightest
 COLORMAPS: dict[MapKind, str] = {"error": "magma", "SSIM": "viridis"}
-
-
-@dataclass(frozen=True)
-class QualityStep:
-    """Where a run is."""
-
-    text: str
-    fraction: float | None = None
-    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +59,7 @@ class QualityResult:
 
 def measure_layers(
     request: QualityRequest, check: Check = lambda: None
-) -> Generator[QualityStep, None, QualityResult]:
+) -> Generator[Step, None, QualityResult]:
     """Measure PSNR and SSIM of all images, a plane at a time.
 
     An image that can't be compared is named, with the reason, in its row of the table.
@@ -93,7 +85,7 @@ def measure_layers(
         for j, i in enumerate(plan.matches):
             fraction = (done + j / len(plan.matches)) / len(slices)
             name = request.candidates[i].name
-            yield QualityStep(f"Measuring '{name}'", fraction, _left(began, fraction))
+            yield Step(f"Measuring '{name}'", fraction, _left(began, fraction))
             check()
             image = plan.plane(i, at)
             if done == 0 and not same_units(image, reference):
@@ -107,7 +99,7 @@ def _left(began: float, fraction: float) -> float | None:
     return passed * (1 / fraction - 1) if fraction and passed > 1 else None
 
 
-def _data_range(plan: Plan, check: Check) -> Generator[QualityStep, None, tuple[float, str]]:
+def _data_range(plan: Plan, check: Check) -> Generator[Step, None, tuple[float, str]]:
     """The range that was given, or that of the planes of the reference, whole in Y and X."""
     request = plan.request
     if request.data_range is not None:
@@ -117,7 +109,7 @@ def _data_range(plan: Plan, check: Check) -> Generator[QualityStep, None, tuple[
         return default_range(image.data.dtype, 0, 255)
     shape = dict(zip(image.axes, image.data.shape, strict=True))
     for at in plan.slices:
-        yield QualityStep(f"Reading the range of '{image.name}'")
+        yield Step(f"Reading the range of '{image.name}'")
         check()
         box = zip(plan.axes, plan.box(at), strict=True)
         plane = read_plane(image, tuple(slice(0, shape[a]) if a in "YX" else s for a, s in box))
@@ -166,7 +158,7 @@ def _table(
 
 def map_layer(
     request: QualityRequest, kind: MapKind, check: Check = lambda: None
-) -> Generator[QualityStep, None, LayerSpec]:
+) -> Generator[Step, None, LayerSpec]:
     """Error or SSIM of one image at each pixel, as a layer over the region of the reference.
 
     Parameters
@@ -190,7 +182,7 @@ def map_layer(
     axes = plan.axes
     slices = plan.slices
     for done, at in enumerate(slices):
-        yield QualityStep(f"Mapping '{request.candidates[0].name}'", done / len(slices))
+        yield Step(f"Mapping '{request.candidates[0].name}'", done / len(slices))
         check()
         values = quality_map(plan.plane(0, at), plan.reference_plane(at), kind, options, check)
         box = zip(axes, plan.box(at), plan.region, strict=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,22 +15,22 @@ from qtpy.QtCore import Qt
 
 from napari_cfsr.core.process import RemoteModel, RemoteTraining
 from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
-from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, iter_upscale
+from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, WithResult, iter_upscale
 from napari_cfsr.core.weights import find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, TrainJob, extremes, shown_difference, training_data
 from napari_cfsr.workers.batch import BatchRequest, run_batch
-from napari_cfsr.workers.quality import QualityStep
+from napari_cfsr.workers.steps import Step
 from napari_cfsr.workers.store import StoreRequest, upscale_to_store
 
 Result = TypeVar("Result")
 
-BEAT = 0.1  # seconds between two looks at whether to stop
+BEAT = 0.1  # seconds between two checks whether to stop
 
 
 @dataclass(frozen=True, eq=False)
 class UpscaleRequest:
-    """All that a run needs, read on the GUI thread.
+    """Everything that a run needs, read on the GUI thread.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True, eq=False)
 class UpscaleOutcome:
-    """A finished run, with what takes time to compute for showing it."""
+    """A finished run, with what takes time to compute before it can be shown."""
 
     request: UpscaleRequest
     result: UpscaleResult
@@ -57,30 +57,21 @@ class UpscaleOutcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended with a fault whose message says it all.
+    """A run that failed with an error that its message explains.
 
     Attributes
     ----------
     message : str
     best : Checkpoint or None
-        The best refiner so far, of a training that broke off after there was one.
+        The best refiner of a training that failed later.
     """
 
     message: str
     best: Checkpoint | None = None
 
 
-@dataclass(frozen=True)
-class Step:
-    """Something to show while a run is under way."""
-
-    text: str
-    fraction: float | None = None  # None: not known
-    seconds_left: float | None = None
-
-
 class CancelToken:
-    """Set on the GUI thread, looked at by the worker."""
+    """Set on the GUI thread, checked by the worker."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -117,10 +108,10 @@ def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
 
 def quality_worker(
     name: str,
-    steps: Callable[[Callable[[], None]], Generator[QualityStep, None, Any]],
+    steps: Callable[[Callable[[], None]], Generator[Step, None, Any]],
     token: CancelToken,
 ) -> GeneratorWorker:
-    """Worker that measures or maps; yields `QualityStep`.
+    """Worker that measures or maps; yields `Step`.
 
     Returns what the generator `steps(check)` returns, `Failure`, or None when cancelled.
     """
@@ -133,10 +124,10 @@ def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> G
 
 
 def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) -> GeneratorWorker:
-    """Worker that trains a refiner; yields `TrainProgress`, and None where there is no news.
+    """Worker that trains a refiner; yields `TrainProgress`, and None where nothing is new.
 
     Returns `TrainedRefiner`, `Failure`, or None when it was cancelled, or stopped before anything
-    was trained. To pause, resume or stop it, tell `training`.
+    was trained. Pause, resume and stop it with the methods of `training`.
     """
     training.reset()
     worker = _worker("a training", _train(job, training, token))
@@ -146,7 +137,7 @@ def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) ->
     return worker
 
 
-class _Task(functools.partial[Any]):
+class _Task(partial[Any]):
     """A function that napari's task manager shows by a name instead of an address."""
 
     name: str
@@ -156,16 +147,16 @@ class _Task(functools.partial[Any]):
 
 
 def _worker(name: str, steps: Generator[Any, None, Any]) -> GeneratorWorker:
-    """Worker that is yet to be started; see `_guarded`."""
+    """Worker that has not been started; see `_guarded`."""
     task = _Task(_guarded, steps)
     task.name = name
     return create_worker(task, _start_thread=False)
 
 
 def _guarded(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-    """Run to the end. None when cancelled, `Failure` for faults that are ours to explain.
+    """Run to the end. None when cancelled, `Failure` for errors of this package.
 
-    What is unexpected is raised, and napari shows it with its traceback; but no RuntimeError,
+    Unexpected errors are raised, and napari shows them with their traceback; but no RuntimeError,
     which would make the worker hang without a signal.
     """
     try:
@@ -182,29 +173,15 @@ def _upscale(
     request: UpscaleRequest, model: RemoteModel, token: CancelToken
 ) -> Generator[Step, None, UpscaleOutcome]:
     yield Step("Loading the model")
-    info = model.load(request.load, token.check)
-    yield Step(f"Loaded {info.backbone}; reading intensities")
-    try:
-        result = yield from _tiles(request, model, token)
-    finally:
-        model.rest()
+    with model.loaded(request.load, token.check) as info:
+        yield Step(f"Loaded {info.backbone}; reading intensities")
+        steps = WithResult(iter_upscale(request.image.data, model, request.options, token.check))
+        for step in steps:
+            yield Step(step.note or "Upscaling", step.fraction, step.seconds_left)
     token.check()
-    difference = shown_difference(result)
+    difference = shown_difference(steps.result)
     limits = extremes(difference) if difference is not None else (0.0, 0.0)
-    return UpscaleOutcome(request, result, difference, limits)
-
-
-def _tiles(
-    request: UpscaleRequest, model: RemoteModel, token: CancelToken
-) -> Generator[Step, None, UpscaleResult]:
-    steps = iter_upscale(request.image.data, model, request.options, token.check)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            result: UpscaleResult = end.value
-            return result
-        yield Step(progress.note or "Upscaling", progress.fraction, progress.seconds_left)
+    return UpscaleOutcome(request, steps.result, difference, limits)
 
 
 def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
@@ -216,19 +193,17 @@ def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
         token.check()
 
     # progress is called from inside one call: the worker can't yield there
-    waiting = _beside(lambda: find_backbone(scale, "official", True, progress)[0], token.check)
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
+    fetch = partial(find_backbone, scale, "official", True, progress)
+    waiting = WithResult(_in_thread(fetch, token.check))
+    for _ in waiting:
         yield Step(f"Downloading the official x{scale} weights", fraction)
+    return waiting.result[0]
 
 
-def _beside(
+def _in_thread(
     function: Callable[[], Result], check: Callable[[], None]
 ) -> Generator[None, None, Result]:
-    """Call it in a thread of its own and yield meanwhile; if `check` raises, it's left alone."""
+    """Call it in a thread of its own and yield meanwhile; abandoned if `check` raises."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
@@ -250,13 +225,10 @@ def _beside(
 
 
 def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
-    waiting = _beside(function, token.check)
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
+    waiting = WithResult(_in_thread(function, token.check))
+    for _ in waiting:
         yield Step(text)
+    return waiting.result
 
 
 def _train(
@@ -268,7 +240,7 @@ def _train(
 
     try:
         yield TrainProgress("preparing", "Reading the images", 0.0)
-        data = yield from _beside(lambda: training_data(job.data, job.config, check), check)
+        data = yield from _in_thread(lambda: training_data(job.data, job.config, check), check)
         request = TrainRequest(data, job.load, job.config)
         del data
         steps = training.steps(request, token.check)

@@ -15,6 +15,7 @@ from napari_cfsr.core.process import RemoteModel
 from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.errors import StoreExistsError
 from napari_cfsr.layers import ImageInput, layer_to_world
+from napari_cfsr.workers.steps import Step
 
 if TYPE_CHECKING:
     from napari_cfsr.core.store import StorePlan, StorePreview, StoreProgress, StoreResult
@@ -64,13 +65,10 @@ class StoreBegun:
 
 
 @dataclass(frozen=True)
-class StoreStep:
-    """Progress of a run, for the user."""
+class StoreStep(Step):
+    """Something to show while a run into a store is under way."""
 
-    text: str
-    fraction: float | None = None  # None: not known
-    seconds_left: float | None = None
-    begun: StoreBegun | None = None  # once, when the store was opened
+    begun: StoreBegun | None = None  # once, when the store is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +136,8 @@ def upscale_to_store(
     from napari_cfsr.core.store import StorePreview, StoreRun
 
     yield StoreStep("Loading the model")
-    info = model.load(request.load, check)
-    yield StoreStep(f"Loaded {info.backbone}; reading intensities")
-    try:
+    with model.loaded(request.load, check) as info:
+        yield StoreStep(f"Loaded {info.backbone}; reading intensities")
         space, note = layer_space(request.image)
         plan = _free_plan(request, model, check, space)
         run = StoreRun(request.image.data, model, plan, check)
@@ -154,8 +151,6 @@ def upscale_to_store(
             yield _step(progress, plan.path)
         done = run.finish()
         preview.finish()
-    finally:
-        model.rest()
     return StoreOutcome(begun, done, _difference_range(request.image, preview))
 
 

@@ -9,10 +9,12 @@ import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.engine.model import BACKBONE_FIELD, REFINER_FIELD, PredictOptions, SRModel
+from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights.checkpoints import open_backbone
+from napari_cfsr.core.weights.weight_files import bundled_path
 
 PARAMETERS = {2: 291_324, 3: 297_819, 4: 306_912}
 
@@ -22,7 +24,7 @@ def count(network: torch.nn.Module) -> int:
 
 
 def shaken(config: CFSRConfig) -> CFSR:
-    """A network in which every branch has a say."""
+    """A network in which every branch contributes."""
     torch.manual_seed(0)
     network = CFSR(config)
     with torch.no_grad():
@@ -76,7 +78,7 @@ def test_edge_filters_answer_to_what_they_are_named_after() -> None:
     assert inside.item() == 2.0
 
 
-def test_layer_scale_and_training_form_at_birth() -> None:
+def test_initial_layer_scale_and_gradients_of_the_training_form() -> None:
     network = CFSR(CFSRConfig(merged=False))
     assert torch.all(network.layers[0].blocks[0].layer_scale_1 == 1e-6)
     assert torch.all(network.layers[1].blocks[5].layer_scale_2 == 1e-6)
@@ -103,19 +105,19 @@ def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, m
     np.testing.assert_allclose(got, expected, atol=5e-6)
 
 
-def test_gradient_reaches_exactly_as_far_as_the_stated_field(official: Path) -> None:
-    network = open_backbone(official / "CFSR_x2.pth")
-    image = torch.rand(1, 3, 160, 160, requires_grad=True)
+def test_gradient_reaches_exactly_as_far_as_the_stated_field() -> None:
+    network = open_backbone(bundled_path(2))
+    image = torch.rand(1, 3, 132, 132, requires_grad=True)
     out = network(image)
-    out[0, :, 160, 160].sum().backward()  # LR pixel 80
+    out[0, :, 132, 132].sum().backward()  # LR pixel 66
     assert image.grad is not None
     ys, xs = torch.nonzero(image.grad.abs().sum((0, 1)), as_tuple=True)
     assert BACKBONE_FIELD == 63
-    assert max(80 - int(ys.min()), int(ys.max()) - 80) == BACKBONE_FIELD
-    assert max(80 - int(xs.min()), int(xs.max()) - 80) == BACKBONE_FIELD
+    assert max(66 - int(ys.min()), int(ys.max()) - 66) == BACKBONE_FIELD
+    assert max(66 - int(xs.min()), int(xs.max()) - 66) == BACKBONE_FIELD
 
 
-def test_refiner_is_small_and_the_identity_at_birth() -> None:
+def test_the_initial_refiner_is_small_and_the_identity() -> None:
     refiner = RefineNet(torch.Generator().manual_seed(5))
     assert count(refiner) == 11_011
     last = refiner.body[-1]
@@ -137,10 +139,10 @@ def test_refiner_sees_three_pixels() -> None:
     assert (int(ys.min()), int(ys.max())) == (10 - REFINER_FIELD, 10 + REFINER_FIELD)
 
 
-def test_gray_is_the_mean_of_three_equal_channels(models: dict[int, SRModel]) -> None:
+def test_gray_is_the_mean_of_three_equal_channels(tiny_models: dict[int, SRModel]) -> None:
     image = np.random.default_rng(0).random((1, 1, 20, 24), np.float32)
-    gray = models[3].predict(image, PredictOptions())["baseline"]
-    rgb = models[3].predict(np.repeat(image, 3, 1), PredictOptions())["baseline"]
+    gray = tiny_models[3].predict(image, PredictOptions())["baseline"]
+    rgb = tiny_models[3].predict(np.repeat(image, 3, 1), PredictOptions())["baseline"]
     assert gray.shape == (1, 1, 60, 72)
     # the mean is taken of the last weights, not of the channels
     np.testing.assert_allclose(gray, rgb.mean(1, keepdims=True), atol=5e-6)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import psutil
@@ -26,13 +27,14 @@ from napari_cfsr.errors import (
     WeightsNotFoundError,
 )
 
-pytestmark = pytest.mark.alone  # how soon a process ends or answers
+pytestmark = pytest.mark.usefixtures("compiled_networks")
 
-LOAD = {"scale": 4, "backbone": "official", "refiner": None, "device": "cpu"}
+LOAD = {"scale": 4, "backbone": "bundled", "refiner": None, "device": "cpu"}
 
 
-@pytest.fixture
-def remote(official: Path) -> Iterator[RemoteModel]:
+@pytest.fixture(scope="module")
+def remote() -> Iterator[RemoteModel]:
+    """One for all tests: its process stays unless a test ends it."""
     model = RemoteModel()
     yield model
     pid = model.pid
@@ -41,10 +43,21 @@ def remote(official: Path) -> Iterator[RemoteModel]:
     assert pid is None or not psutil.pid_exists(pid)
 
 
-def test_results_are_bit_identical_to_those_in_this_process(remote, official) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteModel]:
+    """Its process ends when it has been idle for 0.3 s."""
+    code = "import napari_cfsr.core.process.model_server as p; p.IDLE_SECONDS = 0.3; p.main()"
+    monkeypatch.setattr("napari_cfsr.core.process.remote_model.COMMAND", ("-P", "-c", code))
+    model = RemoteModel()
+    yield model
+    model.close()
+
+
+def test_results_are_bit_identical_to_those_in_this_process(remote, tiny_backbones) -> None:
     image = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
-    info = remote.load(LOAD)
-    model = load_model(**LOAD)
+    load = {**LOAD, "backbone": str(tiny_backbones[4])}
+    info = remote.load(load)
+    model = load_model(**load)
     assert info == model.info
     for options in ({}, {"tile": 32}, {"ensemble": True}, {"back_projection": True}):
         np.testing.assert_array_equal(
@@ -77,6 +90,7 @@ def test_a_killed_process_is_named_and_the_next_load_starts_another(remote) -> N
     assert upscale(np.zeros((5, 5), np.uint8), remote).baseline.shape == (20, 20)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("tile", [256, 1500])
 def test_cancel_takes_effect_within_a_second_even_in_a_large_tile(remote, tile) -> None:
     remote.load(LOAD)
@@ -91,7 +105,7 @@ def test_cancel_takes_effect_within_a_second_even_in_a_large_tile(remote, tile) 
         list(steps)
     assert time.perf_counter() - began < 1.5
     if tile == 256:
-        assert remote.pid == pid  # it stopped by itself and was not killed
+        assert remote.pid == pid  # it stopped and was not killed
     remote.load(LOAD)
     assert upscale(np.zeros((5, 5), np.uint8), remote).baseline.shape == (20, 20)
 
@@ -103,7 +117,7 @@ def test_close_from_another_thread_ends_a_run(remote) -> None:
         upscale(np.zeros((2000, 2000), np.uint8), remote)
 
 
-def test_the_process_ends_with_the_one_that_started_it(official, tmp_path) -> None:
+def test_the_process_ends_with_the_one_that_started_it(home) -> None:
     code = (
         "import numpy as np, os, threading\n"
         "from napari_cfsr.core.process.remote_model import RemoteModel\n"
@@ -122,25 +136,36 @@ def test_the_process_ends_with_the_one_that_started_it(official, tmp_path) -> No
     assert not psutil.pid_exists(pid)
 
 
-def test_what_the_process_prints_does_not_get_between_the_answers(remote, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONVERBOSE", "1")  # prints every import to standard error
-    assert remote.load(LOAD).scale == 4
-
-
-def test_between_runs_the_process_ends_itself_after_a_while_and_cleanly(
-    official, monkeypatch
-) -> None:
-    code = "import napari_cfsr.core.process.model_server as p; p.IDLE_SECONDS = 0.3; p.main()"
-    monkeypatch.setattr("napari_cfsr.core.process.remote_model.COMMAND", ("-P", "-c", code))
+def test_prints_of_libraries_do_not_mix_with_answers(monkeypatch) -> None:
+    code = """
+    import napari_cfsr.core.process.model_server as p
+    def load_model(**_):
+        print("a library prints what it pleases", flush=True)
+    p.load_model = load_model
+    p.main()
+    """
+    monkeypatch.setattr("napari_cfsr.core.process.remote_model.COMMAND", ("-P", "-c", dedent(code)))
     model = RemoteModel()
-    try:
-        model.load(LOAD)
-        time.sleep(1.5)  # a slow image: the run is not over
-        assert upscale(np.zeros((5, 5), np.uint8), model).baseline.shape == (20, 20)
-        process = model._child.process
-        model.rest()
-        assert process.wait(10) == 0
-        model.load(LOAD)
-        assert upscale(np.zeros((5, 5), np.uint8), model).baseline.shape == (20, 20)
-    finally:
-        model.close()
+    with pytest.raises(ModelProcessError, match="'NoneType' object has no attribute 'info'"):
+        model.load({})
+    model.close()
+
+
+@pytest.mark.parametrize("enter", ["load", "loaded"])
+def test_after_a_failed_load_the_idle_process_ends(impatient, enter) -> None:
+    arguments = {**LOAD, "backbone": "nowhere.pth"}
+    with pytest.raises(WeightsNotFoundError):
+        impatient.load(arguments) if enter == "load" else impatient.loaded(arguments).__enter__()
+    assert impatient._child.process.wait(10) == 0
+
+
+def test_between_runs_the_idle_process_ends_cleanly(impatient) -> None:
+    with impatient.loaded(LOAD):
+        time.sleep(1)  # a slow image: the run is not over
+        assert upscale(np.zeros((5, 5), np.uint8), impatient).baseline.shape == (20, 20)
+        process = impatient._child.process
+    assert process.wait(10) == 0
+    with contextlib.suppress(CancelledError), impatient.loaded(LOAD):
+        process = impatient._child.process
+        raise CancelledError
+    assert process.wait(10) == 0

@@ -1,4 +1,4 @@
-"""A training in a process of its own: same numbers, obeyed at once, and a clean end."""
+"""A training in a process of its own: same numbers, prompt obedience, and a clean end."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cfsr import load_model
 from napari_cfsr.core.process import child, remote_training
-from napari_cfsr.core.process.child import pack, unpack
 from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import array_data
 from napari_cfsr.core.training.results import TrainProgress
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import (
     CancelledError,
     ImageError,
@@ -34,8 +34,6 @@ from napari_cfsr.errors import (
     UnexpectedError,
 )
 from tests.helpers import fake_training
-
-pytestmark = pytest.mark.alone  # how soon a process ends or answers
 
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
@@ -89,7 +87,7 @@ def real_request(**how: Any) -> TrainRequest:
     images = [gaussian_filter(rng.random((96, 100)), 2) for _ in range(6)]
     images = [((x - x.min()) / (x.max() - x.min())).astype(np.float32) for x in images]
     how = {"batch": 4, "patch": 24, "every": 4, "photons": 50, "read_noise": 0.01} | how
-    load = {"scale": 2, "backbone": "official", "device": "cpu"}
+    load = {"scale": 2, "backbone": "bundled", "device": "cpu"}
     return TrainRequest(array_data(images), load, TrainConfig(**how))
 
 
@@ -110,25 +108,7 @@ def test_images_and_results_go_through(fake) -> None:
     assert fake.pid is None
 
 
-def test_packed_values_come_back_with_their_arrays_aside() -> None:
-    arrays = [
-        np.arange(24, dtype=">u2").reshape(2, 3, 4)[:, ::-1, ::2],
-        np.zeros((0, 5)),
-        np.array(7.5),
-        np.array(["text"]),
-        np.array([True, False]),
-    ]
-    packed, aside = pack({"images": arrays, "name": "x"})
-    assert [a is b for a, b in zip(aside.values(), (arrays[0], arrays[1], arrays[4]), strict=True)]
-    value = unpack(packed, aside)
-    assert value["name"] == "x"
-    for before, after in zip(arrays, value["images"], strict=True):
-        np.testing.assert_array_equal(before, after)
-    large, aside = pack(request([np.zeros((3000, 3000), np.uint8)]))
-    assert len(large) < 2000
-    assert aside["0"].size == 9_000_000
-
-
+@pytest.mark.alone
 def test_progress_is_thinned_out_but_nothing_that_happens_once_is_lost(fake) -> None:
     began = time.perf_counter()
     news = [p for p in fake.steps(request(steps=1003, seconds=0.001, every=100)) if p is not None]
@@ -150,6 +130,7 @@ def test_progress_is_thinned_out_but_nothing_that_happens_once_is_lost(fake) -> 
     assert news[-1].stage == "measuring"
 
 
+@pytest.mark.alone
 def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
     steps = fake.steps(request(steps=10**6, seconds=0.01))
     until(steps, 10)
@@ -174,16 +155,14 @@ def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
         ("engine memory", OutOfMemoryError, r"memory \(out of memory on cuda: 7 GB\): close"),
     ],
 )
-def test_faults_come_through_and_the_next_training_works(fake, fault, kind, text) -> None:
+def test_faults_come_through(fake, fault, kind, text) -> None:
     with pytest.raises(kind, match=text):
         finish(fake.steps(request(steps=50, fault_at=30, fault=fault)))
-    assert fake.best.step == 20  # of before the fault
+    assert fake.best.step == 20  # from before the fault
     assert fake.pid is None
-    assert finish(fake.steps(request())).improved
-    assert fake.best is None  # a new training, in five steps without one
 
 
-def test_a_killed_process_is_said_and_the_best_so_far_is_kept(fake) -> None:
+def test_a_killed_process_is_named_and_the_best_so_far_is_kept(fake) -> None:
     with pytest.raises(
         ModelProcessError,
         match=r"the process that trains the refiner ended .* The best refiner so far is kept: "
@@ -195,11 +174,12 @@ def test_a_killed_process_is_said_and_the_best_so_far_is_kept(fake) -> None:
     with pytest.raises(ModelProcessError, match="It had found no refiner yet"):
         finish(fake.steps(request(kill_at=5)))
     assert fake.best is None
-    assert finish(fake.steps(request())).improved
+    assert finish(fake.steps(request())).improved  # the next training works
+    assert fake.best is None  # its five steps bring none
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the exit status says it on POSIX only")
-def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
+def test_being_killed_is_distinguished_from_crashing(fake, monkeypatch) -> None:
     with pytest.raises(ModelProcessError, match="killed, most often for lack of memory"):
         finish(fake.steps(request(kill_at=1)))
     monkeypatch.setattr(remote_training, "COMMAND", ("-P", "-c", "raise SystemExit('no luck')"))
@@ -214,26 +194,26 @@ def test_being_killed_is_told_from_crashing(fake, monkeypatch) -> None:
         (TypeError("no pickle"), UnexpectedError, r"could not be sent .*no pickle"),
     ],
 )
-def test_images_that_cant_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
-    """Else the process would wait for them, and the window for the process, for ever."""
+def test_images_that_cannot_be_sent_end_a_training(fake, monkeypatch, error, kind, text) -> None:
+    """Otherwise the process would wait for them, and the window for the process, for ever."""
 
-    def fail(value: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_training, "pack", fail)
+        patch.setattr(child, "send", fail)
         with pytest.raises(kind, match=text):
             finish(fake.steps(request()))
     assert finish(fake.steps(request())) is not None
 
 
-def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
+def test_messages_that_cannot_be_read_end_a_training(fake, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         code = (
-            "import napari_cfsr.core.process.child as child\n"
+            "import napari_cfsr.core.process.server as server\n"
             "import napari_cfsr.core.process.training_server as process\n"
             "def receive(stream): raise MemoryError('Unable to allocate 90 GiB')\n"
-            "child.receive = receive; process.main()"
+            "server.receive = receive; process.main()"
         )
         patch.setattr(remote_training, "COMMAND", ("-P", "-c", code))
         with pytest.raises(ModelProcessError, match=r"1\): MemoryError: Unable to allocate 90 GiB"):
@@ -244,20 +224,21 @@ def test_messages_that_cant_be_read_end_a_training(fake, monkeypatch) -> None:
 
     monkeypatch.setattr(child, "receive", receive)
     monkeypatch.setattr(child, "LAST_SECONDS", 0.1)
-    with pytest.raises(ModelProcessError, match="what it said can't be read"):
+    with pytest.raises(ModelProcessError, match="its answer can't be read"):
         finish(fake.steps(request(steps=10**6, seconds=0.001)))
     assert fake.pid is None
 
 
-def test_a_process_that_cant_start_is_said(training, monkeypatch) -> None:
+def test_a_process_that_cannot_start_is_named(training, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ModelProcessError, match="the process that trains the refiner can't start"):
         finish(training.steps(request()))
 
 
-# what the user wants
+# commands of the user
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["training", "paused", "measuring"])
 def test_stop_takes_effect_within_two_seconds(fake, when) -> None:
     steps = fake.steps(request(steps=100 if when == "measuring" else 10**6, seconds=0.001))
@@ -276,6 +257,7 @@ def test_stop_takes_effect_within_two_seconds(fake, when) -> None:
     assert result.state["step"][0] >= 15
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [0.0, 1.5])
 def test_stop_before_anything_was_trained_cancels(fake, seconds) -> None:
     steps = fake.steps(request(preparing=60))
@@ -292,6 +274,7 @@ def test_stop_before_anything_was_trained_cancels(fake, seconds) -> None:
     assert finish(fake.steps(request())).improved  # nothing of it is left
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stage", ["preparing", "training"])
 def test_pause_takes_no_processor_time_and_loses_nothing(fake, stage) -> None:
     how = {"preparing": 3} if stage == "preparing" else {"steps": 400, "seconds": 0.005}
@@ -316,6 +299,7 @@ def test_pause_takes_no_processor_time_and_loses_nothing(fake, stage) -> None:
     assert result.seconds < time.perf_counter() - began - 1.5  # the pause does not count
 
 
+@pytest.mark.alone
 def test_cancelling_ends_the_process_at_once(fake) -> None:
     cancelled = threading.Event()
 
@@ -360,17 +344,14 @@ def test_an_abandoned_training_does_not_disturb_the_next_one(fake) -> None:
 # the network itself
 
 
-def test_a_real_training_gives_bit_identical_results(training, official) -> None:
+def test_a_real_training_gives_bit_identical_results(training, tiny_backbones) -> None:
     from napari_cfsr.core.training.train import iter_train
 
     how = {"placement": "input", "steps": 4, "warm_steps": 40}
-    remote = finish(training.steps(real_request(**how)))
-    steps = iter_train(real_request(**how))
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        here = end.value
+    asked = real_request(**how)
+    asked.load["backbone"] = str(tiny_backbones[2])
+    remote = finish(training.steps(asked))
+    here = exhaust(iter_train(asked))
     assert remote.report == here.report
     assert remote.history == here.history
     assert len(here.history) > 2
@@ -380,27 +361,31 @@ def test_a_real_training_gives_bit_identical_results(training, official) -> None
 
 
 def test_bad_images_are_refused_before_training_and_good_ones_work_after(
-    training, official
+    training, tiny_backbones
 ) -> None:
-    bad = real_request()
+    bad = good = real_request()
+    good.load["backbone"] = str(tiny_backbones[2])
     for image in (np.zeros((96, 96), np.uint8), np.full((96, 96), np.nan, np.float32)):
         bad = TrainRequest(array_data([image] * 3), bad.load, bad.config)
         with pytest.raises(ImageError, match="expected"):
             finish(training.steps(bad))
-    stage = next(p.stage for p in training.steps(real_request()) if p and p.loss is not None)
+    stage = next(p.stage for p in training.steps(good) if p and p.loss is not None)
     assert stage == "training"
 
 
-def test_a_real_training_is_killed_paused_and_stopped(training, official, tmp_path) -> None:
-    steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
+@pytest.mark.alone
+def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path, tiny_backbones) -> None:
+    asked = real_request(placement="output", steps=100_000, patience=10**6)
+    asked.load["backbone"] = str(tiny_backbones[2])
+    steps = training.steps(asked)
     next(p for p in steps if p is not None and p.best is not None)
     os.kill(training.pid, TERMINATE)
     with pytest.raises(ModelProcessError, match="The best refiner so far is kept"):
         finish(steps)
     file = training.best.save(tmp_path / "best.safetensors")
-    assert load_model(2, "official", file, device="cpu").info.refiner is not None
+    assert load_model(2, tiny_backbones[2], file, device="cpu").info.refiner is not None
 
-    steps = training.steps(real_request(placement="output", steps=100_000, patience=10**6))
+    steps = training.steps(asked)
     until(steps, 6)
     training.pause()
     time.sleep(1)
@@ -464,6 +449,7 @@ def test_this_process_can_end_in_mid_training(end) -> None:
     wait_for(lambda: not psutil.pid_exists(int(done.stdout)), 5)
 
 
+@pytest.mark.alone
 def test_large_images_are_sent_without_holding_up_other_threads(fake) -> None:
     images = [np.random.default_rng(0).integers(0, 255, (5000, 5000, 4)).astype(np.uint8)] * 2
     images = [np.moveaxis(image, -1, 0) for image in images]  # not contiguous
@@ -492,7 +478,7 @@ def test_large_images_are_sent_without_holding_up_other_threads(fake) -> None:
     assert min(longest) < 0.1
 
 
-def test_images_are_let_go_of_once_they_are_sent(fake) -> None:
+def test_images_are_released_once_they_are_sent(fake) -> None:
     sent = request([np.zeros((100, 100), np.uint8)])
     images = weakref.ref(sent.data)
     sent.load.update(steps=10**6, seconds=0.001)

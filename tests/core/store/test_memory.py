@@ -24,7 +24,7 @@ sys.path[:0] = [{root!r}, {root!r} + "/benchmarks"]
 from big import Scene
 from tests.helpers.fakes import BoxModel
 from napari_cfsr import load_model, upscale_to_zarr
-from napari_cfsr.core.engine.registry import keep_freed_memory
+from napari_cfsr.core.engine import keep_freed_memory
 
 class Quick(BoxModel):
     def predict(self, batch, how, check=None):

@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import skimage
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,16 +63,13 @@ def test_any_axes_dtype_and_chunks_have_the_values_of_upscale(drawn, named, dtyp
 
 @pytest.mark.parametrize("chunks", [(300, 400), (77, 91), (1, 400)])
 def test_the_real_network_gives_the_values_of_upscale(
-    models, data: Path, monkeypatch: pytest.MonkeyPatch, chunks
+    bundled_models, monkeypatch: pytest.MonkeyPatch, chunks
 ) -> None:
-    from PIL import Image
-
-    photo = Image.open(data / "benchmark/B100/HR/101085.png").convert("L")
-    image = np.asarray(photo)[:200, :230].astype(np.float32) / 255
+    image = skimage.data.camera()[:200, :230].astype(np.float32) / 255
     monkeypatch.setattr("napari_cfsr.core.upscale.dask_arrays.LAZY_SIDE", 256)
-    lazy = upscale_dask(da.from_array(image, chunks=chunks), models[2], tile=64)
+    lazy = upscale_dask(da.from_array(image, chunks=chunks), bundled_models[2], tile=64)
     assert lazy.baseline.chunks == ((256, 144), (256, 204))
-    whole = upscale(image, models[2], tile=64).baseline
+    whole = upscale(image, bundled_models[2], tile=64).baseline
     assert np.ptp(whole) > 0.5
     np.testing.assert_allclose(lazy.baseline.compute(), whole, rtol=0, atol=1e-5)
 
@@ -164,7 +162,7 @@ def test_the_range_is_one_for_all_t_and_z_of_a_channel() -> None:
     assert [m.low for m in found.mapping] == [100, 100]
     expected = upscale(stack, BoxModel(2), "TCZYX")
     assert found.mapping == expected.mapping
-    # a frame by itself comes out as in the whole: no flicker
+    # a single frame gives the same as in the series: no flicker
     np.testing.assert_array_equal(lazy.baseline[1].compute(), expected.baseline[1])
     np.testing.assert_array_equal(found.baseline[1].compute(), expected.baseline[1])
 
@@ -186,11 +184,13 @@ def test_percentiles_of_large_arrays_are_sampled_as_by_upscale() -> None:
     assert part.resolve().mapping != lazy.resolve().mapping
 
 
-def test_ensemble_back_projection_and_alpha_are_those_of_upscale(models) -> None:
+def test_ensemble_back_projection_and_alpha_are_those_of_upscale(tiny_models) -> None:
     image = values(np.dtype("uint8"), (50, 40, 4), 3)
     for quality in ({"ensemble": True}, {"back_projection": True}):
-        lazy = upscale_dask(da.from_array(image, chunks=(13, 40, 2)), models[4], "YXC", **quality)
-        expected = upscale(image, models[4], "YXC", **quality).baseline
+        lazy = upscale_dask(
+            da.from_array(image, chunks=(13, 40, 2)), tiny_models[4], "YXC", **quality
+        )
+        expected = upscale(image, tiny_models[4], "YXC", **quality).baseline
         got = lazy.baseline.compute()
         assert np.abs(got.astype(int) - expected).max() <= 1
         assert (got != expected).mean() < 1e-3

@@ -17,25 +17,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cfsr import load_model, upscale
-from napari_cfsr.core.engine.model import SMALLEST_TILE, PredictOptions, SRModel
-from napari_cfsr.core.engine.registry import choose_engine
+from napari_cfsr.core.engine.model import PredictOptions, SRModel
+from napari_cfsr.core.engine.registry import SMALLEST_TILE, choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.run import iter_upscale
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256
+from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import FIELD, BoxModel
 from tests.helpers.strategies import axes_and_shapes, dtypes, values
 
 
-def finish(steps):
-    """Run a generator to its end; what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+@pytest.fixture(scope="module")
+def torch_model() -> SRModel:
+    """The bundled x2 without refiner, run by torch."""
+    return load_model(2, "bundled", refiner=None, device="cpu", engine="torch")
 
 
 @given(axes_and_shapes(), dtypes, st.integers(2, 4), st.integers(0, 2**32 - 1))
@@ -81,7 +79,7 @@ def test_default_tiles_are_within_a_hundredth_of_a_grey_level(models, data: Path
     from PIL import Image
 
     file = data / "benchmark/B100/HR/101085.png"
-    image = np.asarray(Image.open(file)).astype(np.float32)[:200, :330] / 255
+    image = np.asarray(Image.open(file)).astype(np.float32)[:176, :176] / 255
     whole = upscale(image, models[scale], tile=512).baseline
     tiled = upscale(image, models[scale], tile=96).baseline
     worst = np.abs(tiled - whole).max() * 255
@@ -89,52 +87,51 @@ def test_default_tiles_are_within_a_hundredth_of_a_grey_level(models, data: Path
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_the_exact_halo_is_exact(models, scale) -> None:
-    image = np.random.default_rng(0).random((160, 272)).astype(np.float32)
-    whole = upscale(image, models[scale], tile=512).baseline
-    tiled = upscale(image, models[scale], tile=64, halo="exact")
+def test_the_exact_halo_is_exact(bundled_models, scale) -> None:
+    """Tiles of 80 with a halo of 64 do not see all of the image."""
+    image = np.random.default_rng(0).random((160, 160)).astype(np.float32)
+    whole = upscale(image, bundled_models[scale], tile=512).baseline
+    tiled = upscale(image, bundled_models[scale], tile=80, halo="exact")
     assert tiled.options.halo == 64
     np.testing.assert_allclose(tiled.baseline, whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("placement", ["output", "input"])
-def test_the_exact_halo_is_exact_with_a_refiner(official, tmp_path, placement) -> None:
+def test_the_exact_halo_is_exact_with_a_refiner(tmp_path, placement) -> None:
     network = RefineNet(torch.Generator().manual_seed(0))
     with torch.no_grad():
         network.body[-1].weight.mul_(300)
-    save_refiner(
-        tmp_path / "r.safetensors",
-        network.state_dict(),
-        RefinerCard(2, placement, OFFICIAL_SHA256[2]),
-    )
-    model = load_model(2, "official", tmp_path / "r.safetensors", "cpu")
-    image = np.random.default_rng(0).random((160, 240)).astype(np.float32)
-    whole = upscale(image, model, tile=512)
-    tiled = upscale(image, model, tile=64, halo="exact")
+    card = RefinerCard(2, placement, sha256_of(bundled_path(2)))
+    file = save_refiner(tmp_path / "r.safetensors", network.state_dict(), card)
+    model = load_model(2, "bundled", file, "cpu")
+    image = np.random.default_rng(0).random((160, 160)).astype(np.float32)
+    outputs = ("delta", "difference")
+    whole = upscale(image, model, tile=512, outputs=outputs)
+    tiled = upscale(image, model, tile=80, halo="exact", outputs=("delta",))
     assert tiled.options.halo == 72
     assert np.abs(whole.difference).max() > 0.005
     np.testing.assert_allclose(tiled.delta, whole.delta, rtol=0, atol=1e-5)
-    default = upscale(image, model, tile=64)
+    default = upscale(image, model, tile=80, outputs=("delta",))
     assert np.abs(default.delta - whole.delta).max() * 255 <= 0.01
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 3, 4]))
 @settings(max_examples=12, deadline=None)
-def test_odd_sizes_come_out_exactly_scaled(models, height, width, scale) -> None:
+def test_odd_sizes_come_out_exactly_scaled(bundled_models, height, width, scale) -> None:
     image = np.random.default_rng(height).integers(0, 255, (height, width, 3)).astype(np.uint8)
-    out = upscale(image, models[scale], tile=16).baseline
+    out = upscale(image, bundled_models[scale], tile=16).baseline
     assert out.shape == (height * scale, width * scale, 3)
     assert abs(float(out.mean()) - float(image.mean())) < 20
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 300), (300, 1), (2, 3, 1, 1)])
-def test_tiny_and_thin_images_in_all_qualities(models, shape) -> None:
+def test_tiny_and_thin_images_in_all_qualities(tiny_models, shape) -> None:
     image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     axes = "TZYX"[-len(shape) :]
     for ensemble in (False, True):
         for back_projection in (False, True):
             out = upscale(
-                image, models[4], axes, ensemble=ensemble, back_projection=back_projection
+                image, tiny_models[4], axes, ensemble=ensemble, back_projection=back_projection
             ).baseline
             assert out.shape == (*shape[:-2], shape[-2] * 4, shape[-1] * 4)
             assert np.ptp(out) > 0 or image.size == 1
@@ -147,9 +144,9 @@ def test_empty_arrays_come_back_empty(shape) -> None:
     assert out.baseline.dtype == np.uint16
 
 
-def test_layouts_in_memory_do_not_matter(models, tmp_path) -> None:
+def test_layouts_in_memory_do_not_matter(tiny_models, tmp_path) -> None:
     image = np.random.default_rng(0).integers(0, 4000, (40, 60)).astype(np.uint16)
-    expected = upscale(image, models[2]).baseline
+    expected = upscale(image, tiny_models[2]).baseline
     mapped = np.memmap(tmp_path / "image.raw", np.uint16, "w+", shape=image.shape)
     mapped[:] = image
     for same in (
@@ -160,13 +157,13 @@ def test_layouts_in_memory_do_not_matter(models, tmp_path) -> None:
         mapped,
         da.from_array(image, chunks=(7, 13)),
     ):
-        got = upscale(same, models[2]).baseline
+        got = upscale(same, tiny_models[2]).baseline
         assert got.dtype == np.uint16
         assert got.dtype.isnative
         np.testing.assert_array_equal(got, expected)
 
 
-def test_lazy_arrays_are_never_read_whole() -> None:
+def test_lazy_arrays_are_never_read_as_a_whole() -> None:
     sizes = []
 
     def record(block: np.ndarray) -> np.ndarray:
@@ -191,31 +188,33 @@ def test_lazy_arrays_are_never_read_whole() -> None:
     assert len(reads) == 4 * 5
 
 
-def test_nan_and_infinity_come_back_as_blocks_and_spoil_nothing_else(models) -> None:
+def test_nan_and_infinity_come_back_as_blocks_and_spoil_nothing_else(bundled_models) -> None:
     image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
     spoilt = image.copy()
     spoilt[10, 12], spoilt[0, 0], spoilt[30, 49] = np.nan, np.inf, -np.inf
-    out = upscale(spoilt, models[2], intensity=(0, 1), tile=32).baseline
+    out = upscale(spoilt, bundled_models[2], intensity=(0, 1), tile=32).baseline
     assert np.isnan(out[20:22, 24:26]).all()
     assert (out[0:2, 0:2] == np.inf).all()
     assert (out[60:62, 98:100] == -np.inf).all()
     assert np.isfinite(out).sum() == out.size - 3 * 4
-    clean = upscale(image, models[2], intensity=(0, 1), tile=32).baseline
+    clean = upscale(image, bundled_models[2], intensity=(0, 1), tile=32).baseline
     far = np.ones(out.shape, bool)
     for y, x in ((20, 24), (0, 0), (60, 98)):
         far[max(y - 20, 0) : y + 22, max(x - 20, 0) : x + 22] = False
     assert np.abs(out - clean)[far].max() < 0.02
-    assert np.isnan(upscale(np.full((5, 5), np.nan), models[2]).baseline).all()
+    assert np.isnan(upscale(np.full((5, 5), np.nan), bundled_models[2]).baseline).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
-def test_constant_images_stay_constant(models, dtype) -> None:
+def test_constant_images_stay_constant(bundled_models, dtype) -> None:
     image = np.full((30, 30), 77, dtype)
-    out = upscale(image, models[3]).baseline.astype(float)[9:-9, 9:-9]  # zero padding shows outside
+    out = upscale(image, bundled_models[3]).baseline.astype(float)[
+        9:-9, 9:-9
+    ]  # zero padding shows outside
     assert np.abs(out - 77).max() <= (2 if dtype == "uint8" else 1e-3)
 
 
-def test_alpha_is_bicubic_and_hidden_colours_do_not_bleed(models) -> None:
+def test_alpha_is_bicubic_and_hidden_colours_do_not_bleed(bundled_models) -> None:
     rng = np.random.default_rng(0)
     colour = np.full((40, 40, 3), 200, np.uint8)
     alpha = np.zeros((40, 40), np.uint8)
@@ -223,22 +222,24 @@ def test_alpha_is_bicubic_and_hidden_colours_do_not_bleed(models) -> None:
     hidden_black = np.dstack([np.where(alpha[..., None] > 0, colour, 0), alpha])
     hidden_noise = hidden_black.copy()
     hidden_noise[alpha == 0, :3] = rng.integers(0, 255, (np.sum(alpha == 0), 3))
-    a, b = (upscale(x, models[2]).baseline for x in (hidden_black, hidden_noise))
+    a, b = (upscale(x, bundled_models[2]).baseline for x in (hidden_black, hidden_noise))
     np.testing.assert_array_equal(a, b)
     visible = a[a[..., 3] > 0]
     assert np.abs(visible[:, :3].astype(int) - 200).max() <= 3
     opaque = np.dstack([rng.integers(0, 255, (20, 20, 3)), np.full((20, 20), 255)]).astype(np.uint8)
-    out = upscale(opaque, models[2]).baseline
+    out = upscale(opaque, bundled_models[2]).baseline
     assert (out[..., 3] == 255).all()
-    np.testing.assert_array_equal(out[..., :3], upscale(opaque[..., :3], models[2]).baseline)
+    np.testing.assert_array_equal(
+        out[..., :3], upscale(opaque[..., :3], bundled_models[2]).baseline
+    )
 
 
-def test_channels_are_independent_gray_images(models) -> None:
+def test_channels_are_independent_gray_images(tiny_models) -> None:
     stack = np.random.default_rng(0).integers(0, 4095, (2, 3, 20, 22)).astype(np.uint16)
     stack[:, 1] //= 10
-    out = upscale(stack, models[2], axes="TCYX").baseline
+    out = upscale(stack, tiny_models[2], axes="TCYX").baseline
     for channel in range(3):
-        alone = upscale(stack[:, channel], models[2], axes="TYX").baseline
+        alone = upscale(stack[:, channel], tiny_models[2], axes="TYX").baseline
         np.testing.assert_array_equal(out[:, channel], alone)
 
 
@@ -307,8 +308,8 @@ def test_progress_that_raises_leaves_no_network_running() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("napari-cfsr tiles")]
 
 
-def test_one_model_runs_once_at_a_time(models) -> None:
-    model, image = models[2], np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+def test_one_model_runs_once_at_a_time(tiny_models) -> None:
+    model, image = tiny_models[2], np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
     expected = model.predict(image)["baseline"]
     with ThreadPoolExecutor(4) as pool:
         for result in pool.map(model.predict, [image] * 8):
@@ -320,18 +321,18 @@ def test_out_of_memory_halves_what_did_not_fit() -> None:
     image = np.random.default_rng(0).integers(0, 255, (8, 90, 90)).astype(np.uint8)
     result = upscale(image, model, axes="ZYX")
     assert [b[0] for b in model.batches] == [8, 4, 2, *[1] * 8]
-    noted = [f"out of memory: going on with {n} tiles at a time" for n in (4, 2, 1)]
+    noted = [f"out of memory: continuing with {n} tiles at a time" for n in (4, 2, 1)]
     assert list(result.notes) == noted
 
 
-def test_out_of_memory_goes_on_with_smaller_tiles() -> None:
+def test_tiles_become_smaller_when_memory_runs_out() -> None:
     image = np.random.default_rng(0).integers(0, 255, (300, 300)).astype(np.uint8)
     steps: list[UpscaleProgress] = []
     model = BoxModel(2, most_pixels=120 * 120)
     result = upscale(image, model, progress=steps.append, halo=8)
     np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
     assert list(result.notes) == [s.note for s in steps if s.note]
-    assert result.notes == ("out of memory: going on with tiles of 80 pixels",)
+    assert result.notes == ("out of memory: continuing with tiles of 80 pixels",)
     assert steps[-1].done == steps[-1].total
     assert max(b[2] * b[3] for b in model.batches[-4:]) <= 120 * 120
 
@@ -344,11 +345,26 @@ def test_out_of_memory_in_the_middle_keeps_what_is_done() -> None:
         next(steps)
     model.most_pixels = 70 * 70
     before = len(model.batches)
-    result = finish(steps)
+    result = exhaust(steps)
     expected = upscale(image, BoxModel(2, refiner=True))
     for name, array in expected.arrays().items():
         np.testing.assert_allclose(result.arrays()[name], array, atol=1e-4)
     assert len(model.batches) > before
+
+
+def test_each_try_after_out_of_memory_is_smaller_than_the_one_that_failed() -> None:
+    """Smaller tiles alone would not be enough: more of them could run at a time."""
+    image = np.random.default_rng(0).integers(0, 255, (96, 3000)).astype(np.uint8)
+    model = BoxModel(2)
+    steps = iter_upscale(image, model, UpscaleOptions(tile=128, halo=8))
+    for _ in range(3):  # tiles inside the image, which are alike
+        next(steps)
+    first, model.most_pixels = len(model.batches) + 1, 10
+    with pytest.raises(OutOfMemoryError):
+        exhaust(steps)
+    pixels = [n * height * width for n, _, height, width in model.batches[first - 1 :]]
+    assert len(pixels) > 3
+    assert all(later < 0.75 * earlier for earlier, later in pairwise(pixels))
 
 
 def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
@@ -356,7 +372,7 @@ def test_out_of_memory_with_the_smallest_tile_goes_to_the_cpu() -> None:
     model = BoxModel(2, most_pixels=10, device="cuda")
     result = upscale(image, model)
     assert result.info.device == "cpu"
-    assert "out of memory on cuda with the smallest tile: going on on the CPU" in result.notes
+    assert "out of memory on cuda with the smallest tile: continuing on the CPU" in result.notes
     np.testing.assert_array_equal(result.baseline, upscale(image, BoxModel(2)).baseline)
 
 
@@ -369,11 +385,11 @@ def test_on_the_cpu_tiles_are_large_again_and_only_what_is_left_is_done() -> Non
         step = next(steps)
     left = step.total - step.done
     assert 0 < left < step.total / 2
-    ahead = max(math.prod(b) for b in model.batches)  # one batch runs ahead of what is told
+    ahead = max(math.prod(b) for b in model.batches)  # one batch runs ahead of the progress
     model.most_pixels = 10
-    result = finish(steps)
+    result = exhaust(steps)
     on_cpu = [b for b, d in zip(model.batches, model.devices, strict=True) if d == "cpu"]
-    # halos of 8 around tiles of 144x150, and what is done once more; not what had run meanwhile
+    # halos of 8 around tiles of 144x150, and what runs twice; not what had run meanwhile
     assert left - ahead < sum(b[0] * b[2] * b[3] for b in on_cpu) < 1.6 * left
     assert min(b[2] for b in on_cpu) > 100
     expected = upscale(image, BoxModel(2, refiner=True), "ZYX", region=((20, 290), (0, 900)))
@@ -401,7 +417,7 @@ def test_torch_running_out_of_memory_is_understood(torch_model, monkeypatch) -> 
     image = np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)
     result = upscale(image, model, halo=16)
     monkeypatch.undo()
-    assert result.notes[-1] == "out of memory: going on with tiles of 32 pixels"
+    assert result.notes[-1] == "out of memory: continuing with tiles of 32 pixels"
     expected = upscale(image, model).baseline.astype(int)
     assert np.abs(result.baseline - expected).max() <= 1
 
@@ -410,6 +426,17 @@ def test_a_result_that_does_not_fit_is_refused_before_any_work() -> None:
     huge = da.zeros((10**6, 10**6), dtype=np.float32, chunks=10**4)
     with pytest.raises(OutOfMemoryError, match=r"needs 16000.0 GB and .* are free"):
         upscale(huge, BoxModel(2), axes="YX", intensity=(0.0, 1.0))
+
+
+def test_memory_is_checked_before_intensities_are_read() -> None:
+    class Unreadable:
+        shape, dtype = (10**6, 10**6), np.dtype(np.uint16)
+
+        def __getitem__(self, key):
+            pytest.fail("was read")
+
+    with pytest.raises(OutOfMemoryError, match=r"needs 8000\.0 GB"):
+        upscale(Unreadable(), BoxModel(2), axes="YX")
 
 
 def test_cancel_stops_inside_a_tile(torch_model) -> None:
@@ -427,33 +454,33 @@ def test_cancel_stops_inside_a_tile(torch_model) -> None:
     assert calls == 8  # the only tile calls it before each of the 12 blocks
 
 
-def test_ensemble_is_the_mean_of_eight_flips_and_rotations(models) -> None:
+def test_ensemble_is_the_mean_of_eight_flips_and_rotations(tiny_models) -> None:
     image = np.random.default_rng(0).random((24, 31, 3)).astype(np.float32)
-    got = upscale(image, models[3], ensemble=True, intensity=(0, 1)).baseline
+    got = upscale(image, tiny_models[3], ensemble=True, intensity=(0, 1)).baseline
     parts = []
     for quarter in range(4):
         for flip in (False, True):
             turned = np.rot90(image, quarter)
             turned = turned[:, ::-1] if flip else turned
-            out = upscale(turned, models[3], intensity=(0, 1)).baseline
+            out = upscale(turned, tiny_models[3], intensity=(0, 1)).baseline
             out = out[:, ::-1] if flip else out
             parts.append(np.rot90(out, -quarter))
     np.testing.assert_allclose(got, np.mean(parts, 0), atol=2e-6)
-    tiled = upscale(image, models[3], ensemble=True, intensity=(0, 1), tile=16, halo="exact")
+    tiled = upscale(image, tiny_models[3], ensemble=True, intensity=(0, 1), tile=16, halo="exact")
     np.testing.assert_allclose(tiled.baseline, got, atol=1e-5)
 
 
-def test_back_projection_in_tiles_is_that_of_the_whole(models) -> None:
+def test_back_projection_in_tiles_is_that_of_the_whole(tiny_models) -> None:
     image = np.random.default_rng(0).random((70, 90)).astype(np.float32)
-    whole = upscale(image, models[4], back_projection=True, tile=256).baseline
-    tiled = upscale(image, models[4], back_projection=True, tile=32, halo="exact").baseline
+    whole = upscale(image, tiny_models[4], back_projection=True, tile=256).baseline
+    tiled = upscale(image, tiny_models[4], back_projection=True, tile=32, halo="exact").baseline
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
-    assert np.abs(whole - upscale(image, models[4]).baseline).max() > 1e-3
+    assert np.abs(whole - upscale(image, tiny_models[4]).baseline).max() > 1e-3
 
 
-def test_back_projection_is_for_x4_only(models) -> None:
+def test_back_projection_is_for_x4_only(tiny_models) -> None:
     with pytest.raises(OptionError, match="expected scale 4 for back-projection, got 2"):
-        upscale(np.zeros((4, 4), np.uint8), models[2], back_projection=True)
+        upscale(np.zeros((4, 4), np.uint8), tiny_models[2], back_projection=True)
 
 
 @pytest.mark.parametrize(
@@ -469,18 +496,18 @@ def test_impossible_options(options, error, says) -> None:
         upscale(np.zeros((4, 4), np.uint8), BoxModel(2), **options)
 
 
-def test_things_that_are_no_images() -> None:
+def test_what_is_not_an_image_is_refused() -> None:
     with pytest.raises(ImageError, match="expected an array, got list"):
         upscale([[1, 2]], BoxModel(2))  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="real float pixels, got complex128"):
         upscale(np.zeros((4, 4), complex), BoxModel(2))
 
 
-def test_model_says_what_it_is(models: dict[int, SRModel]) -> None:
-    model = models[4]
+def test_model_says_what_it_is(tiny_models: dict[int, SRModel]) -> None:
+    model = tiny_models[4]
     assert (model.scale, model.halo) == (4, 64)
     engine = choose_engine("auto", "cpu")
-    assert repr(model) == f"SRModel(x4, file CFSR_x4.pth, refiner=None, {engine} on cpu)"
+    assert repr(model) == f"SRModel(x4, file tiny_x4.safetensors, refiner=None, {engine} on cpu)"
     with pytest.raises(ImageError, match=r"expected a batch \[N,1,h,w\]"):
         model.predict(np.zeros((3, 4, 4), np.float32))
     with pytest.raises(OptionError, match="got 'delta'"):
@@ -488,11 +515,16 @@ def test_model_says_what_it_is(models: dict[int, SRModel]) -> None:
 
 
 @pytest.mark.parametrize("quality", [{}, {"back_projection": True}])
-def test_a_region_is_that_part_of_the_whole(models, quality) -> None:
+def test_a_region_is_that_part_of_the_whole(tiny_models, quality) -> None:
     image = np.random.default_rng(0).random((150, 170, 3)).astype(np.float32)
-    whole = upscale(image, models[4], intensity="dtype", halo="exact", **quality)
+    whole = upscale(image, tiny_models[4], intensity="dtype", halo="exact", **quality)
     part = upscale(
-        image, models[4], intensity="dtype", halo="exact", region=((60, 93), (1, 80)), **quality
+        image,
+        tiny_models[4],
+        intensity="dtype",
+        halo="exact",
+        region=((60, 93), (1, 80)),
+        **quality,
     )
     assert part.baseline.shape == (33 * 4, 79 * 4, 3)
     np.testing.assert_allclose(part.baseline, whole.baseline[240:372, 4:320], atol=1e-5)
@@ -522,23 +554,51 @@ def test_impossible_regions(region) -> None:
         upscale(np.zeros((10, 5), np.uint8), BoxModel(2), region=region)
 
 
-def test_a_hot_pixel_or_a_no_data_value_comes_back_and_spoils_nothing(models) -> None:
-    image = np.random.default_rng(0).normal(1000, 10, (150, 150)).astype(np.float32)
-    clean = upscale(image, models[2], intensity=(950, 1050)).baseline
+def test_a_hot_pixel_or_a_no_data_value_comes_back_and_spoils_nothing(bundled_models) -> None:
+    image = np.random.default_rng(0).normal(1000, 10, (100, 100)).astype(np.float32)
+    clean = upscale(image, bundled_models[2], intensity=(950, 1050)).baseline
     for value in (1e20, -3.4e38, 3e5):
         spoilt = image.copy()
-        spoilt[75, 70] = value
-        out = upscale(spoilt, models[2], intensity="percentile").baseline
-        np.testing.assert_allclose(out[150:152, 140:142], value, rtol=1e-6)
-        out = upscale(spoilt, models[2], intensity=(950, 1050)).baseline
+        spoilt[50, 45] = value
+        out = upscale(spoilt, bundled_models[2], intensity="percentile").baseline
+        np.testing.assert_allclose(out[100:102, 90:92], value, rtol=1e-6)
+        out = upscale(spoilt, bundled_models[2], intensity=(950, 1050)).baseline
         assert np.isfinite(out).all()
         away = np.abs(out - clean)
-        away[120:182, 110:172] = 0
+        away[70:132, 60:122] = 0
         assert away.max() < 0.05  # of a range of 100
     counts = np.full((40, 40), 100, np.uint16)
     counts[20, 20] = 65535
-    out = upscale(counts, models[2], intensity=(95, 105)).baseline
+    out = upscale(counts, bundled_models[2], intensity=(95, 105)).baseline
     assert (out[40:42, 40:42] == 65535).all()
+
+
+def spots() -> np.ndarray:
+    """900 single pixels of 5000 on zeros: fewer than the percentiles leave out."""
+    image = np.zeros((1000, 1000), np.uint16)
+    image[10:970:32, 10:970:32] = 5000
+    return image
+
+
+def test_sparse_signal_is_super_resolved_with_percentiles() -> None:
+    image = spots()
+    assert np.count_nonzero(image) == 900
+    result = upscale(image, BoxModel(2), intensity="percentile")
+    assert (result.mapping[0].low, result.mapping[0].high) == (0, 5000)
+    assert (result.baseline[20:22, 20:22] == 200).all()  # the mean of 5x5 pixels
+    assert result.notes == ()
+
+
+def test_a_signal_that_is_enlarged_without_the_network_is_noted() -> None:
+    image, steps = spots(), []
+    result = upscale(image, BoxModel(2), intensity=(0, 1), tile=128, progress=steps.append)
+    np.testing.assert_array_equal(result.baseline[20:22, 20:22], 5000)
+    (note,) = result.notes
+    assert note.startswith("pixels more than 1000 times outside the intensity range")
+    assert [s.note for s in steps if s.note] == [note]
+    image = image.astype(np.float32)
+    image[image > 0] = np.nan
+    assert upscale(image, BoxModel(2), intensity=(0, 1)).notes == ()
 
 
 def test_values_wider_apart_than_a_float_holds_are_refused() -> None:
@@ -547,23 +607,23 @@ def test_values_wider_apart_than_a_float_holds_are_refused() -> None:
         upscale(image, BoxModel(2))
 
 
-def test_colours_and_alpha_do_not_depend_on_the_tiles(models) -> None:
+def test_colours_and_alpha_do_not_depend_on_the_tiles(bundled_models) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (120, 130, 4)).astype(np.uint8)
     image[..., 3] = np.where(rng.random((120, 130)) < 0.3, 0, image[..., 3])
     image[30:90, 20:110, 3] = 0  # wide and hidden
     exact = image.astype(np.float32) / 255
-    whole = upscale(exact, models[2], tile=256).baseline
-    tiled = upscale(exact, models[2], tile=32).baseline
+    whole = upscale(exact, bundled_models[2], tile=256).baseline
+    tiled = upscale(exact, bundled_models[2], tile=48).baseline
     np.testing.assert_allclose(tiled[..., 3], whole[..., 3], atol=1e-6)
     assert np.abs(tiled - whole).max() * 255 <= 0.01
 
 
-def test_one_nan_in_alpha_stays_where_it_is(models) -> None:
+def test_one_nan_in_alpha_stays_where_it_is(bundled_models) -> None:
     image = np.full((40, 40, 4), 0.5, np.float32)
     image[..., 3] = 1
     image[10, 10, 3] = np.nan
-    out = upscale(image, models[2]).baseline
+    out = upscale(image, bundled_models[2]).baseline
     assert np.isfinite(out).all()
     assert (out[..., 3] < 0.99).sum() < 100
 
@@ -575,11 +635,11 @@ def test_the_greatest_value_comes_back(dtype) -> None:
     assert (out == top).all()
 
 
-def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
+def test_memory_that_the_system_refuses_is_an_error_that_says_so(monkeypatch) -> None:
     def refuse(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr("napari_cfsr.core.upscale.tile_run.np.empty", refuse)
+    monkeypatch.setattr("napari_cfsr.core.upscale.resolve.np.empty", refuse)
     with pytest.raises(OutOfMemoryError, match="which this system does not give"):
         upscale(np.zeros((4, 4), np.uint8), BoxModel(2))
 
@@ -592,7 +652,7 @@ def test_memory_that_is_refused_for_the_result_is_said(monkeypatch) -> None:
         "MPS backend out of memory",
     ],
 )
-def test_what_torch_says_of_memory_on_other_systems(torch_model, monkeypatch, text) -> None:
+def test_out_of_memory_messages_of_torch_on_other_systems(torch_model, monkeypatch, text) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(text)
 

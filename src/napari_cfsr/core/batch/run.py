@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from napari_cfsr.core.batch.upscale_file import BlockRun, FileRecord, iter_upsca
 from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.io import store_status
 from napari_cfsr.core.store import StoreProgress
-from napari_cfsr.core.upscale import UpscaleProgress
+from napari_cfsr.core.upscale import UpscaleProgress, WithResult
 from napari_cfsr.errors import CancelledError, CFSRError, OptionError
 
 State = Literal["waiting", "running", "done", "skipped", "failed"]
@@ -274,26 +274,19 @@ class _Run:
         ledger = None if self.plan.single else self._ledger(targets)
         identity = input_identity(path, self.check) if ledger is not None else None
         options, overwrite = self.plan.options, self.todo[i]
-        steps = iter_upscale_file(path, targets, model, options, overwrite, self.check, self.blocks)
-        begun = False
-        try:
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as end:
-                    record: FileRecord = end.value
-                    break
+        run = iter_upscale_file(path, targets, model, options, overwrite, self.check, self.blocks)
+        steps, begun = WithResult(run), False
+        with closing(run):
+            for step in steps:
                 if not begun and ledger is not None and identity is not None:
                     begun = True
                     enter = partial(ledger.begin, identity, targets.paths, self.plan.request)
                     yield from self._enter(i, path, enter)
                 left = self.clock.seconds_left(step)
                 yield BatchStep(i, path, "running", step.fraction, left, step.note, step)
-        finally:
-            steps.close()
         if begun and ledger is not None:
             yield from self._enter(i, path, partial(ledger.finish, path, targets.paths))
-        return record
+        return steps.result
 
     def _enter(
         self, i: int, path: Path, enter: Callable[[], None]

@@ -1,7 +1,5 @@
-from .model import BACK_PROJECTION_FIELD as BACK_PROJECTION_FIELD
-from .model import SMALLEST_TILE as SMALLEST_TILE
-from .model import Check as Check
-from .model import Float32 as Float32
+from .device import choose_device as choose_device
+from .memory import keep_freed_memory as keep_freed_memory
 from .model import Model as Model
 from .model import ModelInfo as ModelInfo
 from .model import PredictOptions as PredictOptions
@@ -10,6 +8,7 @@ from .model import check_back_projection as check_back_projection
 from .model import load_model as load_model
 from .model import open_model as open_model
 from .registry import ENGINES as ENGINES
-from .registry import choose_device as choose_device
-from .registry import keep_freed_memory as keep_freed_memory
+from .registry import SMALLEST_TILE as SMALLEST_TILE
+from .registry import Check as Check
+from .registry import Float32 as Float32
 from .torch_engine import domain_errors as domain_errors

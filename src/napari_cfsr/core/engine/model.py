@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_cfsr.core.image import ALIGN, back_project, scaled
+from napari_cfsr.core.engine.device import choose_device
+from napari_cfsr.core.engine.registry import (
+    DEFAULT,
+    ENTRIES,
+    Check,
+    Engine,
+    Float32,
+    Precision,
+    choose_engine,
+    engine_entry,
+)
+from napari_cfsr.core.image import back_project, scaled
+from napari_cfsr.core.network import exact_halo
 from napari_cfsr.core.weights import ModelFiles, Progress, find_model
 from napari_cfsr.errors import DeviceError, ImageError, OptionError
-
-if TYPE_CHECKING:
-    from napari_cfsr.core.engine.registry import Engine, Precision
-
-Float32 = NDArray[np.float32]
-Check = Callable[[], None]
-
-BACKBONE_FIELD = 63  # LR pixels to each side that a pixel depends on
-REFINER_FIELD = 3  # pixels to each side, of the image the refiner runs on
-BACK_PROJECTION_FIELD = 8  # LR pixels: 4 of the reduction, 2 of the enlargement, rounded up
-
-# What one LR pixel needs while the network runs, refiner included: measured with benchmarks/
-BYTES_PER_PIXEL = {"openvino": 3_000, "torch": 6_000}
-# LR pixels: larger ones have less halo but wait longer for memory; with torch on a CPU, cancelling
-# has to wait for a block of the network to end
-LARGEST_TILE = {"openvino": 512, "cpu": 256, "gpu": 512}
-SMALLEST_TILE = 32
-MEMORY_SHARE = 0.5  # of what is free
 
 
 @dataclass(frozen=True)
@@ -91,24 +83,12 @@ class ModelInfo:
 
     @property
     def exact_halo(self) -> int:
-        """Halo in LR pixels beyond which nothing changes; a multiple of 8."""
-        field = BACKBONE_FIELD
-        if self.placement == "output":
-            field += -(-REFINER_FIELD // self.scale)
-        elif self.placement == "input":
-            field += REFINER_FIELD
-        return -(-field // 8) * 8
-
-    @property
-    def _bytes_per_pixel(self) -> int:
-        return BYTES_PER_PIXEL.get(self.engine, BYTES_PER_PIXEL["torch"])
+        """Halo in LR pixels beyond which nothing changes."""
+        return exact_halo(self.scale, self.placement)
 
     def largest_tile(self, free: int, halo: int) -> int:
-        """Greatest side of a tile, halo left out, that fits in `free` bytes; LR pixels."""
-        side = int((free * MEMORY_SHARE / self._bytes_per_pixel) ** 0.5) - 2 * halo
-        runs_on = self.engine if self.engine == "openvino" else self.device
-        most = LARGEST_TILE.get(runs_on, LARGEST_TILE["gpu"])
-        return max(SMALLEST_TILE, min(side, most) // ALIGN * ALIGN)
+        """Largest side of a tile, halo left out, that fits into `free` bytes; LR pixels."""
+        return engine_entry(self.engine).largest_tile(self.device, free, halo)
 
 
 class Model(Protocol):
@@ -140,7 +120,7 @@ class SRModel:
     """
 
     def __init__(self, engine: Engine, info: ModelInfo) -> None:
-        self._engine, self._info = engine, info  # notes: but for those of the engine
+        self._engine, self._info = engine, info  # without the notes of the engine
         self._lock = Lock()  # an engine has one network, with its memory
 
     @property
@@ -235,7 +215,7 @@ class SRModel:
         return self._engine.free_memory()
 
     def to_cpu(self) -> bool:
-        """Go on on the CPU; False if that is where it runs already."""
+        """Move to the CPU; False if it runs there already."""
         return self._engine.to_cpu()
 
 
@@ -269,7 +249,7 @@ def load_model(
         Scale factor: 2, 3 or 4.
     backbone : str or path
         `"auto"` (the one that a refiner given by name or file was trained on; else official if on
-        this machine or to be had, else bundled), `"official"`, `"bundled"`, the name of an
+        this machine or downloadable, else bundled), `"official"`, `"bundled"`, the name of an
         imported one, or a .pth or .safetensors file.
     refiner : str, path or None
         `"auto"` (the one that belongs to the backbone, if there is one), None, a name or a file.
@@ -299,7 +279,7 @@ def load_model(
         One of its kinds: not found, damaged, unsafe, another network, another scale, a refiner of
         another backbone.
     DeviceError
-        The device is not to be had.
+        The device is not available.
     """
     files = find_model(
         scale, backbone, refiner, download=download, progress=progress,
@@ -316,55 +296,17 @@ def open_model(
     threads: int | None = None,
 ) -> SRModel:
     """Load what `find_model` found; parameters and errors as for `load_model`."""
-    from napari_cfsr.core.engine.registry import choose_device, choose_engine
-
     device = choose_device(device)
-    name = choose_engine(engine, device)
-    notes: tuple[str, ...] = ()
-    if name == "openvino":
-        try:
-            made, placement = _openvino(files, precision, threads)
-        except ImportError as error:  # it is there, and a library that it needs is not
-            if engine != "auto":
-                raise DeviceError(f'engine "openvino" can\'t be loaded: {error}') from error
-            name, notes = "torch", (f"runs with torch: OpenVINO can't be loaded ({error})",)
-    if name != "openvino":
-        made, placement = _torch(files, device, precision, compiled=name == "torch-compile")
-    return SRModel(made, _describe(files, placement, made, precision, notes))
-
-
-def _openvino(
-    files: ModelFiles, precision: Precision, threads: int | None
-) -> tuple[Engine, str | None]:
-    """An engine, and where the refiner runs."""
-    from napari_cfsr.core.engine.openvino_engine import OpenVINOEngine, Weights
-    from napari_cfsr.core.weights import backbone_arrays, refiner_arrays
-
-    backbone = Weights(files.backbone.sha256, backbone_arrays(files.backbone, files.scale))
-    refiner, placement = None, None
-    if files.refiner is not None:
-        arrays, card = refiner_arrays(files.refiner, files.backbone)
-        refiner, placement = Weights(files.refiner.sha256, arrays), card.placement
-    engine = OpenVINOEngine(
-        files.scale, backbone, refiner, placement or "output", precision, threads
-    )
-    return engine, placement
-
-
-def _torch(
-    files: ModelFiles, device: str, precision: Precision, compiled: bool
-) -> tuple[Engine, str | None]:
-    """An engine, and where the refiner runs."""
-    from napari_cfsr.core.engine.torch_engine import TorchEngine
-    from napari_cfsr.core.weights import load_backbone, load_refiner
-
-    network = load_backbone(files.backbone, files.scale)
-    refiner, placement = None, None
-    if files.refiner is not None:
-        refiner, card = load_refiner(files.refiner, files.backbone)
-        placement = card.placement
-    engine = TorchEngine(network, refiner, placement or "output", device, precision, compiled)
-    return engine, placement
+    name, notes = choose_engine(engine, device), tuple[str, ...]()
+    entry = ENTRIES[name]
+    try:
+        opened, placement = entry.open(files, device, precision, threads)
+    except ImportError as error:  # it is installed, but a library that it needs can't be loaded
+        if engine != "auto" or name == DEFAULT:
+            raise DeviceError(f'engine "{name}" can\'t be loaded: {error}') from error
+        notes = (f"runs with torch: {entry.title} can't be loaded ({error})",)
+        opened, placement = ENTRIES[DEFAULT].open(files, device, precision, threads)
+    return SRModel(opened, _describe(files, placement, opened, precision, notes))
 
 
 def _describe(

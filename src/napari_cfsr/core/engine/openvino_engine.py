@@ -1,8 +1,8 @@
 """Running the networks with OpenVINO on the CPU.
 
-A graph is compiled for the very shape of a tile, which is a good tenth faster than for any shape;
-tiles are cut so that a run has one shape. What was compiled is kept on disk (`engine_cache`).
-Images of a batch run one after the other, so what comes out of one never depends on the others.
+A graph is compiled for the exact shape of a tile, which is a good tenth faster than for any shape;
+tiles are cut so that a run has one shape. Compiled graphs are kept on disk (`engine_cache`).
+Images of a batch run one after the other, so the result of one never depends on the others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from napari_cfsr.core.engine.bands import Crop, refiner_bands
+from napari_cfsr.core.engine.memory import ask_for_large_pages
 from napari_cfsr.core.engine.openvino_graph import (
     VERSION,
     backbone_graph,
@@ -28,25 +30,30 @@ from napari_cfsr.core.engine.registry import (
     NO_BFLOAT16,
     X86,
     Check,
-    Crop,
     Float32,
+    Opened,
     Precision,
-    ask_for_large_pages,
     check_precision,
-    refiner_bands,
-    refiner_columns,
 )
-from napari_cfsr.core.network import Conv, fold
-from napari_cfsr.core.weights import Arrays, engine_cache
+from napari_cfsr.core.network import REFINER_FIELD, Conv, fold
+from napari_cfsr.core.weights import (
+    Arrays,
+    ModelFiles,
+    backbone_arrays,
+    engine_cache,
+    refiner_arrays,
+)
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
-STATIC_PIXELS = 2**15  # from so many on, a graph for the very shape pays for its compilation
-KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble takes turns with two
+STATIC_PIXELS = 2**15  # from here on, compiling a graph for the exact shape pays
+KEPT = 2  # compiled shapes, each with memory for its tile; self-ensemble alternates between two
 POLL_MILLISECONDS = 50
-REFINER_FIELD = 3
-NO_WISHES = "OpenVINO's choices are not the best ones here: there was no place for a temporary file"
-Made = tuple[ov.Model, bool]  # a graph, and whether what is compiled of it is worth keeping
-OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
+NO_PREFERENCES = (
+    "the network runs slower than it could: there was no place for a temporary file, from which "
+    "OpenVINO reads the fastest implementations"
+)
+Made = tuple[ov.Model, bool]  # a graph, and whether to keep what is compiled from it
+OUT_OF_MEMORY = (  # words of OpenVINO and oneDNN, in lower case
     "bad_alloc",
     "allocat",
     "out of memory",
@@ -57,7 +64,7 @@ OUT_OF_MEMORY = (  # what OpenVINO and oneDNN say of it, in lower case
 
 @contextmanager
 def domain_errors() -> Iterator[None]:
-    """OpenVINO raises RuntimeErrors for whatever happens; name them."""
+    """Turn the RuntimeErrors that OpenVINO raises for everything into errors of this package."""
     try:
         yield
     except MemoryError as error:
@@ -68,6 +75,38 @@ def domain_errors() -> Iterator[None]:
         if any(words in text.lower() for words in OUT_OF_MEMORY):
             raise OutOfMemoryError(f"out of memory on cpu: {last}") from error
         raise DeviceError(f"the network failed on cpu with OpenVINO: {last}") from error
+
+
+def compile_options(number_type: str, threads: int | None = None) -> dict[str, Any]:
+    """How OpenVINO compiles a graph and imports a compiled one: both need the same options.
+
+    Without them, an import computes in bfloat16 on CPUs that have it.
+
+    Parameters
+    ----------
+    number_type : {"f32", "bf16"}
+        What is computed in.
+    threads : int, optional
+        Of the CPU; by default one for each core.
+    """
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": number_type,
+        "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
+def has_bfloat16(core: ov.Core) -> bool:
+    """Whether OpenVINO can compute in bfloat16 on this CPU.
+
+    Where the variable ONEDNN_MAX_CPU_ISA forbids AVX-512, OpenVINO says so and then crashes.
+    """
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return False
+    return platform.machine() not in X86 or has_wide_vectors(core)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +123,21 @@ class Weights:
 
     sha256: str
     arrays: Arrays
+
+
+def open_engine(
+    files: ModelFiles, _device: str, precision: Precision, threads: int | None
+) -> Opened:
+    """Load weights; see `EngineEntry.opener`."""
+    backbone = Weights(files.backbone.sha256, backbone_arrays(files.backbone, files.scale))
+    refiner, placement = None, None
+    if files.refiner is not None:
+        arrays, card = refiner_arrays(files.refiner, files.backbone)
+        refiner, placement = Weights(files.refiner.sha256, arrays), card.placement
+    engine = OpenVINOEngine(
+        files.scale, backbone, refiner, placement or "output", precision, threads
+    )
+    return engine, placement
 
 
 class OpenVINOEngine:
@@ -118,14 +172,12 @@ class OpenVINOEngine:
         self._scale = scale
         self._backbone, self._refiner, self._placement = backbone, refiner, placement
         self._core = ov.Core()
-        low = precision == "fast" and "BF16" in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
+        low = precision == "fast" and has_bfloat16(self._core)
         slow = precision == "fast" and not low
         self.notes: tuple[str, ...] = (NO_BFLOAT16,) if slow else ()
         self._type = "bf16" if low else "f32"
         self._threads = threads
-        self._requests: dict[tuple[Any, ...], Any] = {}  # the one used last comes last
+        self._requests: dict[tuple[Any, ...], Any] = {}  # the most recently used comes last
 
     def to_cpu(self) -> bool:
         return False
@@ -148,9 +200,9 @@ class OpenVINOEngine:
     ) -> dict[str, Float32]:
         """One image [1,3 or 1,h,w]."""
         gray, at_input = x.shape[1] == 1, self._placement == "input"
-        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing beside the network
+        x = np.repeat(x, 3, axis=1) if gray else x  # costs nothing compared with the network
         refined = "delta" in outputs and self._refiner is not None
-        in_colour = refined and not at_input  # the refiner is to see all three channels
+        in_colour = refined and not at_input  # the refiner sees all three channels
         channels = 1 if gray and not in_colour else 3
         result: dict[str, Float32] = {}
         if "baseline" in outputs or in_colour:
@@ -179,13 +231,12 @@ class OpenVINOEngine:
     def _refine(self, image: Float32, check: Check, crop: Crop) -> Float32:
         """The refiner on what is kept of an image, in bands of rows."""
         scale = self._scale
-        columns, kept = refiner_columns(crop, image.shape, scale, REFINER_FIELD)
         size = [(s.stop - s.start) * scale for s in crop]
         result = np.empty((1, 3, *size), np.float32)
         for read, keep, rows in refiner_bands(crop, image.shape, scale, REFINER_FIELD):
-            band = np.ascontiguousarray(image[:, :, read, columns])
+            band = np.ascontiguousarray(image[:, :, *read])
             out = self._infer(self._refiner_request(), band, band.shape, check)
-            result[:, :, rows] = out[:, :, keep, kept]
+            result[:, :, rows] = out[:, :, *keep]
         return result
 
     def _infer(self, request: Any, x: Float32, shape: tuple[int, ...], check: Check) -> Float32:
@@ -204,7 +255,7 @@ class OpenVINOEngine:
                 check()
         except BaseException:
             request.cancel()
-            with suppress(RuntimeError):  # that it was cancelled
+            with suppress(RuntimeError):  # says that it was cancelled
                 request.wait()
             raise
         return result
@@ -212,8 +263,8 @@ class OpenVINOEngine:
     # compiled networks
 
     def _key(self, kind: str, weights: Weights, *details: Any) -> dict[str, Any]:
-        """All that a compiled network depends on but for instructions that a virtual processor of
-        the same name may lack: OpenVINO itself does not import what was compiled with those."""
+        """All that a compiled network depends on, except instructions that a virtual processor of
+        the same name may lack: OpenVINO itself refuses to import what was compiled with those."""
         return {
             "graph": [kind, VERSION, *details],
             "weights": weights.sha256,
@@ -230,12 +281,14 @@ class OpenVINOEngine:
             x86 = platform.machine() in X86
             if not half and not x86:
                 return backbone_graph(folded, fixed), True
-            beside = not half and has_wide_vectors(self._core)
-            wished = with_preferences(self._core, backbone_graph(folded, fixed, beside), half)
-            if wished is not None:
-                return wished, True
-            if NO_WISHES not in self.notes:
-                self.notes = (*self.notes, NO_WISHES)
+            concatenated = not half and has_wide_vectors(self._core)
+            preferring = with_preferences(
+                self._core, backbone_graph(folded, fixed, concatenated), half
+            )
+            if preferring is not None:
+                return preferring, True
+            if NO_PREFERENCES not in self.notes:
+                self.notes = (*self.notes, NO_PREFERENCES)
             return backbone_graph(folded, fixed), False
 
         return self._request((fixed, channels), "backbone", self._backbone, graph)
@@ -255,7 +308,7 @@ class OpenVINOEngine:
     def _request(
         self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], Made]
     ) -> Any:
-        """A request for a graph, compiled unless it was lately, by this process or another."""
+        """A request for a graph, compiled unless this process or another one did so recently."""
         name = (kind, *details)
         request = self._requests.pop(name, None)
         if request is None:
@@ -267,15 +320,9 @@ class OpenVINOEngine:
         return request
 
     def _compiled(self, key: dict[str, Any], graph: Callable[[], Made]) -> Any:
-        options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": self._type,
-            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
-        }
-        if self._threads is not None:
-            options["INFERENCE_NUM_THREADS"] = self._threads
+        options = compile_options(self._type, self._threads)
         request = self._network(key, graph, options).create_infer_request()
-        ask_for_large_pages()  # for the memory that it has and the first run will touch
+        ask_for_large_pages()  # for memory that is allocated but not yet used
         return request
 
     def _network(
@@ -285,9 +332,9 @@ class OpenVINOEngine:
         if stored is not None:
             with suppress(RuntimeError):
                 return self._core.import_model(stored, "CPU", options)
-        made, to_keep = graph()
+        made, keep = graph()
         compiled = self._core.compile_model(made, "CPU", options)
-        if to_keep:
+        if keep:
             blob = compiled.export_model()
             engine_cache.write(key, blob if isinstance(blob, bytes) else blob.getvalue())
         return compiled

@@ -1,12 +1,12 @@
 """The networks as OpenVINO graphs, built straight from the weights: no torch, no tracing.
 
-The backbone is in the folded form (`folding`), and its features are turned into other coordinates.
-LayerNorm has to subtract the mean of the channels and to divide by their deviation. In coordinates
-whose first axis points along the mean, subtracting it is leaving out that one number, which the
-weights after it can do; and the variance is the sum of squares of all others. The first number is
-made so small (`FAINT`) that the sum of all squares is as good; being a float, it loses no digits.
-So a LayerNorm is what OpenVINO calls NormalizeL2, one pass over memory. The turn itself, its
-inverse and the root of the number of channels are folded into the convolutions before and after.
+The backbone is in the folded form (`folding`), and its features are rotated into other coordinates.
+LayerNorm subtracts the mean of the channels and divides by their deviation. In coordinates whose
+first axis points along the mean, subtracting it means dropping the first number, which the weights
+that follow can do; and the variance is the sum of squares of all others. The first number is scaled
+down so far (`FAINT`) that the sum of all squares will do; being a float, it loses no digits. So a
+LayerNorm is OpenVINO's NormalizeL2, one pass over memory. The rotation, its inverse and the root of
+the number of channels are folded into the convolutions before and after.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from napari_cfsr.core.network import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, 
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
 
-VERSION = 5  # of the graphs: what was compiled from another one is not used
-EXACT = "exact "  # how the names of layers begin that stay in float32 beside half precision
+VERSION = 5  # of the graphs: what was compiled from another version is not used
+EXACT = "exact "  # prefix of the names of layers that stay in float32 in half precision
 FAINT = 2.0**-20  # a mean a thousand times the deviation adds a millionth to it
 CHANNELS = 1  # the axis
 PREFERRED = {  # implementations by type of layer, the best first
@@ -64,19 +64,19 @@ def _gelu(x: Node) -> Node:
     return op.gelu(x, "erf")
 
 
-class _Turn:
-    """Coordinates of the features: into them, out of them, and what one of length one stands for:
-    centred, with a deviation of one."""
+class _Rotation:
+    """Coordinates of the features: into them, out of them, and from a vector of length one to
+    features that are centred, with a deviation of one."""
 
     def __init__(self, channels: int) -> None:
         basis = np.eye(channels)
         basis[:, 0] = 1
-        turned = np.linalg.qr(basis)[0].T  # orthonormal rows, the first along the mean
-        self.into = turned.copy()
+        rotated = np.linalg.qr(basis)[0].T  # orthonormal rows, the first along the mean
+        self.into = rotated.copy()
         self.into[0] *= FAINT
-        self.out = turned.T.copy()
+        self.out = rotated.T.copy()
         self.out[:, 0] /= FAINT
-        self.centred = turned.T * channels**0.5
+        self.centred = rotated.T * channels**0.5
         self.centred[:, 0] = 0
 
 
@@ -85,16 +85,16 @@ def _to_length_one(x: Node, channels: int) -> Node:
     return op.normalize_l2(x, op.constant(np.array([CHANNELS])), channels * NORM_EPS, "add")
 
 
-def _block(y: Node, block: FoldedBlock, turn: _Turn, beside: bool) -> Node:
-    channels = len(turn.into)
+def _block(y: Node, block: FoldedBlock, rotation: _Rotation, concatenated: bool) -> Node:
+    channels = len(rotation.into)
     n = _to_length_one(y, channels)
-    gate = _gelu(_conv(n, block.gate.after(turn.centred)))
-    gated = op.multiply(_conv(gate, block.large), _conv(n, block.value.after(turn.centred)))
+    gate = _gelu(_conv(n, block.gate.after(rotation.centred)))
+    gated = op.multiply(_conv(gate, block.large), _conv(n, block.value.after(rotation.centred)))
     # the new part first: that way OpenVINO adds in place, within the convolution
-    y = op.add(_conv(gated, block.proj.before(turn.into)), y)
+    y = op.add(_conv(gated, block.proj.before(rotation.into)), y)
     n = _to_length_one(y, channels)
-    fc1, pos, fc2 = block.fc1.after(turn.centred), block.pos, block.fc2.before(turn.into)
-    if not beside:
+    fc1, pos, fc2 = block.fc1.after(rotation.centred), block.pos, block.fc2.before(rotation.into)
+    if not concatenated:
         h = _gelu(_conv(n, fc1))
         return op.add(_conv(op.add(h, _gelu(_conv(h, pos))), fc2), y)
     middle = len(fc1.bias) // 2
@@ -107,14 +107,16 @@ def _block(y: Node, block: FoldedBlock, turn: _Turn, beside: bool) -> Node:
     return y
 
 
-def _stage(y: Node, stage: FoldedStage, turn: _Turn, is_last: bool, beside: bool) -> Node:
-    """A stage, its residual held by its last convolution; in the last stage that centres, too."""
+def _stage(
+    y: Node, stage: FoldedStage, rotation: _Rotation, is_last: bool, concatenated: bool
+) -> Node:
+    """A stage, its residual folded into its last convolution; the last stage also centres."""
     for block in stage.blocks:
-        y = _block(y, block, turn, beside)
+        y = _block(y, block, rotation, concatenated)
     channels = len(stage.conv.bias)
     identity = np.eye(channels)
-    end = Conv(stage.conv.weight + identity[:, :, None, None], stage.conv.bias).after(turn.out)
-    return _conv(y, end.before(identity - 1 / channels if is_last else turn.into))
+    end = Conv(stage.conv.weight + identity[:, :, None, None], stage.conv.bias).after(rotation.out)
+    return _conv(y, end.before(identity - 1 / channels if is_last else rotation.into))
 
 
 def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
@@ -125,7 +127,9 @@ def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
     return op.add(n, _const(offset[None, :, None, None]))
 
 
-def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = False) -> ov.Model:
+def backbone_graph(
+    folded: Folded, size: tuple[int, int] | None, concatenated: bool = False
+) -> ov.Model:
     """The backbone as a graph.
 
     Parameters
@@ -133,10 +137,10 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
     folded : Folded
     size : (height, width) or None
         Of the input; None for any size, which is slower.
-    beside : bool
-        How the two branches of a feed-forward part come together: beside each other, for one
-        convolution on both, in two halves of the channels; otherwise in a sum. Both give the same
-        but for rounding; the first is faster where the CPU computes with 16 numbers at a time.
+    concatenated : bool
+        How the two branches of a feed-forward part are joined: concatenated, with one convolution
+        on both, in two halves of the channels; otherwise added. Results are equal up to rounding;
+        the first is faster where the CPU computes with 16 numbers at a time.
 
     Returns
     -------
@@ -144,15 +148,15 @@ def backbone_graph(folded: Folded, size: tuple[int, int] | None, beside: bool = 
         [1,3,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
     """
     x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
-    turn = _Turn(len(folded.first.bias))
+    rotation = _Rotation(len(folded.first.bias))
     shifted = op.subtract(x, _const(np.reshape(MEAN, (1, 3, 1, 1))))
-    # nearly half of what half precision loses is lost where the network begins and ends
-    first = _exact(_conv(shifted, folded.first.before(turn.into)))
+    # nearly half of the loss of half precision is at the two ends of the network
+    first = _exact(_conv(shifted, folded.first.before(rotation.into)))
     y = first
     for stage in folded.stages:
-        y = _stage(y, stage, turn, stage is folded.stages[-1], beside)
-    y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(turn.into)), first)
-    y = _exact(_conv(_exact(y), folded.upsample.after(turn.out)))
+        y = _stage(y, stage, rotation, stage is folded.stages[-1], concatenated)
+    y = op.add(_conv(_last_norm(y, *folded.norm), folded.after.before(rotation.into)), first)
+    y = _exact(_conv(_exact(y), folded.upsample.after(rotation.out)))
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")
 
 
@@ -165,19 +169,19 @@ def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
 
 
 def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.Model | None:
-    """The same graph, with wishes of how its layers are run; None if the disk does not take it.
+    """The same graph, with preferences of how its layers are run; None if the disk is full.
 
-    OpenVINO takes such wishes from the file of a graph only, so one is written and read.
+    OpenVINO reads such preferences only from the file of a graph, so one is written and read.
 
     Parameters
     ----------
     core : openvino.Core
     graph : openvino.Model
     half : bool
-        Whether it is to run in half precision: then some layers are to stay in float32 (`EXACT`).
-        Else, the implementations are to be those that are fastest for this network (`PREFERRED`):
-        with AVX-512, features lie in blocks of 16 channels then; left to itself, OpenVINO keeps all
-        channels of a pixel together. Where one of them is not to be had, it chooses as ever.
+        Whether it will run in half precision: then some layers stay in float32 (`EXACT`).
+        Otherwise the implementations that are fastest for this network are preferred (`PREFERRED`):
+        with AVX-512, features then lie in blocks of 16 channels; by default, OpenVINO keeps all
+        channels of a pixel together. Where one is not available, OpenVINO chooses as usual.
     """
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -188,27 +192,27 @@ def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.M
         for layer in tree.iter("layer"):
             names = PREFERRED.get(layer.get("type", ""))
             if half and layer.get("name", "").startswith(EXACT):
-                _wish(layer, {"name": "precise", "version": "0"})
+                _prefer(layer, {"name": "precise", "version": "0"})
             elif names is not None and not half:
                 value = ",".join(f"cpu:{name}" for name in names)
-                _wish(layer, {"name": "primitives_priority", "version": "0", "value": value})
+                _prefer(layer, {"name": "primitives_priority", "version": "0", "value": value})
         return core.read_model(ElementTree.tostring(tree.getroot()), ov.Tensor(weights))
     except (OSError, RuntimeError, ElementTree.ParseError):
         return None
 
 
-def _wish(layer: ElementTree.Element, attribute: dict[str, str]) -> None:
-    """Add a wish to a layer; wishes come after its data."""
-    wishes = layer.find("rt_info")
-    if wishes is None:
-        wishes = ElementTree.Element("rt_info")
+def _prefer(layer: ElementTree.Element, attribute: dict[str, str]) -> None:
+    """Add a preference to a layer, after its data."""
+    preferences = layer.find("rt_info")
+    if preferences is None:
+        preferences = ElementTree.Element("rt_info")
         data = layer.find("data")
-        layer.insert(0 if data is None else list(layer).index(data) + 1, wishes)
-    ElementTree.SubElement(wishes, "attribute", attribute)
+        layer.insert(0 if data is None else list(layer).index(data) + 1, preferences)
+    ElementTree.SubElement(preferences, "attribute", attribute)
 
 
 def has_wide_vectors(core: ov.Core) -> bool:
-    """Whether OpenVINO says that it computes with 16 numbers at a time on this CPU (AVX-512)."""
+    """Whether OpenVINO computes with 16 numbers at a time on this CPU (AVX-512)."""
     x = op.parameter([1, 16, 16, 16], np.float32)
     graph = ov.Model([_conv(x, Conv(np.ones((16, 16, 1, 1)), np.ones(16)))], [x], "probe")
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -1,8 +1,8 @@
 """OpenVINO without its telemetry: `from napari_cfsr.core.engine.openvino_import import openvino`.
 
-On import, OpenVINO tells a server of its makers so, from a process that it forks, unless the user
-has opted out. Nobody who upscales an image has agreed to that; and the forked process may hang,
-with the pipes that it has inherited. OpenVINO does without when the package is not to be had.
+On import, OpenVINO reports to a server of its makers, from a forked process, unless the user has
+opted out. Nobody who upscales an image has agreed to that, and the forked process may hang with the
+pipes it inherits. OpenVINO works without its telemetry package.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TELEMETRY = "openvino_telemetry"
 
 
 @contextmanager
-def _not_to_be_had(package: str) -> Iterator[None]:
-    """Importing a package fails, unless it is there already."""
+def _import_fails(package: str) -> Iterator[None]:
+    """Importing a package fails, unless it is imported already."""
     if package in sys.modules:
         yield
         return
@@ -29,7 +29,7 @@ def _not_to_be_had(package: str) -> Iterator[None]:
         modules.pop(package, None)
 
 
-with _not_to_be_had(TELEMETRY):
+with _import_fails(TELEMETRY):
     import openvino
     from openvino import opset13
 

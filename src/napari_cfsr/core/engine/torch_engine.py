@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import psutil
@@ -11,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from napari_cfsr.core.engine.bands import Crop, refiner_bands
 from napari_cfsr.core.engine.registry import (
     NO_BFLOAT16,
     Check,
-    Crop,
     Float32,
+    Opened,
     Precision,
     check_precision,
-    refiner_bands,
-    refiner_columns,
 )
-from napari_cfsr.core.network import CFSR, RECEPTIVE_FIELD, FoldedCFSR, Placement, RefineNet, fold
+from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement, RefineNet, fold
+from napari_cfsr.core.weights import ModelFiles, load_backbone, load_refiner
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
-OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CUDA and MPS
+OUT_OF_MEMORY = (  # words of torch on Linux, Windows, with oneDNN, on CUDA and MPS
     "can't allocate memory",
     "not enough memory",
     "could not create a primitive",
@@ -38,7 +39,7 @@ OUT_OF_MEMORY = (  # what torch says of it on Linux, Windows, with oneDNN, on CU
 
 @contextmanager
 def domain_errors(device: str) -> Iterator[None]:
-    """Torch raises RuntimeErrors for lack of memory and for faults of the device; name them."""
+    """Turn the RuntimeErrors that torch raises for lack of memory and device faults into ours."""
     try:
         yield
     except MemoryError as error:
@@ -58,7 +59,7 @@ def folded_network(backbone: CFSR) -> FoldedCFSR:
 
 
 def half_type(device: str) -> torch.dtype | None:
-    """What `fast` computes in on a device; None where there is nothing faster than float32.
+    """The type that `fast` computes in on a device; None where nothing is faster than float32.
 
     bfloat16 on a processor without instructions for it takes longer than float32.
     """
@@ -70,7 +71,7 @@ def half_type(device: str) -> torch.dtype | None:
 
 
 def compile_mode(device: str) -> str:
-    """How `torch.compile` makes kernels: on CUDA with graphs, where these work in any thread."""
+    """Mode of `torch.compile`: with CUDA graphs where these work in any thread."""
     graphs = device.startswith("cuda") and TorchVersion(torch.__version__) >= "2.13"
     return "reduce-overhead" if graphs else "default"
 
@@ -96,6 +97,26 @@ def true_float32() -> Iterator[None]:
         cudnn.conv.fp32_precision = before
 
 
+def open_engine(
+    files: ModelFiles,
+    device: str,
+    precision: Precision,
+    _threads: int | None,
+    compiled: bool = False,
+) -> Opened:
+    """Load weights; see `EngineEntry.opener`. Torch has its own setting of threads."""
+    network = load_backbone(files.backbone, files.scale)
+    refiner, placement = None, None
+    if files.refiner is not None:
+        refiner, card = load_refiner(files.refiner, files.backbone)
+        placement = card.placement
+    engine = TorchEngine(network, refiner, placement or "output", device, precision, compiled)
+    return engine, placement
+
+
+open_compiled = partial(open_engine, compiled=True)
+
+
 class TorchEngine:
     """Runs the networks with torch, channels last.
 
@@ -110,11 +131,11 @@ class TorchEngine:
     device : str
         A torch device.
     precision : {"float32", "fast"}
-        `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; what is
-        added up and LayerNorm stay in float32, since squares of it overflow float16.
+        `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; sums and
+        LayerNorm, whose squares overflow float16, stay in float32.
     compiled : bool
-        Whether `torch.compile` makes kernels for each shape, which takes a compiler and its time;
-        on CUDA, it records CUDA graphs.
+        Whether `torch.compile` makes kernels for each shape, which needs a compiler and time; on
+        CUDA, it records CUDA graphs.
     """
 
     def __init__(
@@ -134,7 +155,7 @@ class TorchEngine:
         self._move(device)
 
     def _move(self, device: str) -> None:
-        if device == "cuda":  # which one that is depends on the thread
+        if device == "cuda":  # which one it is depends on the thread
             device = f"cuda:{torch.cuda.current_device()}"
         self.device = device
         self.half = half_type(device) if self._precision == "fast" else None
@@ -168,7 +189,7 @@ class TorchEngine:
     ) -> dict[str, Float32]:
         height, width = batch.shape[2:]
         crop = crop or (slice(0, height), slice(0, width))
-        # a compiled network has no place for Python in the middle of it
+        # a compiled network can't call Python half-way
         self._network.check = (lambda: None) if self._compiled else check
         check()
         true = self._precision == "float32" and self.device.startswith("cuda")
@@ -182,7 +203,7 @@ class TorchEngine:
                 result = self._forward(self._upload(batch), outputs, check, crop)
                 return {name: self._download(value) for name, value in result.items()}
         finally:
-            self._network.check = lambda: None  # it may know of a whole image and its result
+            self._network.check = lambda: None  # it may hold a whole image and its result
 
     def _upload(self, batch: Float32) -> Tensor:
         # a copy: torch takes no negative strides, not even along an axis of length 1
@@ -190,7 +211,7 @@ class TorchEngine:
         cuda = self.device.startswith("cuda")
         if cuda:
             x = x.pin_memory()
-        # elsewhere the copy could still be under way when its source is gone
+        # elsewhere the copy could still be running when its source is freed
         x = x.to(self.device, non_blocking=cuda)
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -207,14 +228,14 @@ class TorchEngine:
     ) -> dict[str, Tensor]:
         gray, at_input = x.shape[1] == 1, self._placement == "input"
         refined = "delta" in outputs and self._refiner is not None
-        in_colour = refined and not at_input  # the refiner is to see all three channels
+        in_colour = refined and not at_input  # the refiner sees all three channels
         scale = self._network.scale
         part = tuple(slice(s.start * scale, s.stop * scale) for s in crop)
         result: dict[str, Tensor] = {}
         if "baseline" in outputs or in_colour:
             full = self._backbone(x, gray and not in_colour)
             if self._compiled:
-                full = full.clone()  # its memory is written again by the next call
+                full = full.clone()  # the next call reuses its memory
             result["baseline"] = full[..., *part]
         if refined and self._refiner is not None:
             if at_input:
@@ -231,12 +252,11 @@ class TorchEngine:
         """The refiner on what is kept of an image, in bands of rows."""
         assert self._refiner is not None
         shape = tuple(image.shape)
-        columns, kept = refiner_columns(crop, shape, scale, RECEPTIVE_FIELD)
         size = [(s.stop - s.start) * scale for s in crop]
         result = image.new_empty((*shape[:2], *size))
-        for read, keep, rows in refiner_bands(crop, shape, scale, RECEPTIVE_FIELD):
+        for read, keep, rows in refiner_bands(crop, shape, scale, REFINER_FIELD):
             check()
-            result[:, :, rows] = self._refiner(image[:, :, read, columns])[:, :, keep, kept]
+            result[:, :, rows] = self._refiner(image[:, :, *read])[:, :, *keep]
         return result
 
     def _autocast(self) -> Any:

@@ -26,6 +26,7 @@ Block = tuple[int, NDArray[Any]]  # channel and values
 PERCENTILES = (0.1, 99.9)
 BLOCK = 2048  # pixels; ranges are computed in blocks of this size, so that lazy arrays stay lazy
 MOST_SAMPLED = 2**22  # values used for percentiles
+LEAST_SIGNAL = 10  # values other than the background's; fewer may be hot pixels
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,11 @@ def resolve_mapping(
     axes : Axes
         Its axes.
     mode : {"auto", "dtype", "data", "percentile"} or (low, high)
-        `dtype`: the full range of the dtype ([0,1] for floats). `data`: least to greatest finite
-        value. `percentile`: the 0.1 and 99.9 percentiles. Two numbers: limits in data units, like
-        contrast limits. `auto`: `dtype` for bool, uint8, integer colour, and floats within [0,1];
-        otherwise `data`.
+        `dtype`: the whole range of the dtype ([0,1] for floats). `data`: least to greatest finite
+        value. `percentile`: the 0.1 and 99.9 percentiles (of sparse signal alone, where they
+        coincide). Two numbers: those, in data units, as for
+        contrast limits. `auto`: `dtype` for bool, uint8 and integer colour, and for floats within
+        [0,1]; `data` for everything else.
     check : callable
         Called between blocks; may raise to stop.
     region : (slice, slice), optional
@@ -277,7 +279,18 @@ def sampling_step(axes: Axes) -> int:
 
 
 def percentile_range(parts: Sequence[NDArray[Any]]) -> Limits:
-    """The percentiles of the samples of a channel; NaN if there are none."""
-    together = np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
-    low, high = np.percentile(together, PERCENTILES) if together.size else (np.nan, np.nan)
+    """The percentiles of all that was sampled of a channel; NaN if that is nothing.
+
+    Where they coincide, since nearly all pixels have one value, those of the other pixels count,
+    unless there are so few that they may be hot: sparse signal on an even background would
+    otherwise lie far outside the range.
+    """
+    values = np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+    if not values.size:
+        return np.nan, np.nan
+    low, high = np.percentile(values, PERCENTILES)
+    signal = values[values != low] if low == high else np.empty(0)
+    if signal.size >= LEAST_SIGNAL:
+        ends = np.percentile(signal, PERCENTILES)
+        low, high = min(low, ends[0]), max(high, ends[1])
     return float(low), float(high)

@@ -47,6 +47,12 @@ class PreparedTile:
     unit: Float32
     missing: NDArray[np.bool_] | None
 
+    def out_of_range(self, tile: Tile) -> bool:
+        """Whether a pixel that the tile keeps is missing although it has a finite value."""
+        if self.missing is None:
+            return False
+        return bool((self.missing & np.isfinite(self.colours))[:, *tile.crop].any())
+
 
 def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns to read for a tile: REACH more than its own, within the image."""

@@ -1,4 +1,4 @@
-"""The networks: CFSR, RefineNet, and the folded form they are run in."""
+"""The networks: CFSR, RefineNet, and the folded form that runs."""
 
 import lazy_loader
 

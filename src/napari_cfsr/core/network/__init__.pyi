@@ -11,6 +11,9 @@ from .folding import Folded as Folded
 from .folding import FoldedBlock as FoldedBlock
 from .folding import FoldedStage as FoldedStage
 from .folding import fold as fold
-from .refinenet import RECEPTIVE_FIELD as RECEPTIVE_FIELD
+from .receptive_field import BACK_PROJECTION_FIELD as BACK_PROJECTION_FIELD
+from .receptive_field import BACKBONE_FIELD as BACKBONE_FIELD
+from .receptive_field import REFINER_FIELD as REFINER_FIELD
+from .receptive_field import exact_halo as exact_halo
 from .refinenet import Placement as Placement
 from .refinenet import RefineNet as RefineNet

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from napari_cfsr.core.network.folding import MEAN
 
 RGB_MEAN = MEAN  # of DIV2K, subtracted before and added after
-RECEPTIVE_FIELD = 63  # LR pixels to each side
 
 EDGE_FILTERS = torch.tensor(
     [
@@ -82,7 +81,7 @@ class EdgeConv(nn.Conv2d):
         return F.conv2d(x, weight, bias, padding=1, groups=self.groups)
 
     def merge(self) -> tuple[Tensor, Tensor]:
-        """One kernel [C,1,3,3] and bias [C] that do the same as all branches."""
+        """One kernel [C,1,3,3] and bias [C], equivalent to all branches."""
         edges = torch.einsum("kc,kij->cij", self.edge_scale, self.edge_filters)
         bias = self.bias if self.bias is not None else torch.zeros_like(self.edge_bias[0])
         return self.weight + edges[:, None], bias + self.edge_bias.sum(0)
@@ -113,7 +112,7 @@ class LargeKernelConv(nn.Module):
 
 
 class ConvMod(nn.Module):
-    """Gated large-kernel convolution, in the place of self-attention."""
+    """Gated large-kernel convolution, in place of self-attention."""
 
     def __init__(self, config: CFSRConfig) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """Gradients on the CPU, about twice as fast as torch alone.
 
-- Each thread takes a share of the batch and runs every layer of it alone: layers are too small for
-  threads to share one without waiting for each other most of the time.
+- Each thread runs all layers on its share of the batch: layers are so small that threads sharing
+  one would mostly wait for each other.
 - The weight gradient of a large depthwise kernel is computed in strips of three columns, for which
-  oneDNN has a fast way; for wider ones it is ten times slower.
-- Denormal numbers, of which there are many while the layer scales are still small, count as zero.
+  oneDNN has a fast path; wider ones take ten times as long.
+- Denormal numbers, which are frequent while the layer scales are small, count as zero.
 
 `docs/decisions/0008` has the figures.
 """
@@ -76,12 +76,12 @@ class Gradients:
             total = total + value
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            # fused Adam takes it for granted that both lie in memory alike
+            # fused Adam assumes that both have the same memory layout
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return total
 
     def close(self) -> None:
-        """End the threads; in the one that calls this, denormals are what they were."""
+        """End the threads; the calling thread treats denormals as it did before."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             torch.set_flush_denormal(self._flushed)
@@ -132,7 +132,7 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, pad: int, weights: bo
 
 
 def depthwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """What `conv` does, a depthwise convolution with a large square kernel, with fast gradients."""
+    """`conv`, a depthwise convolution with a large square kernel, with fast gradients."""
     weight, bias = conv.weight, conv.bias
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")

@@ -65,7 +65,7 @@ class FoldedCFSR(nn.Module):
 
     Notes
     -----
-    `forward` takes [N,1 or 3,h,w] in [0,1] (values beyond are allowed); one channel stands for
+    `forward` takes [N,1 or 3,h,w] in [0,1] (values beyond are allowed); one channel counts as
     three equal ones. It gives [N,3,h*scale,w*scale], or [N,1,...], their mean, if `gray`; not
     clipped.
     """
@@ -94,8 +94,8 @@ class FoldedCFSR(nn.Module):
     norm_offset: Tensor
 
     def forward(self, x: Tensor, gray: bool = False) -> Tensor:
-        # with half precision, what is added up and the ends of the network stay in float32: that
-        # costs little time and keeps most of what would be lost
+        # in half precision, sums and both ends of the network stay in float32: that costs little
+        # time and avoids most of the loss
         x = self._float32(self.first, x - self.mean)  # [N,48,h,w]
         y = x
         for blocks, end in zip(self.blocks, self.ends, strict=True):

@@ -1,4 +1,4 @@
-"""The backbone as it is run: everything linear folded into the convolutions beside it.
+"""The backbone in the form that runs: everything linear folded into neighbouring convolutions.
 
 From the merged form of CFSR (`cfsr`), by arithmetic alone and in float64:
 
@@ -7,7 +7,7 @@ From the merged form of CFSR (`cfsr`), by arithmetic alone and in float64:
 - the colour mean that is added at the end goes into the last bias;
 - for gray, the mean of the three output channels is taken of the last weights instead.
 
-The same function to float32's rounding: 1e-5 of the range is what tests hold it to.
+The same function up to rounding in float32: tests allow 1e-5 of the range.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Conv:
     bias: Float64
 
     def after(self, matrix: Float64) -> Conv:
-        """The same on what was multiplied by a matrix [in,in'] before."""
+        """The same, for input that was multiplied by a matrix [in,in'] before."""
         return Conv(np.einsum("oikl,ij->ojkl", self.weight, matrix), self.bias)
 
     def before(self, matrix: Float64) -> Conv:
-        """The same, and what comes out multiplied by a matrix [out',out]."""
+        """The same, with its output multiplied by a matrix [out',out]."""
         return Conv(np.einsum("po,oikl->pikl", matrix, self.weight), matrix @ self.bias)
 
 
@@ -64,8 +64,8 @@ class FoldedStage:
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """The network: `first(x - MEAN)`, stages, normalise, scale and offset, `after`, plus what
-    `first` gave, `upsample`, pixel shuffle.
+    """The network: `first(x - MEAN)`, stages, normalise, scale and offset, `after`, plus the
+    output of `first`, `upsample`, pixel shuffle.
 
     Attributes
     ----------

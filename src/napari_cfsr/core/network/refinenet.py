@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 Placement = Literal["output", "input"]
 PLACEMENTS: tuple[Placement, ...] = ("output", "input")
-RECEPTIVE_FIELD = 3  # pixels to each side, of the image it runs on
 
 
 class RefineNet(nn.Module):
@@ -22,7 +21,7 @@ class RefineNet(nn.Module):
     Parameters
     ----------
     generator : torch.Generator, optional
-        Source of the initial weights; the global one if absent.
+        Source of the initial weights; the global one by default.
 
     Notes
     -----

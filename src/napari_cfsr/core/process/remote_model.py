@@ -1,14 +1,15 @@
 """A model in a process of its own.
 
 Why: importing torch and running it would stop napari's event loop for a second at a time; the
-memory goes back when the process ends; on Windows torch may not load after Qt; and what kills the
-process, such as the system when memory runs out, does not kill napari.
+memory is released when the process ends; on Windows torch may not load after Qt; and whatever
+kills the process, such as the system when memory runs out, does not kill napari.
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
+from collections.abc import Iterator
 from typing import Any
 
 from napari_cfsr.core.engine import Check, Float32, ModelInfo, PredictOptions
@@ -21,7 +22,7 @@ COMMAND = ("-P", "-m", "napari_cfsr.core.process.model_server")
 THREAD = "napari-cfsr model"
 ADVICE = "Nothing was changed; try again, with a smaller tile or region if memory is short"
 POLL_SECONDS = 0.05
-CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
+CANCEL_SECONDS = 0.7  # for the process to stop before it is killed
 
 
 class RemoteModel:
@@ -34,6 +35,17 @@ class RemoteModel:
         self._child: Child | None = None
         self._info: ModelInfo | None = None
 
+    @contextlib.contextmanager
+    def loaded(self, arguments: dict[str, Any], check: Check = lambda: None) -> Iterator[ModelInfo]:
+        """Load a model for one run.
+
+        After the run, or after a load that failed, the process ends when it has been idle for long.
+        """
+        try:
+            yield self.load(arguments, check)
+        finally:
+            self.rest()
+
     def load(
         self,
         arguments: dict[str, Any],
@@ -45,7 +57,7 @@ class RemoteModel:
         if self.pid is None:
             self.close()
             self._child = Child(COMMAND, "runs the network", THREAD)
-        info: ModelInfo = self._ask(("load", arguments), check=check, progress=progress)[0]
+        info: ModelInfo = self._ask(("load", arguments), check, progress)
         self._info = info
         return info
 
@@ -68,19 +80,20 @@ class RemoteModel:
         check: Check = lambda: None,
     ) -> dict[str, Float32]:
         """As `SRModel.predict`."""
-        return self._ask(("predict", how), {"batch": batch}, check)[1]
+        predicted: dict[str, Float32] = self._ask(("predict", how, batch), check)
+        return predicted
 
     def free_memory(self) -> int:
         """As `SRModel.free_memory`."""
-        return int(self._ask(("free_memory",))[0])
+        return int(self._ask(("free_memory",)))
 
     def to_cpu(self) -> bool:
         """As `SRModel.to_cpu`."""
-        moved, self._info = self._ask(("to_cpu",))[0]
+        moved, self._info = self._ask(("to_cpu",))
         return bool(moved)
 
     def rest(self) -> None:
-        """Say that a run is over: the process may end itself when it has been idle for long."""
+        """Say that a run is over: the process may end once it has been idle for long."""
         with contextlib.suppress(ModelProcessError, CancelledError):
             self._ask(("rest",))
 
@@ -92,16 +105,15 @@ class RemoteModel:
 
     def _ask(
         self,
-        message: Any,
-        arrays: dict[str, Any] | None = None,
+        message: tuple[Any, ...],
         check: Check = lambda: None,
         progress: Progress | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> Any:
         """Send a request and wait for the answer; stops early if `check` raises."""
         child = self._child
         if child is None or child.closed:
             raise ModelProcessError("the process that runs the network was ended")
-        self._send(child, message, arrays)
+        self._send(child, message)
         while True:
             try:
                 check()
@@ -113,27 +125,27 @@ class RemoteModel:
                 raise
             if answer is None:
                 raise child.died(ADVICE)
-            (kind, *content), out = answer
+            kind, *content = answer
             if kind == "answer":
-                return content[0], out
+                return content[0]
             if kind == "error":
                 raise content[0](content[1])
             if progress is not None:
                 progress(*content)
 
-    def _send(self, child: Child, message: Any, arrays: dict[str, Any] | None = None) -> None:
+    def _send(self, child: Child, message: tuple[Any, ...]) -> None:
         try:
-            child.send(message, arrays)
+            child.send(message)
         except OSError as error:
             raise child.died(ADVICE) from error
 
     def _cancel(self, child: Child) -> None:
-        """Stop the request under way: politely, else by killing the process."""
+        """Stop the request under way, if need be by killing the process."""
         with contextlib.suppress(ModelProcessError, CancelledError):
             self._send(child, ("cancel",))
             with contextlib.suppress(queue.Empty):
                 while True:
                     answer = child.answers.get(timeout=CANCEL_SECONDS)
-                    if answer is None or answer[0][0] in ("answer", "error"):
+                    if answer is None or answer[0] in ("answer", "error"):
                         return
         self.close()

@@ -1,4 +1,4 @@
-"""A training in a process of its own, for the reasons that `remote` gives. Needs no torch."""
+"""A training in a process of its own, for the reasons given in `remote_model`. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
 
-from napari_cfsr.core.process.child import Arrays, Child, pack, unpack
+from napari_cfsr.core.process.child import Child
 from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
 from napari_cfsr.errors import CancelledError, CFSRError, OutOfMemoryError, UnexpectedError
 
@@ -17,7 +16,7 @@ from napari_cfsr.errors import CancelledError, CFSRError, OutOfMemoryError, Unex
 COMMAND = ("-P", "-m", "napari_cfsr.core.process.training_server")
 THREAD = "napari-cfsr training"
 POLL_SECONDS = 0.05
-CANCEL_SECONDS = 0.7  # for the process to stop by itself, before it is killed
+CANCEL_SECONDS = 0.7  # for the process to stop before it is killed
 
 Commands = queue.SimpleQueue["str | None"]
 Steps = Generator[TrainProgress | None, None, TrainedRefiner]
@@ -41,11 +40,11 @@ class RemoteTraining:
         self.reset()
 
     def reset(self) -> None:
-        """Forget an earlier training: its best refiner, and what was asked of it."""
+        """Forget an earlier training: its best refiner, and the commands to it."""
         self.best = None
-        self._forget_wishes()
+        self._forget_commands()
 
-    def _forget_wishes(self) -> None:
+    def _forget_commands(self) -> None:
         self._stopping = self._has_begun = False
         self._commands: Commands = queue.SimpleQueue()
 
@@ -56,7 +55,7 @@ class RemoteTraining:
         return child.pid if child is not None else None
 
     def pause(self) -> None:
-        """Let the training wait, without using the processor, until `resume` or `stop`."""
+        """Pause the training, without using the processor, until `resume` or `stop`."""
         self._commands.put("pause")
 
     def resume(self) -> None:
@@ -64,7 +63,7 @@ class RemoteTraining:
         self._commands.put("resume")
 
     def stop(self) -> None:
-        """Be content with the best refiner so far; before there can be one, this cancels."""
+        """End with the best refiner so far; before there can be one, this cancels."""
         self._stopping = True
         self._commands.put("stop")
 
@@ -79,7 +78,7 @@ class RemoteTraining:
         if child is not None:
             child.kill()
             self._commands.put(None)  # the writing thread ends
-            self._forget_wishes()
+            self._forget_commands()
 
     def steps(self, request: TrainRequest, check: Callable[[], None] = lambda: None) -> Steps:
         """Train as `iter_train` does; yields None where there is no news, 20 times a second.
@@ -104,7 +103,7 @@ class RemoteTraining:
             self.check()
             child = self._child = Child(COMMAND, "trains the refiner", THREAD)
             images = [request]
-            del request  # they are needed no more once they are sent
+            del request  # the images are no longer needed once they are sent
             arguments = (child, images, commands)
             threading.Thread(target=_write, args=arguments, daemon=True, name=THREAD).start()
             return (yield from self._follow(child, commands, check))
@@ -113,7 +112,7 @@ class RemoteTraining:
             if child is not None:
                 child.close()
             if self._commands is commands:
-                self._forget_wishes()
+                self._forget_commands()
 
     def _follow(self, child: Child, commands: Commands, check: Callable[[], None]) -> Steps:
         yield TrainProgress("preparing", "Starting the training process", 0.0)
@@ -131,14 +130,16 @@ class RemoteTraining:
                 continue
             if answer is None:
                 raise child.died(self._advice())
-            kind, value = _opened(*answer)
+            kind, *content = answer
+            if kind == "error":
+                raise content[0](content[1])
             if kind == "answer":
-                result: TrainedRefiner = value
+                result: TrainedRefiner = content[0]
                 return result
-            yield self._noted(value)
+            yield self._noted(content[0])
 
     def _noted(self, progress: TrainProgress) -> TrainProgress:
-        """The same; what has to stay is kept."""
+        """The same progress; its best refiner is kept."""
         self._has_begun |= progress.stage != "preparing"
         if progress.best is not None:
             self.best = progress.best
@@ -157,26 +158,16 @@ class RemoteTraining:
         )
 
 
-def _opened(message: Any, arrays: Arrays) -> tuple[str, Any]:
-    """Kind and content of an answer; raises the fault if it is one."""
-    kind, *content = message
-    if kind == "error":
-        raise content[0](content[1])
-    return kind, unpack(content[0], arrays)
-
-
 def _write(child: Child, requests: list[TrainRequest], commands: Commands) -> None:
     """Send the request, which may take seconds, and then the commands as they come."""
     with contextlib.suppress(OSError):  # it has died, and the other thread says so
         try:
-            packed, arrays = pack(requests.pop())
-            child.send(("train", packed), arrays)
+            child.send(("train", requests.pop()))
         except OSError:
             raise
-        except Exception as error:  # it would wait for the rest for ever
-            child.answers.put((("error", *_fault(error)), {}))
+        except Exception as error:  # the process would wait for the rest for ever
+            child.answers.put(("error", *_fault(error)))
             return
-        del packed, arrays
         while (command := commands.get()) is not None:
             child.send((command,))
 
@@ -191,7 +182,7 @@ def _fault(error: Exception) -> tuple[type[CFSRError], str]:
 
 
 def _cancel(child: Child, commands: Commands) -> None:
-    """Let the process end by itself, which removes its temporary files, if it does so soon."""
+    """Give the process time to end, which removes its temporary files."""
     commands.put("cancel")
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.process.wait(CANCEL_SECONDS)

@@ -1,44 +1,33 @@
 """The process that trains a refiner for napari: `napari_cfsr.core.process.training_server`.
 
-One request comes on standard input, then commands; progress and the result go to standard output.
-The process ends after the result, and when its input does, that is when whoever started it is gone.
+It takes one request, then commands; it sends progress and the result, and ends.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from napari_cfsr.core.process.child import (
-    Arrays,
-    error_message,
-    give_way,
-    leave,
-    listen,
-    own_pipes,
-    pack,
-    unpack,
-)
-from napari_cfsr.core.process.pipes import send
-from napari_cfsr.core.training import TrainedRefiner, TrainProgress
+from napari_cfsr.core.process.server import RequestServer
+from napari_cfsr.core.training import TrainedRefiner, TrainProgress, TrainRequest
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.errors import CancelledError, OutOfMemoryError
 
 EVENT_SECONDS = 0.1  # between two reports of progress
 
 
 class Controls:
-    """What the user wants: heard by the listening thread, obeyed by the training.
+    """The user's commands, from the listening thread to the training.
 
     Attributes
     ----------
     paused_seconds : float
-        How long the training has waited.
+        How long the training was paused.
     stopping : bool
-        Whether the best so far is enough.
+        Whether to end with the best refiner so far.
     """
 
     def __init__(self) -> None:
@@ -70,25 +59,25 @@ class Controls:
         self.check()
 
     def check(self) -> None:
-        """Raise `CancelledError` if that is what the user wants."""
+        """Raise `CancelledError` if the training was cancelled."""
         if self._cancelled:
             raise CancelledError("cancelled")
 
 
 class Reports:
-    """Sends progress, ten times a second at most, but all of it that happens once."""
+    """Sends progress ten times a second at most, but never drops what happens only once."""
 
-    def __init__(self, sink: BinaryIO) -> None:
-        self._sink = sink
+    def __init__(self, send: Callable[[str, TrainProgress], None]) -> None:
+        self._send = send
         self._waiting: TrainProgress | None = None
         self._sent = -EVENT_SECONDS
         self._about: object = None
 
     def add(self, progress: TrainProgress) -> None:
-        """Send it, or keep it until it is time; a later one like it takes its place."""
+        """Send it, or keep it until it is due; a later one of the same kind replaces it."""
         about = progress.stage, progress.placement
         if about != self._about:
-            self.flush()  # the last of what is over
+            self.flush()  # the last of the stage before
         once = (progress.gain, progress.best, progress.preview)
         self._waiting = progress
         if about != self._about or any(x is not None for x in once):
@@ -105,63 +94,44 @@ class Reports:
         progress, self._waiting = self._waiting, None
         if progress is not None:
             self._sent = time.perf_counter()
-            self.send("progress", progress)
-
-    def send(self, kind: str, value: Any) -> None:
-        packed, arrays = pack(value)
-        send(self._sink, (kind, packed), arrays)
+            self._send("progress", progress)
 
 
-class Session:
-    """One training, from the request to the result."""
+class TrainingServer(RequestServer):
+    """Trains one refiner; commands come meanwhile."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
-        self._source, self._sink = source, sink
-        self._requests: queue.Queue[tuple[bytes, Arrays]] = queue.Queue()
+        super().__init__(source, sink)
         self._controls = Controls()
-        self._reports = Reports(sink)
+        self._reports = Reports(self.send)
 
-    def run(self) -> None:
-        """Wait for the request, train, send the result or the fault."""
-        listen(self._source, self._receive)
-        try:
-            result = self._train(*self._requests.get())
-        except Exception as error:
-            send(self._sink, error_message(_explained(error)))
+    def receive(self, message: tuple[Any, ...]) -> None:
+        if message[0] == "train":
+            super().receive(message)
         else:
-            self._reports.send("answer", result)
+            self._controls.obey(message[0])
 
-    def _receive(self, message: Any, arrays: Arrays) -> None:
-        name, *arguments = message
-        if name == "train":
-            self._requests.put((arguments[0], arrays))
-        else:
-            self._controls.obey(name)
-
-    def _train(self, packed: bytes, arrays: Arrays) -> TrainedRefiner:
-        # only now, so that the images come in while torch is being imported
+    def do_train(self, request: TrainRequest) -> TrainedRefiner:
         from napari_cfsr.core.engine import keep_freed_memory
-        from napari_cfsr.core.training import iter_train
+        from napari_cfsr.core.training import iter_train  # imports torch
 
+        self.finished = True
         keep_freed_memory()
         controls = self._controls
-        request = unpack(packed, arrays)
         steps = iter_train(request, self._check, lambda: controls.stopping)
-        return self._follow(steps)
+        try:
+            result = exhaust(steps, self._report)
+        except MemoryError as error:  # as `OutOfMemoryError` is, too
+            raise _explained(error) from error
+        self._reports.flush()
+        return replace(result, seconds=result.seconds - controls.paused_seconds)
 
-    def _follow(self, steps: Generator[TrainProgress, None, TrainedRefiner]) -> TrainedRefiner:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                self._reports.flush()
-                result: TrainedRefiner = end.value
-                return replace(result, seconds=result.seconds - self._controls.paused_seconds)
-            self._reports.add(progress)
-            if self._controls.paused:
-                self._reports.flush()
-            # here and not in `_check`, which is called within steps that are timed
-            self._controls.wait()
+    def _report(self, progress: TrainProgress) -> None:
+        self._reports.add(progress)
+        if self._controls.paused:
+            self._reports.flush()
+        # here and not in `_check`, which is called within steps that are timed
+        self._controls.wait()
 
     def _check(self) -> None:
         """Called often: raises when cancelled, reports in time."""
@@ -169,10 +139,8 @@ class Session:
         self._reports.flush_if_due()
 
 
-def _explained(error: Exception) -> Exception:
-    """The fault itself; in words of its own if it is a lack of memory."""
-    if not isinstance(error, MemoryError):  # as `OutOfMemoryError` is, too
-        return error
+def _explained(error: MemoryError) -> OutOfMemoryError:
+    """Lack of memory in the words of a training."""
     first = f" ({error})" if str(error) else ""
     return OutOfMemoryError(
         f"the training ran out of memory{first}: close other programs, or train on fewer or "
@@ -182,10 +150,7 @@ def _explained(error: Exception) -> Exception:
 
 def main() -> None:
     """Train once."""
-    source, sink = own_pipes()
-    give_way()
-    Session(source, sink).run()
-    leave(sink)
+    TrainingServer.run()
 
 
 if __name__ == "__main__":

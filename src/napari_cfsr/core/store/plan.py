@@ -103,7 +103,7 @@ class StorePlan:
         return image_metadata(
             f"{self.path.stem} {name}",
             self.layout.axes,
-            self.space.enlarged(blocks.scale, blocks.settled.region),
+            self.space.enlarged(blocks.scale, blocks.request.region),
             len(self.layout.sizes),
             omero,
         )

@@ -28,6 +28,7 @@ from napari_cfsr.core.upscale import (
     UpscaleOptions,
     UpscaleProgress,
     UpscaleResult,
+    WithResult,
     exhaust,
     record_provenance,
     run_block,
@@ -252,17 +253,15 @@ class StoreRun:
         """Upscale the block of a shard of level 0."""
         plan, index = self.plan, self.plan.layout.block(shard)
         pixels = np.asarray(self.image[plan.blocks.read(index)])
-        steps = run_block(plan.blocks, index, pixels, plan.mapping, self.model, self.check)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                outputs: dict[str, Array] = end.value
-                return outputs
+        steps = WithResult(
+            run_block(plan.blocks, index, pixels, plan.mapping, self.model, self.check)
+        )
+        for step in steps:
             if step.note:
                 self.notes.append(step.note)
             if 0 < step.done < step.total or step.note:
                 yield self.progress(step.done, step.note)
+        return steps.result
 
     def enter(self, shard: ShardIndex) -> None:
         """Enter a shard that is written in the journal, and count it."""

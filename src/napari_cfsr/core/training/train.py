@@ -31,7 +31,7 @@ from napari_cfsr.core.training.results import (
 )
 from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, TrainingContext
 from napari_cfsr.core.training.windows import TrainingImages, iter_prepare
-from napari_cfsr.core.upscale import exhaust
+from napari_cfsr.core.upscale import WithResult, exhaust
 from napari_cfsr.core.weights import RefinerCard, find_backbone, load_backbone
 
 Float32 = NDArray[np.float32]
@@ -144,21 +144,17 @@ class _Training:
     # stages
 
     def _read(self) -> Generator[TrainProgress, None, TrainingImages]:
-        steps = iter_prepare(self.request)
-        while True:
-            try:
-                done, count, name = next(steps)
-            except StopIteration as end:
-                images: TrainingImages = end.value
-                self.clock.tick("read")
-                self.notes += images.notes
-                return images
+        steps = WithResult(iter_prepare(self.request))
+        for done, count, name in steps:
             self.check()
             self.clock.work["read"].items = count
             if done:
                 self.clock.tick("read")
             yield self._progress("preparing", f"Reading {name}")
             self.clock.start()
+        self.clock.tick("read")
+        self.notes += steps.result.notes
+        return steps.result
 
     def _context(self, images: TrainingImages) -> TrainingContext:
         backbone = load_backbone(self.file, self.request.load["scale"]).to(self.device)

@@ -1,6 +1,6 @@
-"""One run over an array.
+"""One run over an array: resolve the request, cut tiles, predict, stitch.
 
-Resolve the request, cut tiles, predict, stitch; dask arrays; provenance."""
+Also dask arrays, and the provenance of a result."""
 
 import lazy_loader
 

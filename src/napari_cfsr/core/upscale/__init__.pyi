@@ -3,6 +3,7 @@ from .blocks import Index as Index
 from .blocks import plan_blocks as plan_blocks
 from .blocks import run_block as run_block
 from .dask_arrays import upscale_dask as upscale_dask
+from .generators import WithResult as WithResult
 from .generators import exhaust as exhaust
 from .options import DEFAULT_HALO as DEFAULT_HALO
 from .options import OUTPUTS as OUTPUTS

@@ -1,4 +1,4 @@
-"""One call at a time in another thread, which ends with the block that it is for."""
+"""One call at a time in a background thread, which ends with its `with` block."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 Check = Callable[[], None]
 
 
-class Stopped(Exception):  # noqa: N818 - nobody is told
-    """The block has ended, and what runs in the background is to end too."""
+class Stopped(Exception):  # noqa: N818 - never shown
+    """The block has ended, so the call in the background stops."""
 
 
 class Background:
-    """Runs calls beside what the thread that made it does; to be used in a `with` block.
+    """Runs calls in a background thread; to be used in a `with` block.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Background:
         try:
             return call.result()
         finally:
-            del call  # else an exception, its frames and all that is in them would live on
+            del call  # otherwise an exception would keep its frames and all that they hold
 
     def _check(self) -> None:
         if self._ended:

@@ -1,9 +1,8 @@
-"""An image in blocks: parts that are upscaled one at a time, separately.
+"""An image in blocks: parts that are upscaled separately.
 
-A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. What
-comes out of it depends on the pixels in it and around it, on the plan and on the model, on nothing
-else: blocks can be done in any order, again, or on another machine, and give the values of
-`upscale`.
+A block is a number of whole tiles of the grid that `upscale` cuts, over one or more planes. Its
+result depends on the pixels in it and around it, on the plan and on the model, and on nothing else:
+blocks can be run in any order, again, or on another machine, and give the values of `upscale`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import (
     OutputSpec,
     ResolvedRequest,
-    cropped,
     output_bytes,
     output_specs,
     resolve_request,
@@ -56,8 +54,8 @@ class BlockPlan:
 
     Attributes
     ----------
-    settled : ResolvedRequest
-        What was asked, checked. Its options hold tile and halo as numbers.
+    request : ResolvedRequest
+        The request, checked. Its options hold tile and halo as numbers.
     scale : int
     dtype : str
         Of the image.
@@ -68,7 +66,7 @@ class BlockPlan:
         Where the tiles of a plane start and stop, LR pixels.
     """
 
-    settled: ResolvedRequest
+    request: ResolvedRequest
     scale: int
     dtype: str
     sides: tuple[int, ...]
@@ -78,21 +76,21 @@ class BlockPlan:
     @property
     def axes(self) -> Axes:
         """Axes of the image."""
-        return self.settled.axes
+        return self.request.axes
 
     @property
     def part(self) -> Axes:
         """Axes of what is upscaled."""
-        return cropped(self.axes, self.settled.region)
+        return self.request.part
 
     @property
     def options(self) -> UpscaleOptions:
-        return self.settled.options
+        return self.request.options
 
     @property
     def specs(self) -> dict[str, OutputSpec]:
         """Shape and dtype of each output, in the order of the image's axes."""
-        return output_specs(self.part, np.dtype(self.dtype), self.scale, self.settled.outputs)
+        return output_specs(self.part, np.dtype(self.dtype), self.scale, self.request.outputs)
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +129,7 @@ class BlockPlan:
 
     def _reads(self, index: Index) -> list[list[tuple[slice, slice]]]:
         """Rows and columns that the tiles of a block read and write."""
-        halo, sizes = self.settled.halo, (self.axes.height, self.axes.width)
+        halo, sizes = self.request.halo, (self.axes.height, self.axes.width)
         every = (
             reads([slice(*part) for part in parts], size, halo)
             for parts, size in zip((self.rows, self.columns), sizes, strict=True)
@@ -146,12 +144,12 @@ class BlockPlan:
         within = self.within(index)
         ys, xs = (
             slice(within[i].start + start.start, within[i].stop + start.start)
-            for i, start in zip(self.axes.spatial, self.settled.region, strict=True)
+            for i, start in zip(self.axes.spatial, self.request.region, strict=True)
         )
         return ys, xs
 
     def read(self, index: Index) -> Slices:
-        """What a block needs of the image: with halo, and what missing pixels are filled from."""
+        """What a block needs of the image: its halo, and what missing pixels are filled from."""
         where = list(self.within(index))
         sizes = (self.axes.height, self.axes.width)
         for i, axis, n in zip(self.axes.spatial, self._reads(index), sizes, strict=True):
@@ -160,7 +158,7 @@ class BlockPlan:
         return tuple(where)
 
     def pixels(self, index: Index) -> int:
-        """LR pixels of a block, as a progress counts them."""
+        """LR pixels of a block, as progress counts them."""
         sizes = [s.stop - s.start for s in self.within(index)]
         return math.prod(n for n, name in zip(sizes, self.axes.names, strict=True) if name != "S")
 
@@ -177,7 +175,7 @@ class BlockPlan:
         self, image: ArrayLike, check: Check = lambda: None
     ) -> tuple[IntensityMapping, ...]:
         """The intensity mapping; reads all of the image, a part at a time, where it has to."""
-        region = self.settled.region
+        region = self.request.region
         return resolve_mapping(image, self.axes, self.options.intensity, check, region)
 
 
@@ -200,8 +198,8 @@ def plan_blocks(
     most_bytes : int
         Of all outputs of a block together, likewise.
     fill : bool
-        Whether blocks of small planes hold as many as `side` and `most_bytes` allow; else as many
-        as make up a tile.
+        Whether blocks of small planes hold as many as `side` and `most_bytes` allow; otherwise as
+        many as make up a tile.
 
     Raises
     ------
@@ -209,13 +207,13 @@ def plan_blocks(
         As `upscale`.
     """
     info = model.info
-    settled = resolve_request(image, info, options)
-    tile = options.tile or info.largest_tile(model.free_memory(), settled.halo)
-    settled = replace(settled, options=replace(settled.options, tile=tile))
-    ys, xs = settled.region
+    request = resolve_request(image, info, options)
+    tile = options.tile or info.largest_tile(model.free_memory(), request.halo)
+    request = replace(request, options=replace(request.options, tile=tile))
+    ys, xs = request.region
     rows, columns = ([(s.start, s.stop) for s in cuts(r.start, r.stop, tile)] for r in (ys, xs))
-    plan = BlockPlan(settled, info.scale, np.dtype(image.dtype).name, (), (), ())
-    plan.known_mapping()  # raises where the dtype or the mode is of no use
+    plan = BlockPlan(request, info.scale, np.dtype(image.dtype).name, (), (), ())
+    plan.known_mapping()  # raises where the dtype or the mode can't be used
     sides = _sides(plan, rows, columns, side, most_bytes, fill)
     return replace(plan, sides=sides, rows=tuple(rows), columns=tuple(columns))
 
@@ -322,8 +320,6 @@ def run_block(
     if "C" in axes.names:
         mapping = mapping[planes[axes.names.index("C")]]
     run = TileRun(image, model, options, check, mapping=mapping, grid=plan.tiles(index))
-    # a batch that does not depend on the memory that is free, so that neither does the result
-    run.batch_pixels = (run.tile + 2 * run.halo) ** 2
     yield from run.tiles()
     return run.arrays
 
@@ -335,5 +331,5 @@ def upscale_block(
     mapping: tuple[IntensityMapping, ...],
     model: Model,
 ) -> dict[str, Array]:
-    """As `run_block`, in one go."""
+    """As `run_block`, without progress."""
     return exhaust(run_block(plan, index, pixels, mapping, model))

@@ -73,11 +73,11 @@ class LazyUpscale:
         return {name: array for name, array in named.items() if array is not None}
 
     def resolve(self) -> LazyUpscale:
-        """The same with the range of intensities found now, once for all parts.
+        """The same, with the range of intensities found now, once for all parts.
 
-        Else it is found anew at each `compute`, from the whole input: worth calling where small
-        parts are computed again and again, as a viewer does. Does nothing where the mapping does
-        not depend on the pixels.
+        Otherwise it is found at each `compute`, from the whole input: worth calling where small
+        parts are computed again and again, as in a viewer. Does nothing where the mapping does not
+        depend on the pixels.
         """
         return self if self.mapping is not None else self._source.resolved()
 
@@ -119,7 +119,7 @@ def upscale_dask(
 
     Notes
     -----
-    One block at a time runs the model, in whichever thread; dask reads and writes beside it.
+    The model runs one block at a time, in any thread, while dask reads and writes others.
     """
     options = UpscaleOptions(
         axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
@@ -241,7 +241,7 @@ class _Source:
         plan = self.plan
         if not isinstance(self.image, da.Array):
             return {name: (partial(_mapping_of_array, plan), _Held(self.image))}, name
-        question = RangeQuestion(plan.axes, plan.dtype, plan.options.intensity, plan.settled.region)
+        question = RangeQuestion(plan.axes, plan.dtype, plan.options.intensity, plan.request.region)
         graph: Graph = {}
         for key, start, shape in _Chunks(self.image).all():
             if question.touches(start, shape):
@@ -252,7 +252,7 @@ class _Source:
 
 
 class _Held:
-    """A value that dask is to hand on as it is, not to look into."""
+    """A value that dask passes on without looking into it."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

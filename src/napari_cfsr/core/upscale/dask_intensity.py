@@ -1,4 +1,4 @@
-"""The range of intensities of a dask array, found chunk by chunk: what `resolve_mapping` finds."""
+"""The range of intensities of a dask array, chunk by chunk, as `resolve_mapping` finds it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from napari_cfsr.core.image import (
 )
 
 Array = NDArray[Any]
-ChunkRange = dict[int, Array]  # what a chunk tells of each channel: its extremes, or samples
+ChunkRange = dict[int, Array]  # of each channel in a chunk: its extremes, or samples
 
 
 @dataclass(frozen=True)
 class RangeQuestion:
-    """What is to be found of an array.
+    """Which range of an array is to be found.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class RangeQuestion:
         return all(picked.size for picked in self._picked(start, shape))
 
     def of_chunk(self, chunk: Array, start: tuple[int, ...]) -> ChunkRange:
-        """What a chunk that begins at `start` tells of its channels."""
+        """Extremes or samples of the channels of a chunk that begins at `start`."""
         picked = self._picked(start, chunk.shape)
         channel = self.axes.names.index("C") if "C" in self.axes.names else None
         first = 0 if channel is None else start[channel]
@@ -66,7 +66,7 @@ class RangeQuestion:
         return result
 
     def mapping(self, chunks: Sequence[ChunkRange]) -> tuple[IntensityMapping, ...]:
-        """The mapping of each channel, from what all chunks tell."""
+        """The mapping of each channel, from all chunks."""
         ranges = []
         for channel in range(self.axes.channels):
             parts = [chunk[channel] for chunk in chunks if channel in chunk]

@@ -1,4 +1,4 @@
-"""What is asked of a run, and what it tells on the way."""
+"""Options of a run, and its progress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UpscaleOptions:
 
 @dataclass(frozen=True)
 class UpscaleProgress:
-    """How far a run is.
+    """How far a run has got.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class UpscaleProgress:
 
 
 def duration(seconds: float) -> str:
-    """A duration as a person says it: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
+    """A duration in words: `8.2 s`, `2 min 05 s`, `1 h 10 min`."""
     whole = round(seconds)
     if seconds < 10:
         return f"{seconds:.1f} s"

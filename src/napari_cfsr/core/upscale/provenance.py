@@ -1,4 +1,4 @@
-"""Where a result comes from: everything needed to make it again."""
+"""Where a result comes from: everything that is needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store
 
 
 def load_arguments(info: ModelInfo) -> dict[str, Any]:
-    """Arguments of `load_model` that give this very model on this machine."""
+    """Arguments of `load_model` that give exactly this model on this machine."""
     kind = info.backbone.split()[0]
-    # official weights of a folder that only napari's preferences name are not found by that word
+    # that word does not find official weights in a folder that only napari's preferences name
     by_word = kind == "bundled" or (kind == "official" and official_path(info.scale) is not None)
     return {
         "scale": info.scale,
@@ -78,7 +78,7 @@ def load_arguments(info: ModelInfo) -> dict[str, Any]:
 def record_provenance(
     result: UpscaleResult, source: str, image: str, store: str = ""
 ) -> dict[str, Any]:
-    """Record of a run, of plain values only.
+    """Record of a run, in plain values.
 
     Parameters
     ----------

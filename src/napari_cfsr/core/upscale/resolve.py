@@ -1,4 +1,4 @@
-"""How large a result will be, and whether it fits into memory: known before anything is read."""
+"""A request checked and completed, and the size of its result: before anything is read."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import (
-    BACK_PROJECTION_FIELD,
     ModelInfo,
     PredictOptions,
     check_back_projection,
 )
 from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
+from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
-from napari_cfsr.errors import ImageError, OptionError
+from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
-MODEL_BYTES = 1_100_000_000  # what the network takes beside the result, docs/measurements.md
+MODEL_BYTES = 1_100_000_000  # of the network, in addition to the result: docs/measurements.md
 
 
 def result_bytes(
@@ -65,7 +66,7 @@ def why_not_in_memory(nbytes: int) -> str:
 
 
 def size(nbytes: float) -> str:
-    """A number of bytes as a person says it: `48 MB`, `12.9 GB`."""
+    """A number of bytes in words: `48 MB`, `12.9 GB`."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if nbytes >= factor:
             value = nbytes / factor
@@ -78,7 +79,7 @@ OutputSpec = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an outp
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """What was asked of a run, checked, with every default filled in but the tile.
+    """The request for a run, checked, with every default filled in except the tile.
 
     Attributes
     ----------
@@ -90,7 +91,7 @@ class ResolvedRequest:
         LR pixels around a tile, those for back-projection included.
     how : PredictOptions
     options : UpscaleOptions
-        With outputs, and the halo without those.
+        With outputs, and the halo without that for back-projection.
     """
 
     axes: Axes
@@ -103,9 +104,14 @@ class ResolvedRequest:
     def outputs(self) -> tuple[str, ...]:
         return self.options.outputs or ()
 
+    @property
+    def part(self) -> Axes:
+        """Axes of what is upscaled."""
+        return cropped(self.axes, self.region)
+
 
 def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> ResolvedRequest:
-    """Check what is asked of a model for an image; reads no pixels.
+    """Check a request for an image; reads no pixels.
 
     Raises
     ------
@@ -127,7 +133,7 @@ def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) 
     return ResolvedRequest(
         axes,
         _check_region(options.region, axes),
-        # the pixels that back-projection spreads from are themselves to be true
+        # the pixels that back-projection spreads from have to be exact themselves
         halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
         PredictOptions(tuple(predicted), options.ensemble, options.back_projection),
         replace(options, outputs=outputs, halo=halo),
@@ -162,6 +168,28 @@ def output_specs(
 def output_bytes(specs: Mapping[str, OutputSpec]) -> int:
     """Bytes of all outputs together."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in specs.values())
+
+
+def check_memory(specs: Mapping[str, OutputSpec]) -> None:
+    """Raise `OutOfMemoryError` unless outputs fit into the memory that is free now."""
+    needed, free = output_bytes(specs), psutil.virtual_memory().available
+    if needed > free:
+        raise _too_large(needed, f" and {free / 1e9:.1f} GB are free")
+
+
+def allocate(specs: Mapping[str, OutputSpec]) -> dict[str, NDArray[Any]]:
+    """Arrays for outputs; raises `OutOfMemoryError` where the system refuses."""
+    try:
+        return {name: np.empty(shape, dtype) for name, (shape, dtype) in specs.items()}
+    except MemoryError as error:  # of a container, say, which psutil does not see
+        raise _too_large(output_bytes(specs), ", which this system does not give") from error
+
+
+def _too_large(nbytes: int, why: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"the result needs {nbytes / 1e9:.1f} GB{why}: upscale a region, fewer slices or "
+        "fewer outputs, or to OME-Zarr on disk"
+    )
 
 
 def _check_region(region: tuple[Limits, Limits] | None, axes: Axes) -> Region:

@@ -1,6 +1,6 @@
-"""Upscaling an array of any kind and size: tiles in, tiles out, nothing else held.
+"""Upscaling an array of any kind and size: tiles in, tiles out, nothing else in memory.
 
-`iter_upscale` is the one way through: the command line, the Python API and the widget all run it.
+The command line, the Python API and the widget all run `iter_upscale`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class UpscaleResult:
-    """What comes out, axes in the order of the input.
+    """The result, axes in the order of the input.
 
     Attributes
     ----------
@@ -108,15 +108,15 @@ def upscale(
         Which data values the network sees as 0 and 1; see
         `napari_cfsr.core.image.intensity.resolve_mapping`.
     region : ((top, bottom), (left, right)), optional
-        Upscale these rows and columns only. What lies around them is seen, so the result is that
-        part of the whole; only a range of intensities is taken from the region alone.
+        Upscale these rows and columns only. Their surroundings are seen, so the result is that part
+        of the whole; only a range of intensities is taken from the region alone.
 
     Returns
     -------
     UpscaleResult
         Arrays of exactly `scale` times the size in Y and X, in the dtype and axes order of the
-        input. NaN, infinity and values a thousand times outside the intensity range come back as
-        blocks of the same. Alpha is resized bicubically.
+        input. NaN, infinity and values more than a thousand times outside the intensity range are
+        enlarged by repetition, the last with a note. Alpha is resized bicubically.
 
     Raises
     ------
