@@ -200,8 +200,11 @@ def run(*command: object, env: dict[str, str] | None = None) -> None:
 
 
 def call(*command: object, env: dict[str, str] | None = None, **options: object) -> int:
-    """Exit status of a command that sees no Python packages outside its environment."""
-    outside = ("PYTHONPATH", "PYTHONHOME")
+    """Exit status of a command that sees no Python packages outside its environment.
+
+    It may write bytecode: the tests start hundreds of processes.
+    """
+    outside = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
     inside = {k: v for k, v in os.environ.items() if k not in outside} | {"PIP_USER": "0"}
     return subprocess.call([str(part) for part in command], env=inside | (env or {}), **options)
 
