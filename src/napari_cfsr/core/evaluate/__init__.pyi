@@ -4,6 +4,7 @@ from .report import BenchmarkReport as BenchmarkReport
 from .report import Fault as Fault
 from .run import EvaluateOptions as EvaluateOptions
 from .run import EvaluateProgress as EvaluateProgress
+from .run import evaluate as evaluate
 from .run import iter_evaluate as iter_evaluate
 from .tables import markdown as markdown
 from .tables import table as table
