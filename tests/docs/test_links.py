@@ -1,4 +1,4 @@
-"""No broken links in README, docs and contribution guide; checked in the tree, without a network."""
+"""No broken links in README, docs and contribution guide; checked in the tree, without network."""
 
 from __future__ import annotations
 
