@@ -37,7 +37,7 @@ BASELINE, TRAINING, INFERENCE = (
 )
 LINUX = sys.platform.startswith("linux")
 MOST_CELLS = 16
-SECONDS = 240  # for a cell, on a busy machine; a whole notebook takes a tenth of it
+SECONDS = 600  # for a cell, on a busy machine; a whole notebook takes a tenth of it
 SHORT = {"placement": "input", "warm_steps": 120, "steps": 1, "every": 1}  # a recipe of seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore:Proactor event loop")  # zmq, on Windows
