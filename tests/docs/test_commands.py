@@ -1,7 +1,7 @@
 """Every command and every piece of Python in README and docs, run on small files.
 
 What can't be run here is in `NOT_RUN`, with the reason. A command that is in neither is a failure:
-a page never tells people to run what nothing runs.
+no page shows a command that no test runs.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ import pytest
 import napari_cfsr as nc
 from napari_cfsr.cli import main, parser
 from napari_cfsr.core.weights import weight_files
-from tests.helpers.documented import PAGES, ROOT, Told, make_files, nuclei, photo, told
+from tests.helpers.documented import PAGES, ROOT, Snippet, make_files, nuclei, photo, snippets
 
 NOT_RUN = {  # what a command begins with, and why it is not run
     r"pip (download|install|uninstall)": "installs; .ci/run does, in fresh environments",
     r"python3 \.ci/try\.py": "makes an environment; .ci/run does",
-    r"napari-cfsr demo$": "its window stays open; test_widget_upscale.py makes it",
-    r"napari( --info)?$": "its window stays open; prints what napari itself prints",
+    r"napari-cfsr demo$": "its window stays open; tests/widgets/test_upscale.py opens the same",
+    r"napari( --info)?$": "its window stays open, or it prints what napari itself prints",
     r"xvfb-run -a napari$": "the same",
     r"LIBGL_ALWAYS_SOFTWARE=1 napari$": "the same",
-    r"napari-cfsr models fetch": "needs a network; test_weights.py has a server of its own",
-    r"napari-cfsr upscale .*--(workers|dask) ": "starts workers; test_cluster.py does",
-    r"dask (scheduler|worker)": "runs until it is stopped; test_cluster.py starts the same",
+    r"napari-cfsr models fetch": "needs a network; tests/core/weights has a server of its own",
+    r"napari-cfsr upscale .*--(workers|dask) ": "starts workers; tests/core/cluster does",
+    r"dask (scheduler|worker)": "runs until it is stopped; tests/core/cluster starts the same",
     r"(git|cd|source|sudo|pre-commit|npe2|bash \.ci/run)": "changes the clone or the system",
     r"(pytest|ruff|mypy|lint-imports|tox run|towncrier|mkdocs)": "checks; .ci/run runs them",
     r"(xvfb-run -a )?python (benchmarks|docs)/": "takes minutes and needs data; parsed below",
-    r"python -P -m": "how processes are started; test_remote.py starts them",
-    r"napari-cfsr COMMAND --help": "stands for each of them",
+    r"python -P -m": "how processes are started; tests/core/process starts them",
+    r"napari-cfsr COMMAND --help": "a placeholder for each of them",
 }
 NOT_RUN_PYTHON = {  # page: what its Python is about, and why it is not run
     "docs/cluster.md": ("dask_", "starts jobs on SLURM or Kubernetes"),
 }
-INSTEAD = {  # so that it takes seconds: documented options, appended or in place of others
-    "napari-cfsr train ": ("", " --placement input --warm-steps 150 --steps 2 --every 2"),
-    "napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16"),
-    "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=150, steps=2, photons=50"),
+SHORTER = {  # documented options, appended or in place of others, so that it takes seconds
+    "napari-cfsr train ": ("", " --placement input --warm-steps 80 --steps 1 --every 1"),
+    "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=80, steps=1, photons=50"),
     "nc.train_refiner([], model, pairs": (
         "[], model, ",
-        "[], model, nc.TrainConfig(placement='input', warm_steps=150, steps=2), ",
+        "[], model, nc.TrainConfig(placement='input', warm_steps=80, steps=1), ",
     ),
 }
-STANDS_FOR = {  # placeholders of short forms in running text
+ALWAYS_SHORTER = {
+    "napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16"),
+}
+PLACEHOLDERS = {  # of short forms in running text
     "napari-cfsr models import FILE": "napari-cfsr models import another.safetensors",
     "napari-cfsr evaluate --backbone ...": (
         "napari-cfsr evaluate --data DATA/Set5 --backbone bundled"
@@ -70,23 +72,29 @@ NAMES = ("mine", "dim nuclei")  # refiners that pages use and do not train
 
 COMMANDS = [["train"], ["train-backbone"], ["visualize"], ["evaluate"], ["upscale"], ["models"]]
 
-TOLD = {page.relative_to(ROOT).as_posix(): told(page) for page in PAGES}
+SNIPPETS = {page.relative_to(ROOT).as_posix(): snippets(page) for page in PAGES}
 
 
-def reason_not_to_run(what: Told) -> str | None:
-    if what.python:
-        about, reason = NOT_RUN_PYTHON.get(what.page, ("\0", None))
-        return reason if about in what.text else None
-    return next((why for begin, why in NOT_RUN.items() if re.match(begin, what.text)), None)
+def reason_not_to_run(snippet: Snippet) -> str | None:
+    if snippet.python:
+        about, reason = NOT_RUN_PYTHON.get(snippet.page, ("\0", None))
+        return reason if about in snippet.text else None
+    return next((why for begin, why in NOT_RUN.items() if re.match(begin, snippet.text)), None)
 
 
 TO_RUN = {
-    page: [what for what in told if reason_not_to_run(what) is None] for page, told in TOLD.items()
+    page: [snippet for snippet in found if reason_not_to_run(snippet) is None]
+    for page, found in SNIPPETS.items()
 }
-LISTED = [what for told in TOLD.values() for what in told if reason_not_to_run(what)]
+LISTED = [snippet for found in SNIPPETS.values() for snippet in found if reason_not_to_run(snippet)]
+TRAINING = [  # pages that show how to train a refiner
+    page
+    for page, found in TO_RUN.items()
+    if any(begin in snippet.text for begin in SHORTER for snippet in found)
+]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that pages name."""
     folder = tmp_path_factory.mktemp("documented")
@@ -94,24 +102,29 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def refiner(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A refiner, trained in seconds."""
     model = nc.load_model(2, "bundled", None, "cpu")
-    config = nc.TrainConfig(
-        placement="input", warm_steps=150, steps=2, photons=50, read_noise=0.01
-    )  # fmt: skip
-    images = [nuclei(128, 192, 64 * i) for i in range(8)]
+    config = nc.TrainConfig("adapt", "input", warm_steps=80, steps=1, photons=50, read_noise=0.01)
+    images = [nuclei(96, 96, 64 * i) for i in range(8)]
     path = tmp_path_factory.mktemp("trained") / "trained.safetensors"
     nc.train_refiner(images, model, config).save(path)
     return path
 
 
+@pytest.fixture(scope="module")
+def already_run() -> set[str]:
+    """Commands that another page shows too: each is run once."""
+    return set()
+
+
 @pytest.fixture
 def place(
-    files: Path, refiner: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder of this test's own with those files, and refiners under the names in use."""
+    files: Path, refiner: Path, compiled_networks: None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:  # fmt: skip
+    """A folder of this test's own with those files, the current one."""
     folder = tmp_path / "place"
     shutil.copytree(files, folder)
     shutil.copy(refiner, folder / "another.safetensors")
@@ -119,34 +132,73 @@ def place(
     return folder
 
 
-@pytest.mark.parametrize("page", [page for page, told in TO_RUN.items() if told])
-def test_what_a_page_tells_people_to_run(page: str, place: Path, refiner: Path) -> None:
+@pytest.mark.parametrize("page", [page for page, found in TO_RUN.items() if found])
+def test_commands_and_code_of_a_page_run(
+    page: str, place: Path, refiner: Path, already_run: set[str]
+) -> None:
+    run_page(page, place, refiner, SHORTER | ALWAYS_SHORTER, already_run)
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", TRAINING)
+def test_trainings_of_a_page_run_at_full_length(page: str, place: Path, refiner: Path) -> None:
+    run_page(page, place, refiner, ALWAYS_SHORTER, set())
+
+
+def run_page(
+    page: str,
+    place: Path,
+    refiner: Path,
+    shorter: dict[str, tuple[str, str]],
+    already_run: set[str],
+) -> None:
+    """Run all that a page shows, in its order, but commands that were already run."""
     names: dict[str, Any] = {}
-    commands = " ".join(what.text for what in TOLD[page] if not what.python)
-    for name in NAMES:
-        if f"--name {name}" not in commands:
-            file = shutil.copy(refiner, refiner.with_name(f"{name}.safetensors"))
-            assert main(["models", "import", str(file)]) == 0
     prepare(page, place, names)
-    for what in TO_RUN[page]:
-        text = shortened(what.text)
-        if what.python:
+    import_refiners(page, refiner)
+    for snippet in TO_RUN[page]:
+        text = shortened(PLACEHOLDERS.get(snippet.text, snippet.text), shorter)
+        if snippet.python:
             exec(compile(text, page, "exec"), names)
+        elif text in already_run:
+            import_refiner(refiner, name_given(text))
         else:
             assert status(text) == 0, text
+            already_run.add(text)
+
+
+def import_refiners(page: str, refiner: Path) -> None:
+    """Import a refiner under each name that the page uses and does not train."""
+    trained = {name_given(snippet.text) for snippet in SNIPPETS[page] if not snippet.python}
+    for name in NAMES:
+        if name not in trained:
+            import_refiner(refiner, name)
+
+
+def import_refiner(refiner: Path, name: str | None) -> None:
+    if name is not None:
+        file = shutil.copy(refiner, refiner.with_name(f"{name}.safetensors"))
+        assert main(["models", "import", str(file)]) == 0
+
+
+def name_given(command: str) -> str | None:
+    """The name that a command gives to what it trains."""
+    words = shlex.split(command)
+    return words[words.index("--name") + 1] if "--name" in words else None
 
 
 def prepare(page: str, place: Path, names: dict[str, Any]) -> None:
-    """What a page takes for granted: variables that the reader has."""
+    """Make the variables and files that a page takes for granted."""
     if page == "docs/training.md":
-        names["hr_images"] = [nuclei(128, 192, 64 * i) for i in range(8)]
+        names["hr_images"] = [nuclei(96, 96, 64 * i) for i in range(8)]
     if page == "docs/how-to/paired-data.md":
-        sharp = nuclei(512, 320) / np.float32(4095)
+        sharp = nuclei(320, 192) / np.float32(4095)
         names["lr"] = nc.degrade(sharp, 2, photons=50, read_noise=0.01, seed=1)
         names["hr"] = sharp
     if page == "docs/big.md":
         names["array"] = np.stack([nuclei(24, 32)] * 2)
-    if page == "docs/how-to/offline.md":  # as the official files are: torch's own format
+    if page == "docs/how-to/offline.md":  # like the official files, in torch's own format
         import torch
         from safetensors.torch import load_file
 
@@ -155,13 +207,11 @@ def prepare(page: str, place: Path, names: dict[str, Any]) -> None:
         torch.save({"params": load_file(own)}, place / "CFSR_x4.pth")
 
 
-def shortened(text: str) -> str:
-    """The same in seconds."""
-    text = STANDS_FOR.get(text, text)
-    for begin, (old, new) in INSTEAD.items():
+def shortened(text: str, shorter: dict[str, tuple[str, str]]) -> str:
+    """The same command or code with options that make it quick."""
+    for begin, (old, new) in shorter.items():
         if begin in text:
-            if old:
-                assert old in text, f"{text}: expected {old}"
+            assert old in text, f"{text}: expected {old}"
             text = text.replace(old, new) if old else text + new
     return text
 
@@ -185,25 +235,25 @@ def status(text: str) -> int:
 
 @pytest.mark.parametrize("begin", NOT_RUN)
 def test_each_reason_is_still_needed(begin: str) -> None:
-    assert any(re.match(begin, what.text) for what in LISTED if not what.python)
+    assert any(re.match(begin, snippet.text) for snippet in LISTED if not snippet.python)
 
 
-@pytest.mark.parametrize("text", sorted({w.text for w in LISTED if "napari-cfsr " in w.text}))
+@pytest.mark.parametrize("text", sorted({s.text for s in LISTED if "napari-cfsr " in s.text}))
 def test_options_of_commands_that_are_not_run_exist(text: str) -> None:
     if not text.startswith("napari-cfsr ") or "COMMAND" in text:
         return
     parser().parse_args(shlex.split(text)[1:])  # exits with status 2 otherwise
 
 
-class Parsed(Exception):  # noqa: N818 - nothing has gone wrong
-    """Raised instead of going on after the arguments were understood."""
+class Parsed(Exception):  # noqa: N818 - no error
+    """Raised once the arguments are parsed."""
 
 
 SCRIPTS = sorted(
     {
-        re.sub(r"^xvfb-run -a ", "", what.text)
-        for what in LISTED
-        if re.match(r"(xvfb-run -a )?python (benchmarks|docs)/", what.text)
+        re.sub(r"^xvfb-run -a ", "", snippet.text)
+        for snippet in LISTED
+        if re.match(r"(xvfb-run -a )?python (benchmarks|docs)/", snippet.text)
     }
 )
 
@@ -227,7 +277,7 @@ def stop_after_parsing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_scripts_take_their_documented_arguments(
     text: str, stop_after_parsing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script is started for real and stopped when it has understood its arguments."""
+    """The script is really started, and stopped once it has parsed its arguments."""
     line = re.sub(r"[][]", "", text).replace("--scale S ", "--scale 4 ")
     line = re.sub(r"--(side|planes) [SN]\b", r"--\1 64", line)
     _, script, *arguments = shlex.split(line)
@@ -240,7 +290,7 @@ def test_scripts_take_their_documented_arguments(
 def test_try_takes_its_documented_arguments(
     stop_after_parsing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = {w.text for w in LISTED if w.text.startswith("python3 .ci/try.py")}
+    lines = {s.text for s in LISTED if s.text.startswith("python3 .ci/try.py")}
     assert len(lines) >= 3
     for line in lines:
         monkeypatch.setattr(sys, "argv", shlex.split(line)[1:])
@@ -248,22 +298,22 @@ def test_try_takes_its_documented_arguments(
             runpy.run_path(str(ROOT / ".ci" / "try.py"), run_name="__main__")
 
 
-def test_extras_files_and_environments_that_commands_name_are_there() -> None:
+def test_extras_files_and_environments_that_commands_name_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     tox = (ROOT / "tox.ini").read_text("utf-8")
-    for what in LISTED:
-        for extra in re.findall(r"napari-cfsr\[(\w+)\]", what.text):
-            assert extra in project["optional-dependencies"], what
-        for file in re.findall(r"(?:tests|docs|benchmarks|\.ci)/[\w./]+", what.text):
-            assert (ROOT / file).exists(), what
-        for environment in re.findall(r"tox run -e (\S+)", what.text):
+    for snippet in LISTED:
+        for extra in re.findall(r"napari-cfsr\[(\w+)\]", snippet.text):
+            assert extra in project["optional-dependencies"], snippet
+        for file in re.findall(r"(?:tests|docs|benchmarks|\.ci)/[\w./]+", snippet.text):
+            assert (ROOT / file).exists(), snippet
+        for environment in re.findall(r"tox run -e (\S+)", snippet.text):
             for name in environment.split(","):
-                there = re.search(rf"testenv:{name}\]", tox)
-                assert there or re.fullmatch(r"py31[123]-py(qt6|side6)", name), what
+                known = re.search(rf"testenv:{name}\]", tox)
+                assert known or re.fullmatch(r"py31[123]-py(qt6|side6)", name), snippet
 
 
 def test_python_that_is_not_run_is_python_with_names_that_exist() -> None:
-    pieces = [what.text for what in LISTED if what.python]
+    pieces = [snippet.text for snippet in LISTED if snippet.python]
     assert pieces
     for piece in pieces:
         for node in ast.walk(ast.parse(piece)):
@@ -278,5 +328,5 @@ def test_python_that_is_not_run_is_python_with_names_that_exist() -> None:
 def test_the_pages_are_found() -> None:
     """A guard against a pattern that finds nothing."""
     assert sum(len(found) for found in TO_RUN.values()) > 50
-    assert any(what.python for what in TO_RUN["README.md"])
+    assert any(snippet.python for snippet in TO_RUN["README.md"])
     assert photo(8, 8).shape == (8, 8, 3)

@@ -1,4 +1,4 @@
-"""No broken link in README, docs and the contribution guide; looked up in the tree, no network."""
+"""No broken links in README, docs and contribution guide; checked in the tree, without network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 GITHUB = "https://github.com/napari-cfsr/napari-cfsr"
 RAW = "https://raw.githubusercontent.com/napari-cfsr/napari-cfsr/main/"
 SITE = "https://napari-cfsr.github.io/napari-cfsr/"
-OF_THE_HOST = re.compile(r"/(issues|pulls|releases|security|actions)?(/.*)?$")  # pages of GitHub
+GITHUB_PAGES = re.compile(r"/(issues|pulls|releases|security|actions)?(/.*)?$")  # not files
 
 
 def text_of(page: Path) -> str:
-    """Without code."""
+    """The text of a page, without code."""
     text = FENCE.sub("", page.read_text("utf-8"))
     return re.sub(r"`[^`]*`", "x", text)
 
@@ -29,7 +29,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What headings are called, as GitHub and the site do."""
+    """Anchors of the headings, as GitHub and the site name them."""
     found = set()
     for heading in re.findall(r"(?m)^#+ +(.*)$", FENCE.sub("", page.read_text("utf-8"))):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
@@ -38,7 +38,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def target(page: Path, link: str) -> tuple[Path | None, str]:
-    """The file that a link leads to, None for one outside of this repository; and the anchor."""
+    """The file that a link leads to, None outside of this repository; and the anchor."""
     address, _, anchor = link.partition("#")
     if address.startswith(RAW):
         return ROOT / address.removeprefix(RAW), anchor
@@ -48,7 +48,7 @@ def target(page: Path, link: str) -> tuple[Path | None, str]:
         return next((place for place in places if place.is_file()), places[0]), anchor
     if address.startswith(GITHUB):
         rest = address.removeprefix(GITHUB)
-        if OF_THE_HOST.fullmatch(rest or "/"):
+        if GITHUB_PAGES.fullmatch(rest or "/"):
             return None, ""
         return ROOT / re.sub(r"^/(blob|tree)/main/", "", rest), anchor
     if re.match(r"[a-z]+:", address):
@@ -68,7 +68,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_links_of_the_docs_stay_in_the_docs() -> None:
-    """The site holds nothing else; what lies outside is linked by its address on GitHub."""
+    """The site has nothing else; other files are linked by their address on GitHub."""
     for page in DOCS.rglob("*.md"):
         for link in links(page):
             if not re.match(r"[a-z]+:|#", link):
@@ -94,7 +94,7 @@ def test_every_picture_is_shown_somewhere() -> None:
 
 @pytest.mark.parametrize("link", ["nowhere.md", "index.md#nowhere", f"{GITHUB}/blob/main/x.py"])
 def test_a_broken_link_is_found(link: str) -> None:
-    """A guard against a check that finds nothing."""
+    """Guards against a check that finds nothing."""
     file, anchor = target(DOCS / "index.md", link)
     assert file is not None
     assert not file.exists() or anchor not in anchors(file)

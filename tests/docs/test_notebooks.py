@@ -1,4 +1,7 @@
-"""The notebooks: run from start to end on little data, and right in what they compute."""
+"""The notebooks: each runs from start to end on little data and computes what it says.
+
+With `-m docs` they also run with the official weights, at full length, and on other images.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ from napari_cfsr.core.weights.weight_files import (
     BUNDLED,
     OFFICIAL_SHA256,
     WEIGHTS_VARIABLE,
-    bundled_path,
 )
 from tests.conftest import SHARED
 
@@ -35,10 +37,8 @@ BASELINE, TRAINING, INFERENCE = (
 )
 LINUX = sys.platform.startswith("linux")
 MOST_CELLS = 16
-SECONDS = 240  # for a cell, on a busy machine; a whole notebook takes a tenth of it
-
-# a training of seconds, which still removes noise
-SHORT = {"placement": "input", "warm_steps": 300, "steps": 10}
+SECONDS = 600  # for a cell, on a busy machine; a whole notebook takes a tenth of it
+SHORT = {"placement": "input", "warm_steps": 120, "steps": 1, "every": 1}  # a recipe of seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore:Proactor event loop")  # zmq, on Windows
 
@@ -50,17 +50,17 @@ def load(name: str) -> nbformat.NotebookNode:
 
 
 def tagged(notebook: nbformat.NotebookNode) -> list[int]:
-    """Places of the cells with parameters."""
+    """Indices of the cells with parameters."""
     return [
         i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())
     ]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a notebook with other parameters; values of expressions at its end, and what it said.
+def run(compiled_networks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a notebook with other parameters; gives values of expressions at its end, and its output.
 
-    The kernel is this interpreter in a process of its own, with nobody's settings. No cell may
+    The kernel is this interpreter in a process of its own, without anyone's settings. No cell may
     write to standard error, where warnings go.
     """
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (kernel / "kernel.json").write_text(json.dumps(about))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    # of a progress bar in notebooks that is not used, where ipywidgets are not installed
+    # tqdm warns of missing ipywidgets, for a progress bar that is not used
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
 
     def run(name: str, wanted: dict[str, str], **parameters: object) -> tuple[dict[str, Any], str]:
@@ -79,8 +79,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         notebook.cells.insert(tagged(notebook)[0] + 1, nbformat.v4.new_code_cell(given))
         values = ", ".join(f"{key!r}: {expression}" for key, expression in wanted.items())
         last = f"import json\nprint(json.dumps({{{values}}}, default=float))"
-        # no cell of its own: with napari's window open, the kernel runs Qt's event loop between two
-        # cells, and on a busy machine it happened that it ended there before it had answered
+        # not a cell of its own: with napari's window open, the kernel runs Qt's event loop between
+        # cells, and on a busy machine it sometimes ended there before it had answered
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         code[-1].source += f"\n{last}"
         where = {"metadata": {"path": str(tmp_path)}}
@@ -96,22 +96,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return found, streams["stdout"]
 
     return run
-
-
-@pytest.fixture
-def backbone(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Official weights where they are, else those that ship."""
-    folder = SHARED / "weights" / "official"
-    if folder.is_dir():
-        monkeypatch.setenv(WEIGHTS_VARIABLE, str(folder))
-        return "official"
-    return bundled(2)
-
-
-def bundled(scale: int) -> str:
-    if bundled_path(scale) is None:
-        pytest.skip(f"this version ships no x{scale} backbone")
-    return "bundled"
 
 
 # what is stored
@@ -142,7 +126,7 @@ def test_notebooks_are_short_say_what_they_are_and_hold_no_output(name) -> None:
 # 01 baseline verification
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_the_published_figures_of_set5_come_out(run: Run, data: Path, official) -> None:
     found, said = run(
         BASELINE,
@@ -171,11 +155,11 @@ def test_the_published_figures_of_set5_come_out(run: Run, data: Path, official) 
     assert found["pictures"] == 1
 
 
-@pytest.mark.slow
-def test_without_benchmark_images_photos_are_measured(run: Run, official, models) -> None:
-    found, said = run(BASELINE, {"off": "off", "scores": "[scores.psnr, scores.ssim]"}, LIMIT=1)
+def test_without_benchmark_images_photos_are_measured(run: Run, bundled_models) -> None:
+    wanted = {"off": "off", "scores": "[scores.psnr, scores.ssim]"}
+    found, said = run(BASELINE, wanted, LIMIT=1, BACKBONE="bundled")
     hr = samples.astronaut()
-    baseline, truth = upscale(degrade(hr, 4), models[4]).baseline, hr / 255
+    baseline, truth = upscale(degrade(hr, 4), bundled_models[4]).baseline, hr / 255
     own = [metric(baseline, truth, shave=4, channel="Y") for metric in (psnr, ssim)]
     assert found["scores"] == pytest.approx(own, abs=1e-5)
     assert found["off"] == {}  # nothing is published for them
@@ -185,31 +169,44 @@ def test_without_benchmark_images_photos_are_measured(run: Run, official, models
 # 02 training a refiner
 
 
-@pytest.mark.slow
-def test_a_refiner_is_trained_saved_and_gains_on_an_unseen_image(
-    run: Run, backbone: str, tmp_path: Path
-) -> None:
+def test_a_refiner_is_trained_saved_and_loaded(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "tissue.safetensors"
-    found, said = run(
-        TRAINING,
-        {
-            "gain": "trained.gain",
-            "report": "{row.name: row.psnr for row in trained.report.rows}",
-            "figures": "{k.replace('\\n', ' '): v[0] for k, v in figures.items()}",
-            "held_out": "trained.report.images",
-        },
-        BACKBONE=backbone,
-        RECIPE=SHORT,
-        REFINER=str(path),
-    )
+    found, said = run(TRAINING, TRAINED, BACKBONE="bundled", RECIPE=SHORT, REFINER=str(path))
+    check_training(found, path, "bundled")
+    assert "orth using" in said  # or not worth
+
+
+@pytest.mark.docs
+@pytest.mark.timeout(1200)
+def test_a_refiner_gains_on_an_unseen_image(run: Run, monkeypatch, tmp_path: Path) -> None:
+    """With the official weights if they are there, else with those that ship."""
+    folder = SHARED / "weights" / "official"
+    if folder.is_dir():
+        monkeypatch.setenv(WEIGHTS_VARIABLE, str(folder))
+    path = tmp_path / "tissue.safetensors"
+    found, said = run(TRAINING, TRAINED, REFINER=str(path))
+    check_training(found, path, "auto")
     report, figures = found["report"], found["figures"]
-    rivals = [psnr for name, psnr in report.items() if name != "delta"]
     assert found["gain"] > 3
-    assert report["delta"] - report["baseline"] == pytest.approx(found["gain"])
-    assert report["delta"] > max(rivals) + 0.5
-    assert len(rivals) == 4  # bicubic, two that are denoised, and the frozen network
-    assert len(found["held_out"]) == 2
+    assert report["delta"] > max(v for k, v in report.items() if k != "delta") + 0.5
+    assert figures["delta"] > max(v for k, v in figures.items() if k != "delta") + 0.5
     assert "Worth using" in said
+
+
+TRAINED = {
+    "gain": "trained.gain",
+    "report": "{row.name: row.psnr for row in trained.report.rows}",
+    "figures": "{k.replace('\\n', ' '): v[0] for k, v in figures.items()}",
+    "held_out": "trained.report.images",
+}
+
+
+def check_training(found: dict[str, Any], path: Path, backbone: str) -> None:
+    """What holds with any recipe."""
+    report, figures = found["report"], found["figures"]
+    assert report["delta"] - report["baseline"] == pytest.approx(found["gain"])
+    assert len(report) == 5  # bicubic, two that are denoised, the frozen network, delta
+    assert len(found["held_out"]) == 2
 
     card = read_refiner_card(path)
     assert card.gain == pytest.approx(found["gain"], abs=1e-4)
@@ -221,7 +218,6 @@ def test_a_refiner_is_trained_saved_and_gains_on_an_unseen_image(
     for name in ("baseline", "delta"):
         own = psnr(getattr(result, name), unseen, shave=2, channel="Y")
         assert figures[name] == pytest.approx(own, abs=1e-3)
-    assert figures["delta"] > max(v for k, v in figures.items() if k != "delta") + 0.5
     assert set(figures) == {
         "bicubic",
         "non-local means, bicubic",
@@ -232,8 +228,8 @@ def test_a_refiner_is_trained_saved_and_gains_on_an_unseen_image(
     assert found["pictures"] == 2
 
 
-@pytest.mark.slow
-def test_own_images_that_gain_nothing_save_nothing(run: Run, backbone: str, tmp_path: Path) -> None:
+@pytest.mark.docs
+def test_own_images_that_gain_nothing_save_nothing(run: Run, tmp_path: Path) -> None:
     folder, path = tmp_path / "images", tmp_path / "none.safetensors"
     folder.mkdir()
     photo = samples.camera()
@@ -242,7 +238,7 @@ def test_own_images_that_gain_nothing_save_nothing(run: Run, backbone: str, tmp_
     found, said = run(
         TRAINING,
         {"improved": "trained.improved", "figures": "figures", "shape": "unseen.shape"},
-        BACKBONE=backbone,
+        BACKBONE="bundled",
         FOLDER=str(folder),
         PHOTONS=None,
         READ_NOISE=0.0,
@@ -289,27 +285,26 @@ def check_inference(found: dict[str, Any], model: Any) -> None:
     assert found["pictures"] == 1
 
 
-@pytest.mark.slow
 def test_inference_with_the_weights_that_ship_and_without_a_display(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, bundled_models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    found, said = run(INFERENCE, WANTED, BACKBONE=bundled(4), REFINER=None, OPEN_NAPARI=LINUX)
-    check_inference(found, load_model(4, "bundled", None, "cpu"))
+    found, said = run(INFERENCE, WANTED, BACKBONE="bundled", REFINER=None, OPEN_NAPARI=LINUX)
+    check_inference(found, bundled_models[4])
     assert found["outputs"] == ["baseline"]
     assert not found["opened"]
     assert "no display: napari is not opened" in said
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @pytest.mark.skipif(not (LINUX and os.environ.get("DISPLAY")), reason="needs a display on Linux")
 def test_inference_with_official_weights_opens_napari(run: Run, official, models) -> None:
     ends = "([-0.5, -0.5], [n - 0.5 for n in layer.data.shape[:2]])"
     world = (
         f"{{layer.name: [list(layer.data_to_world(p)) for p in {ends}] for layer in viewer.layers}}"
     )
-    # its window stays: closing the last one ends the kernel
+    # its window stays open: closing the last one ends the kernel
     wanted = {**WANTED, "world": world}
     found, _ = run(INFERENCE, wanted)
     check_inference(found, models[4])

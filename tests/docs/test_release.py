@@ -1,4 +1,4 @@
-"""What describes a release: metadata, citation, and the recipe for conda-forge agree."""
+"""Metadata, citation and the recipe for conda-forge agree."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONDA = {"dask[array]": "dask-core", "matplotlib": "matplotlib-base", "torch": "
 
 
 def by_name(requirements: list[str]) -> dict[str, str]:
-    """Version limits by name of the package, spaces and markers left out."""
+    """Version limits by package name, without spaces and markers."""
     found = {}
     for requirement in requirements:
         match = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)\s*(.*)", requirement)
         assert match, requirement
-        found[match[1]] = match[2].split(";")[0].replace(" ", "")  # a recipe without markers
+        found[match[1]] = match[2].split(";")[0].replace(" ", "")  # recipes have no markers
     return found
 
 
@@ -44,7 +44,7 @@ def test_the_recipe_builds_with_what_the_package_is_built_with() -> None:
     assert {"python", "pip"} < host.keys()
 
 
-def test_the_recipe_makes_the_same_program_and_says_the_same() -> None:
+def test_the_recipe_describes_the_same_program() -> None:
     (entry,) = RECIPE["build"]["python"]["entry_points"]
     name, place = entry.split(" = ")
     assert PROJECT["scripts"] == {name: place}
@@ -56,13 +56,13 @@ def test_the_recipe_makes_the_same_program_and_says_the_same() -> None:
     assert "${{ version }}" in RECIPE["source"]["url"]
 
 
-def test_the_recipe_has_the_lines_that_are_filled_in() -> None:
+def test_the_recipe_has_the_lines_to_fill_in() -> None:
     for key in ("version", "sha256"):
         assert len(re.findall(rf'(?m)^  {key}: "0[0.]*"$', RECIPE_TEXT)) == 1
 
 
 def test_the_citation_is_complete_and_agrees_with_the_package() -> None:
-    for key in ("cff-version", "message", "title", "authors"):  # what the format demands
+    for key in ("cff-version", "message", "title", "authors"):  # required by the format
         assert CITATION[key]
     assert CITATION["license"] == PROJECT["license"]
     assert CITATION["repository-code"] == PROJECT["urls"]["Source"]
@@ -81,7 +81,7 @@ def test_the_hub_finds_what_it_shows() -> None:
     assert "napari" in PROJECT["keywords"]
 
 
-def test_the_changelog_has_its_place() -> None:
+def test_the_changelog_has_room_for_releases() -> None:
     text = (ROOT / "docs" / "changelog.md").read_text("utf-8")
     assert text.startswith("# Changelog\n")
     assert "<!-- towncrier release notes start -->" in text

@@ -1,4 +1,4 @@
-"""What the site makes of the code, and that no page and no name is missing from it."""
+"""What the site shows of the code; no page and no name is missing from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hooks() -> ModuleType:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads the file of mkdocs, which names a function of Python."""
+    """Reads the configuration of mkdocs, which names a Python function."""
 
 
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda loader, suffix, node: suffix)
@@ -44,9 +44,9 @@ def pages_of(nav: object) -> list[str]:
 def test_every_page_is_in_the_menu_once() -> None:
     config = yaml.load((ROOT / ".mkdocs.yml").read_text("utf-8"), _Loader)
     listed = pages_of(config["nav"])
-    there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    decisions = {name for name in there if name.startswith("decisions/0")}
-    assert sorted(listed) == sorted(there - decisions)
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    decisions = {name for name in pages if name.startswith("decisions/0")}
+    assert sorted(listed) == sorted(pages - decisions)
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -79,7 +79,7 @@ def test_every_decision_is_listed(hooks: ModuleType) -> None:
     assert "1. [For napari, the model runs in a process of its own](0001-" in text
 
 
-def test_changes_without_a_release_are_shown(hooks: ModuleType) -> None:
+def test_unreleased_changes_are_shown(hooks: ModuleType) -> None:
     text = hooks.on_page_markdown((DOCS / "changelog.md").read_text("utf-8"))
     fragments = [p for p in (ROOT / "changelog.d").glob("*.md") if p.name != "README.md"]
     for path in fragments:

@@ -1,9 +1,10 @@
-"""What README, docs and the contribution guide tell people to run, and small files to run it on."""
+"""The commands and code that README, docs and contribution guide show, and small files for them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ PAGES = sorted(
     for page in (
         ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").glob("*.md")
     )
-    if page.name != "changelog.md"  # what older versions were told
+    if page.name != "changelog.md"  # it quotes older versions
 )  # fmt: skip
 PROGRAMS = (
     "bash", "cd", "conda", "dask", "git", "lint-imports", "LIBGL_ALWAYS_SOFTWARE=1", "mkdocs",
@@ -28,7 +29,7 @@ SHELLS = ("sh", "bash", "console", "powershell")
 
 
 @dataclass(frozen=True)
-class Told:
+class Snippet:
     """A command or a piece of Python on a page.
 
     Attributes
@@ -45,24 +46,24 @@ class Told:
     python: bool = False
 
 
-def told(page: Path) -> list[Told]:
-    """All that a page tells people to run, in the order of the page."""
+def snippets(page: Path) -> list[Snippet]:
+    """All commands and Python of a page, in its order."""
     name = page.relative_to(ROOT).as_posix()
     text = page.read_text("utf-8")
-    found: list[tuple[int, Told]] = []
+    found: list[tuple[int, Snippet]] = []
     for match in FENCE.finditer(text):
         language, body = match.groups()
         if language == "python":
-            found.append((match.start(), Told(name, body, python=True)))
+            found.append((match.start(), Snippet(name, body, python=True)))
         elif language in SHELLS:
-            found += [(match.start(), Told(name, line)) for line in command_lines(body)]
-        # nothing inside is to be found again
+            found += [(match.start(), Snippet(name, line)) for line in command_lines(body)]
+        # not to find what is inside again
         text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
     for match in re.finditer(r"`([^`]+)`", text):
         line = " ".join(match[1].split())
         if line.split()[0] in PROGRAMS and " " in line:
-            found.append((match.start(), Told(name, line)))
-    return [what for _, what in sorted(found, key=lambda pair: pair[0])]
+            found.append((match.start(), Snippet(name, line)))
+    return [snippet for _, snippet in sorted(found, key=lambda pair: pair[0])]
 
 
 def command_lines(block: str) -> list[str]:
@@ -75,23 +76,32 @@ def command_lines(block: str) -> list[str]:
 
 def photo(height: int, width: int) -> np.ndarray:
     """Part of a real photo, [y,x,3] of 8 bits."""
-    from skimage import data
-
-    whole = data.astronaut()[:, 60:]
+    whole = _astronaut()
     tiled = np.tile(whole, (-(-height // 512), -(-width // whole.shape[1]), 1))
     return np.ascontiguousarray(tiled[:height, :width])
 
 
 def nuclei(height: int, width: int, first: int = 0) -> np.ndarray:
     """Part of the sample of nuclei, [y,x] of 12 bits in 16."""
+    return np.ascontiguousarray(np.roll(_sharp_nuclei(), -first, axis=0)[:height, :width])
+
+
+@lru_cache
+def _astronaut() -> np.ndarray:
+    from skimage import data
+
+    return data.astronaut()[:, 60:]
+
+
+@lru_cache
+def _sharp_nuclei() -> np.ndarray:
     from napari_cfsr.layers.sample_data import low_light
 
-    sharp = np.tile(low_light()[0][0], (1, 2))
-    return np.ascontiguousarray(np.roll(sharp, -first, axis=0)[:height, :width])
+    return np.tile(low_light()[0][0], (1, 2))
 
 
 def make_files(folder: Path) -> None:
-    """Every file that a page names, small."""
+    """Make a small version of every file that a page names."""
     from napari_cfsr.core.image.degradation import degrade
     from napari_cfsr.core.image.resize import imresize
 
@@ -111,14 +121,15 @@ def make_files(folder: Path) -> None:
     for name in ("folder/a.png", "scans/1.png", "scans/2.png"):
         write(name, photo(24, 24))
     for i in range(8):
-        write(f"images/{i}.tif", nuclei(128, 192, 64 * i))
-        write(f"nuclei/{i}.tif", nuclei(128, 192, 64 * i))
-        write(f"photos/{i}.png", photo(256, 256)[:, :: 1 if i % 2 else -1])
-        write(f"Kodak24/{i}.png", photo(96, 96))
-        clean = nuclei(128, 192, 64 * i) / np.float32(4095)
+        write(f"images/{i}.tif", nuclei(96, 96, 64 * i))
+        write(f"nuclei/{i}.tif", nuclei(96, 96, 64 * i))
+        write(f"photos/{i}.png", photo(128, 128)[:, :: 1 if i % 2 else -1])
+        clean = nuclei(96, 96, 64 * i) / np.float32(4095)
         lr = degrade(clean, 2, photons=50, read_noise=0.01, seed=i)
         write(f"LR/{i}.tif", np.rint(lr * 4095).astype(np.uint16))
-        write(f"HR/{i}.tif", nuclei(128, 192, 64 * i))
+        write(f"HR/{i}.tif", nuclei(96, 96, 64 * i))
+    for i in range(2):
+        write(f"Kodak24/{i}.png", photo(96, 96))
     write("new.tif", nuclei(24, 32))
     write("lr.tif", nuclei(100, 80)[::2, ::2])
     write("hr.tif", nuclei(100, 80))
