@@ -33,7 +33,7 @@ def test_importing_the_package_is_quick_and_brings_nothing_heavy() -> None:
 
 def test_the_widget_module_brings_no_torch() -> None:
     loaded = loaded_after(
-        "import napari_cfsr.widgets.upscaling.widget, napari_cfsr.layers.conversion"
+        "import napari_cfsr.widgets.upscaling.widget, napari_cfsr.layers.image_input"
     )
     assert "napari" in loaded
     assert "torch" not in loaded

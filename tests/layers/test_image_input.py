@@ -11,19 +11,21 @@ from napari.layers import Image, Labels, Points, Shapes
 
 from napari_cfsr import upscale
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.conversion import (
-    DIFFERENCE_COLORMAP,
-    data_to_world,
-    extremes,
+from napari_cfsr.layers.image_input import (
     layer_axes,
+    layer_to_world,
     level_zero,
     output_placement,
-    pyramid,
     read_layer,
+)
+from napari_cfsr.layers.regions import box_region, current_slices, visible_region
+from napari_cfsr.layers.result_layers import (
+    DIFFERENCE_COLORMAP,
+    extremes,
+    pyramid,
     result_layers,
     shown_difference,
 )
-from napari_cfsr.layers.regions import box_region, current_slices, visible_region
 from tests.helpers.fakes import BoxModel
 
 ANGLE = np.deg2rad(30)
@@ -112,7 +114,7 @@ def test_colour_layers_lie_right_too() -> None:
 def test_own_transform_is_that_of_napari() -> None:
     layer = awkward_layer()
     point = np.array([1.0, 2.0, 3.0, 4.0])
-    np.testing.assert_allclose(data_to_world(layer)(point), world_of(layer, point), atol=1e-12)
+    np.testing.assert_allclose(layer_to_world(layer)(point), world_of(layer, point), atol=1e-12)
 
 
 def test_the_look_is_kept() -> None:
