@@ -39,7 +39,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def opened(make_napari_viewer, official, qtbot) -> Callable[..., Opened]:
+def opened(make_napari_viewer, qtbot) -> Callable[..., Opened]:
     def open_with(folder: Path | None = None, results: Path | None = None) -> Opened:
         viewer = make_napari_viewer()
         _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Batch")
@@ -80,7 +80,7 @@ def test_a_folder_is_upscaled_and_a_broken_file_stops_no_other(opened, qtbot, fo
     message = widget.table.item(1, 3).text()
     assert message.startswith("can't be read")
     assert widget.table.item(1, 3).toolTip() == f"{folder / 'cell 2.png'}: {message}"
-    model = load_model(4, "official", None)
+    model = load_model(4, "bundled", None)
     for i in (1, 3):
         written = np.asarray(Image.open(results / f"cell {i}_x4_baseline.png"))
         assert_array_equal(written, upscale(photo(40, 50, seed=i), model, "YXC").baseline)
@@ -147,7 +147,7 @@ def test_the_summary_is_saved_as_csv_and_json(opened, qtbot, folder, tmp_path) -
     assert [line.split(",")[1] for line in lines[1:]] == ["done", "failed", "done"]
     widget.save_summary(tmp_path / "a.json")
     records = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    assert records[0]["provenance"]["backbone"] == "official CFSR_x4.pth"
+    assert records[0]["provenance"]["backbone"] == "bundled cfsr_x4.safetensors"
     widget.save_summary(tmp_path / "a.txt")
     assert "expected a summary ending in .csv or .json" in widget.controls.status.text()
 
@@ -185,17 +185,16 @@ def test_settings_are_kept(opened, qtbot, folder) -> None:
     widget.form.quality.value = "self-ensemble (8 times slower)"
     press(qtbot, widget)
     viewer.window.remove_dock_widget(widget)
-    model = widget._model
     widget.deleteLater()
-    qtbot.waitUntil(lambda: model.pid is None)
     _, again = viewer.window.add_plugin_dock_widget("napari-cfsr", "Batch")
     assert again.form.scale.value == 2
     assert again.form.quality.value == "self-ensemble (8 times slower)"
     assert again.form.refiner.value == "none"
 
 
-@pytest.mark.alone
-def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, qtbot, tmp_path) -> None:
+def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(
+    opened, model_process, qtbot, tmp_path
+) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     Image.fromarray(photo(1200, 1200)).save(folder / "large.png")

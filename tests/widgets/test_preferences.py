@@ -22,10 +22,15 @@ from napari_cfsr.core.training.train import iter_train
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.model_files import find_model
 from napari_cfsr.core.weights.refiner_search import backbone_of_refiner
-from napari_cfsr.core.weights.weight_files import WEIGHTS_VARIABLE, official_name, official_path
+from napari_cfsr.core.weights.weight_files import (
+    OFFICIAL_SHA256,
+    WEIGHTS_VARIABLE,
+    official_name,
+    official_path,
+)
 from napari_cfsr.errors import WeightsNotFoundError
 from napari_cfsr.widgets.parts import preferences
-from napari_cfsr.widgets.parts.settings import write_settings
+from napari_cfsr.widgets.parts.preferences import write_settings
 from tests.widgets.test_upscale import make_refiner, photo, press
 
 PAGE = "CFSR super-resolution"
@@ -113,7 +118,7 @@ def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
             assert [preferences.SCALES[word] for word in words[1:]] == list(weight_files.SCALES)
 
 
-# what forms begin with
+# default settings
 
 
 def test_without_preferences_a_form_begins_as_it_was_last_used(opened) -> None:
@@ -141,7 +146,7 @@ def test_a_form_that_is_open_stays_as_it_is(opened, page) -> None:
 
 
 def test_a_refiner_that_does_not_belong_to_the_preferred_scale_is_not_kept(opened, page) -> None:
-    make_refiner(4)
+    make_refiner(4, backbone=OFFICIAL_SHA256[4])
     write_settings("upscale", {"scale": 4, "backbone": "official", "refiner": "mine"})
     page.forms.scale = "x2"
     assert opened("Upscale").form.refiner.value == "auto"
@@ -176,13 +181,11 @@ def test_the_folder_is_where_official_weights_are_found(opened, page, official_f
     assert widget.fetch_button.isHidden()
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["at once", "after a run"])
-def test_the_model_process_finds_them(opened, page, qtbot, official_folder, before) -> None:
+def test_the_model_process_finds_them(opened, model_process, page, qtbot, official_folder) -> None:
     widget = opened("Upscale")
     widget.form.refiner.value = "none"
-    if before:  # the process runs already
-        widget.form.backbone.value = "bundled"
-        press(qtbot, widget)
+    widget.form.backbone.value = "bundled"
+    press(qtbot, widget)  # the process runs already
     page.weights.folder = str(official_folder)
     widget.form.backbone.value = "official"
     code = widget.python()
@@ -249,7 +252,7 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
     assert files.backbone.path == official_folder / "CFSR_x2.pth"
     model = load_model(2, refiner=None, download=False, weights_folder=official_folder)
     assert model.info.backbone == "official CFSR_x2.pth"  # auto finds them too
-    make_refiner(2)
+    make_refiner(2, backbone=OFFICIAL_SHA256[2])
     assert backbone_of_refiner(2, "mine") is None
     found = backbone_of_refiner(2, "mine", official_folder)
     assert found is not None
@@ -269,8 +272,8 @@ def test_a_folder_that_is_not_there_is_said(opened, page, tmp_path, name) -> Non
     for backbone in ("official", "auto"):
         form.backbone.value = backbone
         assert form.backbone_choice.reason() == (
-            f"There is no folder {tmp_path / 'nowhere'}, which Preferences name for the official "
-            "weights: correct it there, or choose the backbone bundled."
+            f"There is no folder {tmp_path / 'nowhere'}, which is set in Preferences for the "
+            "official weights: correct it there, or choose the backbone bundled."
         )
         assert not widget.controls.start_button.isEnabled()
     if name != "Batch":  # which looks into the folder first
@@ -286,7 +289,7 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
     assert widget.controls.start_button.isEnabled()
-    assert "weights_folder" not in widget.form.values().load_arguments()
+    assert "weights_folder" not in widget.form.values().load
 
 
 def test_a_folder_without_the_file_is_said(opened, page, tmp_path) -> None:
