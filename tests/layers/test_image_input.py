@@ -101,7 +101,7 @@ def test_outer_edges_of_input_and_output_coincide() -> None:
         np.testing.assert_allclose(world_of(out, there), world_of(layer, corner), atol=1e-6)
 
 
-def test_colour_layers_lie_right_too() -> None:
+def test_colour_layers_are_placed_correctly() -> None:
     layer = awkward_layer((20, 30, 3), rgb=True)
     outs = upscaled(layer, scale=2)
     assert [o.rgb for o in outs] == [True, True, False]
@@ -228,7 +228,7 @@ def test_box_of_a_label_is_exact() -> None:
         box_region(layer, labels)
 
 
-def test_boxes_that_can_not_be() -> None:
+def test_impossible_boxes_are_refused() -> None:
     layer = Image(np.zeros((20, 20)), name="small")
     with pytest.raises(ImageError, match="to overlap 'small'"):
         box_region(layer, Shapes([np.array([[100, 100], [120, 120]])], shape_type="line"))

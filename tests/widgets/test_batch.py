@@ -68,7 +68,7 @@ def rows(widget: BatchWidget) -> list[tuple[str, str]]:
     return [(table.item(i, 0).text(), table.item(i, 1).text()) for i in range(table.rowCount())]
 
 
-def test_a_folder_is_upscaled_and_a_broken_file_stops_no_other(opened, qtbot, folder) -> None:
+def test_a_folder_is_upscaled_in_spite_of_a_broken_file(opened, qtbot, folder) -> None:
     results = folder.parent / "results"
     _, widget = opened(folder, results)
     assert rows(widget) == [("cell 1.png", ""), ("cell 2.png", ""), ("cell 3.png", "")]
@@ -87,7 +87,7 @@ def test_a_folder_is_upscaled_and_a_broken_file_stops_no_other(opened, qtbot, fo
     assert len(list(results.glob("*.png"))) == 2
 
 
-def test_a_second_time_nothing_is_done_that_is_there(opened, qtbot, folder) -> None:
+def test_a_second_run_skips_existing_results(opened, qtbot, folder) -> None:
     _, widget = opened(folder)
     press(qtbot, widget)
     written = {p: p.stat().st_mtime_ns for p in folder.glob("*_x4_*")}
@@ -103,7 +103,7 @@ def test_a_second_time_nothing_is_done_that_is_there(opened, qtbot, folder) -> N
     assert all(p.stat().st_mtime_ns > time for p, time in written.items())
 
 
-def test_cancelled_it_keeps_what_is_done_and_goes_on(opened, qtbot, tmp_path) -> None:
+def test_a_cancelled_batch_keeps_its_results_and_resumes(opened, qtbot, tmp_path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(4):
@@ -152,7 +152,7 @@ def test_the_summary_is_saved_as_csv_and_json(opened, qtbot, folder, tmp_path) -
     assert "expected a summary ending in .csv or .json" in widget.controls.status.text()
 
 
-def test_why_nothing_can_start_is_said(opened, qtbot, folder, tmp_path) -> None:
+def test_why_nothing_can_start_is_reported(opened, qtbot, folder, tmp_path) -> None:
     _, widget = opened()
     assert widget.controls.reason.text() == "Choose a folder with images."
     (tmp_path / "empty").mkdir()
@@ -170,7 +170,7 @@ def test_why_nothing_can_start_is_said(opened, qtbot, folder, tmp_path) -> None:
     assert widget.form.baseline.value
 
 
-def test_results_that_can_not_be_written_are_said(opened, qtbot, folder, tmp_path) -> None:
+def test_results_that_can_not_be_written_are_reported(opened, qtbot, folder, tmp_path) -> None:
     (tmp_path / "file").write_text("no folder")
     _, widget = opened(folder, tmp_path / "file")
     status = press(qtbot, widget)
@@ -207,7 +207,7 @@ def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["large.png"]
 
 
-def test_a_folder_that_was_empty_is_looked_at_again(opened, qtbot, tmp_path) -> None:
+def test_a_folder_that_was_empty_is_checked_again(opened, qtbot, tmp_path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     _, widget = opened(folder)

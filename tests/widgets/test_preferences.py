@@ -91,9 +91,7 @@ def test_the_page_has_a_control_for_each_preference(dialog) -> None:
     assert all(x.toolTip().endswith(".") for x in fields)  # each says what it is for
 
 
-def test_what_is_chosen_in_the_page_is_what_a_widget_begins_with(
-    dialog, opened, page, tmp_path
-) -> None:
+def test_a_widget_starts_with_the_settings_of_the_page(dialog, opened, page, tmp_path) -> None:
     page.config_path = tmp_path / "napari-cfsr.yaml"
     dialog._settings.config_path = tmp_path / "settings.yaml"
     combos = dialog._stack.currentWidget().findChildren(QComboBox)
@@ -107,7 +105,7 @@ def test_what_is_chosen_in_the_page_is_what_a_widget_begins_with(
     page.config_path = dialog._settings.config_path = None
 
 
-def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
+def test_choices_of_the_page_are_those_that_are_read(page) -> None:
     """Each choice of the page is a choice of the forms, once it is read."""
     fields = type(page.forms).model_fields
     assert set(fields) == {"scale", "backbone", "device", "precision"}
@@ -121,7 +119,7 @@ def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
 # default settings
 
 
-def test_without_preferences_a_form_begins_as_it_was_last_used(opened) -> None:
+def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
     write_settings("upscale", {"scale": 2, "backbone": "bundled", "precision": "fast"})
     form = opened("Upscale").form
     assert (form.scale.value, form.backbone.value, form.precision.value) == (2, "bundled", "fast")
@@ -130,7 +128,7 @@ def test_without_preferences_a_form_begins_as_it_was_last_used(opened) -> None:
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_preference_comes_before_what_was_last_used(opened, page, name) -> None:
+def test_a_preference_takes_precedence_over_the_last_use(opened, page, name) -> None:
     write_settings(name.lower(), {"scale": 2, "backbone": "official", "device": "cpu"})
     page.forms.scale, page.forms.backbone = "x3", "bundled"
     form = opened(name).form
@@ -138,7 +136,7 @@ def test_a_preference_comes_before_what_was_last_used(opened, page, name) -> Non
     assert chosen == (3, "bundled", "cpu")  # the device is as it was last used
 
 
-def test_a_form_that_is_open_stays_as_it_is(opened, page) -> None:
+def test_an_open_form_does_not_change(opened, page) -> None:
     form = opened("Upscale").form
     page.forms.scale = "x3"
     assert form.scale.value == 4
@@ -215,7 +213,7 @@ def test_a_batch_finds_them(opened, page, qtbot, official_folder, tmp_path) -> N
     assert "official CFSR_x4.pth" in widget.table.item(0, 3).text()
 
 
-def test_the_training_process_is_told(opened, page, official_folder) -> None:
+def test_the_training_process_gets_the_folder(opened, page, official_folder) -> None:
     page.weights.folder, page.forms.backbone = str(official_folder), "official"
     widget = opened("Train")
     assert widget.form.values().load["weights_folder"] == str(official_folder)
@@ -263,7 +261,7 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_folder_that_is_not_there_is_said(opened, page, tmp_path, name) -> None:
+def test_a_folder_that_is_not_there_is_reported(opened, page, tmp_path, name) -> None:
     page.weights.folder = str(tmp_path / "nowhere")
     widget = opened(name)
     form = widget.form
@@ -292,7 +290,7 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     assert "weights_folder" not in widget.form.values().load
 
 
-def test_a_folder_without_the_file_is_said(opened, page, tmp_path) -> None:
+def test_a_folder_without_the_file_is_reported(opened, page, tmp_path) -> None:
     page.weights.folder = str(tmp_path)
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
@@ -300,7 +298,7 @@ def test_a_folder_without_the_file_is_said(opened, page, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["  ", "~nobody-of-that-name/x", "x" * 5000, "a\0b"])
-def test_what_somebody_is_typing_is_no_folder_yet(opened, page, text) -> None:
+def test_an_incomplete_path_is_not_a_folder(opened, page, text) -> None:
     widget = opened("Upscale")
     page.weights.folder = text
     assert preferences.weights_folder() is None
@@ -314,7 +312,7 @@ def test_a_home_folder_may_be_short(page, monkeypatch, tmp_path) -> None:
     assert preferences.weights_folder() == tmp_path
 
 
-def test_a_widget_that_is_gone_hears_no_more(opened, page, qtbot) -> None:
+def test_a_destroyed_widget_is_disconnected(opened, page, qtbot) -> None:
     widget = opened("Upscale")
     event = page.weights.events.folder
     heard = len(event.callbacks)
@@ -324,7 +322,7 @@ def test_a_widget_that_is_gone_hears_no_more(opened, page, qtbot) -> None:
     page.weights.folder = "/nowhere"
 
 
-def test_the_command_line_knows_nothing_of_them(page, official_folder, capsys) -> None:
+def test_the_command_line_does_not_read_them(page, official_folder, capsys) -> None:
     from napari_cfsr.cli import main
 
     page.weights.folder = str(official_folder)

@@ -362,7 +362,7 @@ def test_equal_sizes_with_different_transforms_warn(opened, qtbot) -> None:
     assert not widget.result.warnings.isVisible()
 
 
-def test_a_mismatch_is_said_with_both_shapes_and_the_form_works_again(opened, qtbot) -> None:
+def test_a_mismatch_is_reported_with_both_shapes_and_the_form_works_again(opened, qtbot) -> None:
     images = two()
     viewer, widget = opened(
         True, hr=images["hr"], cut=images["worse"][:, :30], fits=images["better"]
@@ -380,7 +380,7 @@ def test_a_mismatch_is_said_with_both_shapes_and_the_form_works_again(opened, qt
     assert shown(widget)[1][0] == "fits"
 
 
-def test_a_region_smaller_than_the_window_of_ssim_is_said(opened, qtbot) -> None:
+def test_a_region_smaller_than_the_window_of_ssim_is_reported(opened, qtbot) -> None:
     viewer, widget = opened(True, **two())
     widget.form.reference.value = layer_of(viewer, "hr")
     tick(qtbot, widget, "worse")
@@ -396,7 +396,7 @@ def test_a_region_smaller_than_the_window_of_ssim_is_said(opened, qtbot) -> None
     assert widget._result.table.options.shave == 1
 
 
-def test_why_nothing_can_be_measured_is_said(opened, qtbot) -> None:
+def test_why_nothing_can_be_measured_is_reported(opened, qtbot) -> None:
     viewer, widget = opened()
     assert "no image layer to compare with" in widget.controls.reason.text()
     viewer.add_labels(np.zeros((5, 5), int), name="cells")
@@ -427,7 +427,7 @@ def test_why_nothing_can_be_measured_is_said(opened, qtbot) -> None:
     assert not widget.controls.start_button.isEnabled()
 
 
-def test_layers_that_come_go_and_are_renamed(opened, qtbot) -> None:
+def test_layers_are_added_removed_and_renamed(opened, qtbot) -> None:
     viewer, widget = opened(True, **two())
     widget.form.reference.value = layer_of(viewer, "hr")
     tick(qtbot, widget, "better")
@@ -623,7 +623,7 @@ def test_closing_in_mid_run_leaves_nothing_behind(opened, qtbot, what) -> None:
         viewer.layers.clear()
 
 
-def test_layers_are_let_go(opened, qtbot) -> None:
+def test_layers_are_released(opened, qtbot) -> None:
     viewer, widget = opened(True, **two())
     widget.form.reference.value = layer_of(viewer, "hr")
     tick(qtbot, widget, "worse", "better")
@@ -662,7 +662,7 @@ def blinking(opened, qtbot) -> Opened:
 BEFORE = {"hr": True, "worse": True, "better": False, "above": True, "roi": True}
 
 
-def test_blink_shows_two_layers_in_turn_and_puts_everything_back(opened, qtbot) -> None:
+def test_blink_shows_two_layers_in_turn_and_restores_everything(opened, qtbot) -> None:
     viewer, widget = blinking(opened, qtbot)
     overlay = viewer.canvas.overlays.text
     seen = set()
@@ -727,7 +727,7 @@ def test_blink_ends_when_one_of_the_two_is_removed(opened, qtbot, removed) -> No
     assert widget.compare.blink_button.text() == "Blink"
 
 
-def test_what_somebody_shows_meanwhile_stays_so(opened, qtbot) -> None:
+def test_layers_shown_meanwhile_stay_visible(opened, qtbot) -> None:
     viewer, widget = blinking(opened, qtbot)
     layer_of(viewer, "hr").visible = True
     viewer.add_image(np.zeros((4, 4)), name="new", visible=False)

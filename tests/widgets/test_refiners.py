@@ -203,7 +203,7 @@ def test_importing_something_else_is_refused(opened, qtbot, monkeypatch, tmp_pat
     assert shown(widget) == before
 
 
-def test_upscale_follows_what_is_done_here(opened, qtbot) -> None:
+def test_upscale_follows_changes_to_the_refiners(opened, qtbot) -> None:
     widget = opened("mine")
     _, upscale = widget._viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
     upscale.form.scale.value = 2

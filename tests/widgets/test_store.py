@@ -177,7 +177,7 @@ def test_labels_on_disk_are_not_read_to_fill_in_the_form(opened, qtbot) -> None:
     assert len(read) == 6
 
 
-def test_the_store_lies_beside_the_file_of_the_layer(opened, qtbot, tmp_path) -> None:
+def test_the_store_is_written_beside_the_file_of_the_layer(opened, qtbot, tmp_path) -> None:
     from PIL import Image as Pillow
 
     (tmp_path / "images").mkdir()
@@ -215,9 +215,7 @@ def test_a_store_that_is_there_is_not_touched(opened, qtbot, tmp_path) -> None:
     assert results(viewer)[1].metadata["napari_cfsr"]["store"] == str(second)
 
 
-def test_cancelled_it_resumes_where_it_stopped(
-    opened, qtbot, tmp_path, small_blocks, slowed
-) -> None:
+def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowed) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
     widget.form.tile.value = 64
     widget.controls.start_button.click()
@@ -240,7 +238,7 @@ def test_cancelled_it_resumes_where_it_stopped(
     assert_array_equal(np.asarray(layer.data[0]), expected)
 
 
-def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks, slowed) -> None:
+def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, slowed) -> None:
     viewer, widget = opened(photo(100, 600) // 2 + 100, name="photo", show=True)
     widget.form.tile.value = 64
     widget.controls.start_button.click()
@@ -260,7 +258,7 @@ def test_what_is_written_is_seen_at_once(opened, qtbot, small_blocks, slowed) ->
 
 
 @pytest.mark.parametrize("closed", ["dock", "window", "viewer"])
-def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
+def test_closing_in_mid_run_leaves_no_growing_layer_behind(
     opened, qtbot, tmp_path, small_blocks, slowed, closed
 ) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
@@ -281,7 +279,7 @@ def test_closed_in_mid_run_it_leaves_no_growing_layer_behind(
     assert store_status(tmp_path / "photo_x4.zarr") == "partial"
 
 
-def test_a_full_disk_is_said_and_the_form_works_again(
+def test_a_full_disk_is_reported_and_the_form_works_again(
     opened, qtbot, tmp_path, small_blocks, monkeypatch
 ) -> None:
     viewer, widget = opened(photo(128, 128), name="photo")
@@ -302,7 +300,7 @@ def test_a_full_disk_is_said_and_the_form_works_again(
     assert "2 of 4 blocks were there" in press(qtbot, widget)
 
 
-def test_a_folder_that_can_not_be_made_is_said(opened, qtbot, tmp_path) -> None:
+def test_a_folder_that_can_not_be_made_is_reported(opened, qtbot, tmp_path) -> None:
     viewer, widget = opened(photo(40, 50), name="photo")
     (tmp_path / "file").write_text("no folder")
     widget.form.folder.line_edit.value = str(tmp_path / "file")
@@ -311,7 +309,7 @@ def test_a_folder_that_can_not_be_made_is_said(opened, qtbot, tmp_path) -> None:
     assert (tmp_path / "file").read_text() == "no folder"
 
 
-def test_what_a_store_can_not_keep_is_said(opened, qtbot, tmp_path) -> None:
+def test_what_a_store_can_not_keep_is_reported(opened, qtbot, tmp_path) -> None:
     viewer, widget = opened(photo(40, 50), name="photo", rotate=30, scale=(2, 2))
     status = press(qtbot, widget)
     assert "not how the layer is rotated" in status
@@ -322,7 +320,7 @@ def test_what_a_store_can_not_keep_is_said(opened, qtbot, tmp_path) -> None:
     assert_allclose(saved.space.sizes, [0.5, 0.5])
 
 
-def test_a_part_of_a_stack_lies_where_it_belongs(opened, qtbot, tmp_path) -> None:
+def test_a_part_of_a_stack_is_placed_correctly(opened, qtbot, tmp_path) -> None:
     stack = np.random.default_rng(0).integers(0, 4095, (5, 30, 40)).astype(np.uint16)
     viewer, widget = opened(stack, name="stack", scale=(7, 1, 1), translate=(100, 0, 0))
     widget.form.slices.value = "current slice"

@@ -376,7 +376,9 @@ def test_all_slices_or_the_current_one(opened, qtbot) -> None:
     np.testing.assert_allclose(one.translate[:2], [2, 1])
 
 
-def test_a_wrong_backbone_file_is_said_and_the_form_works_again(opened, qtbot, tmp_path) -> None:
+def test_a_wrong_backbone_file_is_reported_and_the_form_works_again(
+    opened, qtbot, tmp_path
+) -> None:
     (tmp_path / "broken.pth").write_bytes(b"not weights")
     viewer, widget = opened(photo(32, 32))
     widget.form.refiner.value = "none"
@@ -408,7 +410,7 @@ def test_cancel_takes_effect_within_a_second(opened, model_process, qtbot) -> No
     assert widget.controls.start_button.isEnabled()
 
 
-def test_a_killed_model_process_is_said_and_the_form_works_again(
+def test_a_killed_model_process_is_reported_and_the_form_works_again(
     opened, model_process, qtbot
 ) -> None:
     viewer, widget = opened(photo(1000, 1000))
@@ -484,7 +486,7 @@ def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(
     viewer.layers.clear()
 
 
-def test_results_are_let_go_with_their_layers(opened, qtbot) -> None:
+def test_results_are_released_with_their_layers(opened, qtbot) -> None:
     make_refiner()
     viewer, widget = opened(photo(), name="photo")
     widget.form.refiner.value = "mine"

@@ -102,7 +102,7 @@ def test_pixels_that_are_not_finite_are_left_out(channel) -> None:
     assert figures.ssim == pytest.approx(similar[use].mean(dtype=float), abs=1e-7)
 
 
-def test_nothing_finite_has_no_figures() -> None:
+def test_images_without_finite_pixels_have_no_scores() -> None:
     figures = measure(np.full((20, 20), np.nan), np.zeros((20, 20)), QualityOptions("gray", 0, 1.0))
     assert math.isnan(figures.psnr)
     assert math.isnan(figures.ssim)
@@ -396,7 +396,7 @@ def test_equal_sizes_elsewhere_are_compared_pixel_by_pixel_with_a_warning() -> N
     assert match(read_layer(a), Candidate(read_layer(b))).warning == ""
 
 
-def test_a_reference_at_its_original_size_is_cropped_and_that_is_said() -> None:
+def test_a_reference_at_its_original_size_is_cropped_with_a_note() -> None:
     hr, sr = Image(np.zeros((23, 30)), name="hr"), Image(np.zeros((20, 28)), name="sr")
     found = match(read_layer(hr), Candidate(read_layer(sr)))
     assert found.covered == (slice(0, 20), slice(0, 28))
@@ -549,7 +549,7 @@ def test_a_plane_against_a_stack_needs_the_current_slice() -> None:
         run(measure_layers(request(sr, hr)))
 
 
-def test_the_range_is_that_of_whole_planes_and_is_told() -> None:
+def test_the_range_is_that_of_whole_planes_and_is_reported() -> None:
     image, reference = (x.astype(np.uint16) * 14 for x in noisy_pair((2, 40, 50)))
     reference[:] = np.minimum(reference, 900)
     reference[1, 0, 0] = 3500
@@ -566,7 +566,7 @@ def test_the_range_is_that_of_whole_planes_and_is_told() -> None:
         run(measure_layers(request(layer, layer, data_range=None)))
 
 
-def test_what_is_odd_is_said() -> None:
+def test_oddities_are_reported() -> None:
     image, reference = noisy_pair((40, 50, 4))
     hr, sr = Image(reference, name="hr", rgb=True), Image(image, name="sr", rgb=True)
     done = run(measure_layers(request(hr, sr, channel="RGB"))).table

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QLabel,
     QScrollArea,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -257,6 +258,7 @@ class BeforeChoice(QObject):
 def together(*fields: Field, vertical: bool = False) -> QWidget:
     """Several widgets as one field; side by side, the first takes the room that is left."""
     box = QWidget()
+    box.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
     vertically = QBoxLayout.Direction.TopToBottom if vertical else QBoxLayout.Direction.LeftToRight
     layout = QBoxLayout(vertically, box)
     layout.setContentsMargins(0, 0, 0, 0)

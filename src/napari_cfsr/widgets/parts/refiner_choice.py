@@ -20,6 +20,7 @@ QUALITIES = {  # self-ensemble, back-projection
     "self-ensemble and back-projection": (True, True),
 }
 PRECISIONS = ("float32", "fast")
+LETTERS = 20  # of the name of a refiner
 LOAD_ORDER = (  # in copied Python
     "scale", "backbone", "refiner", "device", "precision", "download", "weights_folder",
 )  # fmt: skip
@@ -56,7 +57,7 @@ class RefinerChoice:
         self.delta = CheckBox(text="delta: refined", value=True)
         self.difference = CheckBox(text="difference: refiner's changes", value=True)
         self.outputs = together(self.baseline, self.delta, self.difference, vertical=True)
-        narrow(self.refiner)
+        narrow(self.refiner, LETTERS)
 
     def _names(self, _: Any) -> list[tuple[str, str]]:
         named = [(_title(path, kind, card), path.stem) for path, kind, card in self._cards()]
