@@ -15,7 +15,7 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch.form import BatchForm
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea
+from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, stacked
 from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget
@@ -80,7 +80,7 @@ class BatchWidget(NetworkWidget):
 
     def _arrange(self) -> None:
         split = QSplitter(Qt.Orientation.Vertical)
-        split.addWidget(FormArea(self.form.main))
+        split.addWidget(FormArea(stacked(self.form.main)))
         split.addWidget(self.table)
         split.setSizes([300, 160])
         layout = QVBoxLayout(self)

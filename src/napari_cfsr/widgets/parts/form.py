@@ -181,16 +181,9 @@ def _restore(field: Any, value: Any) -> None:
 class FormArea(QScrollArea):
     """A form that scrolls vertically, and is always wide enough not to scroll sideways."""
 
-    def __init__(self, *parts: QWidget) -> None:
+    def __init__(self, form: QWidget) -> None:
         super().__init__()
         self._least = 0  # width of the last layout
-        form = parts[0] if len(parts) == 1 else QWidget()
-        if len(parts) > 1:
-            column = QVBoxLayout(form)
-            column.setContentsMargins(0, 0, 0, 0)
-            for part in parts:
-                column.addWidget(part)
-            column.addStretch()
         self.setWidget(form)
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -253,6 +246,17 @@ class BeforeChoice(QObject):
         if event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.FocusIn):
             self._action()
         return bool(super().eventFilter(watched, event))
+
+
+def stacked(*parts: QWidget) -> QWidget:
+    """Parts of a form below each other, at the top of the space there is."""
+    form = QWidget()
+    column = QVBoxLayout(form)
+    column.setContentsMargins(0, 0, 0, 0)
+    for part in parts:
+        column.addWidget(part)
+    column.addStretch()
+    return form
 
 
 def together(*fields: Field, vertical: bool = False) -> QWidget:

@@ -15,7 +15,7 @@ from napari_cfsr.core.metrics import csv_path, write_csv
 from napari_cfsr.errors import CFSRError, ImageError
 from napari_cfsr.layers import LayerSpec, QualityRequest, read_layer
 from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea
+from napari_cfsr.widgets.parts.form import FormArea, stacked
 from napari_cfsr.widgets.parts.region_choice import chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
@@ -66,7 +66,7 @@ class QualityWidget(RunWidget):
 
     def _arrange(self) -> None:
         self.pages = QTabWidget()
-        self.pages.addTab(FormArea(self.form.main), "Setup")
+        self.pages.addTab(FormArea(stacked(self.form.main)), "Setup")
         self.pages.addTab(FormArea(self.result), "Result")
         self.pages.addTab(FormArea(self.compare), "Compare")
         explain_pages(self.pages, PAGES)

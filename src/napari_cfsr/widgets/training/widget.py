@@ -18,7 +18,7 @@ from napari_cfsr.core.weights import save_named
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import TrainInput, TrainJob, read_layer
 from napari_cfsr.widgets.parts.accessible import explain, explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea, Section
+from napari_cfsr.widgets.parts.form import FormArea, Section, stacked
 from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import offer_refiners, show_in_upscale
@@ -131,7 +131,7 @@ class TrainWidget(TrainAids):
         self.advanced = Section("Advanced", self.form.advanced)
         self.pages = QTabWidget()
         areas = [
-            FormArea(self.form.main, self.advanced), FormArea(self.plot), FormArea(self.result),
+            FormArea(stacked(self.form.main, self.advanced)), FormArea(self.plot), FormArea(self.result),
         ]  # fmt: skip
         for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
             self.pages.addTab(area, title)

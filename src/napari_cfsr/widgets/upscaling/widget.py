@@ -16,7 +16,7 @@ from napari_cfsr.core.upscale import UpscaleResult, duration, load_arguments, py
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, box_is_quick, read_layer, result_layers
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, Section
+from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, Section, stacked
 from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
 from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
@@ -86,7 +86,7 @@ class UpscaleWidget(NetworkWidget):
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
         layout = QVBoxLayout(self)
-        layout.addWidget(FormArea(self.form.main, self.advanced), 1)
+        layout.addWidget(FormArea(stacked(self.form.main, self.advanced)), 1)
         layout.addWidget(self.form.output_choice.note)
         layout.addWidget(self.fetch_button)
         layout.addWidget(self.controls)
