@@ -130,9 +130,8 @@ class TrainWidget(TrainAids):
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
         self.pages = QTabWidget()
-        areas = [
-            FormArea(stacked(self.form.main, self.advanced)), FormArea(self.plot), FormArea(self.result),
-        ]  # fmt: skip
+        setup = stacked(self.form.main, self.advanced)
+        areas = [FormArea(page) for page in (setup, self.plot, self.result)]
         for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
             self.pages.addTab(area, title)
         explain(self.advanced, TOOLTIPS["advanced"])
