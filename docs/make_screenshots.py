@@ -163,6 +163,7 @@ def batch() -> None:
     broken = folder / "tissue 4.png"
     broken.write_bytes(broken.read_bytes()[:900])
     widget.form.images.value = folder
+    wait(lambda: widget.controls.start_button.isEnabled())  # once the folder is listed
     widget.controls.start_button.click()
     wait(lambda: widget.table.over >= 5, 300)
     widget.table.cellDoubleClicked.emit(0, 0)
