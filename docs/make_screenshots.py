@@ -37,7 +37,7 @@ def napari_viewer():
 
 
 def open_viewer(name: str = "Upscale"):
-    """A window of the size of a small laptop's screen, with a widget."""
+    """A viewer as large as a small laptop's screen, with a widget."""
     viewer = napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
     return viewer, widget
@@ -88,7 +88,7 @@ def fluorescence(path: Path) -> None:
 
 
 def low_light() -> None:
-    """The picture of the README: a dim image, baseline, delta and difference beside each other."""
+    """The picture of the README: a dim image, baseline, delta and difference side by side."""
     viewer, widget = open_viewer()
     viewer.open_sample("napari-cfsr", "low_light")
     for name in ("nuclei sharp", "nuclei truth"):
@@ -109,7 +109,7 @@ def low_light() -> None:
 
 
 def running() -> None:
-    """A run under way, and a form that says why it can't start."""
+    """A run in progress, and a form that shows why it can't start."""
     from skimage import data
 
     viewer, widget = open_viewer()
@@ -125,7 +125,7 @@ def running() -> None:
 
 
 def disk() -> None:
-    """Tissue upscaled to disk, seen while the store grows."""
+    """Tissue upscaled to disk, while the store grows."""
     viewer, widget = open_viewer()
     viewer.open_sample("napari-cfsr", "histology")
     layer = viewer.layers[0]
@@ -163,6 +163,7 @@ def batch() -> None:
     broken = folder / "tissue 4.png"
     broken.write_bytes(broken.read_bytes()[:900])
     widget.form.images.value = folder
+    wait(lambda: widget.controls.start_button.isEnabled())  # once the folder is listed
     widget.controls.start_button.click()
     wait(lambda: widget.table.over >= 5, 300)
     widget.table.cellDoubleClicked.emit(0, 0)
@@ -174,7 +175,7 @@ def batch() -> None:
 
 
 def training(folder: Path) -> None:
-    """The Train widget: fresh, estimating, under way, with its result; then the refiners."""
+    """The Train widget: fresh, estimating, training, with its result; then the refiners."""
     from napari_cfsr import read_image
 
     viewer, widget = open_viewer("Train")
@@ -199,7 +200,7 @@ def training(folder: Path) -> None:
 
 
 def estimating(viewer, widget) -> None:
-    """A real LR image (here a simulated one), what is estimated from it, and the preview."""
+    """A real LR image (here a simulated one), the estimate from it, and the preview."""
     from napari_cfsr.core.image.degradation import degrade
     from napari_cfsr.core.image.resize import imresize
 
@@ -220,7 +221,7 @@ def estimating(viewer, widget) -> None:
 
 
 def train(viewer, widget) -> None:
-    """A training under way, and its result."""
+    """A training in progress, and its result."""
     for layer in viewer.layers:
         layer.visible = False
     widget.controls.start_button.click()
@@ -290,7 +291,7 @@ def quality_of_stack(folder: Path) -> None:
 
 
 def tutorial(steps: Callable) -> None:
-    """The pictures of a tutorial, with what ships, as for a reader who has just installed it."""
+    """The pictures of a tutorial, with bundled weights only, as after a fresh installation."""
     before, here = dict(os.environ), Path.cwd()
     os.environ.pop("NAPARI_CFSR_WEIGHTS", None)
     with tempfile.TemporaryDirectory() as folder:
@@ -358,7 +359,7 @@ def fill_batch(viewer, widget) -> None:
 
 
 def fill_quality(viewer, widget) -> None:
-    """A stack, more and less in focus, measured against noisy and blurred ones."""
+    """A stack at varying focus, measured against noisy and blurred ones."""
     from scipy.ndimage import gaussian_filter
     from skimage import data
 

@@ -1,4 +1,4 @@
-"""What the scripts that make screenshots share: waiting, pressing, and small pictures."""
+"""Shared by the screenshot scripts: waiting, pressing buttons, and small image files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 SIZE = (1366, 768)  # a small laptop
-MOST = 300_000  # bytes of a picture
+MOST = 300_000  # bytes per image file
 
 
 def wait(until: Callable[[], bool], timeout: float = 120.0) -> None:
-    """Run the event loop until something holds."""
+    """Run the event loop until a condition holds."""
     from qtpy.QtWidgets import QApplication
 
     began = time.perf_counter()
@@ -31,7 +31,7 @@ def pause(seconds: float) -> None:
 
 
 def press(widget, button, timeout: float = 120.0) -> None:
-    """Press a button and wait for what it starts."""
+    """Press a button and wait until its run is over."""
     button.click()
     wait(lambda: not widget.controls.running, timeout)
     pause(0.5)
@@ -48,14 +48,14 @@ def instead(viewer, widget, name: str):
     """Close a widget and open another."""
     if widget is not None:
         viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()  # as when a person closes it; its process ends with it
+        widget.deleteLater()  # as when the user closes it; its process ends with it
     _, other = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
     pause(0.5)
     return other
 
 
 def photograph(viewer, path: Path) -> None:
-    """The whole window as it is, as a small file."""
+    """Save the whole window as a small file."""
     pause(1)
     window = viewer.window.screenshot(None, canvas_only=False, flash=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,12 @@ def photograph(viewer, path: Path) -> None:
 
 
 def in_few_colours(pixels: np.ndarray, exact: int, others: int) -> Image.Image:
-    """With a palette: the most frequent colours, those of the window, as they are."""
+    """Reduce to a palette; the most frequent colours, those of the window, stay exact."""
     colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[:exact]
-    rest = np.repeat(colours, np.minimum(counts, 20), axis=0)  # a plain background counts little
+    rest = np.repeat(
+        colours, np.minimum(counts, 20), axis=0
+    )  # limit the weight of a plain background
     found = Image.fromarray(rest[np.newaxis]).quantize(others, Image.Quantize.MEDIANCUT)
     palette = Image.new("P", (1, 1))
     palette.putpalette([*colours[frequent].ravel().tolist(), *found.getpalette()[: 3 * others]])

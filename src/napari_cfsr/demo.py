@@ -1,4 +1,4 @@
-"""The demo window: a sample photo, the Upscale widget, and Upscale pressed."""
+"""The demo window: a sample photo is upscaled with the Upscale widget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build(viewer: napari.viewer.Viewer, scale: int, backbone: str) -> UpscaleWidget:
-    """Put the sample and the widget into a viewer; nothing runs yet."""
+    """Add the sample and the widget to a viewer, without starting a run."""
     from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 
     for data, arguments, _ in photo(scale):
@@ -27,12 +27,12 @@ def build(viewer: napari.viewer.Viewer, scale: int, backbone: str) -> UpscaleWid
 
 
 def show(scale: int = 4, backbone: str = "auto") -> None:
-    """Open napari, upscale the sample, and stay until the window is closed."""
+    """Open napari and upscale the sample; returns when the window is closed."""
     import napari
     from qtpy.QtCore import QTimer
 
     viewer = napari.Viewer(title="napari-cfsr demo")
     widget = build(viewer, scale, backbone)
-    QTimer.singleShot(500, viewer.reset_view)  # the dock has made the canvas smaller
+    QTimer.singleShot(500, viewer.reset_view)  # the dock makes the canvas smaller
     QTimer.singleShot(500, widget.controls.start_button.click)
     napari.run()

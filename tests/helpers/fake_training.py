@@ -35,7 +35,7 @@ COMMAND = (
 )
 CARD = RefinerCard(2, "input", "0" * 64)
 FAULTS: dict[str, Callable[[], BaseException]] = {
-    "image": lambda: ImageError("expected an image with light in it, got black"),
+    "image": lambda: ImageError("expected an image with contrast, got black"),
     "key": lambda: KeyError("weight"),
     "memory": lambda: MemoryError(),
     "engine memory": lambda: OutOfMemoryError("out of memory on cuda: 7 GB"),

@@ -6,13 +6,13 @@ import ast
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from napari.utils.theme import get_theme
-from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, QRect, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtTest import QTest
@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
+    QFormLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
@@ -38,14 +39,16 @@ from qtpy.QtWidgets import (
 import napari_cfsr.widgets
 from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner, TrainProgress
 from napari_cfsr.core.weights.checkpoints import RefinerCard
+from napari_cfsr.widgets.batch.form import BatchForm
+from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.parts.accessible import WIDTH, _FocusFrame, in_order
-from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
-from napari_cfsr.widgets.parts.choices import BOX
-from napari_cfsr.widgets.quality.curves import COLORS as SLICE_COLORS
-from napari_cfsr.widgets.quality.curves import SliceCurves
-from napari_cfsr.widgets.quality.plot import SliceDrawing
-from napari_cfsr.widgets.training.curves import COLORS as TRAINING_COLORS
+from napari_cfsr.widgets.parts.form import FROM_FILE, Rows
+from napari_cfsr.widgets.parts.region_choice import BOX
+from napari_cfsr.widgets.parts.threaded_plot import Look
+from napari_cfsr.widgets.quality.plot import COLORS as SLICE_COLORS
+from napari_cfsr.widgets.quality.plot import SliceCurves, SliceFigure
 from napari_cfsr.widgets.training.fields import SOURCES
+from napari_cfsr.widgets.training.plot import COLORS as TRAINING_COLORS
 from napari_cfsr.widgets.upscaling.form import REGIONS
 from tests.widgets.test_refiners import make, mine
 from tests.widgets.test_upscale import photo
@@ -77,9 +80,9 @@ class Opened:
         self.window = viewer.window._qt_window
         self.dock, self.widget = viewer.window.add_plugin_dock_widget("napari-cfsr", name)
         self.window.resize(*LAPTOP)
-        self.resolve_request()
+        self.lay_out()
 
-    def resolve_request(self) -> None:
+    def lay_out(self) -> None:
         """Let everything be laid out, in the narrowest dock."""
         for _ in range(4):
             QApplication.processEvents()
@@ -90,7 +93,7 @@ class Opened:
     def states(self) -> Iterator[str]:
         """Put the widget into one state after the other, so that every control is seen once."""
         for state in getattr(self, f"_{self.name.lower()}")():
-            self.resolve_request()
+            self.lay_out()
             yield state
 
     def _upscale(self) -> Iterator[str]:
@@ -202,7 +205,7 @@ def outcome() -> TrainedRefiner:
 
 
 @pytest.fixture
-def opened(make_napari_viewer, official) -> Callable[[str], Opened]:
+def opened(make_napari_viewer) -> Callable[[str], Opened]:
     def open_one(name: str) -> Opened:
         make(mine("a refiner of mine with quite a long name"))
         viewer = make_napari_viewer(show=True)
@@ -237,27 +240,21 @@ def labels_of(widget: QWidget) -> dict[QWidget, str]:
 # what controls are for
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_control_says_what_it_is_and_what_it_does(opened, name) -> None:
-    window = opened(name)
-    seen: set[QWidget] = set()
-    for state in window.states():
-        controls = window.controls()
-        labels = labels_of(window.widget)
-        for control in controls:
-            what = f"{state}: {type(control).__name__} {spoken(control, labels)!r}"
-            assert control.toolTip().strip(), what
-            assert spoken(control, labels).strip(), what
-        # two that are called the same can't be told apart
-        names = Counter(spoken(x, labels) for x in controls)
-        assert not [n for n, count in names.items() if count > 1], state
-        seen |= set(controls)
-    assert len(seen) > 5
+def check_names(window: Opened, state: str) -> None:
+    """Every control says what it is and what it does."""
+    controls, labels = window.controls(), labels_of(window.widget)
+    for control in controls:
+        what = f"{state}: {type(control).__name__} {spoken(control, labels)!r}"
+        assert control.toolTip().strip(), what
+        assert spoken(control, labels).strip(), what
+    # two of the same name can't be told apart
+    names = Counter(spoken(x, labels) for x in controls)
+    assert not [n for n, count in names.items() if count > 1], state
 
 
 def text_constants() -> Iterator[tuple[Path, str]]:
     """Every longer text in the source of the widgets, without docstrings and parts of f-strings."""
-    for path in sorted(SOURCE.glob("*.py")):
+    for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         inside = {
             id(part)
@@ -311,33 +308,31 @@ def comes_after(one: QWidget, other: QWidget, root: QWidget) -> bool:
     return b.left() > a.left() if same_row else b.top() > a.top()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_tab_goes_through_everything_in_the_order_that_is_seen(opened, name) -> None:
-    window = opened(name)
+def check_tab(window: Opened, state: str) -> None:
+    """Tab goes through everything in the order that is seen."""
     widget = window.widget
-    for state in window.states():
-        expected = [x for x in in_order(widget) if x.isVisible() and x.isEnabled()]
-        focus = expected[0]
-        focus.setFocus(Qt.FocusReason.TabFocusReason)
-        QApplication.processEvents()
-        path = [focus]
-        while True:
-            after = tab(window, focus)
-            if not widget.isAncestorOf(after):
-                break  # on to the rest of napari
-            assert after not in path, f"{state}: {after} again"
-            assert comes_after(focus, after, widget), f"{state}: {_words(focus)} -> {_words(after)}"
-            path.append(focus := after)
-        assert path == expected, state
-        missed = [x for x in window.controls() if x not in path and _can_focus(x)]
-        assert not missed, f"{state}: {missed}"
-        if hasattr(widget, "controls") and widget.controls.start_button.isEnabled():
-            assert widget.controls.start_button in path
-        focus.setFocus(Qt.FocusReason.TabFocusReason)
-        back = [focus]
-        while widget.isAncestorOf(before := tab(window, focus, back=True)):
-            back.append(focus := before)
-        assert back == path[::-1], state
+    expected = [x for x in in_order(widget) if x.isVisible() and x.isEnabled()]
+    focus = expected[0]
+    focus.setFocus(Qt.FocusReason.TabFocusReason)
+    QApplication.processEvents()
+    path = [focus]
+    while True:
+        after = tab(window, focus)
+        if not widget.isAncestorOf(after):
+            break  # on to the rest of napari
+        assert after not in path, f"{state}: {after} again"
+        assert comes_after(focus, after, widget), f"{state}: {_words(focus)} -> {_words(after)}"
+        path.append(focus := after)
+    assert path == expected, state
+    missed = [x for x in window.controls() if x not in path and _can_focus(x)]
+    assert not missed, f"{state}: {missed}"
+    if hasattr(widget, "controls") and widget.controls.start_button.isEnabled():
+        assert widget.controls.start_button in path
+    focus.setFocus(Qt.FocusReason.TabFocusReason)
+    back = [focus]
+    while widget.isAncestorOf(before := tab(window, focus, back=True)):
+        back.append(focus := before)
+    assert back == path[::-1], state
 
 
 def _words(control: QWidget) -> str:
@@ -348,24 +343,25 @@ def _can_focus(control: QWidget) -> bool:
     return bool(control.focusPolicy() & Qt.FocusPolicy.TabFocus)
 
 
-@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space])
 @pytest.mark.parametrize("name", NAMES)
-def test_buttons_are_pressed_by_keys(opened, name, key) -> None:
+def test_buttons_are_pressed_by_keys(opened, name) -> None:
     window = opened(name)
+    keys = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
     pressed: list[QWidget] = []
-    done: set[QWidget] = set()
+    done: list[QWidget] = []
     for _ in window.states():
         for button in window.controls():
             if not isinstance(button, QPushButton) or button in done or button.isCheckable():
                 continue
             if name == "Quality" and button is window.widget.controls.start_button:
                 continue  # the next state needs it
-            done.add(button)
+            done.append(button)
             button.clicked.disconnect()  # what it does is tested elsewhere
             button.clicked.connect(lambda *_, button=button: pressed.append(button))
-            QTest.keyClick(button, key)
+            for key in keys:
+                QTest.keyClick(button, key)
     assert len(done) >= 3
-    assert set(pressed) == done
+    assert pressed == [button for button in done for _ in keys]
 
 
 def test_a_section_opens_by_a_key(opened) -> None:
@@ -379,12 +375,12 @@ def test_a_section_opens_by_a_key(opened) -> None:
     assert button.accessibleName() == "Advanced"
 
 
-def test_results_of_a_batch_open_by_a_key(opened) -> None:
-    table = opened("Batch").widget.table
+def test_results_of_a_batch_open_by_a_key(qtbot) -> None:
+    table = BatchTable()
+    qtbot.addWidget(table)
     table.show_paths([Path("a.png"), Path("b.png")])
     table._outputs = {1: (Path("b x4.png"),)}
     asked: list[tuple[Path, ...]] = []
-    table.opened.disconnect()
     table.opened.connect(asked.append)
     table.selectRow(0)
     QTest.keyClick(table, Qt.Key.Key_Return)  # nothing came of it
@@ -397,28 +393,26 @@ def frame(widget: QWidget) -> _FocusFrame:
     return next(iter(widget.window().findChildren(_FocusFrame)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_has_the_focus_by_the_keyboard_is_framed(opened, name) -> None:
-    window = opened(name)
+def check_frame(window: Opened, state: str) -> None:
+    """What has the focus by the keyboard is framed."""
     shown = frame(window.widget)
-    for _ in window.states():
-        for control in in_order(window.widget):
-            if not (control.isVisible() and control.isEnabled()):
-                continue
-            control.setFocus(Qt.FocusReason.TabFocusReason)
-            QApplication.sendEvent(control, _focus_in())  # the window may not be the active one
-            QApplication.processEvents()
-            around = QRect(shown.mapToGlobal(QPoint()), shown.size())
-            inside = QRect(control.mapToGlobal(QPoint()), control.size())
-            assert shown.isVisible()
-            assert not _beyond(inside, around.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH))
-            assert not _beyond(around, inside.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH))
-            drawn = shown.grab().toImage()
-            color = drawn.pixelColor(drawn.width() // 2, 0).getRgb()[:3]
-            assert _close(color, get_theme(window.viewer.theme).text)
-        control.clearFocus()
-        QApplication.sendEvent(control, _focus_in(Qt.FocusReason.MouseFocusReason))
-        assert not shown.isVisible()
+    for control in in_order(window.widget):
+        if not (control.isVisible() and control.isEnabled()):
+            continue
+        control.setFocus(Qt.FocusReason.TabFocusReason)
+        QApplication.sendEvent(control, _focus_in())  # the window may not be the active one
+        QApplication.processEvents()
+        around = QRect(shown.mapToGlobal(QPoint()), shown.size())
+        inside = QRect(control.mapToGlobal(QPoint()), control.size())
+        assert shown.isVisible(), state
+        assert not _beyond(inside, around.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH)), state
+        assert not _beyond(around, inside.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH)), state
+        drawn = shown.grab().toImage()
+        color = drawn.pixelColor(drawn.width() // 2, 0).getRgb()[:3]
+        assert _close(color, get_theme(window.viewer.theme).text), state
+    control.clearFocus()
+    QApplication.sendEvent(control, _focus_in(Qt.FocusReason.MouseFocusReason))
+    assert not shown.isVisible(), state
 
 
 def _focus_in(reason: Any = Qt.FocusReason.TabFocusReason) -> Any:
@@ -435,28 +429,24 @@ def _beyond(inner: QRect, outer: QRect) -> bool:
 # a small screen
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_cut_off_on_a_small_laptop(opened, name, theme) -> None:
-    window = opened(name)
-    window.viewer.theme = theme
+def check_room(window: Opened, state: str) -> None:
+    """Nothing is cut off on a small laptop."""
     widget = window.widget
-    for state in window.states():
-        assert (window.window.width(), window.window.height()) == LAPTOP, state
-        bottom = widget.mapTo(window.window, QPoint(0, widget.height())).y()
-        assert bottom <= LAPTOP[1], state
-        for control in window.controls():
-            what = f"{state}: {type(control).__name__} {control.accessibleName()!r}"
-            for area in _areas(control, widget):
-                left = control.mapTo(area, QPoint()).x()
-                assert left >= 0, what
-                assert left + control.width() <= area.width(), what
-            if isinstance(control, QPushButton | QCheckBox):
-                assert control.width() >= control.sizeHint().width(), f"{what} {control.text()}"
-                assert control.height() >= control.minimumSizeHint().height(), what
-        for area in widget.findChildren(QScrollArea):
-            assert not area.horizontalScrollBar().isVisible(), state
-    assert widget.width() <= 400  # enough is left for the image
+    assert (window.window.width(), window.window.height()) == LAPTOP, state
+    bottom = widget.mapTo(window.window, QPoint(0, widget.height())).y()
+    assert bottom <= LAPTOP[1], state
+    for control in window.controls():
+        what = f"{state}: {type(control).__name__} {control.accessibleName()!r}"
+        for area in _areas(control, widget):
+            left = control.mapTo(area, QPoint()).x()
+            assert left >= 0, what
+            assert left + control.width() <= area.width(), what
+        if isinstance(control, QPushButton | QCheckBox):
+            assert control.width() >= control.sizeHint().width(), f"{what} {control.text()}"
+            assert control.height() >= control.minimumSizeHint().height(), what
+    for area in widget.findChildren(QScrollArea):
+        assert not area.horizontalScrollBar().isVisible(), state
+    assert widget.width() <= 400, state  # enough is left for the image
 
 
 def _areas(control: QWidget, root: QWidget) -> Iterator[QWidget]:
@@ -469,24 +459,21 @@ def _areas(control: QWidget, root: QWidget) -> Iterator[QWidget]:
     yield root
 
 
-@pytest.mark.parametrize("name", ["Refiners", "Quality"])
-def test_tables_need_no_scrolling_sideways_for_what_counts(opened, name) -> None:
-    window = opened(name)
-    for state in window.states():
-        if name == "Quality" and state not in ("result", "every slice"):
-            continue
-        table = window.widget.table if name == "Refiners" else window.widget.result.view
-        header = table.horizontalHeader()
-        wanted = range(4) if name == "Refiners" else range(header.count())
-        ends = [header.sectionViewportPosition(i) + header.sectionSize(i) for i in wanted]
-        assert max(ends) <= table.viewport().width(), state
-        for i in wanted[1:]:  # names may be cut short, figures not
-            assert header.sectionSize(i) >= table.sizeHintForColumn(i), f"{state} {i}"
-
-
-def test_refiners_show_several_lines(opened) -> None:
-    table = opened("Refiners").widget.table
-    assert table.viewport().height() >= 4 * table.rowHeight(0)
+def check_table(window: Opened, state: str) -> None:
+    """Tables need no scrolling sideways for what counts, and show several lines."""
+    if window.name == "Refiners":
+        table, wanted = window.widget.table, range(4)
+        assert table.viewport().height() >= 4 * table.rowHeight(0)
+    elif window.name == "Quality" and state in ("result", "every slice"):
+        table = window.widget.result.view
+        wanted = range(table.horizontalHeader().count())
+    else:
+        return
+    header = table.horizontalHeader()
+    ends = [header.sectionViewportPosition(i) + header.sectionSize(i) for i in wanted]
+    assert max(ends) <= table.viewport().width(), state
+    for i in wanted[1:]:  # names may be cut short, figures not
+        assert header.sectionSize(i) >= table.sizeHintForColumn(i), f"{state} {i}"
 
 
 # themes
@@ -562,56 +549,66 @@ def test_plots_follow_the_theme_while_they_are_open(opened, qtbot, name) -> None
 def test_a_plot_of_nearly_equal_values_has_room_for_their_digits() -> None:
     values = 0.9994 - np.linspace(0, 5e-5, 10)
     curves = (("a", 40 + values, values), ("b", 40 + values, values + 1e-6))
-    drawing = SliceDrawing(curves, np.arange(10.0), "Z", 0, "dark", (330, 280), 1.0)
-    canvas = SliceCurves()
-    canvas.draw(drawing)
-    numbers = [x for axes in canvas._figure.axes for x in axes.get_yticklabels()]
+    figure = SliceFigure()
+    figure.draw(SliceCurves(curves, np.arange(10.0), "Z", 0), Look("dark", (330, 280), 1.0))
+    numbers = [x for axes in figure._axes for x in axes.get_yticklabels()]
     assert len(numbers) > 4
     assert max(len(x.get_text()) for x in numbers) >= 8
     assert min(x.get_window_extent().x0 for x in numbers) >= 0
 
 
-@pytest.mark.parametrize("name", ["Upscale", "Batch"])
-def test_the_fields_of_a_form_begin_below_each_other(opened, name) -> None:
-    window = opened(name)
-    for state in window.states():
-        forms = [window.widget.form.main, getattr(window.widget.form, "advanced", None)]
-        for form in forms:
-            if form is None or not form.native.isVisible():
-                continue
-            shown = [x.native for x in form if x.visible and not isinstance(x.native, QCheckBox)]
-            starts = {x.mapTo(window.widget, QPoint()).x() for x in shown}
-            assert len(starts) == 1, f"{state}: {starts}"
+def check_alignment(window: Opened, state: str) -> None:
+    """The fields of a form begin below each other."""
+    field, label = QFormLayout.ItemRole.FieldRole, QFormLayout.ItemRole.LabelRole
+    for rows in window.widget.findChildren(Rows):
+        layout = rows.layout()
+        labelled = [i for i in range(layout.rowCount()) if layout.itemAt(i, label) is not None]
+        fields = [layout.itemAt(i, field) for i in labelled]
+        shown = [x.widget() for x in fields if x.widget().isVisible()]
+        starts = {x.mapTo(window.widget, QPoint()).x() for x in shown}
+        assert len(starts) <= 1, f"{state}: {starts}"
 
 
-@pytest.mark.parametrize(("name", "view"), [("Train", "layers"), ("Refiners", "table")])
-def test_a_selected_line_has_the_colour_that_napari_selects_with(opened, name, view) -> None:
-    window = opened(name)
-    widget = window.widget
-    for theme in ("light", "dark"):
-        window.viewer.theme = theme
-        window.resolve_request()
-        shown = widget.form.layers.native if view == "layers" else widget.table
-        index = shown.selectedIndexes()[0]
-        place = shown.visualRect(index)
-        image = shown.viewport().grab(place).toImage()
-        there = image.pixelColor(place.width() - 6, 2).getRgb()[:3]
-        assert _close(there, get_theme(theme).current)
+def check_selection(window: Opened, state: str) -> None:
+    """A selected line has the colour that napari selects with."""
+    views = {"Train": "form.layers.native", "Refiners": "table"}
+    if window.name not in views or state not in ("fresh", "mine"):
+        return
+    view = attrgetter(views[window.name])(window.widget)
+    place = view.visualRect(view.selectedIndexes()[0])
+    image = view.viewport().grab(place).toImage()
+    color = image.pixelColor(place.width() - 6, 2).getRgb()[:3]
+    assert _close(color, get_theme(window.viewer.theme).current), state
+
+
+# all of it
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_closing_while_something_has_the_focus_is_fine(opened, qtbot, name) -> None:
+def test_a_page_in_each_of_its_states(opened, name) -> None:
     window = opened(name)
+    seen: set[QWidget] = set()
+    for state in window.states():
+        for check in (check_names, check_tab, check_frame):
+            check(window, state)
+        for check in (check_room, check_table, check_alignment, check_selection):
+            check(window, state)
+        seen |= set(window.controls())
+    assert len(seen) > 5
+    window.viewer.theme = "light"
+    for state in window.states():
+        for check in (check_room, check_table, check_selection):
+            check(window, f"light, {state}" if check is check_room else state)
     control = next(x for x in in_order(window.widget) if x.isVisible() and x.isEnabled())
     QApplication.sendEvent(control, _focus_in())
-    window.viewer.window.remove_dock_widget(window.widget)
+    window.viewer.window.remove_dock_widget(window.widget)  # while something has the focus
     window.widget.deleteLater()
     QApplication.processEvents()
 
 
-def test_a_folder_of_images_reads_as_two_controls(opened, tmp_path) -> None:
-    PillowImage.fromarray(photo(8, 8)).save(tmp_path / "a.png")
-    form = opened("Batch").widget.form
+def test_a_folder_of_images_reads_as_two_controls(qtbot) -> None:
+    form = BatchForm(lambda: None)
+    qtbot.addWidget(form.main)
     assert form.images.line_edit.native.accessibleName() == "images"
     assert form.images.choose_btn.native.accessibleName() == "images: choose"
     assert form.results.choose_btn.native.toolTip() == form.results.tooltip

@@ -20,10 +20,15 @@ from napari_cfsr.core.training.data import TrainData, array_sources
 from napari_cfsr.core.training.train import iter_train
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.model_files import backbone_of_refiner, find_model
-from napari_cfsr.core.weights.weight_files import WEIGHTS_VARIABLE, official_name, official_path
+from napari_cfsr.core.weights.weight_files import (
+    OFFICIAL_SHA256,
+    WEIGHTS_VARIABLE,
+    official_name,
+    official_path,
+)
 from napari_cfsr.errors import WeightsNotFoundError
 from napari_cfsr.widgets.parts import preferences
-from napari_cfsr.widgets.parts.settings import write_settings
+from napari_cfsr.widgets.parts.preferences import write_settings
 from tests.widgets.test_upscale import make_refiner, photo, press
 
 PAGE = "CFSR super-resolution"
@@ -84,9 +89,7 @@ def test_the_page_has_a_control_for_each_preference(dialog) -> None:
     assert all(x.toolTip().endswith(".") for x in fields)  # each says what it is for
 
 
-def test_what_is_chosen_in_the_page_is_what_a_widget_begins_with(
-    dialog, opened, page, tmp_path
-) -> None:
+def test_a_widget_starts_with_the_settings_of_the_page(dialog, opened, page, tmp_path) -> None:
     page.config_path = tmp_path / "napari-cfsr.yaml"
     dialog._settings.config_path = tmp_path / "settings.yaml"
     combos = dialog._stack.currentWidget().findChildren(QComboBox)
@@ -100,7 +103,7 @@ def test_what_is_chosen_in_the_page_is_what_a_widget_begins_with(
     page.config_path = dialog._settings.config_path = None
 
 
-def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
+def test_choices_of_the_page_are_those_that_are_read(page) -> None:
     """Each choice of the page is a choice of the forms, once it is read."""
     fields = type(page.forms).model_fields
     assert set(fields) == {"scale", "backbone", "device", "precision"}
@@ -111,10 +114,10 @@ def test_the_words_of_the_page_are_those_that_are_read(page) -> None:
             assert [preferences.SCALES[word] for word in words[1:]] == list(weight_files.SCALES)
 
 
-# what forms begin with
+# default settings
 
 
-def test_without_preferences_a_form_begins_as_it_was_last_used(opened) -> None:
+def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
     write_settings("upscale", {"scale": 2, "backbone": "bundled", "precision": "fast"})
     form = opened("Upscale").form
     assert (form.scale.value, form.backbone.value, form.precision.value) == (2, "bundled", "fast")
@@ -123,7 +126,7 @@ def test_without_preferences_a_form_begins_as_it_was_last_used(opened) -> None:
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_preference_comes_before_what_was_last_used(opened, page, name) -> None:
+def test_a_preference_takes_precedence_over_the_last_use(opened, page, name) -> None:
     write_settings(name.lower(), {"scale": 2, "backbone": "official", "device": "cpu"})
     page.forms.scale, page.forms.backbone = "x3", "bundled"
     form = opened(name).form
@@ -131,7 +134,7 @@ def test_a_preference_comes_before_what_was_last_used(opened, page, name) -> Non
     assert chosen == (3, "bundled", "cpu")  # the device is as it was last used
 
 
-def test_a_form_that_is_open_stays_as_it_is(opened, page) -> None:
+def test_an_open_form_does_not_change(opened, page) -> None:
     form = opened("Upscale").form
     page.forms.scale = "x3"
     assert form.scale.value == 4
@@ -139,7 +142,7 @@ def test_a_form_that_is_open_stays_as_it_is(opened, page) -> None:
 
 
 def test_a_refiner_that_does_not_belong_to_the_preferred_scale_is_not_kept(opened, page) -> None:
-    make_refiner(4)
+    make_refiner(4, backbone=OFFICIAL_SHA256[4])
     write_settings("upscale", {"scale": 4, "backbone": "official", "refiner": "mine"})
     page.forms.scale = "x2"
     assert opened("Upscale").form.refiner.value == "auto"
@@ -174,13 +177,11 @@ def test_the_folder_is_where_official_weights_are_found(opened, page, official_f
     assert widget.fetch_button.isHidden()
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["at once", "after a run"])
-def test_the_model_process_finds_them(opened, page, qtbot, official_folder, before) -> None:
+def test_the_model_process_finds_them(opened, model_process, page, qtbot, official_folder) -> None:
     widget = opened("Upscale")
     widget.form.refiner.value = "none"
-    if before:  # the process runs already
-        widget.form.backbone.value = "bundled"
-        press(qtbot, widget)
+    widget.form.backbone.value = "bundled"
+    press(qtbot, widget)  # the process runs already
     page.weights.folder = str(official_folder)
     widget.form.backbone.value = "official"
     code = widget.python()
@@ -210,7 +211,7 @@ def test_a_batch_finds_them(opened, page, qtbot, official_folder, tmp_path) -> N
     assert "official CFSR_x4.pth" in widget.table.item(0, 3).text()
 
 
-def test_the_training_process_is_told(opened, page, official_folder) -> None:
+def test_the_training_process_gets_the_folder(opened, page, official_folder) -> None:
     page.weights.folder, page.forms.backbone = str(official_folder), "official"
     widget = opened("Train")
     assert widget.form.values().load["weights_folder"] == str(official_folder)
@@ -247,7 +248,7 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
     assert files.backbone.path == official_folder / "CFSR_x2.pth"
     model = load_model(2, refiner=None, download=False, weights_folder=official_folder)
     assert model.info.backbone == "official CFSR_x2.pth"  # auto finds them too
-    make_refiner(2)
+    make_refiner(2, backbone=OFFICIAL_SHA256[2])
     assert backbone_of_refiner(2, "mine") is None
     found = backbone_of_refiner(2, "mine", official_folder)
     assert found is not None
@@ -258,7 +259,7 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_folder_that_is_not_there_is_said(opened, page, tmp_path, name) -> None:
+def test_a_folder_that_is_not_there_is_reported(opened, page, tmp_path, name) -> None:
     page.weights.folder = str(tmp_path / "nowhere")
     widget = opened(name)
     form = widget.form
@@ -267,8 +268,8 @@ def test_a_folder_that_is_not_there_is_said(opened, page, tmp_path, name) -> Non
     for backbone in ("official", "auto"):
         form.backbone.value = backbone
         assert form.backbone_choice.reason() == (
-            f"There is no folder {tmp_path / 'nowhere'}, which Preferences name for the official "
-            "weights: correct it there, or choose the backbone bundled."
+            f"There is no folder {tmp_path / 'nowhere'}, which is set in Preferences for the "
+            "official weights: correct it there, or choose the backbone bundled."
         )
         assert not widget.controls.start_button.isEnabled()
     if name != "Batch":  # which looks into the folder first
@@ -284,10 +285,10 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
     assert widget.controls.start_button.isEnabled()
-    assert "weights_folder" not in widget.form.values().load_arguments()
+    assert "weights_folder" not in widget.form.values().load
 
 
-def test_a_folder_without_the_file_is_said(opened, page, tmp_path) -> None:
+def test_a_folder_without_the_file_is_reported(opened, page, tmp_path) -> None:
     page.weights.folder = str(tmp_path)
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
@@ -295,7 +296,7 @@ def test_a_folder_without_the_file_is_said(opened, page, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["  ", "~nobody-of-that-name/x", "x" * 5000, "a\0b"])
-def test_what_somebody_is_typing_is_no_folder_yet(opened, page, text) -> None:
+def test_an_incomplete_path_is_not_a_folder(opened, page, text) -> None:
     widget = opened("Upscale")
     page.weights.folder = text
     assert preferences.weights_folder() is None
@@ -309,7 +310,7 @@ def test_a_home_folder_may_be_short(page, monkeypatch, tmp_path) -> None:
     assert preferences.weights_folder() == tmp_path
 
 
-def test_a_widget_that_is_gone_hears_no_more(opened, page, qtbot) -> None:
+def test_a_destroyed_widget_is_disconnected(opened, page, qtbot) -> None:
     widget = opened("Upscale")
     event = page.weights.events.folder
     heard = len(event.callbacks)
@@ -319,7 +320,7 @@ def test_a_widget_that_is_gone_hears_no_more(opened, page, qtbot) -> None:
     page.weights.folder = "/nowhere"
 
 
-def test_the_command_line_knows_nothing_of_them(page, official_folder, capsys) -> None:
+def test_the_command_line_does_not_read_them(page, official_folder, capsys) -> None:
     from napari_cfsr.cli import main
 
     page.weights.folder = str(official_folder)

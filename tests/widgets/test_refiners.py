@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.core.weights.weight_files import OFFICIAL_SHA256, data_folder
-from napari_cfsr.widgets.refiners import COLUMNS, TOOLTIPS, RefinersWidget
+from napari_cfsr.widgets.refiners import COLUMNS, RefinersWidget
 
 REPORT = {
     "rows": [
@@ -203,7 +203,7 @@ def test_importing_something_else_is_refused(opened, qtbot, monkeypatch, tmp_pat
     assert shown(widget) == before
 
 
-def test_upscale_follows_what_is_done_here(opened, qtbot) -> None:
+def test_upscale_follows_changes_to_the_refiners(opened, qtbot) -> None:
     widget = opened("mine")
     _, upscale = widget._viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
     upscale.form.scale.value = 2
@@ -214,9 +214,3 @@ def test_upscale_follows_what_is_done_here(opened, qtbot) -> None:
     wait(qtbot, widget)
     assert "better" in upscale.form.refiner.choices
     assert "mine" not in upscale.form.refiner.choices
-
-
-def test_every_control_has_a_tooltip(opened) -> None:
-    widget = opened()
-    for name in TOOLTIPS:
-        assert getattr(widget, name).toolTip()

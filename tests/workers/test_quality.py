@@ -40,12 +40,13 @@ from napari_cfsr.core.metrics.table import (
 )
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError
 from napari_cfsr.layers.alignment import Candidate, match, reduction, to_world
-from napari_cfsr.layers.conversion import layer_shape, read_layer, result_layers
+from napari_cfsr.layers.image_input import layer_shape, read_layer
 from napari_cfsr.layers.quality_input import QualityRequest
+from napari_cfsr.layers.result_layers import result_layers
 from napari_cfsr.workers.quality import map_layer, measure_layers
 from tests.helpers.fakes import BoxModel
 from tests.helpers.peak_memory import PEAK
-from tests.layers.test_conversion import awkward_layer, world_of
+from tests.layers.test_image_input import awkward_layer, world_of
 
 GRAY = QualityOptions("gray", 2, 255.0)
 
@@ -100,7 +101,7 @@ def test_pixels_that_are_not_finite_are_left_out(channel) -> None:
     assert figures.ssim == pytest.approx(similar[use].mean(dtype=float), abs=1e-7)
 
 
-def test_nothing_finite_has_no_figures() -> None:
+def test_images_without_finite_pixels_have_no_scores() -> None:
     figures = quality_scores(
         np.full((20, 20), np.nan), np.zeros((20, 20)), QualityOptions("gray", 0, 1.0)
     )
@@ -382,12 +383,12 @@ def test_equal_sizes_elsewhere_are_compared_pixel_by_pixel_with_a_warning() -> N
     assert found.covered == (slice(0, 20), slice(0, 30))
     assert found.warning == (
         "'b' and 'a' have different transforms (its pixels are 0.5 those of the reference): "
-        "compared pixel by pixel, as if they lay over each other"
+        "compared pixel by pixel, as if they were aligned"
     )
     b.scale, b.translate = (1, 1), (0, 3)
     assert "shifted by 0 x 3 pixels)" in match(read_layer(a), Candidate(read_layer(b))).warning
     b.translate = (0.25, 0)
-    assert "shifted by 0.25 x 0 pixels, which are no whole ones" in (
+    assert "shifted by 0.25 x 0 pixels, not by whole ones" in (
         match(read_layer(a), Candidate(read_layer(b))).warning
     )
     b.translate, b.rotate = (0, 0), 10
@@ -396,7 +397,7 @@ def test_equal_sizes_elsewhere_are_compared_pixel_by_pixel_with_a_warning() -> N
     assert match(read_layer(a), Candidate(read_layer(b))).warning == ""
 
 
-def test_a_reference_at_its_original_size_is_cropped_and_that_is_said() -> None:
+def test_a_reference_at_its_original_size_is_cropped_with_a_note() -> None:
     hr, sr = Image(np.zeros((23, 30)), name="hr"), Image(np.zeros((20, 28)), name="sr")
     found = match(read_layer(hr), Candidate(read_layer(sr)))
     assert found.covered == (slice(0, 20), slice(0, 28))
@@ -418,10 +419,10 @@ def test_a_result_at_the_origin_is_known_to_lie_there() -> None:
     ("changes", "why"),
     [
         ({"scale": (0.25, 0.25)}, "its pixels are 0.25 those of the reference"),
-        ({"translate": (0.5, 1)}, "it is shifted by 0.5 x 1 pixels, which are no whole ones"),
+        ({"translate": (0.5, 1)}, "it is shifted by 0.5 x 1 pixels, not by whole ones"),
         ({"rotate": 90}, "it is rotated or sheared against the reference"),
         ({"translate": (99, 0)}, "they do not overlap in the world"),
-        ({}, "neither has been placed, so that nothing tells what part of the reference it shows"),
+        ({}, "neither has a transform, so it is unknown which part of the reference it shows"),
     ],
 )
 def test_other_sizes_off_the_grid_are_refused_with_both_shapes(changes, why) -> None:
@@ -429,8 +430,8 @@ def test_other_sizes_off_the_grid_are_refused_with_both_shapes(changes, why) -> 
     with pytest.raises(ImageError) as caught:
         match(read_layer(hr), Candidate(read_layer(sr)))
     assert str(caught.value) == (
-        "expected 'sr' in the size of the reference 'hr', or on its pixel grid, got shape 20x28 "
-        f"against 40x30, and {why}: choose layers of the same scene and scale"
+        f"'sr' is 20x28 but the reference 'hr' is 40x30, and {why}: choose layers of the same size "
+        "or on the same pixel grid"
     )
 
 
@@ -514,9 +515,9 @@ def test_a_region_of_the_reference_is_measured_in_all_that_cover_it() -> None:
         ssim(image[box], reference[box], 2, "gray", 255.0),
     )
     assert [row.figures for row in result.table.rows] == [(expected,)] * 2
-    assert result.table.notes[-1] == "all were measured in the part that each of them covers"
+    assert result.table.notes[-1] == "all were measured in the part that every one of them covers"
     elsewhere = Image(image[50:, :20], name="elsewhere", translate=(50, 0))
-    with pytest.raises(ImageError, match="none that all of them cover: measure them one by one"):
+    with pytest.raises(ImageError, match="a common part of the reference, got none: measure"):
         run(measure_layers(request(hr, part, elsewhere)))
     with pytest.raises(ImageError, match="'elsewhere' to cover whole image of 'hr', got none"):
         run(measure_layers(request(hr, elsewhere, region=(slice(0, 9), slice(0, 9)))))
@@ -527,10 +528,10 @@ def test_a_layer_that_does_not_fit_is_named_and_the_others_are_measured() -> Non
     hr, sr = Image(reference, name="hr"), Image(image, name="sr")
     wrong = Image(image[::2], name="wrong")
     done = run(measure_layers(request(hr, wrong, sr))).table
-    assert "'wrong' in the size of the reference 'hr'" in done.rows[0].fault
-    assert "got shape 20x50 against 40x50" in done.warnings[0]
+    assert "but the reference 'hr' is" in done.rows[0].fault
+    assert "'wrong' is 20x50 but the reference 'hr' is 40x50" in done.warnings[0]
     assert done.rows[1].figures[0].psnr == psnr(image, reference, 2, "gray", 255.0)
-    with pytest.raises(ImageError, match="got shape 20x50 against 40x50"):
+    with pytest.raises(ImageError, match="is 20x50 but the reference 'hr' is 40x50"):
         run(measure_layers(request(hr, wrong)))
 
 
@@ -543,11 +544,13 @@ def test_a_plane_against_a_stack_needs_the_current_slice() -> None:
     done = run(measure_layers(request(hr, sr, region=here))).table
     assert done.rows[0].figures[0].psnr == psnr(image[1], reference[1], 2, "gray", 255.0)
     assert done.slice_names == ("Z=1",)
-    with pytest.raises(ImageError, match="got shape 3x40x50 against 40x50, and it has more axes"):
+    with pytest.raises(
+        ImageError, match=r"is 3x40x50 but the reference '.*' is 40x50, and it has more axes"
+    ):
         run(measure_layers(request(sr, hr)))
 
 
-def test_the_range_is_that_of_whole_planes_and_is_told() -> None:
+def test_the_range_is_that_of_whole_planes_and_is_reported() -> None:
     image, reference = (x.astype(np.uint16) * 14 for x in noisy_pair((2, 40, 50)))
     reference[:] = np.minimum(reference, 900)
     reference[1, 0, 0] = 3500
@@ -564,7 +567,7 @@ def test_the_range_is_that_of_whole_planes_and_is_told() -> None:
         run(measure_layers(request(layer, layer, data_range=None)))
 
 
-def test_what_is_odd_is_said() -> None:
+def test_oddities_are_reported() -> None:
     image, reference = noisy_pair((40, 50, 4))
     hr, sr = Image(reference, name="hr", rgb=True), Image(image, name="sr", rgb=True)
     done = run(measure_layers(request(hr, sr, channel="RGB"))).table
@@ -575,8 +578,8 @@ def test_what_is_odd_is_said() -> None:
     real[3, 4] = np.nan
     done = run(measure_layers(request(Image(reference[..., 0], name="hr"), Image(real, name="sr"))))
     assert done.table.notes == (
-        "'sr': 1 pixels are NaN or infinite, there or in the reference; they were left out, with "
-        "the SSIM windows that hold one",
+        "'sr': 1 pixels are NaN or infinite, in it or in the reference; they and the SSIM windows "
+        "that contain them were left out",
     )
     (warning,) = done.table.warnings
     assert warning.startswith("'sr' (float32, 0 to 1) and 'hr' (uint8, 0 to 254)")
@@ -644,7 +647,7 @@ PROGRAM = """
 import json
 import numpy as np
 from napari.layers import Image
-from napari_cfsr.layers.conversion import read_layer
+from napari_cfsr.layers.image_input import read_layer
 from napari_cfsr.layers.quality_input import QualityRequest
 from napari_cfsr.layers.alignment import Candidate
 from napari_cfsr.workers.quality import map_layer

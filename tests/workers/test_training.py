@@ -23,7 +23,7 @@ from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
 from napari_cfsr.core.training import data as training_data
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
-from napari_cfsr.layers.conversion import read_layer
+from napari_cfsr.layers.image_input import read_layer
 from napari_cfsr.layers.training_input import TrainInput, TrainJob
 from napari_cfsr.layers.training_input import training_data as read
 from napari_cfsr.workers.run import CancelToken, Failure, train_worker
@@ -110,7 +110,7 @@ def test_what_is_left_out_of_a_long_stack_is_said(monkeypatch) -> None:
     monkeypatch.setattr(training_data, "MOST_PLANES", 5)
     images = layers(noise(20, 8, 8), noise(4, 8, 8))
     data = read(TrainInput(images), TrainConfig())
-    assert data.notes == ("first: 5 of its 20 planes are used, evenly",)
+    assert data.notes == ("first: 5 of its 20 planes are used, evenly spaced",)
 
 
 def test_reading_can_be_stopped_between_planes() -> None:

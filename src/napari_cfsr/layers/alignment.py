@@ -1,4 +1,4 @@
-"""Where two images lie to each other in the world, and what part of them can be compared."""
+"""How two images are aligned in the world, and which parts of them can be compared."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from napari_cfsr.core.metrics import mod_crop
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.conversion import ImageInput, Region, output_placement
+from napari_cfsr.layers.image_input import ImageInput, Region, layer_to_world, output_placement
 
 Matrix = NDArray[np.float64]
 
@@ -21,16 +20,16 @@ FACTORS = range(2, 9)  # by which an LR image may be smaller
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to be compared.
+    """An image to compare.
 
     Attributes
     ----------
     image : ImageInput
         All of the layer.
     enlarge : int
-        It is enlarged by this first, bicubically.
+        Factor by which it is enlarged bicubically first.
     placed : bool
-        Whether its place in the world is known even where that is the origin.
+        Whether its position in the world is known even if that is the origin.
     """
 
     image: ImageInput
@@ -61,16 +60,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Match:
-    """What an image covers of a reference.
+    """The part of a reference that an image covers.
 
     Attributes
     ----------
     offset : tuple of int
-        Index in the reference less index in the image, on each axis that both have, the last ones.
+        Index in the reference minus index in the image, on the (last) axes that both have.
     covered : tuple of slice
         The part of the reference, on the same axes.
     note, warning : str
-        What is to be said; empty where there is nothing.
+        For the user; may be empty.
     """
 
     offset: tuple[int, ...]
@@ -81,10 +80,7 @@ class Match:
 
 def to_world(image: ImageInput) -> Matrix:
     """Data to world of a whole layer, homogeneous."""
-    own = Affine(
-        scale=image.scale, translate=image.translate, rotate=image.rotate, shear=image.shear
-    )
-    return np.asarray(image.affine @ np.asarray(own.affine_matrix), float)
+    return np.asarray(layer_to_world(image).affine_matrix, float)
 
 
 def _transform(image: ImageInput, scale: int) -> dict[str, Any]:
@@ -137,15 +133,15 @@ def match(reference: ImageInput, candidate: Candidate) -> Match:
 
 
 def _nowhere(reference: Candidate, candidate: Candidate) -> str:
-    """Why the world does not tell where a smaller image lies; empty if it does.
+    """Why the position of a smaller image is unknown; empty if it is known.
 
-    Layers that nobody has placed all begin at the origin with pixels of size 1: an LR image would
-    be taken for the upper left corner of its reference.
+    Layers without a transform all start at the origin with pixels of size 1: an LR image would be
+    mistaken for the upper left corner of its reference.
     """
     plain = (np.allclose(x.to_world(), np.eye(len(x.to_world()))) for x in (reference, candidate))
     if candidate.placed or not all(plain):
         return ""
-    return "neither has been placed, so that nothing tells what part of the reference it shows"
+    return "neither has a transform, so it is unknown which part of the reference it shows"
 
 
 def _mod_crop_note(reference: ImageInput, large: tuple[int, ...], small: tuple[int, ...]) -> str:
@@ -195,7 +191,7 @@ def _off_grid(between: Matrix, shape: tuple[int, ...]) -> str:
             return f"its pixels are {_times(diagonal)} those of the reference"
         return "it is rotated or sheared against the reference"
     if np.abs(offset - np.rint(offset)).max() > TOLERANCE:
-        return f"it is shifted by {_times(offset)} pixels, which are no whole ones"
+        return f"it is shifted by {_times(offset)} pixels, not by whole ones"
     return ""
 
 
@@ -212,7 +208,7 @@ def _box(shape: tuple[int, ...]) -> Region:
 def _note(
     reference: ImageInput, candidate: Candidate, covered: Region, shape: tuple[int, ...]
 ) -> str:
-    """What is left out of a reference."""
+    """The part of a reference that is covered."""
     axes = plane_axes(reference.axes)[-len(shape) :]
     parts = [
         f"{a} {s.start} to {s.stop - 1}"
@@ -226,20 +222,20 @@ def _note(
 
 
 def _warning(reference: ImageInput, candidate: Candidate, between: Matrix) -> str:
-    """Two layers that are compared pixel by pixel though they lie elsewhere."""
+    """Two layers are compared pixel by pixel although their transforms differ."""
     why = _off_grid(between, candidate.shape[-(len(between) - 1) :])
     why = why or f"it is shifted by {_times(between[:-1, -1])} pixels"
     return (
         f"'{candidate.name}' and '{reference.name}' have different transforms ({why}): compared "
-        "pixel by pixel, as if they lay over each other"
+        "pixel by pixel, as if they were aligned"
     )
 
 
 def _mismatch(reference: ImageInput, candidate: Candidate, why: str) -> ImageError:
     return ImageError(
-        f"expected '{candidate.name}' in the size of the reference '{reference.name}', or on its "
-        f"pixel grid, got shape {_size(candidate.shape)} against "
-        f"{_size(Candidate(reference).shape)}, and {why}: choose layers of the same scene and scale"
+        f"'{candidate.name}' is {_size(candidate.shape)} but the reference '{reference.name}' is "
+        f"{_size(Candidate(reference).shape)}, and {why}: choose layers of the same size or "
+        "on the same pixel grid"
     )
 
 
@@ -248,9 +244,9 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def reduction(reference: ImageInput, image: ImageInput) -> int | None:
-    """By how much an LR image is smaller than a reference; None if it is not.
+    """The factor by which an LR image is smaller than a reference, if it is.
 
-    In the world, if that says so; else by the sizes, as by the mod-crop rule.
+    From the transforms if they show one; else from the sizes, by the mod-crop rule.
     """
     if reference.rgb != image.rgb or min(len(plane_axes(x.axes)) for x in (reference, image)) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What is to be compared with a reference layer, and its planes, read when they are needed."""
+"""Layers to compare with a reference layer, and their planes, read as needed."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from napari_cfsr.core.image import check_dtype, enlarge_in_dtype
 from napari_cfsr.core.metrics import Channel
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers.alignment import Candidate, Match, match, plane_axes
-from napari_cfsr.layers.conversion import ImageInput, Region
+from napari_cfsr.layers.image_input import ImageInput, Region
 
 Index = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class QualityRequest:
-    """All that is to be measured, read on the GUI thread.
+    """What to measure, read on the GUI thread.
 
     Attributes
     ----------
     reference : ImageInput
         All of the layer.
     region : tuple of slice
-        The part of it that is looked at.
+        The part of it to measure.
     part : str
         The same in words.
     candidates : tuple of Candidate
     channel : {"Y", "RGB", "gray"}
     shave : int
     data_range : float or None
-        None: by the reference, see `core.quality.default_range`.
+        None: from the reference, see `core.metrics.default_range`.
     """
 
     reference: ImageInput
@@ -46,8 +46,8 @@ class QualityRequest:
     data_range: float | None
 
 
-class Plan:
-    """What of each image is compared with what of the reference.
+class Comparison:
+    """Which part of each image is compared with which part of the reference.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ class Plan:
     Attributes
     ----------
     matches : dict of int to Match
-        Of the images that can be compared, by their place in the request.
+        Of the images that can be compared, by their index in the request.
     faults : dict of int to str
-        Why the others can't.
+        Why the others can't be compared.
     region : tuple of slice
         The part of the reference that all of them cover.
     notes, warnings : list of str
@@ -66,7 +66,7 @@ class Plan:
     Raises
     ------
     ImageError
-        None can be compared, or they have no part of the reference in common.
+        No image can be compared, or they cover no common part of the reference.
     """
 
     def __init__(self, request: QualityRequest) -> None:
@@ -88,7 +88,7 @@ class Plan:
         self._restrict()
 
     def _match(self, i: int, candidate: Candidate) -> None:
-        """Take note of where an image lies, if it can be compared."""
+        """Find the part that an image covers, if it can be compared."""
         request, reference = self.request, self.request.reference
         check_dtype(candidate.image.data.dtype)
         found = match(reference, candidate)
@@ -108,27 +108,27 @@ class Plan:
         self.warnings += [found.warning] if found.warning else []
 
     def _restrict(self) -> None:
-        """Cut the region down to what all images cover: else their figures can't be compared."""
+        """Restrict the region to what all images cover: else their values are not comparable."""
         for found in self.matches.values():
             extra = len(self.region) - len(found.covered)
             common = _overlap(self.region[extra:], found.covered)
             if common is None:
                 raise ImageError(
-                    "expected layers that have a part of the reference in common, got none that "
-                    "all of them cover: measure them one by one"
+                    "expected layers that cover a common part of the reference, got none: measure "
+                    "them one by one"
                 )
             self.region = (*self.region[:extra], *common)
         if self.region != self.request.region and len(self.matches) > 1:
-            self.notes.append("all were measured in the part that each of them covers")
+            self.notes.append("all were measured in the part that every one of them covers")
 
     @property
     def slices(self) -> list[Index]:
-        """Where the planes are on the axes of the reference other than Y and X."""
+        """Indices of the planes on the axes of the reference other than Y and X."""
         others = [s for a, s in zip(self.axes, self.region, strict=True) if a not in "YX"]
         return list(itertools.product(*(range(s.start, s.stop) for s in others)))
 
     def slice_name(self, at: Index) -> str:
-        """Such as `T=0, Z=3`; axes that have one place only are left out."""
+        """Such as `T=0, Z=3`; axes of length 1 are left out."""
         lengths = Candidate(self.request.reference).shape
         axes = [(a, n) for a, n in zip(self.axes, lengths, strict=True) if a not in "YX"]
         return ", ".join(f"{a}={i}" for (a, n), i in zip(axes, at, strict=True) if n > 1)

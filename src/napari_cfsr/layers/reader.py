@@ -1,4 +1,4 @@
-"""Opening OME-Zarr stores in napari: as a pyramid, nothing read but what is looked at."""
+"""Opening OME-Zarr stores in napari: as a lazy pyramid, of which only what is shown is read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ Reader = Callable[[Any], list[LayerTuple]]
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """A function that reads what is at a path, if that is an OME-Zarr store that can be read."""
+    """A function that reads a path, if it is a readable OME-Zarr store."""
     from napari_cfsr.core.io import read_store_metadata
 
     if not isinstance(path, str | Path):
         return None
     store = Path(path)
-    marks = ("zarr.json", ".zattrs", ".zgroup")
-    if not store.is_dir() or not any((store / name).is_file() for name in marks):
+    files = ("zarr.json", ".zattrs", ".zgroup")
+    if not store.is_dir() or not any((store / name).is_file() for name in files):
         return None
-    mark = read_store_metadata(store)
-    return read_store if mark is not None or _is_image(store) else None
+    return read_store if read_store_metadata(store) is not None or _is_image(store) else None
 
 
 def _is_image(store: Path) -> bool:
@@ -36,18 +35,17 @@ def _is_image(store: Path) -> bool:
 
 
 def read_store(path: str) -> list[LayerTuple]:
-    """Layers of a store: of one that this package wrote, one for each output.
+    """Layers of a store: one for each output if this package wrote it.
 
     Raises
     ------
     FileFormatError
-        The store is damaged, or was not written to its end.
+        The store is damaged or incomplete.
     """
     from napari_cfsr.core.io import read_store_metadata
 
     store = Path(path)
-    mark = read_store_metadata(store) or {}
-    names = mark.get("outputs") or []
+    names = (read_store_metadata(store) or {}).get("outputs") or []
     parts = [store / str(name) for name in names] if len(names) > 1 else [store]
     return [_layer(part, store.stem) for part in parts]
 
@@ -55,11 +53,11 @@ def read_store(path: str) -> list[LayerTuple]:
 def _layer(path: Path, stem: str) -> LayerTuple:
     from napari_cfsr.core.io import open_ome_zarr, read_store_metadata
     from napari_cfsr.core.store import level_range, viewed
-    from napari_cfsr.layers.conversion import signed_look
+    from napari_cfsr.layers.result_layers import signed_look
 
     image = open_ome_zarr(path)
-    mark = read_store_metadata(path) or {}
-    output = str(mark.get("output", ""))
+    metadata = read_store_metadata(path) or {}
+    output = str(metadata.get("output", ""))
     levels, axes = viewed(image, luma=output == "difference" and "S" in image.axes)
     letters = axes.replace("S", "")
     space = image.space.along(letters)
@@ -72,8 +70,8 @@ def _layer(path: Path, stem: str) -> LayerTuple:
         "units": [unit or "pixel" for unit in space.units],
         "axis_labels": [letter.lower() for letter in letters],
     }
-    if "record" in mark:
-        arguments["metadata"] = {"napari_cfsr": {**mark["record"], "output": output}}
+    if "record" in metadata:
+        arguments["metadata"] = {"napari_cfsr": {**metadata["record"], "output": output}}
     if output == "difference":
         arguments |= signed_look(level_range(levels[-1], axes))
     return (levels if len(levels) > 1 else levels[0], arguments, "image")

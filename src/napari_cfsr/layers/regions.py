@@ -1,4 +1,4 @@
-"""What part of a layer is meant: the current view, a box of another layer, the current slice."""
+"""Parts of a layer: the current view, a box of another layer, the current slice."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from napari.layers import Image, Labels, Shapes
 from numpy.typing import NDArray
 
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.conversion import Region, data_to_world, layer_axes, layer_shape, level_zero
+from napari_cfsr.layers.image_input import (
+    Region,
+    layer_axes,
+    layer_shape,
+    layer_to_world,
+    level_zero,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-QUICK_PIXELS = 2**24  # labels that are looked through while somebody fills in a form
+QUICK_PIXELS = 2**24  # labels that are searched while the user fills in a form
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]  # low and high corner of a box
 
@@ -25,7 +31,7 @@ def visible_region(
 ) -> Region:
     """The part of a layer that the canvas shows, in data pixels.
 
-    napari says what it has loaded; of a pyramid that is more, and the canvas itself decides.
+    napari knows what it has loaded; of a pyramid that is more, so the canvas decides.
 
     Parameters
     ----------
@@ -47,7 +53,7 @@ def visible_region(
     if layer.multiscale:
         corners = np.repeat(_middle(layer)[None], 4, axis=0)
         corners[:, list(displayed)] = _corners(np.array(canvas[0]), np.array(canvas[1]))
-        own = np.asarray(data_to_world(layer).inverse(corners)) + 0.5
+        own = np.asarray(layer_to_world(layer).inverse(corners)) + 0.5
         low, high = np.maximum(low, own.min(0)), np.minimum(high, own.max(0))
     bounds = [
         (float(low[i]), float(high[i])) if i in displayed else (0.0, np.inf)
@@ -59,7 +65,7 @@ def visible_region(
 def _middle(layer: Image) -> NDArray[np.float64]:
     """World coordinates of a layer's centre."""
     centre = [(s - 1) / 2 for s in layer_shape(layer)]
-    return np.asarray(data_to_world(layer)(np.array(centre, float)))
+    return np.asarray(layer_to_world(layer)(np.array(centre, float)))
 
 
 def box_region(layer: Image, selection: Layer) -> Region:
@@ -78,11 +84,11 @@ def box_region(layer: Image, selection: Layer) -> Region:
         low, high = _label_bounds(selection)
     else:
         raise ImageError(f"expected a shapes or labels layer, got '{selection.name}'")
-    world = np.asarray(data_to_world(selection)(_corners(low, high)))
+    world = np.asarray(layer_to_world(selection)(_corners(low, high)))
     n = min(layer.ndim, selection.ndim)
     full = np.repeat(_middle(layer)[None], len(world), axis=0)
     full[:, -n:] = world[:, -n:]
-    own = np.asarray(data_to_world(layer).inverse(full))
+    own = np.asarray(layer_to_world(layer).inverse(full))
     axes = layer_axes(layer)
     bounds = [
         (float(own[:, i].min()) + 0.5, float(own[:, i].max()) + 0.5)
@@ -94,7 +100,7 @@ def box_region(layer: Image, selection: Layer) -> Region:
 
 
 def box_is_quick(selection: Layer) -> bool:
-    """Whether the box of a layer is found at once: no large stack of labels has to be read."""
+    """Whether the box of a layer is found quickly: no large stack of labels has to be read."""
     if not isinstance(selection, Labels):
         return True
     data = level_zero(selection)
@@ -110,7 +116,7 @@ def _shape_bounds(layer: Shapes) -> Bounds:
 
 
 def _label_bounds(layer: Labels) -> Bounds:
-    """Outer edges of the selected label's box; a plane at a time, since stacks are large."""
+    """Outer edges of the selected label's box; plane by plane, since stacks are large."""
     data = level_zero(layer)
     low, high = np.full(data.ndim, np.inf), np.full(data.ndim, -np.inf)
     for index, plane in _planes(data):
@@ -135,7 +141,7 @@ def _planes(data: Any) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
 def current_slices(
     layer: Image, region: Region | None, point: Sequence[float], displayed: Sequence[int]
 ) -> Region:
-    """`region` cut down to what the sliders show: every axis that is neither Y, X nor displayed.
+    """`region` restricted to what the sliders show, on every axis that is not Y, X or displayed.
 
     Parameters
     ----------
@@ -143,14 +149,14 @@ def current_slices(
     region : tuple of slice, optional
         All of the layer by default.
     point : sequence of float
-        Where the sliders stand, in world coordinates.
+        Positions of the sliders, in world coordinates.
     displayed : sequence of int
         Dimensions of the layer that the canvas shows.
     """
     axes, shape = layer_axes(layer), layer_shape(layer)
     region = region or tuple(slice(0, n) for n in shape)
     world = np.asarray(point, float)[-layer.ndim :]
-    at = np.rint(np.asarray(data_to_world(layer).inverse(world))).astype(int)
+    at = np.rint(np.asarray(layer_to_world(layer).inverse(world))).astype(int)
     at = np.clip(at, 0, np.array(shape) - 1)
     return tuple(
         r if axes[i] in "YX" or i in displayed else slice(int(at[i]), int(at[i]) + 1)

@@ -1,4 +1,4 @@
-"""Sample images for napari's menu: each with a reduced version that lies exactly over or under it.
+"""Sample images for napari's menu, each with a reduced version exactly aligned with it.
 
 The images ship with scikit-image, all CC0 or without known restrictions.
 """
@@ -18,7 +18,7 @@ SHARP_COLUMNS = 320  # of 512
 
 
 def reduced_pair(image: NDArray[np.uint8], scale: int, name: str) -> list[LayerData]:
-    """An image as reference, and its bicubic reduction; both in the pixels of the image."""
+    """An image as reference, and its bicubic reduction, in the same world coordinates."""
     height, width = (n // scale * scale for n in image.shape[:2])
     image = image[:height, :width]
     small = imresize(image, 1 / scale)
@@ -61,10 +61,10 @@ def cell() -> list[LayerData]:
 
 
 def low_light() -> list[LayerData]:
-    """Nuclei of the stained tissue as a dim camera would see them, to train a refiner on.
+    """Nuclei of the stained tissue as in a low-light camera image, to train a refiner on.
 
-    The stain of the nuclei is one gray channel of 12 bits in 16. Left, a sharp image to train on;
-    right, what a camera with pixels twice as large makes of 50 photons; and the truth there.
+    The stain of the nuclei is one gray channel with 12 bits in 16. Left, a sharp image to train on;
+    right, a camera image with pixels twice as large and 50 photons, and its ground truth.
     """
     from skimage import color, data
 

@@ -7,12 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from napari_cfsr.core.store import LevelView, StorePreview
-from napari_cfsr.layers.conversion import (
-    ImageInput,
-    LayerSpec,
-    difference_look,
-    output_placement,
-)
+from napari_cfsr.layers.image_input import ImageInput, output_placement
+from napari_cfsr.layers.result_layers import LayerSpec, difference_look
 
 
 def growing_layers(

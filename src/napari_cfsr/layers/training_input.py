@@ -1,4 +1,4 @@
-"""What is to be trained on, as it was when the button was pressed; read in the worker."""
+"""Training data as chosen when the button was pressed; read in the worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_cfsr.core.training import (
     pair_data,
 )
 from napari_cfsr.errors import ImageError, OptionError
-from napari_cfsr.layers.conversion import ImageInput
+from napari_cfsr.layers.image_input import ImageInput
 
 Planes = list[ArraySource]
 
@@ -58,7 +58,7 @@ class TrainJob:
 def training_data(
     source: TrainInput, config: TrainConfig, check: Callable[[], None] = lambda: None
 ) -> TrainData:
-    """Read it. May take long: for a worker, not for the GUI thread.
+    """Read the training data. May take long: for a worker, not for the GUI thread.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def training_data(
     config : TrainConfig
         Its `intensity` maps the values.
     check : callable
-        Called for every plane that is read; may raise to stop.
+        Called for each plane that is read; may raise to stop.
 
     Raises
     ------
@@ -114,8 +114,8 @@ def _layer_pairs(
     return TrainData(_joined(sides[0]), _joined(sides[1]), origin, _thinned(hr, sides[0]))
 
 
-class _Checked:
-    """An array that looks whether to stop before every part that is read."""
+class _CheckedArray:
+    """An array that calls `check` before each read."""
 
     def __init__(self, array: Any, check: Callable[[], None]) -> None:
         self.shape, self.dtype = tuple(array.shape), array.dtype
@@ -133,7 +133,7 @@ def _planes(image: ImageInput, config: TrainConfig, check: Callable[[], None]) -
         part = dict(zip("YX", image.part, strict=True))
         data = data[tuple(slice(*part[a]) if a in part else slice(None) for a in image.axes)]
     # colour samples are called S, so C are independent channels
-    array = _Checked(data, check)
+    array = _CheckedArray(data, check)
     return array_sources(array, image.name, image.axes, config.intensity, rgb=False)
 
 
@@ -146,11 +146,11 @@ def _origin(images: tuple[ImageInput, ...]) -> str:
 
 
 def _thinned(images: tuple[ImageInput, ...], planes: list[Planes]) -> tuple[str, ...]:
-    """What to say of stacks of which not every plane is used."""
+    """Notes on stacks of which only some planes are used."""
     notes = []
     for image, used in zip(images, planes, strict=True):
         sizes = zip(image.axes, image.data.shape, strict=True)
         count = math.prod(n for a, n in sizes if a not in "YXS")
         if count > len(used):
-            notes.append(f"{image.name}: {len(used)} of its {count} planes are used, evenly")
+            notes.append(f"{image.name}: {len(used)} of its {count} planes are used, evenly spaced")
     return tuple(notes)

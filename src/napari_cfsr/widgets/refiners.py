@@ -1,4 +1,4 @@
-"""The Refiners widget: what was trained, and files that are renamed, deleted and passed on."""
+"""The Refiners widget: the refiners on this machine; rename, delete, export and import them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from napari_cfsr.widgets.parts.run_widget import offer_refiners
 from napari_cfsr.workers import CancelToken, Failure, call_worker
 
 COLUMNS = ("name", "scale", "gain (dB)", "placement", "from", "date", "description")
-SEEN = 4  # columns that are seen in the narrowest dock; the others by scrolling
+VISIBLE = 4  # columns that fit the narrowest dock; the others by scrolling
 LEAST_NAME = 110  # pixels for the names
 LEAST_WIDTH = 330  # of all
 ROW = 24  # pixels, of a line
@@ -53,19 +53,19 @@ ORIGINS = {"bundled": "the program"}
 FILTER = "Refiners (*.safetensors)"
 
 TOOLTIPS = {
-    "table": "The refiners on this machine. Those that come with the program can't be changed.",
-    "card": "What is known of the refiner: data, degradation, and how it did on held-out images.",
+    "table": "The refiners on this machine. Bundled ones can't be changed.",
+    "card": "The refiner's card: its data, degradation, and results on held-out images.",
     "name": "The new name.",
     "rename_button": "Give the refiner the name on the left.",
     "delete_button": "Delete the refiner's file; asks first.",
-    "export_button": "Write a copy of the refiner to a file, to pass on.",
+    "export_button": "Write a copy of the refiner to a file, to share it.",
     "import_button": "Check a refiner file, and keep a copy of it on this machine.",
 }
-NAMES = {"table": "refiners", "card": "what is known of it", "name": "new name"}
+NAMES = {"table": "refiners", "card": "card", "name": "new name"}
 
 
 class RefinersTable(QTableWidget):
-    """A row for each refiner; the names take the width that is left beside what counts most."""
+    """A row for each refiner; the name column takes the remaining width."""
 
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
@@ -80,7 +80,7 @@ class RefinersTable(QTableWidget):
         self.setMinimumWidth(LEAST_WIDTH)
 
     def fit(self) -> None:
-        """Fit the columns to what is in them, and to the width."""
+        """Fit the columns to their contents and to the width."""
         for column in range(1, len(COLUMNS)):
             self.resizeColumnToContents(column)
         self._fit_names()
@@ -90,7 +90,7 @@ class RefinersTable(QTableWidget):
         self._fit_names()
 
     def _fit_names(self) -> None:
-        others = sum(self.columnWidth(i) for i in range(1, SEEN))
+        others = sum(self.columnWidth(i) for i in range(1, VISIBLE))
         self.setColumnWidth(0, max(LEAST_NAME, self.viewport().width() - others))
 
 
@@ -108,8 +108,8 @@ class RefinersWidget(QWidget):
         self._viewer = napari_viewer
         self._refiners: list[tuple[Path, Kind, RefinerCard | None]] = []
         self._faults: dict[Path, str] = {}
-        self._done: Callable[[Path], str] | None = None  # what to say of what a task returns
-        self._select = ""  # name to select when the list was read again
+        self._done: Callable[[Path], str] | None = None  # the status for the result of a task
+        self._select = ""  # name to select once the list is read again
         self._busy = False
         self.table = RefinersTable()
         self.card = QPlainTextEdit()
@@ -156,7 +156,7 @@ class RefinersWidget(QWidget):
         self.reload_refiners()
 
     def reload_refiners(self) -> None:
-        """List what is there now; what was selected stays so."""
+        """List the refiners that exist now; the selection is kept."""
         selected = self._select or self.selected
         self._select = ""
         self._read()
@@ -165,7 +165,7 @@ class RefinersWidget(QWidget):
         for row, (path, kind, card) in enumerate(self._refiners):
             for column, text in enumerate(_cells(path, kind, card)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)  # which may be cut short
+                item.setToolTip(text)  # it may be elided
                 self.table.setItem(row, column, item)
         self.table.fit()
         self.table.clearSelection()
@@ -207,7 +207,7 @@ class RefinersWidget(QWidget):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Enable what can be done."""
+        """Enable what is possible."""
         current = self._current
         own = current is not None and current[1] != "bundled"
         name = self.name.text().strip()
@@ -220,7 +220,7 @@ class RefinersWidget(QWidget):
                 button.setEnabled(False)
         self.import_button.setEnabled(not self._busy)
 
-    # what is done with one
+    # actions
 
     def _rename(self) -> None:
         old, new = self.selected, self.name.text().strip()
@@ -228,7 +228,7 @@ class RefinersWidget(QWidget):
 
     def _delete(self) -> None:
         name = self.selected
-        question = f"Delete the refiner '{name}'? Its file will be gone."
+        question = f"Delete the refiner '{name}' and its file?"
         if self._agreed("Delete a refiner", question):
             self._task(partial(delete_refiner, name), lambda path: f"Deleted {path}.")
 
@@ -238,7 +238,7 @@ class RefinersWidget(QWidget):
         chosen, _ = QFileDialog.getSaveFileName(self, "Export a refiner", suggested, FILTER)
         if not chosen:
             return
-        # the dialog has asked about a file of that very name, but not of the one with a suffix
+        # the dialog has asked about exactly this name, but not about the one with a suffix
         try:
             asked = export_path(chosen, name) == Path(chosen)
         except CFSRError as error:
@@ -254,7 +254,7 @@ class RefinersWidget(QWidget):
         overwrite, name = False, Path(chosen).stem
         try:
             if is_taken(name):
-                question = f"There is a refiner '{name}'. Replace it by this file?"
+                question = f"There is already a refiner '{name}'. Replace it with this file?"
                 overwrite = self._agreed("Import a refiner", question)
                 if not overwrite:
                     return
@@ -269,7 +269,7 @@ class RefinersWidget(QWidget):
         return bool(answer == QMessageBox.StandardButton.Yes)
 
     def _task(self, task: Callable[[], Path], done: Callable[[Path], str]) -> None:
-        """Do it in a worker: disks may be slow."""
+        """Run it in a worker: disks may be slow."""
         self._done, self._busy = done, True
         self._refresh()
         worker = call_worker("", task, CancelToken())
@@ -290,7 +290,7 @@ class RefinersWidget(QWidget):
 
     def _on_error(self, error: BaseException) -> None:
         self._busy = False
-        self.status.setText(f"Unexpected fault: {error!r}")
+        self.status.setText(f"Unexpected error: {error!r}")
         self._refresh()
 
 

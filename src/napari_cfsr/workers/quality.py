@@ -1,4 +1,4 @@
-"""Layers against a reference layer, a plane at a time: figures, and maps of error and SSIM."""
+"""Layers against a reference layer, plane by plane: PSNR and SSIM, and maps of error and SSIM."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from napari_cfsr.core.metrics import (
 )
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers import (
+    Comparison,
     LayerSpec,
-    Plan,
     QualityRequest,
     Region,
     extremes,
@@ -37,8 +37,8 @@ from napari_cfsr.workers.steps import Step
 
 Check = Callable[[], None]
 
-SAMPLED = 2**20  # values of a map that its contrast limits are taken from
-MOST = 99.9  # percentile of the errors that is shown as the brightest
+SAMPLED = 2**20  # values of a map that its contrast limits are computed from
+BRIGHTEST = 99.9  # percentile of the errors that is shown brightest
 COLORMAPS: dict[MapKind, str] = {"error": "magma", "SSIM": "viridis"}
 
 
@@ -50,7 +50,7 @@ class QualityResult:
     ----------
     table : QualityTable
     region : tuple of slice
-        The part of the reference that all images cover, which was measured.
+        The measured part of the reference, which all images cover.
     """
 
     table: QualityTable
@@ -60,9 +60,9 @@ class QualityResult:
 def measure_layers(
     request: QualityRequest, check: Check = lambda: None
 ) -> Generator[Step, None, QualityResult]:
-    """Measure PSNR and SSIM of all images, a plane at a time.
+    """Measure PSNR and SSIM of all images, plane by plane.
 
-    An image that can't be compared is named, with the reason, in its row of the table.
+    The row of an image that can't be compared gives the reason.
 
     Parameters
     ----------
@@ -75,23 +75,23 @@ def measure_layers(
     ImageError, OptionError
         None of the images can be compared, or the options do not fit them.
     """
-    plan = Plan(request)
-    data_range, words = yield from _data_range(plan, check)
+    comparison = Comparison(request)
+    data_range, words = yield from _data_range(comparison, check)
     options = QualityOptions(request.channel, request.shave, data_range)
-    figures: dict[int, list[QualityScores]] = {i: [] for i in plan.matches}
-    began, slices = time.perf_counter(), plan.slices
+    figures: dict[int, list[QualityScores]] = {i: [] for i in comparison.matches}
+    began, slices = time.perf_counter(), comparison.slices
     for done, at in enumerate(slices):
-        reference = plan.reference_plane(at)
-        for j, i in enumerate(plan.matches):
-            fraction = (done + j / len(plan.matches)) / len(slices)
+        reference = comparison.reference_plane(at)
+        for j, i in enumerate(comparison.matches):
+            fraction = (done + j / len(comparison.matches)) / len(slices)
             name = request.candidates[i].name
             yield Step(f"Measuring '{name}'", fraction, _left(began, fraction))
             check()
-            image = plan.plane(i, at)
+            image = comparison.plane(i, at)
             if done == 0 and not same_units(image, reference):
-                plan.warnings.append(_unlike(name, image, request.reference.name, reference))
+                comparison.warnings.append(_unlike(name, image, request.reference.name, reference))
             figures[i].append(quality_scores(image, reference, options, check))
-    return QualityResult(_table(plan, figures, options, words), plan.region)
+    return QualityResult(_table(comparison, figures, options, words), comparison.region)
 
 
 def _left(began: float, fraction: float) -> float | None:
@@ -99,19 +99,19 @@ def _left(began: float, fraction: float) -> float | None:
     return passed * (1 / fraction - 1) if fraction and passed > 1 else None
 
 
-def _data_range(plan: Plan, check: Check) -> Generator[Step, None, tuple[float, str]]:
-    """The range that was given, or that of the planes of the reference, whole in Y and X."""
-    request = plan.request
+def _data_range(comparison: Comparison, check: Check) -> Generator[Step, None, tuple[float, str]]:
+    """The given range, or that of the planes of the reference, whole in Y and X."""
+    request = comparison.request
     if request.data_range is not None:
         return request.data_range, "given"
     image, low, high = request.reference, math.inf, -math.inf
     if image.data.dtype.kind == "b" or image.data.dtype == np.uint8:
         return default_range(image.data.dtype, 0, 255)
     shape = dict(zip(image.axes, image.data.shape, strict=True))
-    for at in plan.slices:
+    for at in comparison.slices:
         yield Step(f"Reading the range of '{image.name}'")
         check()
-        box = zip(plan.axes, plan.box(at), strict=True)
+        box = zip(comparison.axes, comparison.box(at), strict=True)
         plane = read_plane(image, tuple(slice(0, shape[a]) if a in "YX" else s for a, s in box))
         if plane.dtype.kind != "f" or np.isfinite(plane).any():
             least, most = extremes(plane)
@@ -133,26 +133,30 @@ def _unlike(name: str, image: NDArray[Any], reference_name: str, reference: NDAr
 
 
 def _table(
-    plan: Plan, figures: dict[int, list[QualityScores]], options: QualityOptions, words: str
+    comparison: Comparison,
+    figures: dict[int, list[QualityScores]],
+    options: QualityOptions,
+    words: str,
 ) -> QualityTable:
-    request, notes = plan.request, list(plan.notes)
+    request, notes = comparison.request, list(comparison.notes)
     for i, measured in figures.items():
         if invalid := sum(f.invalid for f in measured):
             notes.append(
-                f"'{request.candidates[i].name}': {invalid} pixels are NaN or infinite, there or "
-                "in the reference; they were left out, with the SSIM windows that hold one"
+                f"'{request.candidates[i].name}': {invalid} pixels are NaN or infinite, in it or "
+                "in the reference; they and the SSIM windows that contain them were left out"
             )
     images = [request.reference, *(c.image for c in request.candidates)]
     if any(x.rgb and x.data.shape[-1] == 4 for x in images):
         notes.append("alpha was left out")
     rows = tuple(
-        QualityRow(c.name, tuple(figures.get(i, ())), plan.faults.get(i, ""))
+        QualityRow(c.name, tuple(figures.get(i, ())), comparison.faults.get(i, ""))
         for i, c in enumerate(request.candidates)
     )
-    warnings = [*plan.faults.values(), *plan.warnings]
+    warnings = [*comparison.faults.values(), *comparison.warnings]
     return QualityTable(
         request.reference.name, request.part, options, words,
-        tuple(plan.slice_name(at) for at in plan.slices), rows, tuple(notes), tuple(warnings),
+        tuple(comparison.slice_name(at) for at in comparison.slices), rows, tuple(notes),
+        tuple(warnings),
     )  # fmt: skip
 
 
@@ -174,31 +178,33 @@ def map_layer(
     ImageError, OptionError
         The image can't be compared, or the options do not fit.
     """
-    plan = Plan(request)
-    data_range, _ = yield from _data_range(plan, check)
+    comparison = Comparison(request)
+    data_range, _ = yield from _data_range(comparison, check)
     options = QualityOptions(request.channel, 0, data_range)
-    shape = tuple(s.stop - s.start for s in plan.region)
+    shape = tuple(s.stop - s.start for s in comparison.region)
     result = np.empty(shape, np.float32)
-    axes = plan.axes
-    slices = plan.slices
+    axes = comparison.axes
+    slices = comparison.slices
     for done, at in enumerate(slices):
         yield Step(f"Mapping '{request.candidates[0].name}'", done / len(slices))
         check()
-        values = quality_map(plan.plane(0, at), plan.reference_plane(at), kind, options, check)
-        box = zip(axes, plan.box(at), plan.region, strict=True)
+        values = quality_map(
+            comparison.plane(0, at), comparison.reference_plane(at), kind, options, check
+        )
+        box = zip(axes, comparison.box(at), comparison.region, strict=True)
         key = tuple(slice(None) if a in "YX" else s.start - r.start for a, s, r in box)
         ordered = values if axes.index("Y") < axes.index("X") else values.T
         result[key] = ordered
-    return _spec(plan, kind, result, options)
+    return _spec(comparison, kind, result, options)
 
 
 def _spec(
-    plan: Plan, kind: MapKind, values: NDArray[np.float32], options: QualityOptions
+    comparison: Comparison, kind: MapKind, values: NDArray[np.float32], options: QualityOptions
 ) -> LayerSpec:
-    """The map as a layer, bright where the error is large or the images are alike."""
-    request = plan.request
+    """The map as a layer, bright where the error is large or the images are similar."""
+    request = comparison.request
     source, name = request.reference, request.candidates[0].name
-    axes = plan.axes
+    axes = comparison.axes
     levels = pyramid(values, (axes.index("Y"), axes.index("X")))
     record = {
         "map": kind, "of": name, "reference": source.name, "channel": options.channel,
@@ -211,7 +217,7 @@ def _spec(
         "multiscale": len(levels) > 1,
         "rgb": False,
         "metadata": {"napari_cfsr": record},
-        **output_placement(replace(source, region=plan.region), 1),
+        **output_placement(replace(source, region=comparison.region), 1),
     }
     return LayerSpec(levels if len(levels) > 1 else values, arguments)
 
@@ -223,4 +229,4 @@ def _brightest(values: NDArray[np.float32]) -> float:
     known = flat[np.isfinite(flat)]
     if not known.size:
         return 1.0
-    return float(np.percentile(known, MOST)) or float(known.max()) or 1.0
+    return float(np.percentile(known, BRIGHTEST)) or float(known.max()) or 1.0

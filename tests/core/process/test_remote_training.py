@@ -148,7 +148,7 @@ def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
 @pytest.mark.parametrize(
     ("fault", "kind", "text"),
     [
-        ("image", ImageError, "expected an image with light in it, got black"),
+        ("image", ImageError, "expected an image with contrast, got black"),
         ("key", ModelProcessError, "unexpected fault: KeyError: 'weight'"),
         ("unpicklable", ModelProcessError, "unexpected fault: Odd: odd"),
         ("memory", OutOfMemoryError, "the training ran out of memory: close other programs"),

@@ -233,7 +233,7 @@ def test_landmarks_stay_where_they_are_at_every_level(tmp_path) -> None:
 def test_the_space_is_that_of_the_layer_that_napari_would_show() -> None:
     from napari.layers import Image
 
-    from napari_cfsr.layers.conversion import output_placement, read_layer
+    from napari_cfsr.layers.image_input import output_placement, read_layer
 
     layer = Image(np.zeros((3, 50, 60)), scale=(2, 0.5, 0.25), translate=(7, 100, -3))
     region = (slice(0, 3), slice(5, 50), slice(6, 60))

@@ -1,4 +1,4 @@
-"""The images of a batch and what became of each."""
+"""The images of a batch and the state of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchRecord, BatchStep
 
 COLUMNS = ("image", "state", "time", "message")
-STATES = {"skipped": "already there"}  # as a person says it; the others as they are
+STATES = {"skipped": "already there"}  # the others as they are
 
 
 class BatchTable(QTableWidget):
@@ -26,7 +26,7 @@ class BatchTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
         self._outputs: dict[int, tuple[Path, ...]] = {}
-        self.over = 0  # how many are done, failed or were there
+        self.over = 0  # number of images that are done, failed or skipped
         self.setHorizontalHeaderLabels(list(COLUMNS))
         self.verticalHeader().hide()
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -36,13 +36,13 @@ class BatchTable(QTableWidget):
         header.setStretchLastSection(True)
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        header.setResizeContentsPrecision(0)  # from the rows in view: all would take seconds
+        header.setResizeContentsPrecision(0)  # measure only visible rows: all would take seconds
         self.setColumnWidth(0, 140)
         self.setMinimumHeight(90)
         self.cellDoubleClicked.connect(self._open)
 
     def show_paths(self, paths: Sequence[Path]) -> None:
-        """List images that nothing became of yet."""
+        """List images that have no state yet."""
         self._outputs, self.over = {}, 0
         self.setRowCount(len(paths))
         for row, path in enumerate(paths):
@@ -51,7 +51,7 @@ class BatchTable(QTableWidget):
                 self._set(row, column, "")
 
     def show_step(self, step: BatchStep) -> None:
-        """Show how far an image is."""
+        """Show the progress of an image."""
         if step.record is not None:
             self.over += 1
             self._show_record(step.index, step.record)
@@ -62,9 +62,9 @@ class BatchTable(QTableWidget):
                 self._set(step.index, 3, step.text, step.text)
 
     def show_records(self, records: Sequence[BatchRecord]) -> None:
-        """Show what became of all."""
+        """Show the outcome of all images."""
         model = self.model()
-        model.blockSignals(True)  # else all is drawn and measured anew for each of thousands
+        model.blockSignals(True)  # else each of thousands redraws the table
         for row, record in enumerate(records):
             self._show_record(row, record)
         model.blockSignals(False)

@@ -1,4 +1,4 @@
-"""The Batch widget: upscale a folder of files, see what became of each, keep a summary."""
+"""The Batch widget: upscale a folder of images, see the state of each, save a summary."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFileDialog, QPushButton, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton, QSplitter, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteModel
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch.form import BatchForm
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.preferences import preferred
+from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, stacked
+from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
-from napari_cfsr.widgets.parts.run_widget import BeforeChoice, FormArea, RunWidget
-from napari_cfsr.widgets.parts.settings import read_settings, write_settings
+from napari_cfsr.widgets.parts.run_widget import NetworkWidget
 from napari_cfsr.workers import (
     BatchNews,
     BatchOutcome,
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchStep
 
 SETTINGS = "batch"
-LOOKING = "Looking at what is there"
+LOOKING = "Checking for existing results"
 FILTER = "Summaries (*.csv *.json)"
-START = "Upscale all images of the folder that are not there already."
+START = "Upscale all images of the folder that have no results yet."
 TOOLTIPS = {
-    "table": "What becomes of each image. Press Enter on one that is done, or double-click it, to "
+    "table": "The state of each image. Press Enter on one that is done, or double-click it, to "
     "open its results.",
-    "summary_button": "Write what became of each image: CSV for tables, JSON with all that is "
-    "needed to make the results again.",
+    "summary_button": "Write the outcome of each image to a file: CSV for spreadsheets, JSON with "
+    "everything needed to reproduce the results.",
 }
 
 
-class BatchWidget(RunWidget):
+class BatchWidget(NetworkWidget):
     """Upscale the images of a folder.
 
     Parameters
@@ -53,13 +53,14 @@ class BatchWidget(RunWidget):
         The viewer the widget belongs to.
     """
 
-    _fault = ""  # of the folder that is named; events come before the widget is made
+    form: BatchForm
+    _fault = ""  # of the chosen folder; events come before the widget is complete
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
         super().__init__(napari_viewer, RunControls("Upscale all", START), model.close)
         self._model = model
-        self._looking = False  # into that folder
+        self._looking = False  # into the chosen folder
         self._listed: Path | None = None
         self._outcome: BatchOutcome | None = None
         self.form = BatchForm(self._on_form)
@@ -78,13 +79,8 @@ class BatchWidget(RunWidget):
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.form.main.native)
-        column.addStretch()
         split = QSplitter(Qt.Orientation.Vertical)
-        split.addWidget(FormArea(inside))
+        split.addWidget(FormArea(stacked(self.form.main)))
         split.addWidget(self.table)
         split.setSizes([300, 160])
         layout = QVBoxLayout(self)
@@ -99,7 +95,7 @@ class BatchWidget(RunWidget):
         self._refresh()
 
     def _list(self) -> None:
-        """Look into the folder, beside the window: it may be large, or far away."""
+        """Look into the folder in a worker: it may be large, or on a network."""
         self._listed, self._outcome = self.form.folder, None
         self._fault = ""
         self.table.show_paths(())
@@ -121,11 +117,11 @@ class BatchWidget(RunWidget):
         self._refresh()
 
     def _on_unlisted(self, error: BaseException) -> None:
-        self._looking, self._fault = False, f"Unexpected fault: {error!r}"
+        self._looking, self._fault = False, f"Unexpected error: {error!r}"
         self._refresh()
 
     def event(self, event: QEvent) -> bool:
-        """A folder in which there was nothing may have been filled by another program."""
+        """Look again into a folder that was empty: another program may have filled it."""
         kinds = (QEvent.Type.WindowActivate, QEvent.Type.Enter, QEvent.Type.Show)
         if event.type() in kinds and self._fault and not self.controls.running:
             self._list()
@@ -133,12 +129,9 @@ class BatchWidget(RunWidget):
         return bool(super().event(event))
 
     def _refresh(self) -> None:
-        """Enable what can be done; say why where it can't."""
-        running = self.controls.running
-        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
-        self.fetch_button.setEnabled(not running)
+        super()._refresh()
         self.controls.block(self._reason())
-        self.summary_button.setEnabled(self._outcome is not None and not running)
+        self.summary_button.setEnabled(self._outcome is not None and not self.controls.running)
 
     def _reason(self) -> str:
         if self.form.folder is None:
@@ -151,12 +144,6 @@ class BatchWidget(RunWidget):
             return self._fault
         return self.form.backbone_choice.reason() or self.form.refiner_choice.reason()
 
-    def reload_refiners(self) -> None:
-        """Offer the refiners that there are now."""
-        if not self.controls.running:
-            self.form.update()
-            self._refresh()
-
     # a run
 
     def _start(self) -> None:
@@ -167,8 +154,7 @@ class BatchWidget(RunWidget):
         self._outcome = None
         token = CancelToken()
         worker = batch_worker(self.form.request(folder), self._model, token)
-        worker.returned.connect(self._on_result)
-        self._run(worker, token)
+        self._run(worker, token, self._on_result)
 
     def _on_step(self, news: Any) -> None:
         if not isinstance(news, BatchNews):
@@ -198,8 +184,8 @@ class BatchWidget(RunWidget):
         self._outcome = outcome
         self.table.show_records(outcome.records)
         text = summary_line(outcome.records, outcome.seconds)
-        again = " Upscale all again goes on with the rest." if outcome.cancelled else ""
-        self._end(f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{again}")
+        rest = " Upscale all resumes with the rest." if outcome.cancelled else ""
+        self._end(f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{rest}")
 
     # afterwards
 
@@ -210,7 +196,7 @@ class BatchWidget(RunWidget):
             self.save_summary(Path(path))
 
     def save_summary(self, path: Path) -> None:
-        """Write what became of each image; a name that was confirmed in the dialog is replaced."""
+        """Write the outcome of each image; the dialog has asked about an existing file."""
         from napari_cfsr.core.batch import write_summary
 
         if self._outcome is None:
@@ -230,5 +216,5 @@ class BatchWidget(RunWidget):
 
 
 def _look(folder: Path) -> tuple[Path, list[Path], str]:
-    """What there is to upscale in a folder, and what is wrong with it."""
+    """The images of a folder, and what is wrong with it."""
     return (folder, *list_inputs((folder,)))

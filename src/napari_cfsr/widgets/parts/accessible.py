@@ -1,7 +1,7 @@
-"""Widgets for the keyboard alone, for screen readers, and in any theme.
+"""Widgets that work with the keyboard alone, with screen readers, and in any theme.
 
-napari's style shows neither which control has the focus nor, on light ground, which line of a list
-is selected, and Qt's order of focus is the order in which controls were made.
+napari's style shows neither the focus nor, in the light theme, the selected line of a list, and
+Qt's focus order is the order in which controls were created.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-WIDTH = 2  # pixels, of the frame around what has the focus
+WIDTH = 2  # pixels, of the focus frame
 LOST = (QEvent.Type.FocusOut, QEvent.Type.Hide)
 MOVED = (QEvent.Type.Move, QEvent.Type.Resize)
 BY_KEY = (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason)
 SELECTED = "QAbstractItemView::item:selected {{ background-color: {ground}; color: {text} }}"
 
 
-# what controls are for
+# names and tooltips
 
 
 def native_of(control: Any) -> QWidget:
-    """The Qt widget of a control: itself, or that of magicgui's or ours."""
+    """The Qt widget of a control."""
     return control if isinstance(control, QWidget) else control.native
 
 
 def name_control(control: Any, name: str) -> None:
-    """Say what a control is called, to screen readers. A button without a name reads its text."""
-    if hasattr(control, "choose_btn"):  # a file: a field to write in, and a button
+    """Name a control for screen readers. They read the text of a button without a name."""
+    if hasattr(control, "choose_btn"):  # a file: a text field and a button
         name_control(control.line_edit, name)
         name_control(control.choose_btn, f"{name}: choose")
     else:
@@ -53,7 +53,7 @@ def name_control(control: Any, name: str) -> None:
 
 
 def explain(control: Any, tooltip: str) -> None:
-    """Say what a control is for."""
+    """Set the tooltip of a control."""
     if hasattr(control, "choose_btn"):
         for part in (control.line_edit, control.choose_btn):
             part.tooltip = tooltip
@@ -61,7 +61,7 @@ def explain(control: Any, tooltip: str) -> None:
 
 
 def explain_all(owner: object, tooltips: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Say what the attributes of an object are for, and what they are called."""
+    """Set tooltips and names of the attributes of an object."""
     for attribute, tooltip in tooltips.items():
         explain(getattr(owner, attribute), tooltip)
     for attribute, name in names.items():
@@ -69,7 +69,7 @@ def explain_all(owner: object, tooltips: Mapping[str, str], names: Mapping[str, 
 
 
 def explain_pages(pages: QTabWidget, tooltip: str) -> None:
-    """Say what the pages of a widget are for; each that scrolls is called as its tab is."""
+    """Set the tooltip of a widget's tabs; each page is named after its tab."""
     explain(pages.tabBar(), tooltip)
     name_control(pages.tabBar(), "pages")
     for i in range(pages.count()):
@@ -80,7 +80,7 @@ def explain_pages(pages: QTabWidget, tooltip: str) -> None:
 
 
 def make_accessible(widget: QWidget, viewer: napari.viewer.Viewer) -> None:
-    """Let the finished widget be used with the keyboard alone, and see where one is."""
+    """Make a finished widget usable with the keyboard alone, with a visible focus."""
     for button in widget.findChildren(QPushButton):
         button.setAutoDefault(True)  # Enter presses it, as the space bar does
     for table in widget.findChildren(QTableView):
@@ -91,15 +91,15 @@ def make_accessible(widget: QWidget, viewer: napari.viewer.Viewer) -> None:
     controls = list(in_order(widget))
     for one, next_one in pairwise(controls):
         QWidget.setTabOrder(one, next_one)
-    _Sight(widget, controls, viewer)
+    _FocusIndicator(widget, controls, viewer)
 
 
 def in_order(part: QWidget | QLayout | None) -> Iterator[QWidget]:
-    """All that can have the focus in a laid-out part, from top to bottom and left to right."""
+    """All controls of a part that can have the focus, from top to bottom and left to right."""
     if isinstance(part, QLayout):
         for i in range(part.count()):
             item = part.itemAt(i)
-            inside = item.widget()  # false where it is an empty list
+            inside = item.widget()  # false for an empty list widget
             yield from in_order(item.layout() if inside is None else inside)
     if not isinstance(part, QWidget):
         return
@@ -119,7 +119,7 @@ def in_order(part: QWidget | QLayout | None) -> Iterator[QWidget]:
 
 
 class _FocusFrame(QWidget):
-    """A frame around what has the focus. Qt's own is cut off at the margins of the parent."""
+    """A frame around the focus. Qt's own is cut off at the margins of the parent."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
@@ -129,7 +129,7 @@ class _FocusFrame(QWidget):
 
     def surround(self, control: QWidget) -> None:
         parent = control.parentWidget()
-        while isinstance(parent, QSplitter):  # which would make room for it
+        while isinstance(parent, QSplitter):  # a splitter would make room for it
             parent = parent.parentWidget()
         place = QRect(control.mapTo(parent, QPoint()), control.size())
         if self.parentWidget() is not parent:
@@ -145,8 +145,8 @@ class _FocusFrame(QWidget):
         painter.end()
 
 
-class _Sight(QObject):
-    """Shows what has the focus by the keyboard, and what is selected, in the theme's colours."""
+class _FocusIndicator(QObject):
+    """Shows the keyboard focus and the selection in the theme's colours."""
 
     def __init__(
         self, widget: QWidget, controls: list[QWidget], viewer: napari.viewer.Viewer
@@ -175,7 +175,7 @@ class _Sight(QObject):
 
     def _show_frame(self, control: QWidget | None) -> None:
         self._framed = control
-        with contextlib.suppress(RuntimeError):  # the frame is gone when everything goes
+        with contextlib.suppress(RuntimeError):  # the frame was destroyed with the window
             if control is None:
                 self._frame.hide()
             else:

@@ -1,7 +1,8 @@
-"""Scale and backbone: what can be chosen, what it means, and whether it is on this machine."""
+"""Scale and backbone: the choices, what they mean, and whether the weights are on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,23 +18,22 @@ from napari_cfsr.core.weights import (
     official_path,
     sha256_of,
 )
+from napari_cfsr.widgets.parts.form import FROM_FILE, Form, narrow, path_edit
 from napari_cfsr.widgets.parts.preferences import folder_fault, weights_folder
-from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
 
-FROM_FILE = "file..."
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 TOOLTIPS = {
-    "scale": "How many times larger in Y and X.",
-    "backbone": "The frozen network. auto: the CFSR authors' official weights if they are on this "
-    "machine, else this plugin's own, which ship with it.",
+    "scale": "How many times larger the result is in Y and X.",
+    "backbone": "The frozen super-resolution network. auto: the CFSR authors' official weights if "
+    "they are on this machine, else this plugin's own (bundled).",
     "backbone_file": "A .pth or .safetensors file with CFSR weights. Nothing in it is executed.",
     "device": "Where the network runs. auto: the GPU if there is one.",
 }
 
 
 def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other"], str] | None:
-    """The file that a choice means, if it is on this machine."""
+    """The file of a choice, if it is on this machine."""
     if backbone in ("auto", "official"):
         path = official_path(scale, weights_folder())
         if path is not None:
@@ -54,14 +54,14 @@ class BackboneChoice:
         self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=scale)
         self.backbone = ComboBox(choices=self._names)
         self.backbone_file = path_edit("r", "*.pth *.pt *.safetensors")
-        narrow(self.backbone.native)
+        narrow(self.backbone)
 
     def _names(self, _: Any) -> list[str]:
         return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
 
     @property
     def from_file(self) -> bool:
-        """Whether a file is named."""
+        """Whether the backbone is a file of the user's."""
         return bool(self.backbone.value == FROM_FILE)
 
     @property
@@ -84,7 +84,7 @@ class BackboneChoice:
         return None if folder is None else str(folder)
 
     def sha256(self) -> str | None:
-        """Hash of the chosen backbone; None while it is not known."""
+        """Hash of the chosen backbone; None if it is not known yet."""
         scale = self.scale.value
         if self.from_file:
             path = self.backbone_file.value
@@ -97,7 +97,7 @@ class BackboneChoice:
 
     @property
     def fetchable(self) -> bool:
-        """Whether the official weights would be used if they were here."""
+        """Whether official weights would be used but have not been downloaded."""
         scale, backbone = self.scale.value, self.backbone.value
         if backbone not in ("auto", "official"):
             return False
@@ -117,8 +117,30 @@ class BackboneChoice:
         if not self._missing:
             return ""
         if self.backbone.value == "bundled":
-            return f"This version ships no x{scale} backbone of its own: choose auto."
+            return f"This version has no bundled x{scale} backbone: choose auto."
         where = f", nor is {official_name(scale)} in {self.folder}" if self.folder else ""
         return (
             f"The official x{scale} weights are not on this machine yet{where}. {OFFICIAL_NOTICE}"
         )
+
+
+class BackboneForm(Form):
+    """A form in which a backbone is chosen."""
+
+    def __init__(self, changed: Callable[[], None], scale: int) -> None:
+        super().__init__(changed)
+        self.backbone_choice = BackboneChoice(scale)
+        self.scale = self.backbone_choice.scale
+        self.backbone = self.backbone_choice.backbone
+        self.backbone_file = self.backbone_choice.backbone_file
+        self.device = ComboBox(choices=DEVICES)
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
+        return {
+            "scale": self.scale.value,
+            "backbone": self.backbone_choice.value,
+            "device": self.device.value,
+            "download": False,
+            "weights_folder": self.backbone_choice.folder,
+        }

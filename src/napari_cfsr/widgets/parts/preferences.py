@@ -1,22 +1,28 @@
-"""What the user has set for this plugin in napari's Preferences.
+"""What forms start with: the user's settings in napari's Preferences, else those of the last run.
 
-napari before 0.9 has no such page; then nothing is set. Values are read when they are needed, so
-that a change there counts at once.
+napari before 0.9 has no Preferences page for plugins; then nothing is set. Values are read when
+they are needed, so that a change there takes effect at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
+from napari_cfsr.core.io import atomic_write
+from napari_cfsr.core.weights import data_folder
+from napari_cfsr.errors import FileFormatError
+
 PLUGIN = "napari-cfsr"
 FORMS, WEIGHTS = "forms", "weights"  # sections in the manifest
-LAST_USED = "as last used"  # the form begins as it was when it last ran
-SCALES = {"x2": 2, "x3": 3, "x4": 4}  # words in the page, for napari shows no number in a list
+LAST_USED = "as last used"  # the form starts with the settings of its last run
+SCALES = {"x2": 2, "x3": 3, "x4": 4}  # napari shows no numbers in a list
 
 
 def _section(name: str) -> Any | None:
-    """A section of the page; None where there is none."""
+    """A section of the page, if there is one."""
     try:
         from napari.settings import get_plugin_settings
 
@@ -25,8 +31,29 @@ def _section(name: str) -> Any | None:
         return None
 
 
+def settings_path(form: str) -> Path:
+    """Where the settings of a form's last run are kept."""
+    return data_folder() / "settings" / f"{form}.json"
+
+
+def read_settings(form: str) -> dict[str, Any]:
+    """Settings of a form's last run; empty if there are none or they can't be read."""
+    try:
+        values = json.loads(settings_path(form).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def write_settings(form: str, values: dict[str, Any]) -> None:
+    """Keep settings, all of them or none; a full or read-only disk does not stop the run."""
+    path = settings_path(form)
+    with contextlib.suppress(FileFormatError), atomic_write(path, overwrite=True) as file:
+        file.write(json.dumps(values).encode())
+
+
 def preferred(*fields: str) -> dict[str, Any]:
-    """What a form is to begin with, of those fields that the user has set.
+    """Default settings in Preferences, without those that the user has not set.
 
     Parameters
     ----------
@@ -49,30 +76,30 @@ def _named_folder() -> Path | None:
 
 
 def weights_folder() -> Path | None:
-    """The folder with official weights, if one is named and it is there."""
+    """The folder with official weights, if one is set and it exists."""
     folder = _named_folder()
-    return folder if folder is not None and _is_there(folder) else None
+    return folder if folder is not None and _exists(folder) else None
 
 
 def folder_fault() -> str:
-    """What is wrong with the folder that is named; empty if nothing is."""
+    """What is wrong with the folder that is set; empty if nothing is."""
     folder = _named_folder()
-    if folder is None or _is_there(folder):
+    if folder is None or _exists(folder):
         return ""
     return (
-        f"There is no folder {folder}, which Preferences name for the official weights: "
+        f"There is no folder {folder}, which is set in Preferences for the official weights: "
         "correct it there, or choose the backbone bundled."
     )
 
 
-def _is_there(folder: Path) -> bool:
+def _exists(folder: Path) -> bool:
     try:
         return folder.is_dir()
-    except OSError:  # such as too long a name
+    except OSError:  # such as a name that is too long
         return False
 
 
 def folder_changed() -> Any | None:
-    """The event of another folder being named; None where there is no such page."""
+    """The event that another folder was set; None if there is no such page."""
     section = _section(WEIGHTS)
     return section.events.folder if section is not None else None

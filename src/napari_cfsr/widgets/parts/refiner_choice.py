@@ -1,23 +1,42 @@
-"""Refiner and outputs: what can be chosen for a backbone, and what that makes possible."""
+"""Refiner, outputs and quality: the choices for a backbone, in the forms of Upscale and Batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container
+from magicgui.widgets import CheckBox, ComboBox
 
 from napari_cfsr.core.weights import Kind, RefinerCard, refiner_cards
-from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE, BackboneChoice
-from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
+from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
+from napari_cfsr.widgets.parts.backbone_choice import BackboneChoice, BackboneForm
+from napari_cfsr.widgets.parts.form import FROM_FILE, Rows, narrow, path_edit, together
+
+QUALITIES = {  # self-ensemble, back-projection
+    "standard": (False, False),
+    "self-ensemble (8 times slower)": (True, False),
+    "back-projection (bicubic-reduced input)": (False, True),
+    "self-ensemble and back-projection": (True, True),
+}
+PRECISIONS = ("float32", "fast")
+LETTERS = 20  # of the name of a refiner
+LOAD_ORDER = (  # in copied Python
+    "scale", "backbone", "refiner", "device", "precision", "download", "weights_folder",
+)  # fmt: skip
 
 TOOLTIPS = {
+    **BACKBONE_TOOLTIPS,
     "refiner": "The small network that corrects the backbone for your images. auto: the one that "
     "belongs to the backbone, if there is one.",
     "refiner_file": "A refiner (.safetensors) that was trained on this backbone.",
-    "baseline": "Output of the backbone.",
+    "baseline": "Output of the backbone alone.",
     "delta": "Output corrected by the refiner.",
     "difference": "delta - baseline, signed; blue is negative, orange is positive.",
+    "quality": "Self-ensemble averages over eight flips and rotations. Back-projection (x4 only) "
+    "is for images that were reduced bicubically from larger ones.",
+    "precision": "fast: float16 on GPUs, bfloat16 on CPUs that have it, float32 on others; differs "
+    "by about one grey level.",
 }
 
 
@@ -34,31 +53,24 @@ class RefinerChoice:
         self._backbone = backbone
         self.refiner = ComboBox(choices=self._names)
         self.refiner_file = path_edit("r", "*.safetensors")
-        self.baseline = CheckBox(text="baseline", value=True)
-        self.delta = CheckBox(text="delta", value=True)
-        self.difference = CheckBox(text="difference", value=True)
-        self.outputs = Container(
-            widgets=[self.baseline, self.delta, self.difference],
-            layout="horizontal",
-            labels=False,
-            label="outputs",
-        )
-        self.outputs.margins = (0, 0, 0, 0)
-        self.outputs.native.layout().setSpacing(4)
-        narrow(self.refiner.native)
+        self.baseline = CheckBox(text="baseline: network alone", value=True)
+        self.delta = CheckBox(text="delta: refined", value=True)
+        self.difference = CheckBox(text="difference: refiner's changes", value=True)
+        self.outputs = together(self.baseline, self.delta, self.difference, vertical=True)
+        narrow(self.refiner, LETTERS)
 
     def _names(self, _: Any) -> list[tuple[str, str]]:
         named = [(_title(path, kind, card), path.stem) for path, kind, card in self._cards()]
         return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
 
     def _cards(self) -> list[tuple[Path, Kind, RefinerCard]]:
-        """Refiners of the chosen backbone and scale; none while the backbone is not known."""
+        """Refiners of the chosen backbone and scale; none if the backbone is not known yet."""
         wanted = self._backbone.scale.value, self._backbone.sha256()
         return [c for c in refiner_cards() if (c[2].scale, c[2].backbone_sha256) == wanted]
 
     @property
-    def there(self) -> bool:
-        """Whether the choice stands for a refiner that is there."""
+    def available(self) -> bool:
+        """Whether a refiner is chosen and exists."""
         if self.refiner.value == "auto":
             return any(k == "bundled" and c.extra.get("default") for _, k, c in self._cards())
         if self.refiner.value == FROM_FILE:
@@ -74,8 +86,8 @@ class RefinerChoice:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The outputs that are chosen and can be made."""
-        refined = self.there
+        """The chosen outputs that are possible."""
+        refined = self.available
         wanted = {
             "baseline": self.baseline.value,
             "delta": self.delta.value and refined,
@@ -84,21 +96,54 @@ class RefinerChoice:
         return tuple(name for name, yes in wanted.items() if yes)
 
     def update(self) -> None:
-        """Offer what there is now, and show what matters."""
+        """Offer the refiners that exist now, and the outputs that are possible."""
         self.refiner.reset_choices()
-        self.refiner_file.visible = self.refiner.value == FROM_FILE
         for box in (self.delta, self.difference):
-            box.enabled = self.there
+            box.enabled = self.available
 
     def reason(self) -> str:
-        """Why nothing can be made of it; empty if it can."""
-        if self.refiner.value == FROM_FILE and not self.there:
+        """Why nothing can be upscaled with it; empty if it can."""
+        if self.refiner.value == FROM_FILE and not self.available:
             return "Choose a refiner file."
         return "" if self.wanted else "Choose at least one output."
 
 
 def _title(path: Path, kind: Kind, card: RefinerCard) -> str:
-    """What a refiner that ships is for; the name of the user's own, and what they are for."""
+    """What a bundled refiner is for; the name and purpose of the user's own."""
     if kind == "bundled" and card.description:
         return card.description
     return f"{path.stem}: {card.description}".rstrip(": ")
+
+
+class NetworkForm(BackboneForm):
+    """The network and how it runs: fields that Upscale and Batch share."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__(changed, scale=4)
+        self.refiner_choice = RefinerChoice(self.backbone_choice)
+        self.refiner = self.refiner_choice.refiner
+        self.refiner_file = self.refiner_choice.refiner_file
+        self.outputs = self.refiner_choice.outputs
+        self.baseline = self.refiner_choice.baseline
+        self.delta = self.refiner_choice.delta
+        self.difference = self.refiner_choice.difference
+        self.quality = ComboBox(choices=self._qualities)
+        self.precision = ComboBox(choices=PRECISIONS)
+        narrow(self.quality)
+        self.main = Rows()
+
+    def _qualities(self, _: Any) -> list[str]:
+        return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
+
+    def _update(self) -> None:
+        for combo in (self.backbone, self.quality):
+            combo.reset_choices()
+        self.refiner_choice.update()
+        self.main.show_row("backbone_file", self.backbone_choice.from_file)
+        self.main.show_row("refiner_file", self.refiner.value == FROM_FILE)
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
+        found = super().load_arguments()
+        found |= {"refiner": self.refiner_choice.value, "precision": self.precision.value}
+        return {name: found[name] for name in LOAD_ORDER}

@@ -1,4 +1,4 @@
-"""Why nothing can start, Start and Cancel, a progress bar with time left, and a status line."""
+"""Start and Cancel, the reason why nothing can start, progress with time left, and a status."""
 
 from __future__ import annotations
 
@@ -17,21 +17,32 @@ from napari_cfsr.core.upscale import duration
 from napari_cfsr.widgets.parts.accessible import explain
 
 STEPS = 1000  # resolution of the progress bar
-CANCEL = "End what is running now."
+CANCEL = "Stop what is running now."
 
 
-def paragraph() -> QLabel:
-    """A paragraph that can be copied; long words, such as paths, do not widen the dock."""
+def paragraph(fixed: bool = False) -> QLabel:
+    """A paragraph that can be copied; long words, such as paths, do not widen the dock.
+
+    Parameters
+    ----------
+    fixed : bool
+        Whether it is plain text, exactly as high as it needs at its width.
+    """
     label = QLabel()
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding)
+    if fixed:
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        policy.setVerticalPolicy(QSizePolicy.Policy.Fixed)
+        policy.setHeightForWidth(True)
+    label.setSizePolicy(policy)
     label.setAlignment(Qt.AlignmentFlag.AlignTop)
     return label
 
 
 class RunControls(QWidget):
-    """Controls of one kind of run; emits what was clicked, shows what it is told.
+    """Controls of one kind of run; emits clicks, and shows the state that it is given.
 
     Parameters
     ----------
@@ -94,7 +105,7 @@ class RunControls(QWidget):
     def show_step(
         self, text: str, fraction: float | None = None, seconds_left: float | None = None
     ) -> None:
-        """Show where a run is; without a fraction the bar only shows that it is alive."""
+        """Show the progress of a run; without a fraction the bar shows activity only."""
         self.status.setText(text)
         if fraction is None:
             self.progress.setRange(0, 0)
@@ -105,7 +116,7 @@ class RunControls(QWidget):
         self.progress.setFormat(f"{fraction:.0%}{left}")
 
     def end(self, text: str) -> None:
-        """The run is over, for whatever reason; the form works again."""
+        """The run is over, for whatever reason; the form can be used again."""
         self._running = False
         self.progress.setRange(0, STEPS)
         self.progress.setValue(0)

@@ -1,25 +1,15 @@
-"""What the widgets have in common: one run at a time, a form that scrolls, and a clean end."""
+"""What the pages have in common: one run at a time, layers that come and go, and a clean end."""
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import napari
-from magicgui.widgets import Container, FileEdit
-from napari.layers import Image
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import (
-    QApplication,
-    QComboBox,
-    QLabel,
-    QPushButton,
-    QScrollArea,
-    QWidget,
-)
-from superqt import QCollapsible
+from napari.layers import Image, Layer
+from qtpy.QtWidgets import QApplication, QPushButton, QWidget
 
 from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
 from napari_cfsr.errors import CFSRError
@@ -31,123 +21,15 @@ from napari_cfsr.workers import CancelToken, Failure, Step, StoreStep, call_work
 if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
 
+    from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
+    from napari_cfsr.widgets.parts.form import Form
     from napari_cfsr.widgets.parts.run_controls import RunControls
 
-BREATH = 20  # milliseconds between two layers, so that the window can draw and answer
-
-
-class FormArea(QScrollArea):
-    """A form that scrolls up and down, and is always wide enough not to scroll sideways."""
-
-    def __init__(self, form: QWidget) -> None:
-        super().__init__()
-        self._least = 0  # width, when it was laid out last
-        self.setWidget(form)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
-            least = self.widget().minimumSizeHint().width()
-            if least != self._least:  # rows that were hidden may be wider
-                self._least = least
-                self.updateGeometry()
-        return bool(super().eventFilter(watched, event))
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        bar = self.verticalScrollBar().sizeHint().width()
-        return QSize(self.widget().minimumSizeHint().width() + bar, 120)
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
-
-
-class Section(QCollapsible):
-    """A part of a form that is folded at first.
-
-    Its arrow has the colour of its text, and what is folded is out of the keyboard's reach, too.
-
-    Parameters
-    ----------
-    title : str
-    content : QWidget
-    """
-
-    def __init__(self, title: str, content: QWidget) -> None:
-        super().__init__(title)
-        self.setContent(content)
-        self.collapse(animate=False)
-        self._title, self._button = title, self.toggleButton()
-        self._button.setAccessibleName(title)
-        self.toggled.connect(self._show_arrow)
-        self._show_arrow(False)
-
-    def setToolTip(self, text: str) -> None:  # noqa: N802 - Qt's name
-        self._button.setToolTip(text)
-
-    def _show_arrow(self, open_: bool) -> None:
-        self._button.setText(f"{'▾' if open_ else '▸'} {self._title}")
-        self._button.setIcon(QIcon())  # superqt's is black in any theme
-        self.content().setVisible(open_)
-
-
-def narrow(combo: QComboBox, letters: int = 12) -> None:
-    """Keep a long name in a list of choices from widening the dock."""
-    combo.setMinimumContentsLength(letters)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-
-
-def path_edit(mode: str, kinds: str = "") -> FileEdit:
-    """A field for a file or a folder whose button leaves room for the path."""
-    edit = FileEdit(mode=mode, filter=kinds or None)
-    edit.choose_btn.text = "Choose..."
-    return edit
-
-
-class AlignedLabels(QObject):
-    """Lets the fields of a form begin below each other, in whatever font its labels are.
-
-    magicgui measures labels before they have napari's font.
-    """
-
-    def __init__(self, form: Container) -> None:
-        super().__init__(form.native)
-        self._form = form.native
-        self._form.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        if event.type() in (QEvent.Type.Show, QEvent.Type.StyleChange):
-            self._align()
-        return bool(super().eventFilter(watched, event))
-
-    def _align(self) -> None:
-        rows = [self._form.layout().itemAt(i).widget() for i in range(self._form.layout().count())]
-        inside = [row.layout().itemAt(0).widget() for row in rows if row.layout() is not None]
-        labels = [label for label in inside if isinstance(label, QLabel)]
-        for label in labels:
-            label.ensurePolished()
-        width = max((label.sizeHint().width() for label in labels), default=0)
-        for label in labels:
-            label.setMinimumWidth(width)
-
-
-class BeforeChoice(QObject):
-    """Calls a function when somebody is about to open a list of choices."""
-
-    def __init__(self, combo: QComboBox, action: Callable[[], None]) -> None:
-        super().__init__(combo)
-        self._action = action
-        combo.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        if event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.FocusIn):
-            self._action()
-        return bool(super().eventFilter(watched, event))
+LAYER_PAUSE = 20  # milliseconds between two layers, so that the window can draw and respond
 
 
 class WidgetCleanup:
-    """What is to be done when a widget goes, without touching the widget, which is gone then.
+    """What remains to be done when a widget is destroyed, without touching the widget.
 
     Parameters
     ----------
@@ -189,17 +71,17 @@ class WidgetCleanup:
 class RunWidget(QWidget):
     """A widget that runs one worker at a time; after each, its form is usable again.
 
-    Subclasses have a `form` and a `_refresh` that enables what can be done.
+    Subclasses have a `form` and a `_refresh` that enables what is possible.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     controls : RunControls
     *close : callable
-        Called when the widget goes: ends what runs outside this process.
+        Called when the widget is destroyed: ends what runs in other processes.
     """
 
-    form: Any
+    form: Form
 
     def __init__(
         self, viewer: napari.viewer.Viewer, controls: RunControls, *close: Callable[[], object]
@@ -208,30 +90,42 @@ class RunWidget(QWidget):
         self._viewer = viewer
         self._token: CancelToken | None = None
         self._then: Callable[[Any], str] | None = None  # what to do with the result of a task
+        self._followed: weakref.WeakSet[Layer] = weakref.WeakSet()  # layers, for their names
         self.controls = controls
         self.controls.cancelled.connect(self._cancel)
-        self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
-        explain(self.fetch_button, OFFICIAL_NOTICE)
-        self.fetch_button.clicked.connect(self._fetch)
-        self._ending = WidgetCleanup(*close)
-        self._ending.watch(self)
+        self._cleanup = WidgetCleanup(*close)
+        self._cleanup.watch(self)
 
     def _refresh(self) -> None:
+        """Enable what is possible; give the reason where it is not."""
         raise NotImplementedError
 
-    def _follow_weights(self) -> None:
-        """Another weights folder in Preferences counts at once."""
-        event = folder_changed()
-        if event is not None:
-            self._ending.connect(event, self._on_weights)
+    def _follow_layers(self) -> None:
+        """Update the form now and whenever layers are added, removed, moved or renamed."""
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            self._cleanup.connect(event, self._on_layers)
+        self._on_layers()
 
-    def _on_weights(self) -> None:
-        if not self.controls.running:
-            self.form.update()
-            self._refresh()
+    def _on_layers(self) -> None:
+        for layer in self._viewer.layers:
+            if layer not in self._followed:
+                self._followed.add(layer)
+                self._cleanup.connect(layer.events.name, self._refresh_form)
+        self._refresh_form()
 
-    def _run(self, worker: GeneratorWorker, token: CancelToken) -> None:
-        self._token = self._ending.token = token
+    def _refresh_form(self) -> None:
+        self.form.update()
+        self._refresh()
+
+    # a run
+
+    def _run(
+        self, worker: GeneratorWorker, token: CancelToken, returned: Callable[[Any], None]
+    ) -> None:
+        """Start a worker; `returned` is called with its result."""
+        self._token = self._cleanup.token = token
+        worker.returned.connect(returned)
         worker.yielded.connect(self._on_step)
         worker.errored.connect(self._on_error)
         worker.aborted.connect(self._on_cancelled)
@@ -248,7 +142,7 @@ class RunWidget(QWidget):
         self.controls.show_step(step.text, step.fraction, step.seconds_left)
 
     def _end(self, text: str) -> None:
-        self._token = self._ending.token = None
+        self._token = self._cleanup.token = None
         self.controls.end(text)
         self.form.update()
         self._refresh()
@@ -257,17 +151,15 @@ class RunWidget(QWidget):
         self._end("Cancelled; nothing was added.")
 
     def _on_error(self, error: BaseException) -> None:
-        self._end(f"Unexpected fault: {error!r}")
+        self._end(f"Unexpected error: {error!r}")
 
     # small tasks
 
     def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
-        """Call `task` in a worker; `then` takes what it returns, never None, and says what came."""
+        """Call `task` in a worker; `then` gets its result, never None, and returns a status."""
         self._then = then
         token = CancelToken()
-        worker = call_worker(text, task, token)
-        worker.returned.connect(self._on_task)
-        self._run(worker, token)
+        self._run(call_worker(text, task, token), token, self._on_task)
 
     def _on_task(self, outcome: Any) -> None:
         then, self._then = self._then, None
@@ -284,11 +176,39 @@ class RunWidget(QWidget):
             finally:  # whatever happens, the form is usable again
                 self._end(text)
 
+
+class NetworkWidget(RunWidget):
+    """A page with a backbone, whose official weights can be downloaded."""
+
+    form: BackboneForm
+
+    def __init__(
+        self, viewer: napari.viewer.Viewer, controls: RunControls, *close: Callable[[], object]
+    ) -> None:
+        super().__init__(viewer, controls, *close)
+        self.fetch_button = QPushButton("Download official weights (1.3 MB, from GitHub)")
+        explain(self.fetch_button, OFFICIAL_NOTICE)
+        self.fetch_button.clicked.connect(self._fetch)
+
+    def _follow_weights(self) -> None:
+        """Another weights folder in Preferences takes effect at once."""
+        event = folder_changed()
+        if event is not None:
+            self._cleanup.connect(event, self.reload_refiners)
+
+    def reload_refiners(self) -> None:
+        """Offer the refiners that exist now."""
+        if not self.controls.running:
+            self._refresh_form()
+
+    def _refresh(self) -> None:
+        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
+        self.fetch_button.setEnabled(not self.controls.running)
+
     def _fetch(self) -> None:
         token = CancelToken()
-        worker = fetch_worker(self.form.backbone_choice.scale.value, token)
-        worker.returned.connect(self._on_fetched)
-        self._run(worker, token)
+        worker = fetch_worker(self.form.scale.value, token)
+        self._run(worker, token, self._on_fetched)
 
     def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
         if isinstance(file, Failure):
@@ -297,30 +217,16 @@ class RunWidget(QWidget):
             self._end("Cancelled." if file is None else f"Downloaded {file.path}")
 
 
-def displayed_axes(viewer: napari.viewer.Viewer, layer: Image) -> list[int]:
-    """Dimensions of a layer that the canvas shows, counted from the last as napari does."""
-    extra = viewer.dims.ndim - layer.ndim
-    return [d - extra for d in viewer.dims.displayed if d >= extra]
-
-
-def canvas_box(viewer: napari.viewer.Viewer) -> tuple[list[float], list[float]]:
-    """Corners of the canvas in world coordinates, for a 2D display."""
-    camera = viewer.scene.camera
-    sides = zip(camera.center[-2:], viewer.canvas.size, strict=True)
-    halves = [(centre, length / camera.zoom / 2) for centre, length in sides]
-    return [c - half for c, half in halves], [c + half for c, half in halves]
-
-
 def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:
     """Add an image; the layer itself, not the proxy that napari gives to plugins.
 
-    A proxy is made anew each time, so a weak reference to it is dead at once.
+    napari makes a new proxy each time, so a weak reference to one is dead at once.
     """
     added = viewer.add_image(spec.data, **spec.arguments)
     return next(layer for layer in viewer.layers if layer == added)
 
 
-# what one widget tells another
+# messages between widgets
 
 
 def offer_refiners(viewer: napari.viewer.Viewer) -> None:

@@ -1,7 +1,7 @@
 """Plots that matplotlib draws in a thread.
 
-It takes seconds to load, and tens of milliseconds for a drawing, or far more on a busy machine. The
-window's thread only copies the picture.
+Importing matplotlib takes seconds, and a drawing tens of milliseconds, or far more on a busy
+machine. The GUI thread only copies the picture.
 """
 
 from __future__ import annotations
@@ -9,58 +9,115 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from napari.utils.theme import get_theme
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 THREAD = "napari-cfsr plot"
-SIZE = QSize(240, 280)  # at least
+SIZE = QSize(240, 280)  # minimum
+FONT = 8  # points
+DPI = 100
 
 Picture = NDArray[np.uint8]  # [Y,X,4], RGBA
 
 
-class Canvas(Protocol):
-    """Draws one picture after the other; for one thread at a time."""
+@dataclass(frozen=True)
+class Look:
+    """How a plot is drawn.
 
-    def draw(self, drawing: Any) -> Picture: ...
+    Attributes
+    ----------
+    theme : str
+        Name of napari's theme.
+    size : (int, int)
+        Width and height.
+    ratio : float
+        Screen pixels per pixel of `size`.
+    """
+
+    theme: str
+    size: tuple[int, int]
+    ratio: float
+
+
+class PlotFigure:
+    """Two axes above each other in a theme of napari, drawn again and again by one thread.
+
+    Subclasses fill the axes in `_plot`.
+    """
+
+    def __init__(self) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self._figure = Figure(dpi=DPI)
+        self._canvas = FigureCanvasAgg(self._figure)
+        self._axes: tuple[Axes, Axes] = tuple(self._figure.subplots(2, 1, sharex=True))
+
+    def _plot(self, data: Any, look: Look) -> None:
+        """Fill the axes."""
+        raise NotImplementedError
+
+    def draw(self, data: Any, look: Look) -> Picture:
+        """A picture of the data."""
+        self._figure.set_dpi(DPI * look.ratio)
+        width, height = (max(100, n) / DPI for n in look.size)
+        self._figure.set_size_inches(width, height)
+        self._plot(data, look)
+        self._set_colors(look.theme)
+        self._canvas.draw()  # type: ignore[no-untyped-call]
+        return np.array(self._canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+
+    def _set_colors(self, theme: str) -> None:
+        colors = get_theme(theme)
+        ground, text, grid = (
+            color.as_hex() for color in (colors.background, colors.text, colors.secondary)
+        )
+        self._figure.set_facecolor(ground)
+        for axes in self._axes:
+            axes.set_facecolor(ground)
+            axes.tick_params(colors=text, labelsize=FONT, length=3)
+            offsets = axes.xaxis.get_offset_text(), axes.yaxis.get_offset_text()
+            for label in (axes.xaxis.label, *offsets):
+                label.set_color(text)
+                label.set_fontsize(FONT)
+            axes.grid(color=grid, linewidth=0.6)
+            axes.set_axisbelow(True)
+            for spine in axes.spines.values():
+                spine.set_color(grid)
 
 
 class ThreadedPlot(QWidget):
-    """Draws when something has changed, and only while it can be seen.
+    """Draws after a change, and only while it is visible.
 
     Parameters
     ----------
     theme : str
         Name of napari's theme.
-    canvas : callable
-        Makes the canvas, in the thread that draws: importing it takes long.
-    empty : str
-        Shown until there is a picture.
-    tick : int
-        Milliseconds between two looks at whether there is something to do.
-    redraw : float
-        Seconds between two drawings at least.
+    figure : callable
+        Makes the figure, in the thread that draws: importing matplotlib takes long.
     """
 
-    def __init__(
-        self,
-        theme: str,
-        canvas: Callable[[], Canvas],
-        empty: str = "",
-        tick: int = 50,
-        redraw: float = 0.0,
-    ) -> None:
+    EMPTY: ClassVar[str] = ""  # shown until there is a picture
+    TICK: ClassVar[int] = 50  # milliseconds between two checks for something to do
+    REDRAW: ClassVar[float] = 0.0  # minimum seconds between two drawings
+
+    def __init__(self, theme: str, figure: Callable[[], PlotFigure]) -> None:
         super().__init__()
         self.drawn = 0  # pictures shown
         self._theme = theme
-        self._empty = empty
         self._changed = False
-        self._painter = Painter(canvas, redraw)
-        self._label = QLabel(empty)
+        self._drawer = DrawingThread(figure, self.REDRAW)
+        self._label = QLabel(self.EMPTY)
         self._label.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._label.setWordWrap(True)
         self._label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
@@ -68,13 +125,13 @@ class ThreadedPlot(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._label)
         self._timer = QTimer(self)
-        self._timer.setInterval(tick)
+        self._timer.setInterval(self.TICK)
         self._timer.timeout.connect(self._on_time)
 
-    # for the plot of a kind
+    # what subclasses define
 
-    def _drawing(self) -> Any:
-        """All that a drawing needs, copied: it goes to a thread."""
+    def _data(self) -> Any:
+        """What is plotted, copied: it goes to a thread."""
         raise NotImplementedError
 
     def _has_content(self) -> bool:
@@ -82,10 +139,10 @@ class ThreadedPlot(QWidget):
         raise NotImplementedError
 
     def _expects_more(self) -> bool:
-        """Whether more is about to come, so that it is worth looking on."""
+        """Whether more is about to come, so that checking goes on."""
         return False
 
-    # what all have in common
+    # shared by all
 
     def set_theme(self, theme: str) -> None:
         """Draw in the colours of another theme."""
@@ -103,13 +160,13 @@ class ThreadedPlot(QWidget):
         super().resizeEvent(event)
         self._change()
 
-    def _place(self) -> tuple[tuple[int, int], float]:
-        """Width and height of the picture, and pixels of the screen in one of them."""
-        return (self._label.width(), self._label.height()), self.devicePixelRatioF()
+    def _look(self) -> Look:
+        size = self._label.width(), self._label.height()
+        return Look(self._theme, size, self.devicePixelRatioF())
 
     def _clear(self) -> None:
         """Show that there is nothing yet."""
-        self._label.setText(self._empty)
+        self._label.setText(self.EMPTY)
 
     def _change(self) -> None:
         """There is something new to draw."""
@@ -118,13 +175,13 @@ class ThreadedPlot(QWidget):
             self._timer.start()
 
     def _on_time(self) -> None:
-        if self._painter.busy:
+        if self._drawer.busy:
             return
-        self._show(self._painter.take())
+        self._show(self._drawer.take())
         wanted = self._changed and self.isVisible() and self._has_content()
-        if wanted and self._painter.rested:
+        if wanted and self._drawer.rested:
             self._changed = False
-            self._painter.start(self._drawing())
+            self._drawer.start(self._data(), self._look())
         elif not wanted and not self._expects_more():
             self._timer.stop()
 
@@ -140,20 +197,21 @@ class ThreadedPlot(QWidget):
             self.drawn += 1
 
 
-class Painter:
+class DrawingThread:
     """Draws one picture after the other, each in a thread.
 
     Parameters
     ----------
-    canvas, redraw
+    figure : callable
         As for `ThreadedPlot`.
+    redraw : float
+        Minimum seconds between two drawings.
     """
 
-    def __init__(self, canvas: Callable[[], Canvas], redraw: float) -> None:
-        self._make, self._redraw = canvas, redraw
-        self._canvas: Canvas | None = None
+    def __init__(self, figure: Callable[[], PlotFigure], redraw: float) -> None:
+        self._make, self._redraw = figure, redraw
+        self._figure: PlotFigure | None = None
         self._thread: threading.Thread | None = None
-        self._loaded = False
         self._picture: Picture | str | None = None
         self._began = -redraw
 
@@ -165,31 +223,30 @@ class Painter:
     def rested(self) -> bool:
         return time.perf_counter() - self._began >= self._redraw
 
-    def load(self, drawing: Any) -> None:
-        """Load what the first drawing needs, by a drawing that is not shown."""
-        if not self._loaded:
-            self._loaded = True
-            self._run(drawing, show=False)
+    def load(self, data: Any) -> None:
+        """Load everything the first picture needs, by a picture that is not shown."""
+        if self._thread is None:
+            self._run(data, Look("dark", (300, 300), 1.0), show=False)
 
-    def start(self, drawing: Any) -> None:
+    def start(self, data: Any, look: Look) -> None:
         self._began = time.perf_counter()
-        self._run(drawing, show=True)
+        self._run(data, look, show=True)
 
     def take(self) -> Picture | str | None:
-        """The picture that was drawn last, or why there is none; None if it was taken already."""
+        """The last picture, or why there is none; None if it was taken already."""
         picture, self._picture = self._picture, None
         return picture
 
-    def _run(self, drawing: Any, show: bool) -> None:
-        arguments = (drawing, show)
+    def _run(self, data: Any, look: Look, show: bool) -> None:
+        arguments = (data, look, show)
         self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True, name=THREAD)
         self._thread.start()
 
-    def _draw(self, drawing: Any, show: bool) -> None:
+    def _draw(self, data: Any, look: Look, show: bool) -> None:
         try:
-            if self._canvas is None:
-                self._canvas = self._make()
-            picture = self._canvas.draw(drawing)
+            if self._figure is None:
+                self._figure = self._make()
+            picture = self._figure.draw(data, look)
             self._picture = picture if show else None
-        except Exception as error:  # whatever it is, all else goes on without a plot
+        except Exception as error:  # whatever it is, everything else works without a plot
             self._picture = f"{type(error).__name__}: {error}"

@@ -10,46 +10,46 @@ from typing import Any
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from napari.layers import Image, Layer
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtWidgets import QAbstractItemView, QListWidget, QListWidgetItem, QSizePolicy
 
 from napari_cfsr.core.metrics import Channel, default_range
 from napari_cfsr.errors import OptionError
 from napari_cfsr.layers import level_zero
-from napari_cfsr.widgets.parts.accessible import explain, name_control
-from napari_cfsr.widgets.parts.choices import BOX, NO_BOX, decimal
-from napari_cfsr.widgets.parts.choices import TOOLTIPS as CHOICE_TOOLTIPS
-from napari_cfsr.widgets.parts.rows import IntegerField, Rows
+from napari_cfsr.widgets.parts.accessible import name_control
+from napari_cfsr.widgets.parts.form import Form, IntegerField, Rows, decimal, narrow
+from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, SLICES, VIEW
+from napari_cfsr.widgets.parts.region_choice import TOOLTIPS as REGION_TOOLTIPS
 from napari_cfsr.widgets.parts.run_controls import paragraph
-from napari_cfsr.widgets.parts.run_widget import narrow
-from napari_cfsr.widgets.quality.layer_list import LayerList
 from napari_cfsr.widgets.quality.suggestions import Suggestion, known_scale, lr_layers, suggest
 
-REGIONS = ("whole image", "current view", BOX)
-SLICES = ("all slices", "current slice")
-AUTO = -1  # of the shave, where 0 is a value
+REGIONS = ("whole image", VIEW, BOX)
+AUTO = -1  # of the border, where 0 is a value
+VISIBLE_ROWS = 5  # of the list of layers, without scrolling
 
 TOOLTIPS = {
-    "reference": "The image that the others are compared with: the original, or the best there is.",
-    "layers": "Layers to compare with the reference: tick any number. They are compared where they "
-    "lie in the world.",
-    "bicubic": "Compare a bicubic enlargement too, made of the low-resolution layer on the right: "
-    "what is to be had without a network.",
+    "reference": "The image that the others are compared with: the original, or the best "
+    "available.",
+    "layers": "Layers to compare with the reference: tick any number. They are compared at their "
+    "positions in the world.",
+    "bicubic": "Also compare a bicubic enlargement of the low-resolution layer on the right: the "
+    "result without a network.",
     "lr_layer": "The low-resolution layer: the reference is 2 to 8 times larger.",
-    "channel": "What is compared of colour images. Y: luma (BT.601), the convention of the "
-    "literature. RGB: all three channels alike. Gray images have one channel only.",
-    "shave": "Pixels at each border of what is compared that are left out. auto: the scale factor, "
-    "where it is known from the layers; else 0.",
-    "data_range": "What PSNR and SSIM refer to: the greatest possible value less the least, in the "
-    "units of the data. Empty: by the reference, as the line below says.",
-    "region": "What part of the reference is looked at.",
-    "box_layer": CHOICE_TOOLTIPS["box_layer"],
-    "slices": "All of a stack, each slice for itself, or only where the sliders stand now.",
+    "channel": "The channel of colour images to compare. Y: luma (BT.601), the convention of the "
+    "literature. RGB: all three channels equally. Gray images have one channel only.",
+    "shave": "Pixels to leave out at each border of what is compared. auto: the scale factor, "
+    "if it is known from the layers; else 0.",
+    "data_range": "The reference range of PSNR and SSIM: the largest possible value minus the "
+    "smallest, in the units of the data. Empty: from the reference, as the line below says.",
+    "region": "The part of the reference to measure.",
+    **REGION_TOOLTIPS,
+    "slices": "The whole stack, each slice separately, or only the slice that the sliders show.",
 }
-LABELS = {"layers": "compare", "data_range": "data range", "box_layer": "box in"}
 
 
 @dataclass(frozen=True, eq=False)
 class QualityValues:
-    """What the form says, read at one moment.
+    """The form's values at one moment.
 
     Attributes
     ----------
@@ -76,20 +76,77 @@ class QualityValues:
 
     @property
     def sources(self) -> list[tuple[Image, int]]:
-        """What is compared, and by how much it is enlarged first: bicubic, then the layers."""
+        """The layers to compare and their enlargement: bicubic first, then the others."""
         return [*([self.lr] if self.lr else []), *((x, 1) for x in self.layers)]
 
 
-class QualityForm:
-    """Widgets by name, their choices, and what depends on what.
+class LayerList(QListWidget):
+    """Layers with check boxes; ticks are kept while layers are added, removed and renamed."""
+
+    changed = Signal()  # the user has ticked or unticked one
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layers: list[Image] = []
+        self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.itemChanged.connect(lambda _: self.changed.emit())
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(
+            super().sizeHint().width(), VISIBLE_ROWS * self._row + 2 * self.frameWidth() + 4
+        )
+
+    @property
+    def _row(self) -> int:
+        return self.fontMetrics().height() + 6
+
+    def offer(self, layers: Sequence[Image]) -> None:
+        """Show these layers."""
+        ticked = self.ticked
+        with QSignalBlocker(self):
+            self.clear()
+            self._layers = list(layers)
+            for layer in layers:
+                item = QListWidgetItem(layer.name)
+                item.setToolTip(layer.name)
+                item.setSizeHint(QSize(0, self._row))
+                item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
+                item.setCheckState(_state(any(layer is x for x in ticked)))
+                self.addItem(item)
+
+    @property
+    def ticked(self) -> tuple[Image, ...]:
+        """The ticked layers, in their order."""
+        yes = Qt.CheckState.Checked
+        return tuple(x for i, x in enumerate(self._layers) if self.item(i).checkState() == yes)
+
+    def tick(self, layers: Sequence[Image]) -> None:
+        """Tick exactly these."""
+        with QSignalBlocker(self):
+            for i, layer in enumerate(self._layers):
+                self.item(i).setCheckState(_state(any(layer is x for x in layers)))
+
+
+def _state(ticked: bool) -> Qt.CheckState:
+    return Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
+
+
+class QualityForm(Form):
+    """Fields by name, their choices, and what depends on what.
 
     Parameters
     ----------
     images, boxes : callable
         The layers that can be compared, and those that can select a box.
     changed : callable
-        Called after anything was changed.
+        Called after each change by the user.
     """
+
+    TOOLTIPS = TOOLTIPS
+    LABELS = {"layers": "compare", "shave": "ignore border", "box_layer": "box in", "words": " "}
 
     def __init__(
         self,
@@ -97,10 +154,10 @@ class QualityForm:
         boxes: Callable[[], Sequence[Layer]],
         changed: Callable[[], None],
     ) -> None:
-        self._images, self._boxes, self._changed = images, boxes, changed
-        self._updating = False
+        super().__init__(changed)
+        self._images = images
         self._factors: list[tuple[Image, int]] = []
-        self.chosen = False  # whether somebody has chosen what is compared with what
+        self.chosen = False  # whether the user has chosen the layers
         self.reference = ComboBox(choices=lambda _: _named(images()), nullable=False)
         self.layers = LayerList()
         self.bicubic = CheckBox(text="bicubic of", value=False)
@@ -115,31 +172,19 @@ class QualityForm:
         self.slices = ComboBox(choices=SLICES)
         self.main = Rows()
         self._lay_out()
+        for field in (self.reference, self.layers, self.bicubic, self.lr_layer):
+            field.changed.connect(self._on_choice)
         self._connect()
-        self.update()
 
     def _lay_out(self) -> None:
         for combo in (self.reference, self.lr_layer, self.box_layer):
-            narrow(combo.native)
-        rows = self.main
-        rows.add("reference", self.reference)
-        rows.add("layers", self.layers, LABELS["layers"])
-        rows.add("bicubic", self.lr_layer, self.bicubic.native)
+            narrow(combo)
+        self._add(self.main, "reference", "layers")
+        self.main.add("bicubic", self.lr_layer, self.bicubic.native)
         name_control(self.lr_layer, self.bicubic.text)
-        for name in ("channel", "shave", "data_range"):
-            rows.add(name, getattr(self, name), LABELS.get(name))
-        rows.add("words", self.words, " ")
-        for name in ("region", "box_layer", "slices"):
-            rows.add(name, getattr(self, name), LABELS.get(name))
-
-    def _connect(self) -> None:
-        for name, tooltip in TOOLTIPS.items():
-            field: Any = getattr(self, name)
-            explain(field, tooltip)
-            if not isinstance(field, LayerList):
-                field.name = name
-            chooses = name in ("reference", "layers", "bicubic", "lr_layer")
-            field.changed.connect(self._on_choice if chooses else self._on_change)
+        self._add(
+            self.main, "channel", "shave", "data_range", "words", "region", "box_layer", "slices"
+        )
 
     def _channels(self, _: Any) -> list[Channel]:
         reference = self.reference.value
@@ -148,33 +193,20 @@ class QualityForm:
     def _on_choice(self) -> None:
         if not self._updating:
             self.chosen = True
-            self._on_change()
 
-    def _on_change(self) -> None:
-        if not self._updating:
-            self.update()
-            self._changed()
-
-    def update(self) -> None:
-        """Make everything that depends on something else fit."""
-        if self._updating:
-            return
-        self._updating = True
-        try:
-            images = list(self._images())
-            if not any(self.reference.value is x for x in images):
-                self.chosen = False  # it was closed
-            self.reference.reset_choices()
-            if not self.chosen:
-                self._choose(suggest(images), images)
-            reference = self.reference.value
-            self.layers.offer([x for x in images if x is not reference])
-            self._factors = lr_layers(reference, images)
-            for combo in (self.lr_layer, self.channel, self.box_layer):
-                combo.reset_choices()
-            self._show_what_counts(reference)
-        finally:
-            self._updating = False
+    def _update(self) -> None:
+        images = list(self._images())
+        if not any(self.reference.value is x for x in images):
+            self.chosen = False  # it was removed
+        self.reference.reset_choices()
+        if not self.chosen:
+            self._choose(suggest(images), images)
+        reference = self.reference.value
+        self.layers.offer([x for x in images if x is not reference])
+        self._factors = lr_layers(reference, images)
+        for combo in (self.lr_layer, self.channel, self.box_layer):
+            combo.reset_choices()
+        self._show_fields(reference)
 
     def _choose(self, suggestion: Suggestion, images: list[Image]) -> None:
         """Choose what is suggested."""
@@ -189,33 +221,33 @@ class QualityForm:
             self.lr_layer.value = suggestion.lr
         self.bicubic.value = known and bool(suggestion.layers)
 
-    def _show_what_counts(self, reference: Image | None) -> None:
+    def _show_fields(self, reference: Image | None) -> None:
         rows = self.main
-        rows.show_row("box_layer", self.region.value == REGIONS[2])
+        rows.show_row("box_layer", self.region.value == BOX)
         rows.show_row("slices", reference is not None and reference.ndim > 2)
         for part in (self.bicubic, self.lr_layer):
             part.enabled = bool(self._factors)
         self.bicubic.tooltip = TOOLTIPS["bicubic"]
         if not self._factors:
-            self.bicubic.tooltip += " There is no layer now that is 2 to 8 times smaller."
+            self.bicubic.tooltip += " No layer is 2 to 8 times smaller now."
         self.words.setText(self._words(reference))
         self.words.setVisible(bool(self.words.text()))
 
     def _lr(self) -> tuple[Image, int] | None:
-        """The layer to be enlarged and by how much, if that is wanted."""
+        """The layer to enlarge and the factor, if bicubic is ticked."""
         lr = self.lr_layer.value
         factor = next((f for x, f in self._factors if x is lr), None)
         return (lr, factor) if factor and self.bicubic.value else None
 
     def _words(self, reference: Image | None) -> str:
-        """What auto stands for."""
+        """The values that auto gives."""
         if reference is None:
             return ""
         words, lr = [], self._lr()
         if self.shave.is_least:
             scale, name = known_scale(self.layers.ticked, lr[1] if lr else None)
             source = name if name.startswith("the ") else f"'{name}'"
-            words.append(f"shave {scale}" + (f" (scale of {source})" if scale else ""))
+            words.append(f"border {scale}" + (f" (scale of {source})" if scale else ""))
         if not self.data_range.value.strip():
             words.append(f"data range {range_words(level_zero(reference).dtype)}")
         return f"auto: {'; '.join(words)}" if words else ""
@@ -226,7 +258,7 @@ class QualityForm:
             return "Open an image first: there is no image layer to compare with."
         if not self.layers.ticked and self._lr() is None:
             return "Tick at least one layer to compare with the reference."
-        if self.region.value == REGIONS[2] and self.box_layer.value is None:
+        if self.region.value == BOX and self.box_layer.value is None:
             return NO_BOX
         try:
             self._range()
@@ -247,7 +279,7 @@ class QualityForm:
         Raises
         ------
         OptionError
-            The data range is no number above 0.
+            The data range is not a positive number.
         """
         layers, lr = self.layers.ticked, self._lr()
         scale, _ = known_scale(layers, lr[1] if lr else None)
@@ -265,13 +297,13 @@ class QualityForm:
 
 
 def range_words(dtype: np.dtype[Any]) -> str:
-    """What the data range is by default, as far as the dtype tells."""
+    """The default data range, as far as the dtype tells."""
     if dtype.kind == "b" or dtype == np.uint8:
         value, why = default_range(dtype, 0, 1)
         return f"{value:g} ({why})"
     if dtype.kind in "iu":
-        return "of 8, 10, 12, 14 or 16 bits, by the greatest value of the reference"
-    return "1 if the reference lies within [0, 1], else its greatest less its least value"
+        return "of 8, 10, 12, 14 or 16 bits, by the largest value of the reference"
+    return "1 if the reference lies within [0, 1], else its largest minus its smallest value"
 
 
 def _named(layers: Sequence[Any]) -> list[tuple[str, Any]]:

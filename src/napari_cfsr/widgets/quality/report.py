@@ -16,32 +16,31 @@ from qtpy.QtWidgets import (
 
 from napari_cfsr.core.metrics import Line, MapKind, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.choices import fitting
+from napari_cfsr.widgets.parts.form import narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
-from napari_cfsr.widgets.parts.run_widget import narrow
 from napari_cfsr.widgets.quality.plot import SlicePlot
 from napari_cfsr.widgets.quality.table_model import LEAST_WIDTH, QualityModel, QualityView
 
-NOTHING = "What was measured appears here."
+NOTHING = "The measured values appear here."
 NONE = "none"
 
 TOOLTIPS = {
-    "view": "The figures of each layer; the best are bold. Select a line to map it; click a "
-    "heading to sort.",
+    "view": "The measured values of each layer; the best are bold. Select a row to map it; click "
+    "a heading to sort.",
     "plot": "PSNR and SSIM of each slice; the line of the selected layer is thicker.",
-    "over": "Show by how much each layer is better than this one.",
-    "every": "A line for each slice, instead of the mean of all slices.",
-    "error_button": "Add the absolute error of the selected line's layer at each pixel, in the "
+    "over": "Show how much better each layer is than this one.",
+    "every": "A row for each slice, instead of the mean of all slices.",
+    "error_button": "Add the absolute error of the selected row's layer at each pixel, in the "
     "units of the data, as a new layer over the reference.",
-    "ssim_button": "Add the SSIM of the selected line's layer around each pixel as a new layer "
+    "ssim_button": "Add the SSIM of the selected row's layer around each pixel as a new layer "
     "over the reference.",
-    "export_button": "Write means and slices, with how they were measured, to a CSV file.",
-    "copy_button": "Copy the table as it is shown as tab-separated text, for a spreadsheet.",
+    "export_button": "Write means and slices, with the measurement settings, to a CSV file.",
+    "copy_button": "Copy the table as tab-separated text, for a spreadsheet.",
 }
 
 
 class QualityPage(QWidget):
-    """What was measured, and what can be done with it; emits what was clicked.
+    """The measured values, and buttons; emits clicks.
 
     Parameters
     ----------
@@ -57,10 +56,7 @@ class QualityPage(QWidget):
         super().__init__()
         self.table: QualityTable | None = None
         self.busy = False
-        self.heading, self.warnings, self.notes = (paragraph() for _ in range(3))
-        for label in (self.heading, self.warnings, self.notes):
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setSizePolicy(fitting())
+        self.heading, self.warnings, self.notes = (paragraph(fixed=True) for _ in range(3))
         font = self.warnings.font()
         font.setBold(True)
         self.warnings.setFont(font)
@@ -78,7 +74,7 @@ class QualityPage(QWidget):
         self._show()
 
     def _arrange(self) -> None:
-        narrow(self.over.native, 8)
+        narrow(self.over, 8)
         row, grid = QHBoxLayout(), QGridLayout()
         label = QLabel("gain over")
         label.setBuddy(self.over.native)
@@ -98,7 +94,7 @@ class QualityPage(QWidget):
         layout.addWidget(self.notes)
         layout.addItem(QSpacerItem(LEAST_WIDTH, 0))  # the dock does not widen when a table comes
         layout.addStretch()
-        explain_all(self, TOOLTIPS, {"view": "figures", "over": "gain over"})
+        explain_all(self, TOOLTIPS, {"view": "measured values", "over": "gain over"})
 
     def _connect(self) -> None:
         self.over.changed.connect(self._fill)
@@ -110,20 +106,20 @@ class QualityPage(QWidget):
         self.view.selectionModel().selectionChanged.connect(self._on_selection)
 
     def _rows(self) -> list[tuple[str, int | None]]:
-        """What gains can be over."""
+        """The rows that gains can be over."""
         rows = self.table.rows if self.table is not None else ()
         names = short_names([row.name for row in rows])
         able = [(name, i) for i, name in enumerate(names) if not rows[i].fault]
         return [(NONE, None), *able]
 
     def show_table(self, table: QualityTable, over: int | None) -> None:
-        """Show what was measured.
+        """Show a table.
 
         Parameters
         ----------
         table : QualityTable
         over : int, optional
-            The row that gains are over, to begin with.
+            The row that gains are over at first.
         """
         self.table = table
         with self.over.changed.blocked():
@@ -157,7 +153,7 @@ class QualityPage(QWidget):
         self.refresh()
 
     def _fill(self) -> None:
-        """Fill the table; what was selected stays so, and so does the order."""
+        """Fill the table; selection and order are kept."""
         if self.table is None:
             return
         selected, header = self.selected, self.view.horizontalHeader()
@@ -165,19 +161,19 @@ class QualityPage(QWidget):
         name = self.model.columns[column] if 0 <= column < len(self.model.columns) else ""
         lines = self.table.lines(self.over.value, bool(self.every.value))
         self.model.show_lines(self.table, lines, self.over.value is not None)
-        there = self.model.columns.index(name) if name in self.model.columns else -1
-        self.view.sortByColumn(there, order)
+        again = self.model.columns.index(name) if name in self.model.columns else -1
+        self.view.sortByColumn(again, order)
         row = selected.row if selected is not None else self._first()
         self.view.selectRow(next((i for i, x in enumerate(self.model.lines) if x.row == row), 0))
 
     def _first(self) -> int:
-        """The last layer that could be measured: where delta is, if it is there."""
+        """The last layer that could be measured: usually delta."""
         rows = self.table.rows if self.table is not None else ()
         return next((i for i in reversed(range(len(rows))) if not rows[i].fault), 0)
 
     @property
     def selected(self) -> Line | None:
-        """The line that is selected."""
+        """The selected line."""
         rows = self.view.selectionModel().selectedRows()
         return self.model.lines[rows[0].row()] if rows else None
 
@@ -186,18 +182,18 @@ class QualityPage(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Enable what can be done."""
-        there, selected = self.table is not None, self.selected
+        """Enable what is possible."""
+        measured, selected = self.table is not None, self.selected
         rows = self.table.rows if self.table is not None else ()
         able = selected is not None and not rows[selected.row].fault
         for button in (self.error_button, self.ssim_button):
             button.setEnabled(able and not self.busy)
-        self.export_button.setEnabled(there and not self.busy)
-        self.copy_button.setEnabled(there)
-        self.over.enabled = self.every.enabled = there
+        self.export_button.setEnabled(measured and not self.busy)
+        self.copy_button.setEnabled(measured)
+        self.over.enabled = self.every.enabled = measured
 
     def text(self) -> str:
-        """The table as it is shown, as tab-separated text."""
+        """The table as shown, as tab-separated text."""
         return self.table.text(self.model.lines) if self.table is not None else ""
 
 

@@ -1,4 +1,4 @@
-"""What the Quality form suggests: which layer is the reference, which are to be compared."""
+"""What the Quality form suggests: which layer is the reference, which to compare."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ COMPARED = ("baseline", "delta")  # outputs of an upscaling that are images
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What is chosen until somebody chooses.
+    """What is chosen until the user chooses.
 
     Attributes
     ----------
     reference : Image or None
     layers : tuple of Image
-        To be compared.
+        To compare.
     lr : Image or None
-        Where the results come from.
+        The input of the results.
     """
 
     reference: Image | None = None
@@ -33,25 +33,25 @@ class Suggestion:
 
 
 def record(layer: Image) -> dict[str, Any]:
-    """What we have written about a layer that we have added; empty for other layers."""
+    """Provenance of a layer that this plugin has added; empty for other layers."""
     found = layer.metadata.get("napari_cfsr")
     return found if isinstance(found, dict) else {}
 
 
 def comparable(layer: Image) -> bool:
-    """Whether a layer shows what was imaged: not a difference or a map that we have made."""
+    """Whether a layer is an image, not a difference or a map made by this plugin."""
     return not ("map" in record(layer) or record(layer).get("output") == "difference")
 
 
 def candidate(layer: Image, enlarge: int = 1) -> Candidate:
-    """A layer to be compared, as it is now. Results of ours lie where their input says."""
+    """Snapshot of a layer to compare. Results of this plugin are placed by their input."""
     return Candidate(read_layer(layer), enlarge, placed="output" in record(layer))
 
 
 def suggest(images: Sequence[Image]) -> Suggestion:
     """The results of the last upscaling, against the image that lies exactly over them.
 
-    Without results, the largest image is the reference and nothing is to be compared yet.
+    Without results, the largest image is the reference, and there is nothing to compare yet.
     """
     results = [x for x in images if record(x).get("output") in COMPARED]
     others = [x for x in images if not record(x)]
@@ -90,7 +90,7 @@ def _rank(reference: Image, layer: Image) -> int | None:
 
 
 def known_scale(layers: Sequence[Image], enlarge: int | None) -> tuple[int, str]:
-    """The scale factor of what is compared, and the name of what it is known from; or 0."""
+    """The scale factor of the layers and the name of the one it is known from; or 0."""
     scales = [(int(record(x).get("scale", 0)), x.name) for x in layers]
     scale, name = max(scales, default=(0, ""), key=lambda found: found[0])
     return (enlarge, "the bicubic enlargement") if enlarge and enlarge > scale else (scale, name)

@@ -1,4 +1,4 @@
-"""The table of a measurement: sorted as numbers, the best in bold, nothing computed twice."""
+"""The table of a measurement: sorted numerically, with the best values in bold."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from napari_cfsr.core.metrics import COLUMNS, TITLES, Column, Line, QualityTable
 
 HEADINGS = {"psnr": "PSNR\ndB", "ssim": "SSIM", "psnr_gain": "gain\ndB", "ssim_gain": "gain\nSSIM"}
 LEAST_NAME = 48  # pixels for the names of the layers
-LEAST_WIDTH = 320  # of all; a dock that is no wider than that of Upscale
+LEAST_WIDTH = 320  # of all; the dock is no wider than that of Upscale
 AROUND = 8  # pixels beside a number
-ARROW = 16  # for the arrow that tells the order
+ARROW = 16  # for the sort arrow
 ROW = 24  # pixels, of a line
-MOST_ROWS = 10  # that are seen without scrolling
+MOST_ROWS = 10  # that are visible without scrolling
 NO_PARENT = QModelIndex()
 Index: TypeAlias = QModelIndex | QPersistentModelIndex
 Role = Qt.ItemDataRole
@@ -79,7 +79,7 @@ class QualityModel(QAbstractTableModel):
         return None
 
     def text(self, line: Line, column: str) -> str:
-        """What stands in a cell."""
+        """The text of a cell."""
         if column == "layer":
             return self._short[line.row]
         if column == "slice":
@@ -95,7 +95,7 @@ class QualityModel(QAbstractTableModel):
         return f"{TITLES[column]} {line.values[column_of(column)]:.6f}{best}"
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """By numbers where there are numbers; lines without one come last in either order."""
+        """Numerically where there are numbers; lines without one come last in either order."""
         if not 0 <= column < len(self.columns):
             return
         name, down = self.columns[column], order == Qt.SortOrder.DescendingOrder
@@ -122,7 +122,7 @@ class QualityModel(QAbstractTableModel):
 
 
 class QualityView(QTableView):
-    """A table as high as its rows, whose names take the width that is left."""
+    """A table as high as its rows; the name column takes the remaining width."""
 
     def __init__(self, model: QualityModel) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class QualityView(QTableView):
         model.modelReset.connect(self.fit)
 
     def fit(self) -> None:
-        """Columns as wide as their numbers, the first as what is left; as high as the rows."""
+        """Columns as wide as their numbers, the first takes the rest; as high as the rows."""
         model, header = self.model(), self.horizontalHeader()
         font = self.font()
         font.setBold(True)

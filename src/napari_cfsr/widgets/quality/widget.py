@@ -1,4 +1,4 @@
-"""The Quality widget: layers against a reference layer, in figures, maps and by eye."""
+"""The Quality widget: layers against a reference layer, in numbers, maps and by eye."""
 
 from __future__ import annotations
 
@@ -9,32 +9,18 @@ from typing import Any
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout
 
 from napari_cfsr.core.metrics import csv_path, write_csv
 from napari_cfsr.errors import CFSRError, ImageError
-from napari_cfsr.layers import (
-    LayerSpec,
-    QualityRequest,
-    Region,
-    box_region,
-    current_slices,
-    layer_shape,
-    read_layer,
-    visible_region,
-)
+from napari_cfsr.layers import LayerSpec, QualityRequest, read_layer
 from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
+from napari_cfsr.widgets.parts.form import FormArea, stacked
+from napari_cfsr.widgets.parts.region_choice import chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
-from napari_cfsr.widgets.parts.run_widget import (
-    FormArea,
-    RunWidget,
-    add_layer,
-    canvas_box,
-    displayed_axes,
-)
-from napari_cfsr.widgets.quality.blink import Blink
-from napari_cfsr.widgets.quality.compare_page import ComparePage
-from napari_cfsr.widgets.quality.form import REGIONS, SLICES, QualityForm, QualityValues
+from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
+from napari_cfsr.widgets.quality.compare import Blink, ComparePage
+from napari_cfsr.widgets.quality.form import REGIONS, QualityForm, QualityValues
 from napari_cfsr.widgets.quality.report import QualityPage, map_kind
 from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
 from napari_cfsr.workers import (
@@ -48,7 +34,7 @@ from napari_cfsr.workers import (
 
 FILTER = "Tables (*.csv)"
 START = "Measure PSNR and SSIM of the ticked layers."
-PAGES = "What to compare with what; the figures; and two layers shown in turn, for the eye."
+PAGES = "What to compare with what; the measured values; and two layers shown in turn."
 PARTS = dict(zip(REGIONS, ("whole image", "the current view", "the box"), strict=True))
 
 
@@ -61,32 +47,28 @@ class QualityWidget(RunWidget):
         The viewer the widget belongs to.
     """
 
+    form: QualityForm
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         blink = Blink(napari_viewer, self._on_blink)
         super().__init__(napari_viewer, RunControls("Measure", START), blink.close)
         self._result: QualityResult | None = None
         self._request: QualityRequest | None = None  # while it is measured
-        # what the rows of the result were measured on, as long as it is there
+        # the layers behind the rows of the result, as long as they exist
         self._measured: list[tuple[weakref.ref[Layer], int]] = []
-        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = QualityForm(self._comparable, self._boxes, self._on_form)
         self.result = QualityPage(napari_viewer.theme)
         self.compare = ComparePage(napari_viewer, self._images, blink)
         self._arrange()
         self._connect()
-        self._on_layers()
+        self._follow_layers()
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        form = QWidget()
-        column = QVBoxLayout(form)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.form.main)
-        column.addStretch()
         self.pages = QTabWidget()
-        pages = zip((form, self.result, self.compare), ("Setup", "Result", "Compare"), strict=True)
-        for page, title in pages:
-            self.pages.addTab(FormArea(page), title)
+        self.pages.addTab(FormArea(stacked(self.form.main)), "Setup")
+        self.pages.addTab(FormArea(self.result), "Result")
+        self.pages.addTab(FormArea(self.compare), "Compare")
         explain_pages(self.pages, PAGES)
         layout = QVBoxLayout(self)
         layout.addWidget(self.pages, 1)
@@ -97,12 +79,9 @@ class QualityWidget(RunWidget):
         self.result.mapped.connect(self._map)
         self.result.exported.connect(self._export)
         self.result.copied.connect(self._copy)
-        layers = self._viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            self._ending.connect(event, self._on_layers)
-        self._ending.connect(self._viewer.events.theme, self._on_theme)
+        self._cleanup.connect(self._viewer.events.theme, self._on_theme)
 
-    # what is there
+    # layers and choices
 
     def _images(self) -> list[Image]:
         return [x for x in self._viewer.layers if isinstance(x, Image) and x.ndim >= 2]
@@ -112,13 +91,6 @@ class QualityWidget(RunWidget):
 
     def _boxes(self) -> list[Layer]:
         return [x for x in self._viewer.layers if isinstance(x, Shapes | Labels)]
-
-    def _on_layers(self) -> None:
-        for layer in self._viewer.layers:
-            if layer not in self._named:
-                self._named.add(layer)
-                self._ending.connect(layer.events.name, self._refresh_form)
-        self._refresh_form()
 
     def _refresh_form(self) -> None:
         self.form.update()
@@ -132,7 +104,7 @@ class QualityWidget(RunWidget):
 
     def hideEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         super().hideEvent(event)
-        if not event.spontaneous():  # not the window that is minimised, but the dock that closes
+        if not event.spontaneous():  # the dock closes; the window is not minimised
             self.compare.blink.stop()
 
     def _on_theme(self) -> None:
@@ -142,7 +114,6 @@ class QualityWidget(RunWidget):
         self.compare.refresh()
 
     def _refresh(self) -> None:
-        """Enable what can be done; say why where it can't."""
         self.controls.block(self.form.reason())
         self.result.busy = self.controls.running
         self.result.refresh()
@@ -162,33 +133,22 @@ class QualityWidget(RunWidget):
         self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
         token = CancelToken()
         worker = quality_worker("a comparison", partial(measure_layers, request), token)
-        worker.returned.connect(self._on_measured)
-        self._run(worker, token)
+        self._run(worker, token, self._on_measured)
 
     def _read(self, values: QualityValues) -> QualityRequest:
-        """Snapshot of what is to be compared."""
+        """Snapshot of the layers to compare."""
         layer = values.reference
         return QualityRequest(
             reference=read_layer(layer),
-            region=self._region(values),
+            region=chosen_region(
+                self._viewer, layer, values.region, values.box_layer, values.slices
+            ),
             part=PARTS[values.region],
             candidates=tuple(candidate(x, factor) for x, factor in values.sources),
             channel=values.channel,
             shave=values.shave,
             data_range=values.data_range,
         )
-
-    def _region(self, values: QualityValues) -> Region:
-        layer = values.reference
-        region: Region = tuple(slice(0, n) for n in layer_shape(layer))
-        displayed = displayed_axes(self._viewer, layer)
-        if values.region == REGIONS[1]:
-            region = visible_region(layer, displayed, canvas_box(self._viewer))
-        elif values.region == REGIONS[2] and values.box_layer is not None:
-            region = box_region(layer, values.box_layer)
-        if values.slices == SLICES[1] and layer.ndim > 2:
-            region = current_slices(layer, region, self._viewer.dims.point, displayed)
-        return region
 
     def _on_measured(self, outcome: QualityResult | Failure | None) -> None:
         request, self._request = self._request, None
@@ -200,18 +160,11 @@ class QualityWidget(RunWidget):
         self.pages.setCurrentIndex(1)
         rows = outcome.table.rows
         done = sum(not row.fault for row in rows)
-        warnings = len(outcome.table.warnings)
         text = f"Measured {done} of {len(rows)} layers." if done < len(rows) else "Measured."
-        self._end(
-            text
-            + (
-                f" There are {warnings} warnings."
-                if warnings > 1
-                else " There is a warning."
-                if warnings
-                else ""
-            )
-        )
+        warnings = len(outcome.table.warnings)
+        if warnings:
+            text += " There is a warning." if warnings == 1 else f" There are {warnings} warnings."
+        self._end(text)
 
     def _fail(self, outcome: object) -> None:
         if isinstance(outcome, Failure):
@@ -223,7 +176,7 @@ class QualityWidget(RunWidget):
         self._end("Cancelled.")
 
     def _baseline(self) -> int | None:
-        """The row that gains are over to begin with: the backbone alone, if there are others."""
+        """The row that gains are over at first: the backbone alone, if there are others."""
         rows = self._result.table.rows if self._result is not None else ()
         if sum(not row.fault for row in rows) < 2:
             return None
@@ -234,7 +187,7 @@ class QualityWidget(RunWidget):
                 return i
         return None
 
-    # what is done with it
+    # maps and tables
 
     def _map(self, name: str) -> None:
         """Map the selected layer, as it is now."""
@@ -246,8 +199,7 @@ class QualityWidget(RunWidget):
             return
         token = CancelToken()
         worker = quality_worker("a map", partial(map_layer, request, kind), token)
-        worker.returned.connect(self._on_map)
-        self._run(worker, token)
+        self._run(worker, token, self._on_map)
 
     def _map_request(self) -> QualityRequest:
         line, result = self.result.selected, self._result
@@ -260,7 +212,7 @@ class QualityWidget(RunWidget):
         for name, (source, _) in zip(names, found, strict=True):
             layer = source()
             if layer is None or layer not in self._viewer.layers:
-                raise ImageError(f"expected '{name}', got no such layer any more: measure again")
+                raise ImageError(f"expected '{name}', but that layer was removed: measure again")
             layers.append(layer)
         return QualityRequest(
             reference=read_layer(layers[0]),
@@ -288,7 +240,7 @@ class QualityWidget(RunWidget):
         chosen, _ = QFileDialog.getSaveFileName(self, "Export the table", suggested, FILTER)
         if not chosen:
             return
-        # the dialog has asked about a file of that very name, but not of the one with a suffix
+        # the dialog has asked about exactly this name, but not about the one with a suffix
         path = csv_path(chosen)
         asked = path == Path(chosen)
         task = partial(write_csv, path, table.csv(self.result.over.value), asked)

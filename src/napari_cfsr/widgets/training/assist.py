@@ -1,4 +1,4 @@
-"""What the Train widget does beside a training: simulate, estimate, measure a shift."""
+"""Buttons in the form of the Train widget: simulate, estimate, measure a shift."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from napari.layers import Image
 
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers import ImageInput, LayerSpec, current_slices, read_layer
-from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
+from napari_cfsr.layers import LayerSpec, read_layer
+from napari_cfsr.widgets.parts.region_choice import shown_slice
+from napari_cfsr.widgets.parts.run_widget import NetworkWidget, add_layer
 from napari_cfsr.widgets.training.form import TrainForm
 from napari_cfsr.widgets.training.preview_layers import look_at, simulated_layer
 from napari_cfsr.widgets.training.tasks import Simulated, estimate, measure_shift, simulate
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from napari_cfsr.core.image import Estimate, Shift
 
 
-class TrainAids(RunWidget):
-    """The buttons in the form of the Train widget."""
+class TrainAids(NetworkWidget):
+    """A widget with these buttons."""
 
     form: TrainForm
     _simulated: weakref.ref[Image] | None = None  # the layer of the last simulation
@@ -30,31 +31,25 @@ class TrainAids(RunWidget):
         self.form.estimate_button.clicked.connect(self._estimate)
         self.form.shift_button.clicked.connect(self._measure_shift)
 
-    def _enable_aids(self) -> None:
+    def _refresh(self) -> None:
+        super()._refresh()
         idle, form = not self.controls.running, self.form
         has_data = idle and not form.data_reason()
         form.preview_button.setEnabled(has_data)
         form.shift_button.setEnabled(has_data)
         form.estimate_button.setEnabled(idle and form.real_layer is not None)
 
-    def _shown_slice(self, layer: Image) -> ImageInput:
-        """The slice of a layer that the sliders show."""
-        dims = self._viewer.dims
-        extra = dims.ndim - layer.ndim
-        displayed = [d - extra for d in dims.displayed if d >= extra]
-        return read_layer(layer, current_slices(layer, None, dims.point, displayed))
-
     # simulate
 
     def _simulate(self) -> None:
-        """Show what the degradation makes of the first image."""
+        """Simulate the LR image of the first image, and show it."""
         try:
             values = self.form.values()
             if values.folder is not None:
                 task = partial(simulate, values.folder)
             else:
                 first = values.layers[0]
-                task = partial(simulate, (read_layer(first), self._shown_slice(first)))
+                task = partial(simulate, (read_layer(first), shown_slice(self._viewer, first)))
         except CFSRError as error:
             self.controls.end(str(error))
             return
@@ -68,7 +63,7 @@ class TrainAids(RunWidget):
         return f"Simulated {size} pixels: {simulated.degradation.describe()}."
 
     def _show_simulated(self, spec: LayerSpec) -> None:
-        """Add the layer, or show the new pixels in the one that is there and of the same kind."""
+        """Add the layer, or update the last one if it is of the same kind."""
         layer = self._simulated() if self._simulated is not None else None
         beside = self.form.real_layer is not None
         if layer is not None and layer in self._viewer.layers and self._is_like(layer, spec):
@@ -97,8 +92,8 @@ class TrainAids(RunWidget):
             return
         try:
             values = self.form.values()
-            real = read_layer(layer), self._shown_slice(layer)
-            hr = tuple(self._shown_slice(x) for x in values.layers if x is not layer)
+            real = read_layer(layer), shown_slice(self._viewer, layer)
+            hr = tuple(shown_slice(self._viewer, x) for x in values.layers if x is not layer)
         except CFSRError as error:
             self.controls.end(str(error))
             return
@@ -107,7 +102,7 @@ class TrainAids(RunWidget):
 
     def _on_estimated(self, found: Estimate) -> str:
         self.form.set_degradation(found)
-        text = self.form.config().degradation.describe()  # as it is shown, rounded
+        text = self.form.config().degradation.describe()  # rounded, as in the form
         notes = " ".join(found.notes)
         return f"Estimated: {text}. This is a starting point: edit it. {notes}".rstrip()
 
@@ -117,7 +112,7 @@ class TrainAids(RunWidget):
         """Measure the shift between the layers of a pair."""
         try:
             values = self.form.values()
-            lr, hr = (self._shown_slice(layer) for layer in values.layers)
+            lr, hr = (shown_slice(self._viewer, layer) for layer in values.layers)
         except CFSRError as error:
             self.controls.end(str(error))
             return
@@ -131,8 +126,8 @@ class TrainAids(RunWidget):
         self.form.shift_text.setText(text)
         doubt = ""
         if shift.correlation < LEAST_CORRELATION:
-            doubt = " They look hardly alike: do they show the same scene?"
+            doubt = " They look very different: do they show the same scene?"
         return (
-            f"The HR image has to be moved by {text} LR pixels to lie on the LR image (standard "
+            f"Move the HR image by {text} LR pixels to align it with the LR image (standard "
             f"error {shift.uncertainty:.2g}, correlation {shift.correlation:.2f}).{doubt}"
         )

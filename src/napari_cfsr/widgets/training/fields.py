@@ -1,4 +1,4 @@
-"""The widgets of the Train form, and how they are laid out."""
+"""The fields of the Train form, and their layout."""
 
 from __future__ import annotations
 
@@ -12,101 +12,152 @@ from qtpy.QtWidgets import QAbstractItemView, QLabel, QPushButton
 from napari_cfsr.core.image import KERNELS, MODES
 from napari_cfsr.core.training import Loss, PlacementChoice, Preset, Schedule
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.backbone_choice import DEVICES, BackboneChoice
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
-from napari_cfsr.widgets.parts.rows import IntegerField, Rows, side_by_side
-from napari_cfsr.widgets.parts.run_widget import narrow, path_edit
-from napari_cfsr.widgets.training.blur import Blur
+from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
+from napari_cfsr.widgets.parts.form import IntegerField, Rows, narrow, path_edit, together
 from napari_cfsr.widgets.training.report import TOOLTIPS as RESULT_TOOLTIPS
 
 SOURCES = ("image layers", "folder", "measured pair")
-PRESET = "preset"  # stands for the value of the preset
+PRESET = "preset"  # the value of the preset
 NONE = "none"
 UNSET = -1  # the same, in fields where 0 is a value
+PIXELS = "LR px"
+FWHM = 2.3548200450309493  # of a Gaussian of sigma 1
 
 TOOLTIPS = {
     "source": "image layers: high-resolution images, from which low-resolution ones are "
-    "simulated. folder: the same, from image files, read when they are needed. measured pair: "
-    "a low- and a high-resolution layer of the same scene.",
-    "layers": "High-resolution image layers; click to add one or take it away. Every plane of a "
+    "simulated. folder: the same, from image files, read as needed. measured pair: a low- and a "
+    "high-resolution layer of the same scene.",
+    "layers": "High-resolution (HR) image layers; click to add or remove one. Every plane of a "
     "stack counts as an image. Some images, or parts of a single one, are held out for the "
     "report.",
-    "folder": "A folder of high-resolution images; those in folders below it count too.",
+    "folder": "A folder of high-resolution images; subfolders are included.",
     "lr_layer": "The low-resolution image of the same scene.",
     "hr_layer": "The high-resolution image: scale times as large in Y and X.",
     "align": "Correct the shift between the two, to a fraction of a pixel.",
-    "match": "Bring the high-resolution image to the brightness of the low-resolution one, by a "
-    "straight line.",
+    "match": "Fit the brightness of the high-resolution image to the low-resolution one, with a "
+    "linear function.",
     **BACKBONE_TOOLTIPS,
     "name": RESULT_TOOLTIPS["name"],
-    "kernel": "How a low-resolution pixel is made of high-resolution ones. bicubic: MATLAB's, "
-    "with antialiasing. area: their mean, as in a sensor with larger pixels.",
+    "kernel": "How low-resolution pixels are computed from high-resolution ones. bicubic: as in "
+    "MATLAB, with antialiasing. area: their mean, as in a sensor with larger pixels.",
     "blur": "Gaussian blur before the reduction; 0: none.",
-    "blur_unit": "What the blur is given in: its sigma, in LR pixels or in the unit of the layer, "
-    "or its full width at half maximum (FWHM).",
+    "blur_unit": "Unit of the blur: its sigma in low-resolution (LR) pixels or in the unit of the "
+    "layer, or its full width at half maximum (FWHM).",
     "photons": "Mean number of photons in a low-resolution pixel of intensity 1 (the brightest). "
     "0: no shot noise.",
-    "read_noise": "Sigma of the sensor's noise, as a share of the intensity range.",
-    "offset": "What the digitiser adds, as a share of the intensity range.",
-    "gain": "What the digitiser multiplies intensities with.",
+    "read_noise": "Sigma of the sensor's read noise, as a fraction of the intensity range.",
+    "offset": "Camera offset, as a fraction of the intensity range.",
+    "gain": "Camera gain: the factor applied to intensities.",
     "jpeg": "JPEG quality, 1 to 95; 0: no JPEG.",
-    "reduce": "Reduce the high-resolution images by this first, where they are oversampled: "
-    "their pixels are smaller than what they resolve.",
-    "seed": "Of the split, the noise, the patches and the first weights. The same seed on the "
+    "reduce": "Reduce the high-resolution images by this factor first, if they are oversampled: "
+    "if their pixels are smaller than what they resolve.",
+    "seed": "For the split, the noise, the patches and the initial weights. The same seed on the "
     "same machine gives the same refiner.",
     "real": "A real low-resolution image, to compare the preview with and to estimate from.",
     "preset": "adapt: fast, for your own images. benchmark: the published recipe, for clean "
     "images; it takes long and gains little.",
-    "previews": "Show an image that is not trained on as layers while the training runs: "
-    "reference, baseline and delta.",
+    "previews": "Show a validation image as layers during training: reference, baseline (network "
+    "alone) and delta (refined).",
     "placement": "Where the refiner runs: on the backbone's output, or on its input. auto: "
-    "whichever does better on images that are not trained on.",
-    "loss": "What is made small: mse (squared error), l1 (absolute error), or l1 and the "
+    "whichever does better on validation images.",
+    "loss": "Error measure to minimise: mse (squared error), l1 (absolute error), or l1 plus the "
     "difference of the spectra.",
     "rate": "Learning rate; empty: the preset's.",
-    "schedule": "Whether the rate rises and falls once (one-cycle) or stays.",
-    "steps": "Steps at most, for each placement.",
-    "batch": "Patches in a step.",
+    "schedule": "Whether the learning rate rises and falls once (one-cycle) or is constant.",
+    "steps": "Maximum number of steps for each placement.",
+    "batch": "Patches per step.",
     "patch": "Side of a patch, in output pixels for placement output, in low-resolution pixels "
     "for input.",
     "every": "Steps between two validations.",
-    "patience": "Validations without a gain after which the training ends.",
-    "ema": "Decay of the average of the weights that is validated and kept; 0: no average; "
+    "patience": "Validations without a gain after which training stops.",
+    "ema": "Decay of the moving average of the weights that is validated and kept; 0: no average; "
     "empty: the preset's.",
-    "warm_steps": "Quick steps without the backbone that come first, for placement input.",
-    "held_out": "Share of the images that is kept for the report, and again as much to pick the "
+    "warm_steps": "Initial quick steps without the backbone, for placement input.",
+    "held_out": "Fraction of the images kept for the report, and the same again to select the "
     "best step.",
-    "intensity": "Which data values the network sees as black and white, as in Upscale: use the "
-    "same there.",
+    "intensity": "Which data values the network sees as black and white. Use the same setting in "
+    "Upscale.",
     "memory": "Megabytes that prepared images may take in the training process.",
 }  # fmt: skip
 
 BUTTONS = {
-    "shift_button": "Measure the shift between the two, in LR pixels.",
+    "shift_button": "Measure the shift between the two, in low-resolution pixels.",
     "preview_button": "Add the simulated low-resolution image of the first image as a layer: over "
     "it, or beside the real LR layer if one is chosen.",
-    "estimate_button": "Estimate photons, read noise, offset and blur from the real LR layer; a "
-    "starting point, to be edited.",
+    "estimate_button": "Estimate photons, read noise, offset and blur from the real LR layer: a "
+    "starting point to edit.",
 }
-LABELS = {
-    "lr_layer": "LR layer", "blur_unit": "blur in", "hr_layer": "HR layer", "jpeg": "JPEG quality",
-    "real": "real LR layer", "every": "validate every", "ema": "EMA", "memory": "memory (MB)",
-}  # fmt: skip
 
 Layers = Callable[[], Sequence[tuple[str, Image]]]
 
 
-class TrainFields:
-    """All widgets by name, in the pages `main` and `advanced`.
+class Blur:
+    """The widgets `value` and `unit`; changing the unit converts the value.
+
+    The value is shown in the chosen unit; `sigma` is in LR pixels.
+    """
+
+    def __init__(self) -> None:
+        self.value = FloatSpinBox(value=0, min=0, max=1e6, step=0.1)
+        self.value.native.setDecimals(3)
+        self.unit = ComboBox(choices=[PIXELS])
+        self._size = 1.0  # of an LR pixel
+        self._shown = PIXELS  # the unit that the value is in
+
+    def offer(self, pixel: tuple[float, str] | None) -> None:
+        """Offer units of length if an LR pixel has a size and a unit."""
+        units = [PIXELS] if pixel is None else [PIXELS, pixel[1], f"{pixel[1]} FWHM"]
+        if list(self.unit.choices) != units:
+            self.unit.choices = units
+        if self.unit.value != self._shown:
+            sigma = self.sigma
+            self._size, self._shown = pixel[0] if pixel else 1.0, self.unit.value
+            self.sigma = sigma
+        self._size = pixel[0] if pixel else 1.0
+
+    @property
+    def has_units(self) -> bool:
+        """Whether there is a unit of length to choose."""
+        return len(self.unit.choices) > 1
+
+    @property
+    def sigma(self) -> float:
+        """In LR pixels."""
+        return float(self.value.value / self._factor)
+
+    @sigma.setter
+    def sigma(self, sigma: float) -> None:
+        self.value.value = sigma * self._factor
+
+    @property
+    def _factor(self) -> float:
+        """The value that is shown for a sigma of one LR pixel."""
+        if self._shown == PIXELS:
+            return 1.0
+        return self._size * (FWHM if self._shown.endswith(" FWHM") else 1.0)
+
+
+class TrainFields(BackboneForm):
+    """All fields by name, in the pages `main` and `advanced`.
 
     Parameters
     ----------
     images : callable
         Name and layer of each image layer of the viewer.
+    changed : callable
+        Called after each change by the user.
     """
 
-    def __init__(self, images: Layers) -> None:
-        self.backbone_choice = BackboneChoice(scale=2)
+    TOOLTIPS = TOOLTIPS
+    LABELS = {
+        "lr_layer": "LR layer", "hr_layer": "HR layer", "blur_unit": "blur in", "simulate": " ",
+        "jpeg": "JPEG quality", "real": "real LR layer", "every": "validate every", "ema": "EMA",
+        "memory": "memory (MB)",
+    }  # fmt: skip
+
+    def __init__(self, images: Layers, changed: Callable[[], None]) -> None:
+        super().__init__(changed, scale=2)
         self._data_fields(images)
         self._degradation_fields(images)
         self._recipe_fields()
@@ -114,11 +165,11 @@ class TrainFields:
         self.shift_text = QLabel()
         self.preview_button = QPushButton("Preview")
         self.estimate_button = QPushButton("Estimate from it")
+        explain_all(self, BUTTONS, {})
+        self.shift = together(self.shift_text, self.shift_button)
+        self.simulate = together(self.preview_button, self.estimate_button)
         self.main, self.advanced = Rows(), Rows()
         self._lay_out()
-        for name in TOOLTIPS:
-            getattr(self, name).name = name
-        explain_all(self, TOOLTIPS | BUTTONS, {})
 
     def _data_fields(self, images: Layers) -> None:
         self.source = ComboBox(choices=SOURCES)
@@ -129,10 +180,6 @@ class TrainFields:
         self.hr_layer = ComboBox(choices=lambda _: list(images()))
         self.align = CheckBox(text="correct shift", value=False)
         self.match = CheckBox(text="match brightness", value=True)
-        self.scale = self.backbone_choice.scale
-        self.backbone = self.backbone_choice.backbone
-        self.backbone_file = self.backbone_choice.backbone_file
-        self.device = ComboBox(choices=DEVICES)
         self.name = LineEdit()
 
     def _degradation_fields(self, images: Layers) -> None:
@@ -148,7 +195,7 @@ class TrainFields:
         self.seed = IntegerField(UNSET, UNSET, 2**31 - 1, PRESET)
         self.real = ComboBox(choices=lambda _: [(NONE, NONE), *images()])
         for combo in (self.lr_layer, self.hr_layer, self.real):
-            narrow(combo.native)
+            narrow(combo)
 
     def _recipe_fields(self) -> None:
         self.preset = ComboBox(choices=get_args(Preset))
@@ -166,36 +213,28 @@ class TrainFields:
         self.memory = IntegerField(1024, 16, 2**20)
 
     def _lay_out(self) -> None:
-        rows = self.main
-        rows.heading("Data")
-        self._add(rows, "source", "layers", "folder", "lr_layer", "hr_layer")
-        rows.add("shift", side_by_side(self.shift_text, self.shift_button), "shift")
-        for name in ("align", "match"):
-            rows.add(name, getattr(self, name), " ")
-        self._add(rows, "scale", "backbone", "backbone_file", "device", "name")
-        rows.heading("Degradation")
+        self.main.heading("Data")
         self._add(
-            rows, "kernel", "blur", "blur_unit", "photons", "read_noise", "offset", "gain", "jpeg",
-            "reduce", "real",
+            self.main, "source", "layers", "folder", "lr_layer", "hr_layer", "shift", "align",
+            "match", "scale", "backbone", "backbone_file", "device", "name",
         )  # fmt: skip
-        rows.add("simulate", side_by_side(self.preview_button, self.estimate_button), " ")
-        rows.heading("Training")
-        self._add(rows, "preset", "seed")
-        rows.add("previews", self.previews, " ")
+        self.main.heading("Degradation")
+        self._add(
+            self.main, "kernel", "blur", "blur_unit", "photons", "read_noise", "offset", "gain",
+            "jpeg", "reduce", "real", "simulate",
+        )  # fmt: skip
+        self.main.heading("Training")
+        self._add(self.main, "preset", "seed", "previews")
         self._add(
             self.advanced, "placement", "loss", "rate", "schedule", "steps", "batch", "patch",
             "every", "patience", "ema", "warm_steps", "held_out", "intensity", "memory",
         )  # fmt: skip
 
-    def _add(self, rows: Rows, *names: str) -> None:
-        for name in names:
-            rows.add(name, getattr(self, name), LABELS.get(name))
-
 
 def _number(
     value: float, low: float, high: float, step: float, decimals: int, lowest: str = ""
 ) -> FloatSpinBox:
-    """A number; at its least it can mean something else."""
+    """A number; its minimum can have a meaning of its own."""
     field = FloatSpinBox(value=value, min=low, max=high, step=step)
     field.native.setDecimals(decimals)
     field.native.setSpecialValueText(lowest)
@@ -203,5 +242,5 @@ def _number(
 
 
 def _choice(values: Sequence[Any]) -> ComboBox:
-    """Values, or that of the preset."""
+    """These values, or that of the preset."""
     return ComboBox(choices=[(PRESET, PRESET), *((v, v) for v in values)])

@@ -1,9 +1,10 @@
-"""The form of the Train widget: what depends on what, and what is asked for."""
+"""The form of the Train widget: what depends on what, and the configuration that is chosen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,8 @@ from napari_cfsr.core.training import PRESET_PLACEMENT, TrainConfig
 from napari_cfsr.core.weights import refiner_path_for, unique_name
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import layer_axes, layer_shape
-from napari_cfsr.widgets.parts.backbone_choice import FROM_FILE
-from napari_cfsr.widgets.parts.choices import decimal
-from napari_cfsr.widgets.parts.settings import restore_field
-from napari_cfsr.widgets.training.fields import (
-    PRESET,
-    SOURCES,
-    TOOLTIPS,
-    Layers,
-    TrainFields,
-)
-from napari_cfsr.widgets.training.pairs import pair_fault
-from napari_cfsr.widgets.training.values import TrainValues, preset_text
+from napari_cfsr.widgets.parts.form import decimal
+from napari_cfsr.widgets.training.fields import PRESET, SOURCES, TOOLTIPS, Layers, TrainFields
 
 if TYPE_CHECKING:
     from napari_cfsr.core.image import Estimate
@@ -37,33 +28,42 @@ DECIMALS = ("rate", "ema")
 NOT_REMEMBERED = ("backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real")
 
 
-class TrainForm(TrainFields):
-    """Fields, and what follows from them.
+@dataclass(frozen=True)
+class TrainValues:
+    """The form's values at one moment.
 
-    Parameters
+    Attributes
     ----------
-    images : callable
-        Name and layer of each image layer of the viewer.
-    changed : callable
-        Called after anything was changed.
+    layers : tuple of Image
+        HR layers; for a measured pair, the LR layer and the HR layer.
+    folder : Path or None
+    config : TrainConfig
+    load : dict
+        Arguments of `load_model`; downloads are requested separately.
+    name : str
+    previews : bool
     """
 
+    layers: tuple[Image, ...]
+    folder: Path | None
+    config: TrainConfig
+    load: dict[str, Any]
+    name: str
+    previews: bool
+
+
+class TrainForm(TrainFields):
+    """Fields, and what follows from them."""
+
+    REMEMBERED = tuple(name for name in TOOLTIPS if name not in NOT_REMEMBERED)
+
     def __init__(self, images: Layers, changed: Callable[[], None]) -> None:
-        super().__init__(images)
-        self._changed = changed
-        self._updating = False
+        super().__init__(images, changed)
         self._suggested = ""
         self.source.changed.connect(self._guess_pair)
         for name in ("lr_layer", "hr_layer", "scale"):
             getattr(self, name).changed.connect(self._forget_shift)
-        for name in TOOLTIPS:
-            getattr(self, name).changed.connect(self._on_change)
-        self.update()
-
-    def _on_change(self) -> None:
-        if not self._updating:
-            self.update()
-            self._changed()
+        self._connect()
 
     @property
     def paired(self) -> bool:
@@ -84,7 +84,7 @@ class TrainForm(TrainFields):
         return tuple(self.layers.value) if self.source.value == SOURCES[0] else ()
 
     def _guess_pair(self) -> None:
-        """Of the layers there are, the smallest and the largest, until two are chosen."""
+        """Choose the smallest and the largest layer, until the user has chosen two."""
         layers = sorted(self.lr_layer.choices, key=lambda x: math.prod(layer_shape(x)))
         if self.paired and self.lr_layer.value is self.hr_layer.value and len(layers) > 1:
             self.lr_layer.value, self.hr_layer.value = layers[0], layers[-1]
@@ -94,22 +94,17 @@ class TrainForm(TrainFields):
 
     # what depends on what
 
-    def update(self) -> None:
-        """Make everything that depends on something else fit."""
-        self._updating = True
-        try:
-            for name in ("layers", "lr_layer", "hr_layer", "real", "backbone"):
-                self._reset(getattr(self, name))
-            self.blur_in.offer(self._pixel())
-            self._show_rows()
-            self._show_presets()
-            self._suggest_name()
-        finally:
-            self._updating = False
+    def _update(self) -> None:
+        for name in ("layers", "lr_layer", "hr_layer", "real", "backbone"):
+            self._reset(getattr(self, name))
+        self.blur_in.offer(self._pixel())
+        self._show_rows()
+        self._show_presets()
+        self._suggest_name()
 
     @staticmethod
     def _reset(combo: Any) -> None:
-        """Offer what there is now; what was chosen stays chosen, under whatever name."""
+        """Offer the layers that exist now; the choice stays, also if it was renamed."""
         before = combo.value
         combo.reset_choices()
         if isinstance(before, list):
@@ -119,7 +114,7 @@ class TrainForm(TrainFields):
 
     def _show_rows(self) -> None:
         source = self.source.value
-        for name, there in {
+        for name, visible in {
             "layers": source == SOURCES[0],
             "folder": source == SOURCES[1],
             "backbone_file": self.backbone_choice.from_file,
@@ -127,10 +122,10 @@ class TrainForm(TrainFields):
             **dict.fromkeys(SIMULATION_ROWS, not self.paired),
             "blur_unit": not self.paired and self.blur_in.has_units,
         }.items():
-            self.main.show_row(name, there)
+            self.main.show_row(name, visible)
 
     def _show_presets(self) -> None:
-        """Say in each field of the recipe what the preset has."""
+        """Show the preset's value in each field of the recipe."""
         placement = None if self.placement.value == PRESET else self.placement.value
         config = TrainConfig(preset=self.preset.value, placement=placement)
         recipes = {p: config.recipe(p) for p in config.placements}
@@ -150,7 +145,7 @@ class TrainForm(TrainFields):
             native.setSpecialValueText(text)
 
     def _suggest_name(self) -> None:
-        """A name from the data, until the user writes one."""
+        """Suggest a name from the data, until the user enters one."""
         if self.name.value != self._suggested:
             return
         layers = self.chosen
@@ -165,12 +160,12 @@ class TrainForm(TrainFields):
         return Path(self.folder.value or "").name
 
     def suggest_another_name(self) -> None:
-        """The name was used: suggest one that is free."""
+        """The name is taken now: suggest another one."""
         self._suggested = self.name.value
         self._suggested = self.name.value = unique_name(self._suggested)
 
     def _pixel(self) -> tuple[float, str] | None:
-        """Size of an LR pixel and its unit, where the layer has one."""
+        """Size of an LR pixel and its unit, if the layer has one."""
         layer = next(iter(self.chosen), None)
         if layer is None or self.paired:
             return None
@@ -183,49 +178,40 @@ class TrainForm(TrainFields):
 
     def set_degradation(self, found: Estimate) -> None:
         """Fill in what was estimated from a real image."""
-        self._updating = True
-        try:
+        with self._quiet():
             for name in ("read_noise", "offset", "photons"):
                 getattr(self, name).value = getattr(found, name) or 0
             self.blur_in.sigma = found.blur
-            self.gain.value, self.jpeg.value = 1, 0  # what was found holds without them
-        finally:
-            self._updating = False
+            self.gain.value, self.jpeg.value = 1, 0  # the estimate holds without them
         self._on_change()
 
-    # what is asked for
+    # the configuration
 
     def values(self) -> TrainValues:
-        """What is chosen now; `OptionError` if it makes no sense."""
+        """What is chosen now; `OptionError` if it is invalid."""
         folder = self.folder.value if self.source.value == SOURCES[1] else None
         return TrainValues(
             layers=self.chosen,
             folder=Path(folder) if folder is not None else None,
             config=self.config(),
-            load={
-                "scale": self.scale.value,
-                "backbone": self.backbone_choice.value,
-                "device": self.device.value,
-                "download": False,
-                "weights_folder": self.backbone_choice.folder,
-            },
+            load=self.load_arguments(),
             name=self.name.value,
             previews=self.previews.value,
         )
 
     def config(self) -> TrainConfig:
-        """The configuration; `OptionError` if it makes no sense."""
-        asked: dict[str, Any] = {"preset": self.preset.value}
+        """The configuration; `OptionError` if it is invalid."""
+        options: dict[str, Any] = {"preset": self.preset.value}
         for name in ("held_out", "intensity"):
-            asked[name] = getattr(self, name).value
-        asked["memory"] = self.memory.value * 2**20
-        asked |= {n: getattr(self, n).value for n in CHOICES if getattr(self, n).value != PRESET}
+            options[name] = getattr(self, name).value
+        options["memory"] = self.memory.value * 2**20
+        options |= {n: getattr(self, n).value for n in CHOICES if getattr(self, n).value != PRESET}
         for name in (*COUNTS, "seed"):
             field = getattr(self, name)
             if not field.is_least:
-                asked[name] = field.value
-        asked |= {n: decimal(n, getattr(self, n).value) for n in DECIMALS}
-        return TrainConfig(**asked, **self._pair_options(), **self._simulation())
+                options[name] = field.value
+        options |= {n: decimal(n, getattr(self, n).value) for n in DECIMALS}
+        return TrainConfig(**options, **self._pair_options(), **self._simulation())
 
     def _pair_options(self) -> dict[str, Any]:
         return {n: getattr(self, n).value for n in ("align", "match")} if self.paired else {}
@@ -234,9 +220,9 @@ class TrainForm(TrainFields):
         """Degradation, not for measured pairs."""
         if self.paired:
             return {}
-        asked = {n: getattr(self, n).value for n in SIMULATION}
-        asked |= {n: asked[n] or None for n in ("photons", "jpeg")}
-        return {**asked, "blur": self.blur_in.sigma}
+        options = {n: getattr(self, n).value for n in SIMULATION}
+        options |= {n: options[n] or None for n in ("photons", "jpeg")}
+        return {**options, "blur": self.blur_in.sigma}
 
     def reason(self) -> str:
         """Why nothing can be trained now; empty if it can."""
@@ -254,30 +240,65 @@ class TrainForm(TrainFields):
         source, chosen = self.source.value, self.chosen
         if source == SOURCES[1]:
             folder = self.folder.value
-            there = folder is not None and str(folder) != "." and Path(folder).is_dir()
-            return "" if there else "Choose a folder of images."
+            exists = folder is not None and str(folder) != "." and Path(folder).is_dir()
+            return "" if exists else "Choose a folder of images."
         if source == SOURCES[0]:
             return "" if chosen else "Choose one or more high-resolution image layers."
         if len(chosen) < 2:
             return "Open a low- and a high-resolution image of the same scene."
         return pair_fault(chosen[0], chosen[1], self.scale.value)
 
-    # between sessions
-
     def remembered(self) -> dict[str, Any]:
-        """Settings worth keeping; those of one session's layers are not."""
-        values = {n: getattr(self, n).value for n in TOOLTIPS if n not in NOT_REMEMBERED}
-        values["folder"] = str(values["folder"] or "")
-        values["blur"] = None if self.paired else self.blur_in.sigma
-        return {k: v for k, v in values.items() if v not in (FROM_FILE, None)}
+        """Settings worth keeping; the blur in LR pixels, since layers differ in their units."""
+        values = super().remembered()
+        values["folder"] = str(values.get("folder") or "")
+        if self.paired:
+            del values["blur"]
+        else:
+            values["blur"] = self.blur_in.sigma
+        return values
 
-    def restore(self, values: dict[str, Any]) -> None:
-        """Set what was kept, as far as it still exists."""
-        for name, value in values.items():
-            if name in TOOLTIPS and name not in NOT_REMEMBERED:
-                restore_field(getattr(self, name), value)
+
+def preset_text(values: dict[Any, Any]) -> str:
+    """One value, or one for each placement."""
+    if len(set(values.values())) == 1:
+        return _short(next(iter(values.values())))
+    return ", ".join(f"{placement} {_short(v)}" for placement, v in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _sentence(error: Exception) -> str:
     text = str(error)
     return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def pair_fault(lr: Image, hr: Image, scale: int) -> str:
+    """Why two layers can't be LR and HR images of the same scene; empty if they can."""
+    if lr is hr:
+        return "Choose two layers: the LR and the HR layer are the same."
+    small, large = (dict(zip(layer_axes(x), layer_shape(x), strict=False)) for x in (lr, hr))
+    if lr.rgb != hr.rgb:
+        gray, colour = (hr, lr) if lr.rgb else (lr, hr)
+        return f"Choose two gray or two colour layers: '{gray.name}' is gray, '{colour.name}' not."
+    wanted = tuple(small[a] * scale for a in "YX")
+    over = [large[a] - n for a, n in zip("YX", wanted, strict=True)]
+    if not all(0 <= n < scale for n in over):
+        return (
+            f"Expected an HR layer of {_size(wanted)} pixels, {scale} times '{lr.name}' "
+            f"({_size(small[a] for a in 'YX')}), got {_size(large[a] for a in 'YX')} in "
+            f"'{hr.name}': choose other layers or another scale, or crop one."
+        )
+    planes = [math.prod(n for a, n in x.items() if a not in "YX") for x in (small, large)]
+    if planes[0] != planes[1]:
+        return (
+            f"Expected as many planes in both layers, got {planes[0]} in '{lr.name}' and "
+            f"{planes[1]} in '{hr.name}'."
+        )
+    return ""
+
+
+def _size(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))

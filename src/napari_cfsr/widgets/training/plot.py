@@ -1,24 +1,31 @@
-"""A live plot of a training: its loss, and what is gained over the frozen backbone."""
+"""A live plot of a training: its loss, and the gain over the frozen backbone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from napari.utils.theme import get_theme
 from numpy.typing import NDArray
 
 from napari_cfsr.core.training import TrainProgress
-from napari_cfsr.widgets.parts.threaded_plot import Canvas, ThreadedPlot
+from napari_cfsr.widgets.parts.threaded_plot import FONT, Look, PlotFigure, ThreadedPlot
 
-TICK = 100  # milliseconds between two looks at whether there is something to do
-REDRAW = 0.5  # seconds between two drawings at least
-EMPTY = "The curves of a training appear here."
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
 MOST_POINTS = 300  # of a loss curve; more are averaged
+COLORS = {  # of the placements, on dark and on light ground
+    "dark": {"input": "#f5a04a", "output": "#5db3ff"},
+    "light": {"input": "#b85a00", "output": "#0b63b8"},
+}
 
 
 @dataclass
 class Curve:
-    """What is known of one placement.
+    """Progress of one placement.
 
     Attributes
     ----------
@@ -48,8 +55,8 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """All that a drawing needs.
+class TrainingCurves:
+    """What is plotted.
 
     Attributes
     ----------
@@ -57,23 +64,80 @@ class Drawing:
         By placement.
     best : (str, int, float) or None
         Placement, step and gain of the best validation.
-    theme : str
-        Name of napari's theme.
-    size : (int, int)
-        Width and height.
-    ratio : float
-        Pixels of the screen in one of `size`.
     """
 
     curves: dict[str, Curve]
     best: tuple[str, int, float] | None
-    theme: str
-    size: tuple[int, int]
-    ratio: float
+
+
+class TrainingFigure(PlotFigure):
+    """Loss above, gain over the backbone below."""
+
+    def __init__(self) -> None:
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+        super().__init__()
+        self._figure.subplots_adjust(0.17, 0.1, 0.97, 0.94, hspace=0.2)
+        loss, gain = self._axes
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+        loss.yaxis.set_minor_locator(NullLocator())
+        loss.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        gain.yaxis.set_major_locator(MaxNLocator(4))
+        gain.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        gain.set_xlabel("step")
+        gain.xaxis.set_label_coords(0.5, -0.11)  # else it is measured each time
+        titles = _above(loss, 0, "left", "training loss"), _above(gain, 0, "left", "gain (dB)")
+        (self._star,) = gain.plot([], [], marker="*", markersize=10, linestyle="", zorder=3)
+        self._best = _above(gain, 1, "right", "")
+        zero = gain.axhline(0, linewidth=1, linestyle="--")
+        self._in_text_color = (*titles, self._best, self._star, zero)
+        self._names = {
+            "input": _above(loss, 0.7, "right", ""),
+            "output": _above(loss, 1, "right", ""),
+        }
+        self._lines: dict[str, tuple[Any, Any]] = {}
+
+    def _plot(self, data: TrainingCurves, look: Look) -> None:
+        if data.curves.keys() != self._lines.keys():
+            self._make_lines(data.curves)
+        for placement, curve in data.curves.items():
+            loss, gain = self._lines[placement]
+            loss.set_data(*curve.thinned())
+            gain.set_data(curve.gain_steps, curve.gains)
+        best = data.best
+        self._star.set_data(*(([], []) if best is None else ([best[1]], [best[2]])))
+        self._best.set_text("" if best is None else f"best {best[2]:+.2f} dB")
+        for axes in self._axes:
+            axes.relim()
+            axes.autoscale_view()
+        colors = get_theme(look.theme)
+        for artist in self._in_text_color:
+            artist.set_color(colors.text.as_hex())
+        for placement, name in self._names.items():
+            for artist in (name, *self._lines.get(placement, ())):
+                artist.set_color(COLORS[colors.type][placement])
+
+    def _make_lines(self, curves: dict[str, Curve]) -> None:
+        for lines in self._lines.values():
+            for line in lines:
+                line.remove()
+        self._lines = {}
+        for placement in curves:
+            (loss,) = self._axes[0].plot([], [], linewidth=1)
+            (gain,) = self._axes[1].plot([], [], linewidth=1.3, marker=".")
+            self._lines[placement] = loss, gain
+        for placement, name in self._names.items():
+            name.set_text(f"on {placement}" if placement in curves else "")
+
+
+def _above(axes: Axes, x: float, side: Literal["left", "right"], text: str) -> Text:
+    """Text above axes; faster to draw than a legend."""
+    return axes.text(x, 1.02, text, transform=axes.transAxes, fontsize=FONT, ha=side, va="bottom")
 
 
 class TrainingPlot(ThreadedPlot):
-    """Shows what it is told, drawn twice a second at most.
+    """Shows the progress that it is given, drawn twice a second at most.
 
     Parameters
     ----------
@@ -81,21 +145,25 @@ class TrainingPlot(ThreadedPlot):
         Name of napari's theme.
     """
 
+    EMPTY = "The training curves appear here."
+    TICK = 100
+    REDRAW = 0.5
+
     def __init__(self, theme: str) -> None:
-        super().__init__(theme, _canvas, EMPTY, TICK, REDRAW)
+        super().__init__(theme, TrainingFigure)
         self.curves: dict[str, Curve] = {}
         self._over = False
 
     def begin(self) -> None:
-        """A training begins: load matplotlib while the training process starts as well."""
+        """A training starts: load matplotlib while the training process starts as well."""
         self.curves.clear()
         self._over = False
         self._clear()
         curve = Curve([1, 2], [1.0, 0.1], [2], [0.1])
-        self._painter.load(Drawing({"input": curve}, ("input", 2, 0.1), "dark", (300, 300), 1.0))
+        self._drawer.load(TrainingCurves({"input": curve}, ("input", 2, 0.1)))
 
     def add(self, progress: TrainProgress) -> None:
-        """Take note of a step."""
+        """Record a step."""
         if progress.placement is None or progress.stage != "training":
             return
         curve = self.curves.setdefault(progress.placement, Curve())
@@ -108,7 +176,7 @@ class TrainingPlot(ThreadedPlot):
         self._change()
 
     def end(self) -> None:
-        """No more steps; what came last is still drawn."""
+        """No more steps; the last ones are still drawn."""
         self._over = True
 
     def best(self) -> tuple[str, int, float] | None:
@@ -130,12 +198,5 @@ class TrainingPlot(ThreadedPlot):
     def _expects_more(self) -> bool:
         return not self._over
 
-    def _drawing(self) -> Drawing:
-        curves = {name: curve.copy() for name, curve in self.curves.items()}
-        return Drawing(curves, self.best(), self._theme, *self._place())
-
-
-def _canvas() -> Canvas:
-    from napari_cfsr.widgets.training.curves import Curves
-
-    return Curves()
+    def _data(self) -> TrainingCurves:
+        return TrainingCurves({name: c.copy() for name, c in self.curves.items()}, self.best())

@@ -34,10 +34,10 @@ PERCENTILES = (0.1, 99.9)  # of the reference, shown as black and white
 
 
 def simulated_layer(simulated: Simulated, beside: Image | None) -> LayerSpec:
-    """The simulated LR image over the layer it was made of, or beside a real LR image.
+    """The simulated LR image over its source layer, or beside a real LR image.
 
-    Over it, the world coordinates of every landmark are those of the HR image. Beside a real one
-    it has the pixels of that one, so that the grain of the two can be compared.
+    Over its source, every landmark keeps its world coordinates. Beside a real image it has the
+    pixel size of that image, so that the grain of the two can be compared.
     """
     source, pixels = simulated.source, simulated.pixels
     record = {
@@ -81,7 +81,7 @@ def _beside(layer: Image) -> dict[str, Any]:
     source = read_layer(layer)
     shift = source.data.shape[where[1]] * (1 + GAP)
     start = [slice(0, 1), slice(shift, shift + 1)]
-    # a rotation of a stack may leave the plane: without it
+    # without the rotation of a stack, which may leave the plane
     placed = _flat(source, where) if layer.ndim > 2 else source
     arguments = output_placement(replace(placed, axes="YX", region=tuple(start)), 1)
     del arguments["axis_labels"]
@@ -102,10 +102,10 @@ def _flat(source: ImageInput, where: list[int]) -> ImageInput:
 
 
 class LivePreview:
-    """Reference, baseline and delta of an image that is not trained on, side by side.
+    """Reference, baseline and delta of a validation image, side by side.
 
-    They are added when the first preview of a training comes, and updated after. A layer that
-    the user removes stays away; those that are kept are used again by the next training.
+    They are added with the first preview of a training, and updated later. A layer that the user
+    removes is not added again; the next training reuses the others.
 
     Parameters
     ----------
@@ -121,22 +121,22 @@ class LivePreview:
         self._begun = False
 
     def begin(self, like: Layer | None) -> None:
-        """A training begins; pixels are to be as large as those of the layer `like`."""
+        """A training starts; pixels get the size of those of the layer `like`."""
         self._tasks.clear()
         self._begun = False
         self._like = like
 
     def end(self) -> None:
-        """A training is over; what came last is still shown."""
+        """A training is over; the last preview is still shown."""
         if not self._tasks:
             self._preview = self._like = None
 
     def close(self) -> None:
-        """The widget goes: nothing more is added."""
+        """The widget is destroyed: nothing more is added."""
         self._tasks.clear()
 
     def show(self, preview: Preview) -> None:
-        """Show it, a layer at a time, so that the window can draw between them."""
+        """Show a preview, a layer at a time, so that the window can draw between them."""
         self._preview = preview
         if self._tasks:
             return  # they show this one
@@ -144,7 +144,7 @@ class LivePreview:
         if not self._begun:
             self._limits = _limits(preview.reference)
             self._origin = self._free_corner()
-            # what the user was at stays so; in a turn of its own, for this takes napari long
+            # restore the user's selection; in a turn of its own, since this takes napari long
             self._tasks += [partial(self._select, self._active()), self._look_at]
         QTimer.singleShot(PAUSE, self._next)
 
@@ -162,7 +162,7 @@ class LivePreview:
             self._begun = True
             self._preview = None
 
-    def _there(self, role: str) -> Image | None:
+    def _existing(self, role: str) -> Image | None:
         """The layer of that role, unless the user has removed it."""
         layer = self._layers.get(role, lambda: None)()
         return layer if layer is not None and layer in self._viewer.layers else None
@@ -171,7 +171,7 @@ class LivePreview:
         if self._preview is None:
             return
         image, name = getattr(self._preview, role), self._preview.name
-        layer = self._there(role)
+        layer = self._existing(role)
         if layer is not None and layer.rgb == (image.ndim == 3):
             if not self._begun:
                 self._place(layer, role, image)
@@ -193,18 +193,18 @@ class LivePreview:
         self._layers[role] = weakref.ref(layer)
 
     def _place(self, layer: Image, role: str, image: NDArray[np.float32]) -> None:
-        """Where a layer of an earlier training goes now; where it is, if it fits there."""
+        """Move a layer of an earlier training, unless it fits where it is."""
         scale, units = self._pixels()
-        there = [str(u) for u in layer.units]
+        layer_units = [str(u) for u in layer.units]
         fits = layer.data.shape == image.shape and np.allclose(layer.scale, scale)
-        if not (fits and there == list(units)):
+        if not (fits and layer_units == list(units)):
             for name, value in self._placement(role, image).items():
                 setattr(layer, name, value)
         if not layer.rgb:
             layer.contrast_limits = self._limits
 
     def _placement(self, role: str, image: NDArray[np.float32]) -> dict[str, Any]:
-        """Side by side, right of everything that is there."""
+        """Side by side, to the right of all other layers."""
         scale, units = self._pixels()
         step = image.shape[1] * (1 + GAP) * scale[1]
         return {
@@ -214,7 +214,7 @@ class LivePreview:
         }
 
     def _pixels(self) -> tuple[tuple[float, float], tuple[str, str]]:
-        """Size and units of a pixel: a layer without units would take them from the viewer."""
+        """Size and units of a pixel; without units a layer would take them from the viewer."""
         layer = self._like
         if layer is None or layer.ndim < 2:
             layer = next((x for x in self._viewer.layers if x.ndim >= 2), None)
@@ -224,8 +224,8 @@ class LivePreview:
         return (float(layer.scale[-2]), float(layer.scale[-1])), (units[0], units[1])
 
     def _free_corner(self) -> tuple[float, float]:
-        """Upper left corner of the room right of all other layers."""
-        mine = [self._there(role) for role in ROLES]
+        """Upper left corner of the free space to the right of all other layers."""
+        mine = [self._existing(role) for role in ROLES]
         others = [x for x in self._viewer.layers if x not in mine and x.ndim >= 2]
         if not others:
             return 0.0, 0.0
@@ -238,11 +238,11 @@ class LivePreview:
             self._viewer.layers.selection.active = layer
 
     def _look_at(self) -> None:
-        look_at(self._viewer, [x for role in ROLES if (x := self._there(role)) is not None])
+        look_at(self._viewer, [x for role in ROLES if (x := self._existing(role)) is not None])
 
 
 def look_at(viewer: napari.viewer.Viewer, layers: Sequence[Layer]) -> None:
-    """Let the canvas show these layers, as large as they fit."""
+    """Fit the canvas to these layers."""
     if not layers or viewer.dims.ndisplay != 2:
         return
     boxes = np.array([layer.extent.world[:, -2:] for layer in layers])

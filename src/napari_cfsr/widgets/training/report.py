@@ -1,4 +1,4 @@
-"""How a trained refiner did on held-out images, and what to do with it."""
+"""The result of a training: the report on held-out images, and buttons to save the refiner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from napari_cfsr.core.upscale import duration
 from napari_cfsr.core.weights import is_taken
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.parts.accessible import explain, explain_all
-from napari_cfsr.widgets.parts.choices import fitting
 from napari_cfsr.widgets.parts.run_controls import paragraph
 
 Outcome = TrainedRefiner | Checkpoint
@@ -30,16 +29,16 @@ Outcome = TrainedRefiner | Checkpoint
 HEADINGS = ("PSNR (dB)", "SSIM")
 
 TOOLTIPS = {
-    "name": "The refiner is saved under this name, when you press Save.",
-    "overwrite": "Replace the refiner that has this name already.",
-    "save_button": "Save the refiner among those of this machine.",
+    "name": "The name under which the refiner is saved when you press Save.",
+    "overwrite": "Replace the existing refiner of this name.",
+    "save_button": "Save the refiner on this machine.",
     "copy_button": "Copy the table, the verdict and the notes as text.",
     "use_button": "Open Upscale with this refiner and its backbone chosen.",
 }
 
 
 class ReportTable(QTableWidget):
-    """PSNR and SSIM of each way to enlarge the held-out images; the best of each is bold."""
+    """PSNR and SSIM of each method on the held-out images; the best values are bold."""
 
     def __init__(self) -> None:
         super().__init__(0, len(HEADINGS))
@@ -74,7 +73,7 @@ class ReportTable(QTableWidget):
 
 
 class ResultPage(QWidget):
-    """The report, the verdict, and buttons; emits what was clicked."""
+    """The report, the verdict, and buttons; emits clicks."""
 
     save = Signal()
     copy = Signal()
@@ -83,11 +82,10 @@ class ResultPage(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.outcome: Outcome | None = None
-        self.saved = ""  # name under which it was saved
-        self.heading, self.verdict, self.notes, self.reason = (paragraph() for _ in range(4))
-        for label in (self.heading, self.verdict, self.notes, self.reason):
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setSizePolicy(fitting())
+        self.saved = ""  # the name it was saved under
+        self.heading, self.verdict, self.notes, self.reason = (
+            paragraph(fixed=True) for _ in range(4)
+        )
         font = self.verdict.font()
         font.setBold(True)
         self.verdict.setFont(font)
@@ -127,15 +125,15 @@ class ResultPage(QWidget):
         layout.addStretch()
 
     def clear(self) -> None:
-        """Nothing was trained yet."""
-        self._show(None, "The result of a training appears here.", "", "")
+        """Nothing has been trained yet."""
+        self._show(None, "The training result appears here.", "", "")
 
     def show_outcome(self, outcome: Outcome) -> None:
-        """Show a refiner that was measured, or the best so far of a training that broke off."""
+        """Show a measured refiner, or the best so far of an unfinished training."""
         if isinstance(outcome, Checkpoint):
             heading = (
-                f"The best refiner so far, of step {outcome.step}: {outcome.gain:+.2f} dB over the "
-                "backbone on the images that pick the step. It was not measured on held-out images."
+                f"The best refiner so far, from step {outcome.step}: {outcome.gain:+.2f} dB over "
+                "the backbone on validation images. It was not measured on held-out images."
             )
             self._show(outcome, heading, "", "")
             return
@@ -143,7 +141,7 @@ class ResultPage(QWidget):
         count = len(report.images)
         heading = (
             f"Mean of {count} held-out image{'' if count == 1 else 's'} ({report.channel}, "
-            f"{report.shave} pixels of border left out), trained in {duration(outcome.seconds)}."
+            f"{report.shave} pixels of border ignored), trained in {duration(outcome.seconds)}."
         )
         heading += f" Placement {outcome.card.placement}." if outcome.improved else ""
         self.table.show_report(report)
@@ -161,21 +159,21 @@ class ResultPage(QWidget):
         self.refresh()
 
     def set_saved(self, name: str) -> None:
-        """It was saved under that name."""
+        """The refiner was saved under that name."""
         self.saved = name
         self.overwrite.setChecked(False)
         self.refresh()
 
     def refresh(self) -> None:
-        """Enable what can be done; say why where it can't."""
+        """Enable what is possible; give the reason where it is not."""
         reason = self._reason()
-        there = self.outcome is not None
-        self.save_button.setEnabled(there and not reason)
+        trained = self.outcome is not None
+        self.save_button.setEnabled(trained and not reason)
         explain(self.save_button, reason or TOOLTIPS["save_button"])
         self.reason.setText(reason)
-        self.reason.setVisible(there and bool(reason))
+        self.reason.setVisible(trained and bool(reason))
         for part in (self.name, self.overwrite):
-            part.setEnabled(there and not self._worthless)
+            part.setEnabled(trained and not self._worthless)
         self.copy_button.setEnabled(isinstance(self.outcome, TrainedRefiner))
         self.use_button.setEnabled(bool(self.saved))
 
@@ -186,7 +184,7 @@ class ResultPage(QWidget):
     def _reason(self) -> str:
         """Why it can't be saved now; empty if it can."""
         if self.outcome is None:
-            return "Nothing was trained yet."
+            return "Nothing has been trained yet."
         if self._worthless:
             return "It can't be saved: it does not beat the frozen backbone on held-out images."
         name = self.name.text().strip()
@@ -197,7 +195,7 @@ class ResultPage(QWidget):
         except CFSRError as error:
             return f"{error}."
         if taken and not self.overwrite.isChecked():
-            return f"There is a refiner '{name}': choose another name, or tick overwrite."
+            return f"There is already a refiner '{name}': choose another name, or tick overwrite."
         return ""
 
     def text(self) -> str:

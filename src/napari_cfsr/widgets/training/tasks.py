@@ -1,4 +1,4 @@
-"""What the Train widget computes beside a training, in a worker: arrays in, arrays out."""
+"""What the buttons of the Train form compute, in a worker: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from napari_cfsr.layers import ImageInput
 if TYPE_CHECKING:
     from napari_cfsr.core.image import Estimate, Shift
 
-MOST_LOOKED_AT = 1536  # pixels in each direction, to estimate from
-MOST_SHARP = 4  # HR images that are looked at for the blur
+MOST_PIXELS = 1536  # in each direction, to estimate from
+MOST_SHARP = 4  # HR images that the blur is estimated from
 Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
-    """A simulated LR image, in the dtype, units and axes of the image it was made of.
+    """A simulated LR image, in the dtype, units and axes of its source.
 
     Attributes
     ----------
     pixels : array
     name : str
-        Of that image.
+        Of the source.
     source : ImageInput or None
-        The layer and slice it was made of; None for a file.
+        The layer and slice that was reduced; None for a file.
     scale : int
         Of the training.
     factor : int
-        How many HR pixels an LR pixel is wide.
+        Width of an LR pixel in HR pixels.
     degradation : Degradation
     """
 
@@ -57,7 +57,7 @@ class Simulated:
 def simulate(
     source: tuple[ImageInput, ImageInput] | Path, config: TrainConfig, scale: int
 ) -> Simulated:
-    """What the camera that the form describes makes of an HR image.
+    """Simulate the LR image of an HR image, with the degradation of the form.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _shown_planes(
 
 
 def _degraded(hr: Float32, config: TrainConfig, scale: int, plane: int) -> Float32:
-    """As the training does it: reduced, degraded, with noise of its own for each plane."""
+    """As in training: reduced, degraded, with independent noise for each plane."""
     if config.reduce > 1:
         hr = imresize(hr, 1 / config.reduce)
     rng = np.random.default_rng([config.run_seed, plane])
@@ -114,14 +114,14 @@ def estimate(
     config: TrainConfig,
     scale: int,
 ) -> Estimate:
-    """What noise and blur a real LR image seems to have.
+    """Estimate noise and blur of a real LR image.
 
     Parameters
     ----------
     real : (ImageInput, ImageInput)
         A whole layer, for the range of its intensities, and the slice of it that is shown.
     hr : tuple of ImageInput, or Path
-        HR images of the same kind, to tell the blur from; none leave it open.
+        HR images of the same kind, to estimate the blur from; without any it is not estimated.
     config : TrainConfig
     scale : int
     """
@@ -139,11 +139,11 @@ def estimate(
 
 
 def _middle(image: Float32) -> Float32:
-    """The middle of a large image, in [0,1]: more takes longer and tells no more."""
+    """The middle of a large image, in [0,1]: more takes longer and adds nothing."""
     where = [
-        slice(start, start + MOST_LOOKED_AT)
+        slice(start, start + MOST_PIXELS)
         for n in image.shape[:2]
-        for start in [max(0, (n - MOST_LOOKED_AT) // 2)]
+        for start in [max(0, (n - MOST_PIXELS) // 2)]
     ]
     return np.clip(image[tuple(where)], 0, 1)
 

@@ -1,40 +1,97 @@
-"""The Train widget: choose images, say what the camera does to them, press Train."""
+"""The Train widget: choose images, describe what the camera does to them, press Train."""
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import napari
-from napari.layers import Image, Layer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QTabWidget, QVBoxLayout, QWidget
+from napari.layers import Image
+from qtpy.QtCore import QSignalBlocker, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteTraining
 from napari_cfsr.core.training import TrainedRefiner, TrainProgress
 from napari_cfsr.core.weights import save_named
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import TrainInput, TrainJob, read_layer
-from napari_cfsr.widgets.parts.accessible import explain_all, explain_pages, make_accessible
-from napari_cfsr.widgets.parts.preferences import preferred
-from napari_cfsr.widgets.parts.run_widget import FormArea, Section, offer_refiners, show_in_upscale
-from napari_cfsr.widgets.parts.settings import read_settings, write_settings
+from napari_cfsr.widgets.parts.accessible import explain, explain_pages, make_accessible
+from napari_cfsr.widgets.parts.form import FormArea, Section, stacked
+from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.run_controls import RunControls
+from napari_cfsr.widgets.parts.run_widget import offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training.assist import TrainAids
-from napari_cfsr.widgets.training.controls import TrainControls
-from napari_cfsr.widgets.training.form import TrainForm
+from napari_cfsr.widgets.training.form import TrainForm, TrainValues
 from napari_cfsr.widgets.training.plot import TrainingPlot
 from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
-from napari_cfsr.widgets.training.values import TrainValues
 from napari_cfsr.workers import CancelToken, Failure, train_worker
 
 SETTINGS = "train"
-TOOLTIPS = {"advanced": "The recipe: what the preset says of it can be changed here."}
-PAGES = "What to train on and how; how it goes on; and what came of it."
-TICK = 100  # milliseconds between two changes of the progress bar
+TOOLTIPS = {
+    "advanced": "The training recipe: its fields override the preset.",
+    "pause_button": "Pause training; it takes no processor time meanwhile.",
+    "stop_button": "End training, measure the best refiner so far on held-out images, and offer "
+    "to save it.",
+}
+PAGES = "What to train on and how; progress; and the result."
+TICK = 100  # milliseconds between two updates of the progress bar
+
+
+class TrainControls(RunControls):
+    """Start, pause, stop and cancel."""
+
+    paused = Signal(bool)  # False: resume
+    stopped = Signal()
+
+    is_training = False  # False during a small task
+    _extra: tuple[QPushButton, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__("Train", "Train a refiner. Nothing is saved until you press Save.")
+        self.pause_button = QPushButton("Pause")
+        self.stop_button = QPushButton("Stop and keep best")
+        self._extra = (self.pause_button, self.stop_button)
+        self.pause_button.setCheckable(True)
+        explain(self.pause_button, TOOLTIPS["pause_button"])
+        explain(self.stop_button, TOOLTIPS["stop_button"])
+        row = QHBoxLayout()
+        row.addWidget(self.pause_button, 1)
+        row.addWidget(self.stop_button, 2)
+        self.add_row(row)
+        self.pause_button.toggled.connect(self._on_pause)
+        self.stop_button.clicked.connect(self._on_stop)
+        self._update()
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self.pause_button.isChecked())
+
+    def end(self, text: str) -> None:
+        self.is_training = False
+        self.pause_button.setChecked(False)
+        super().end(text)
+
+    def _on_pause(self, paused: bool) -> None:
+        self.pause_button.setText("Resume" if paused else "Pause")
+        if self.is_training:
+            self.paused.emit(paused)
+
+    def _on_stop(self) -> None:
+        self.stop_button.setEnabled(False)
+        self.pause_button.setEnabled(False)
+        with QSignalBlocker(self.pause_button):  # stopping ends a pause
+            self.pause_button.setChecked(False)
+        self.pause_button.setText("Pause")
+        self.stopped.emit()
+
+    def _update(self) -> None:
+        super()._update()
+        for button in self._extra:
+            button.setVisible(self.is_training)
+            button.setEnabled(self.is_training)
 
 
 class TrainWidget(TrainAids):
@@ -46,14 +103,15 @@ class TrainWidget(TrainAids):
         The viewer the widget belongs to.
     """
 
+    controls: TrainControls
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         training, preview = RemoteTraining(), LivePreview(napari_viewer)
         super().__init__(napari_viewer, TrainControls(), training.close, preview.close)
         self._training, self._preview = training, preview
-        self._values: TrainValues | None = None  # of the training under way, or the last one
+        self._values: TrainValues | None = None  # of the current or the last training
         self._load: dict[str, Any] = {}  # backbone of the refiner on the result page
         self._progress: TrainProgress | None = None  # not shown yet
-        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = TrainForm(self._images, self._refresh)
         self.plot = TrainingPlot(napari_viewer.theme)
         self.result = ResultPage()
@@ -64,23 +122,19 @@ class TrainWidget(TrainAids):
         self._connect()
         self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
         self._follow_weights()
-        self._on_layers()
+        self._follow_layers()
+        self._cleanup.connect(napari_viewer.layers.events.inserted, self._choose_first)
         self._choose_first()
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
-        form = QWidget()
-        column = QVBoxLayout(form)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.form.main)
-        column.addWidget(self.advanced)
-        column.addStretch()
         self.pages = QTabWidget()
-        areas = [FormArea(page) for page in (form, self.plot, self.result)]
+        setup = stacked(self.form.main, self.advanced)
+        areas = [FormArea(page) for page in (setup, self.plot, self.result)]
         for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
             self.pages.addTab(area, title)
-        explain_all(self, TOOLTIPS, {})
+        explain(self.advanced, TOOLTIPS["advanced"])
         explain_pages(self.pages, PAGES)
         layout = QVBoxLayout(self)
         layout.addWidget(self.pages, 1)
@@ -95,45 +149,26 @@ class TrainWidget(TrainAids):
         self.result.save.connect(self._save)
         self.result.copy.connect(self._copy)
         self.result.use.connect(self._use)
-        layers = self._viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            self._ending.connect(event, self._on_layers)
-        self._ending.connect(layers.events.inserted, self._choose_first)
-        self._ending.connect(self._viewer.events.theme, self._on_theme)
+        self._cleanup.connect(self._viewer.events.theme, self._on_theme)
 
-    # what is there
+    # layers and choices
 
     def _images(self) -> list[tuple[str, Image]]:
         return [(x.name, x) for x in self._viewer.layers if isinstance(x, Image)]
-
-    def _on_layers(self) -> None:
-        for layer in self._viewer.layers:
-            if layer not in self._named:
-                self._named.add(layer)
-                self._ending.connect(layer.events.name, self._refresh_form)
-        self._refresh_form()
-
-    def _refresh_form(self) -> None:
-        self.form.update()
-        self._refresh()
 
     def _on_theme(self) -> None:
         self.plot.set_theme(self._viewer.theme)
 
     def _choose_first(self) -> None:
-        """Choose the first image there is, unless it is a result of ours."""
+        """Choose the first image that is not a result of this plugin."""
         own = [x for _, x in self._images() if "napari_cfsr" not in x.metadata]
         if not self.form.layers.value and own:
             self.form.layers.value = own[:1]
 
     def _refresh(self) -> None:
-        """Enable what can be done; say why where it can't."""
-        running = self.controls.running
-        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
-        self.fetch_button.setEnabled(not running)
+        super()._refresh()
         self.controls.block(self.form.reason())
-        self.result.setEnabled(not running)
-        self._enable_aids()
+        self.result.setEnabled(not self.controls.running)
 
     # a training
 
@@ -145,26 +180,24 @@ class TrainWidget(TrainAids):
             self.controls.end(str(error))
             return
         write_settings(SETTINGS, self.form.remembered())
-        self._values = replace(values, layers=())  # which may be closed meanwhile
+        self._values = replace(values, layers=())  # which may be removed meanwhile
         self._preview.begin(values.layers[-1] if values.layers else None)
         self.plot.begin()
         self.pages.setCurrentIndex(1)
         token = CancelToken()
-        worker = train_worker(job, self._training, token)
-        worker.returned.connect(self._on_trained)
         self.controls.is_training = True
-        self._run(worker, token)
+        self._run(train_worker(job, self._training, token), token, self._on_trained)
         self._timer.start()
 
     def _input(self, values: TrainValues) -> TrainInput:
-        """Snapshot of what is to be trained on."""
+        """Snapshot of the training data."""
         if values.folder is not None:
             return TrainInput(values.folder)
         images = tuple(read_layer(layer) for layer in values.layers)
         return TrainInput(images[1:], images[:1]) if self.form.paired else TrainInput(images)
 
     def _on_step(self, step: Any) -> None:
-        """Take note of what came; the window shows it ten times a second."""
+        """Record the progress; the window shows it ten times a second."""
         if not isinstance(step, TrainProgress):
             if step is not None:
                 super()._on_step(step)
@@ -190,11 +223,11 @@ class TrainWidget(TrainAids):
             self.controls.status.setText("Paused")
         else:
             self._training.resume()
-            self.controls.status.setText("Going on")
+            self.controls.status.setText("Resumed")
 
     def _stop(self) -> None:
         self._training.stop()
-        self.controls.status.setText("Stopping; then the best refiner so far is measured")
+        self.controls.status.setText("Stopping; the best refiner so far will be measured")
 
     def _end(self, text: str) -> None:
         self._timer.stop()
@@ -231,7 +264,7 @@ class TrainWidget(TrainAids):
         self.result.show_outcome(outcome)
         self.pages.setCurrentIndex(2)
 
-    # its result
+    # the result
 
     def _save(self) -> None:
         outcome, name = self.result.outcome, self.result.name.text().strip()
@@ -251,13 +284,13 @@ class TrainWidget(TrainAids):
         self._viewer.status = "Copied the table"
 
     def _use(self) -> None:
-        """Open Upscale with the refiner that was saved."""
+        """Open Upscale with the saved refiner."""
         load = self._load
         show_in_upscale(self._viewer, load["scale"], load["backbone"], self.result.saved)
 
 
 def _text(progress: TrainProgress) -> str:
-    """What goes on, with the step if there is one."""
+    """The current stage, with the step if there is one."""
     if progress.stage != "training":
         return progress.text
     return f"{progress.text} (placement {progress.placement}, step {progress.step})"

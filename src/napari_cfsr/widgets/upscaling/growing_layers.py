@@ -1,4 +1,4 @@
-"""Layers of a store in the viewer: they grow with it, and stay when it is done."""
+"""Layers of a store in the viewer: shown while it grows, and kept when it is complete."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from napari_cfsr.core.upscale import record_provenance
 from napari_cfsr.widgets.parts.run_widget import add_layer
 from napari_cfsr.workers import StoreBegun, StoreOutcome
 
-REFRESH = 1000  # milliseconds between two looks at what has come
+REFRESH = 1000  # milliseconds between two refreshes
 GROWING = " (growing)"  # ends the names of layers that are not complete
 
 
 class GrowingLayers(QObject):
-    """The layers of one run into a store.
+    """The layers of one run that writes a store.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     parent : QObject
-        When it goes, nothing is refreshed any more.
+        When it is destroyed, nothing is refreshed any more.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
@@ -37,7 +37,7 @@ class GrowingLayers(QObject):
         self._timer.timeout.connect(self.refresh)
 
     def begin(self, begun: StoreBegun) -> None:
-        """Add the layers of a store that is there."""
+        """Add the layers of a store that was created."""
         from napari_cfsr.layers import growing_layers
 
         self._begun, self._seen = begun, begun.preview.count
@@ -48,39 +48,39 @@ class GrowingLayers(QObject):
         self._timer.start()
 
     def refresh(self) -> None:
-        """Show what has come since the last time."""
+        """Show what was written since the last time."""
         if self._begun is None or self._begun.preview.count == self._seen:
             return
         self._seen = self._begun.preview.count
-        for layer in self._there().values():
+        for layer in self._existing().values():
             _show_again(layer)
 
     def finish(self, outcome: StoreOutcome) -> None:
-        """All is written: the layers are complete."""
+        """Everything is written: the layers are complete."""
         from napari_cfsr.layers import difference_layer
 
         begun, image = outcome.begun, outcome.begun.request.image
-        there = self._there()
+        existing = self._existing()
         self._end()
-        if "difference" in begun.outputs and (there or begun.outputs == ("difference",)):
+        if "difference" in begun.outputs and (existing or begun.outputs == ("difference",)):
             spec = difference_layer(image, begun.preview, begun.scale, outcome.limits)
-            there["difference"] = add_layer(self._viewer, spec)
+            existing["difference"] = add_layer(self._viewer, spec)
         path = str(outcome.done.path)
         record = record_provenance(outcome.done.result, image.name, image.expression, path)
-        for name, layer in there.items():
+        for name, layer in existing.items():
             layer.name = layer.name.replace(GROWING, "")
             layer.metadata = {"napari_cfsr": {**record, "output": name, "store": path}}
             _show_again(layer)
 
     def discard(self) -> None:
-        """Remove the layers of a run that was ended: half a result is not to be taken for one."""
-        there = self._there()
+        """Remove the layers of an unfinished run, so that nobody takes them for a result."""
+        existing = self._existing()
         self._end()
-        for layer in there.values():
+        for layer in existing.values():
             self._viewer.layers.remove(layer)
 
-    def leaver(self) -> Callable[[], None]:
-        """What does the same when this object is gone, and with it who would call `discard`."""
+    def cleanup(self) -> Callable[[], None]:
+        """A function that does the same after this object was destroyed."""
         viewer, layers = self._viewer, self._layers
 
         def remove() -> None:
@@ -89,11 +89,11 @@ class GrowingLayers(QObject):
                     viewer.layers.remove(layer)
             layers.clear()
 
-        # later: the widget that is going still listens to what becomes of layers
+        # later: the widget that is being destroyed still follows the layers
         return lambda: QTimer.singleShot(0, remove)
 
-    def _there(self) -> dict[str, Layer]:
-        """The layers that nobody has removed."""
+    def _existing(self) -> dict[str, Layer]:
+        """The layers that the user has not removed."""
         return {name: x for name, x in self._layers.items() if x in self._viewer.layers}
 
     def _end(self) -> None:
@@ -103,8 +103,8 @@ class GrowingLayers(QObject):
 
 
 def _show_again(layer: Layer) -> None:
-    """Let napari read the pixels anew: it keeps those of the level that the thumbnail is made of.
+    """Let napari read the pixels again: it caches those of the level used for the thumbnail.
 
-    It forgets them when it gets data, also the same data; a refresh alone would not do.
+    Setting the data clears that cache, even with the same data; a refresh alone does not.
     """
     layer.data = list(layer.data) if layer.multiscale else layer.data

@@ -1,4 +1,4 @@
-"""Where a result goes: into memory, or to disk where it would not fit."""
+"""Where a result goes: into memory, or to disk if it would not fit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from napari.layers import Image
 from napari_cfsr.core.batch import outside_stores
 from napari_cfsr.core.upscale import result_bytes, size, why_not_in_memory
 from napari_cfsr.layers import ImageInput
+from napari_cfsr.widgets.parts.form import path_edit
 from napari_cfsr.widgets.parts.run_controls import paragraph
-from napari_cfsr.widgets.parts.run_widget import path_edit
 from napari_cfsr.workers import store_path
 
 WHERE = ("automatic", "memory", "OME-Zarr on disk")
 
 TOOLTIPS = {
     "output_to": "automatic: memory if the result fits, else OME-Zarr on disk. A store is a "
-    "folder with a pyramid; it can be seen while it grows, and a run that was ended goes on.",
-    "folder": "Where the store is made. Empty: beside the image's file, or in your home folder "
-    "for an image that comes from no file.",
+    "folder with a pyramid; it is shown while it grows, and an unfinished run can be resumed.",
+    "folder": "Where the store is created. Empty: beside the image's file, or in your home folder "
+    "for an image without a file.",
 }
 
 
 class OutputChoice:
-    """The widgets `output_to` and `folder` of a form, and a note on what they lead to."""
+    """The widgets `output_to` and `folder` of a form, and a note on the result."""
 
     def __init__(self) -> None:
         self.output_to = ComboBox(choices=WHERE)
@@ -41,7 +41,7 @@ class OutputChoice:
     def store(
         self, layer: Image, source: ImageInput, outputs: tuple[str, ...], scale: int
     ) -> tuple[Path | None, str]:
-        """Path of the store, None for memory, and why.
+        """Path of the store, None for memory, and the reason.
 
         Parameters
         ----------
@@ -71,6 +71,6 @@ class OutputChoice:
         return Path.home()
 
     def show(self, text: str) -> None:
-        """Show a note, or none if it is empty."""
+        """Show a note; hide it if it is empty."""
         self.note.setText(text)
         self.note.setVisible(bool(text))

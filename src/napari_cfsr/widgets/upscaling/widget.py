@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QPushButton, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteModel
-from napari_cfsr.core.upscale import load_arguments, python_call
+from napari_cfsr.core.upscale import UpscaleResult, duration, load_arguments, python_call
 from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers import (
-    ImageInput,
-    LayerSpec,
-    Region,
-    box_is_quick,
-    box_region,
-    current_slices,
-    read_layer,
-    result_layers,
-    visible_region,
-)
+from napari_cfsr.layers import ImageInput, LayerSpec, box_is_quick, read_layer, result_layers
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.choices import NO_BOX
-from napari_cfsr.widgets.parts.preferences import preferred
+from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, Section, stacked
+from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
-from napari_cfsr.widgets.parts.run_widget import (
-    BREATH,
-    BeforeChoice,
-    FormArea,
-    RunWidget,
-    Section,
-    canvas_box,
-    displayed_axes,
-)
-from napari_cfsr.widgets.parts.settings import read_settings, write_settings
-from napari_cfsr.widgets.upscaling.form import REGIONS, SLICES, FormValues, UpscaleForm
+from napari_cfsr.widgets.parts.run_widget import LAYER_PAUSE, NetworkWidget
+from napari_cfsr.widgets.upscaling.form import FormValues, UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
-from napari_cfsr.widgets.upscaling.report import stored, summary
 from napari_cfsr.workers import (
     CancelToken,
     Failure,
@@ -59,12 +39,12 @@ from napari_cfsr.workers import (
 SETTINGS = "upscale"
 START = "Upscale the layer. The results are added as new layers."
 TOOLTIPS = {
-    "copy_button": "Copy the call that makes the last result, or the next one.",
-    "advanced": "Tiles, precision and intensities, which are seldom changed.",
+    "copy_button": "Copy the Python call that makes the last result, or the next one.",
+    "advanced": "Tiles, precision and intensities, which seldom need changing.",
 }
 
 
-class UpscaleWidget(RunWidget):
+class UpscaleWidget(NetworkWidget):
     """Upscale a layer of the viewer.
 
     Parameters
@@ -72,6 +52,8 @@ class UpscaleWidget(RunWidget):
     napari_viewer : napari.viewer.Viewer
         The viewer the widget belongs to.
     """
+
+    form: UpscaleForm
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
@@ -82,45 +64,35 @@ class UpscaleWidget(RunWidget):
         self._pending: list[LayerSpec] = []
         self._adding = False
         self._growing = GrowingLayers(napari_viewer, self)
-        self._ending.close.append(self._growing.leaver())
+        self._cleanup.close.append(self._growing.cleanup())
         self._store: Path | None = None  # that the run under way writes
-        self._named: weakref.WeakSet[Layer] = weakref.WeakSet()  # whose names are followed
         self.form = UpscaleForm(self._image_names, self._box_names, self._on_form)
         self.copy_button = QPushButton("Copy as Python")
         self._arrange()
         explain_all(self, TOOLTIPS, {})
         self.controls.started.connect(self._start)
         self.copy_button.clicked.connect(self._copy)
-        # refiners may have come or gone meanwhile, by whatever program
+        # other programs may have added or removed refiners
         self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
         wanted = preferred("scale", "backbone", "device", "precision")
         self.form.restore(read_settings(SETTINGS) | wanted)
         self._follow_weights()
-        layers = napari_viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            self._ending.connect(event, self._on_layers)
-        self._ending.connect(layers.selection.events.active, self._on_active)
-        self._on_layers()
-        self._follow(layers.selection.active)
+        self._follow_layers()
+        selection = napari_viewer.layers.selection
+        self._cleanup.connect(selection.events.active, self._on_active)
+        self._on_active()
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        self.advanced = Section("Advanced", self.form.advanced.native)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.form.main.native)
-        column.addWidget(self.advanced)
-        column.addStretch()
-        scroll = FormArea(inside)
+        self.advanced = Section("Advanced", self.form.advanced)
         layout = QVBoxLayout(self)
-        layout.addWidget(scroll, 1)
+        layout.addWidget(FormArea(stacked(self.form.main, self.advanced)), 1)
         layout.addWidget(self.form.output_choice.note)
         layout.addWidget(self.fetch_button)
         layout.addWidget(self.controls)
         layout.addWidget(self.copy_button)
 
-    # what is there
+    # layers and choices
 
     def _image_names(self) -> list[str]:
         return [x.name for x in self._viewer.layers if isinstance(x, Image)]
@@ -128,15 +100,8 @@ class UpscaleWidget(RunWidget):
     def _box_names(self) -> list[str]:
         return [x.name for x in self._viewer.layers if isinstance(x, Shapes | Labels)]
 
-    def _on_layers(self) -> None:
-        for layer in self._viewer.layers:
-            if layer not in self._named:
-                self._named.add(layer)
-                self._ending.connect(layer.events.name, self._refresh_form)
-        self._refresh_form()
-
     def _refresh_form(self) -> None:
-        """Offer the layers there are; one that was renamed stays chosen."""
+        """Offer the layers that exist; one that was renamed stays chosen."""
         chosen = dict(self._chosen)
         self.form.update()
         for field, layer in chosen.items():
@@ -149,21 +114,17 @@ class UpscaleWidget(RunWidget):
         self._refresh()
 
     def _on_active(self) -> None:
-        self._follow(self._viewer.layers.selection.active)
-
-    def _follow(self, layer: Layer | None) -> None:
         """Choose the layer that was selected in the viewer."""
+        layer = self._viewer.layers.selection.active
         if isinstance(layer, Image) and not self.controls.running and not self._adding:
             self.form.update()
             self.form.layer.value = layer.name
 
     def _refresh(self) -> None:
-        """Enable what can be done; say why where it can't."""
+        super()._refresh()
         values = self.form.values()
         names = {"layer": values.layer, "box_layer": values.box_layer}
         self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
-        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
-        self.fetch_button.setEnabled(not self.controls.running)
         reason = self._reason(values)
         self.controls.block(reason)
         self.form.output_choice.show("" if reason else self._where(values))
@@ -177,22 +138,22 @@ class UpscaleWidget(RunWidget):
             return reason
         if reason := self.form.refiner_choice.reason():
             return reason
-        if values.region == REGIONS[2] and not values.box_layer:
+        if values.region == BOX and not values.box_layer:
             return NO_BOX
         return ""
 
     def _where(self, values: FormValues) -> str:
-        """What is to be said of where the result goes, if that can be known at once."""
-        box = self._viewer.layers[values.box_layer] if values.region == REGIONS[2] else None
+        """A note on where the result goes, if that is known at once."""
+        box = self._viewer.layers[values.box_layer] if values.region == BOX else None
         if box is not None and not box_is_quick(box):
             return ""
         try:
             return self._target(values, self._read(values))[1]
         except CFSRError:
-            return ""  # is said when Start is pressed
+            return ""  # reported when Upscale is pressed
 
     def _target(self, values: FormValues, source: ImageInput) -> tuple[Path | None, str]:
-        """The store that the result goes to, None for memory, and what to say of it."""
+        """The store that the result goes to, None for memory, and a note on it."""
         layer = self._viewer.layers[values.layer]
         return self.form.output_choice.store(layer, source, values.outputs, values.scale)
 
@@ -200,13 +161,8 @@ class UpscaleWidget(RunWidget):
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
         self.form.backbone_choice.choose(backbone)
 
-    def reload_refiners(self) -> None:
-        """Offer the refiners that there are now."""
-        if not self.controls.running:
-            self._refresh_form()
-
     def choose_refiner(self, scale: int, backbone: str, refiner: str) -> None:
-        """Choose a refiner and what it belongs to."""
+        """Choose a refiner, its backbone and scale."""
         self.form.scale.value = scale
         self.choose_backbone(backbone)
         self.reload_refiners()
@@ -224,15 +180,14 @@ class UpscaleWidget(RunWidget):
             self.controls.end(str(error))
             return
         write_settings(SETTINGS, self.form.remembered())
-        asked = source, values.load_arguments(), values.options(source)
+        asked = source, values.load, values.options(source)
         token = CancelToken()
         if store is None:
-            worker = upscale_worker(UpscaleRequest(*asked), self._model, token)
-            worker.returned.connect(self._on_result)
+            request = UpscaleRequest(*asked)
+            self._run(upscale_worker(request, self._model, token), token, self._on_result)
         else:
-            worker = store_worker(StoreRequest(*asked, store), self._model, token)
-            worker.returned.connect(self._on_stored)
-        self._run(worker, token)
+            to_store = StoreRequest(*asked, store)
+            self._run(store_worker(to_store, self._model, token), token, self._on_stored)
 
     def _on_step(self, step: Step | StoreStep) -> None:
         super()._on_step(step)
@@ -243,16 +198,11 @@ class UpscaleWidget(RunWidget):
 
     def _read(self, values: FormValues) -> ImageInput:
         """Snapshot of the chosen region of the chosen layer."""
-        layer = self._viewer.layers[values.layer]
-        region: Region | None = None
-        displayed = displayed_axes(self._viewer, layer)
-        if values.region == REGIONS[1]:
-            region = visible_region(layer, displayed, canvas_box(self._viewer))
-        elif values.region == REGIONS[2]:
-            region = box_region(layer, self._viewer.layers[values.box_layer])
-        if values.slices == SLICES[1]:
-            region = current_slices(layer, region, self._viewer.dims.point, displayed)
-        return read_layer(layer, region)
+        layers = self._viewer.layers
+        layer, box = layers[values.layer], layers[values.box_layer] if values.box_layer else None
+        return read_layer(
+            layer, chosen_region(self._viewer, layer, values.region, box, values.slices)
+        )
 
     def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
         if outcome is None:
@@ -266,7 +216,7 @@ class UpscaleWidget(RunWidget):
         self._last_python = python_call(image.expression, load, result.options)
         self._pending = result_layers(result, image, outcome.difference, outcome.limits)
         self._end(summary(outcome))
-        QTimer.singleShot(BREATH, self._add_next)
+        QTimer.singleShot(LAYER_PAUSE, self._add_next)
 
     def _on_stored(self, outcome: StoreOutcome | Failure | None) -> None:
         if outcome is None or isinstance(outcome, Failure):
@@ -290,7 +240,7 @@ class UpscaleWidget(RunWidget):
             super()._on_cancelled()
         else:
             self._growing.discard()
-            self._end(f"Cancelled. {store} keeps what was done: the same settings go on with it.")
+            self._end(f"Cancelled. {store} keeps what is done: the same settings resume it.")
 
     def _on_error(self, error: BaseException) -> None:
         self._store = None
@@ -299,7 +249,7 @@ class UpscaleWidget(RunWidget):
 
     @contextlib.contextmanager
     def _adds(self) -> Iterator[None]:
-        """Layers that are added meanwhile are results, not the next thing to upscale."""
+        """Layers added inside are results, not the next layer to upscale."""
         self._adding = True
         try:
             yield
@@ -313,13 +263,13 @@ class UpscaleWidget(RunWidget):
         spec = self._pending.pop(0)
         with self._adds():
             self._viewer.add_image(spec.data, **spec.arguments)
-        QTimer.singleShot(BREATH, self._add_next)
+        QTimer.singleShot(LAYER_PAUSE, self._add_next)
 
-    # beside a run
+    # as Python
 
     def _copy(self) -> None:
         text = self.python()
-        if text:  # else the reason is in the status line, and the clipboard stays
+        if text:  # else the status line has the reason, and the clipboard is left alone
             QApplication.clipboard().setText(text)
             self._viewer.status = "Copied the Python call"
 
@@ -334,5 +284,40 @@ class UpscaleWidget(RunWidget):
         except CFSRError as error:
             self.controls.end(str(error))
             return ""
-        load = {k: v for k, v in values.load_arguments().items() if k != "download"}
+        load = {k: v for k, v in values.load.items() if k != "download"}
         return python_call(source.expression, load, values.options(source), str(store or ""))
+
+
+# what the status line says of a run that is over
+
+
+def stored(outcome: StoreOutcome) -> str:
+    """What ran, and where the result is."""
+    done = outcome.done
+    parts = [*_ran(done.result), f"written to {done.path}"]
+    if done.resumed:
+        parts.append(f"{done.resumed} of {done.blocks} blocks were there from an earlier run")
+    return "; ".join([*parts, *done.result.notes]) + "."
+
+
+def summary(outcome: UpscaleOutcome) -> str:
+    """What ran, in one line or two."""
+    result = outcome.result
+    parts = _ran(result)
+    if outcome.difference is not None:
+        low, high = outcome.limits
+        unit = "units of the data" if result.mapping[0].dtype.startswith("float") else "grey levels"
+        of_luma = " of luma" if "S" in result.axes.names else ""
+        parts.append(f"difference{of_luma} {low:+.3g} to {high:+.3g} {unit}")
+    return "; ".join([*parts, *result.notes]) + "."
+
+
+def _ran(result: UpscaleResult) -> list[str]:
+    """Scale, time, weights and engine."""
+    info = result.info
+    return [
+        f"x{info.scale} in {duration(result.seconds)}",
+        info.backbone,
+        f"refiner {info.refiner}" if info.refiner else "no refiner for this backbone",
+        f"{info.engine} on {info.device}, {info.precision}",
+    ]

@@ -11,19 +11,21 @@ from napari.layers import Image, Labels, Points, Shapes
 
 from napari_cfsr import upscale
 from napari_cfsr.errors import ImageError
-from napari_cfsr.layers.conversion import (
-    DIFFERENCE_COLORMAP,
-    data_to_world,
-    extremes,
+from napari_cfsr.layers.image_input import (
     layer_axes,
+    layer_to_world,
     level_zero,
     output_placement,
-    pyramid,
     read_layer,
+)
+from napari_cfsr.layers.regions import box_region, current_slices, visible_region
+from napari_cfsr.layers.result_layers import (
+    DIFFERENCE_COLORMAP,
+    extremes,
+    pyramid,
     result_layers,
     shown_difference,
 )
-from napari_cfsr.layers.regions import box_region, current_slices, visible_region
 from tests.helpers.fakes import BoxModel
 
 ANGLE = np.deg2rad(30)
@@ -99,7 +101,7 @@ def test_outer_edges_of_input_and_output_coincide() -> None:
         np.testing.assert_allclose(world_of(out, there), world_of(layer, corner), atol=1e-6)
 
 
-def test_colour_layers_lie_right_too() -> None:
+def test_colour_layers_are_placed_correctly() -> None:
     layer = awkward_layer((20, 30, 3), rgb=True)
     outs = upscaled(layer, scale=2)
     assert [o.rgb for o in outs] == [True, True, False]
@@ -112,7 +114,7 @@ def test_colour_layers_lie_right_too() -> None:
 def test_own_transform_is_that_of_napari() -> None:
     layer = awkward_layer()
     point = np.array([1.0, 2.0, 3.0, 4.0])
-    np.testing.assert_allclose(data_to_world(layer)(point), world_of(layer, point), atol=1e-12)
+    np.testing.assert_allclose(layer_to_world(layer)(point), world_of(layer, point), atol=1e-12)
 
 
 def test_the_look_is_kept() -> None:
@@ -226,7 +228,7 @@ def test_box_of_a_label_is_exact() -> None:
         box_region(layer, labels)
 
 
-def test_boxes_that_can_not_be() -> None:
+def test_impossible_boxes_are_refused() -> None:
     layer = Image(np.zeros((20, 20)), name="small")
     with pytest.raises(ImageError, match="to overlap 'small'"):
         box_region(layer, Shapes([np.array([[100, 100], [120, 120]])], shape_type="line"))

@@ -1,4 +1,4 @@
-"""napari layers to arrays and back: what a layer is, and where a result lies in the world."""
+"""Snapshots of image layers: pixels, axes, transform and look, and where a result of them lies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 from napari.layers import Image
-from napari.utils.colormaps import Colormap
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_cfsr.core.upscale import UpscaleResult, record_provenance
 from napari_cfsr.errors import ImageError
 
 if TYPE_CHECKING:
@@ -20,30 +18,26 @@ if TYPE_CHECKING:
 
 Region = tuple[slice, ...]  # one slice for each dimension of the layer, colour samples left out
 
-LARGEST_TEXTURE = 16384  # pixels; larger results are shown as a pyramid
-DIFFERENCE_COLORMAP = Colormap(
-    [[0.25, 0.6, 1.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.1]], name="difference"
-)
 LOOK = ("blending", "opacity", "interpolation2d", "interpolation3d", "rendering", "projection_mode")
 GRAY_LOOK = ("colormap", "gamma", "contrast_limits")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageInput:
-    """An image layer as it was when the run began.
+    """An image layer at the start of a run.
 
     Attributes
     ----------
     name : str
         Name of the layer.
     data : array
-        The slices to upscale, whole in Y and X; not yet read where the layer is lazy.
+        The slices to upscale, whole in Y and X; not read yet if the layer is lazy.
     axes : str
         A letter for each dimension of `data`; `S` for colour samples.
     region : tuple of slice
-        What is to be upscaled, in the layer's data.
+        The part to upscale, in the layer's data.
     part : ((top, bottom), (left, right)) or None
-        The rows and columns of it, for `upscale`; None for all.
+        Its rows and columns, for `upscale`; None for all.
     scale, translate : array
         Of the layer, one for each dimension without colour samples.
     rotate, shear, affine : array
@@ -52,7 +46,7 @@ class ImageInput:
     look : dict
         Colormap, contrast limits, blending and the like.
     expression : str
-        Python that gives `data` in napari's console.
+        Python expression for `data` in napari's console.
     """
 
     name: str
@@ -76,7 +70,7 @@ class ImageInput:
 
     @property
     def contrast_limits(self) -> tuple[float, float] | None:
-        """None for colour, which napari shows as it is."""
+        """None for colour, which has none in napari."""
         if self.rgb:
             return None
         low, high = self.look["contrast_limits"]
@@ -84,7 +78,7 @@ class ImageInput:
 
 
 def layer_axes(layer: Image) -> str:
-    """Axes of a layer's data, by its axis labels where these name Y and X, else Y and X last."""
+    """Axes of a layer's data: from its axis labels if these name Y and X, else Y and X last."""
     labels = [_letter(label) for label in layer.axis_labels]
     if labels.count("Y") != 1 or labels.count("X") != 1:
         labels[-2:] = ["Y", "X"]
@@ -98,7 +92,7 @@ def layer_axes(layer: Image) -> str:
 
 
 def _letter(label: str) -> str:
-    """The axis letter that a label stands for, or nothing."""
+    """The axis letter of a label, or nothing."""
     word = label.strip().lower()
     if word in ("channel", "channels"):
         return "C"
@@ -110,7 +104,7 @@ def _letter(label: str) -> str:
 def level_zero(layer: Image) -> Any:
     """The full-resolution data of a layer; lazy unless it is in memory or a memory map."""
     data = layer.data[0] if layer.multiscale else layer.data
-    data = getattr(data, "__wrapped__", data)  # napari hands plugins proxies, which dask upsets
+    data = getattr(data, "__wrapped__", data)  # a proxy, which dask can't handle
     if isinstance(data, np.ndarray | da.Array):
         return data
     inner = getattr(data, "data", None)  # xarray
@@ -119,22 +113,13 @@ def level_zero(layer: Image) -> Any:
     return da.asarray(data)
 
 
-def layer_to_world(source: ImageInput) -> Affine:
-    """Data to world of an input, as of the layer that it was read from."""
+def layer_to_world(source: ImageInput | Layer) -> Affine:
+    """Data to world of a layer or its snapshot; napari's `data_to_world` applies `affine` twice."""
     own = Affine(
         scale=source.scale, translate=source.translate, rotate=source.rotate, shear=source.shear
     )
-    return Affine(affine_matrix=source.affine @ np.asarray(own.affine_matrix))
-
-
-def data_to_world(layer: Layer) -> Affine:
-    """Data to world of a layer; the public `data_to_world` applies `affine` twice."""
-    own = Affine(
-        scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear
-    )
-    return Affine(
-        affine_matrix=np.asarray(layer.affine.affine_matrix) @ np.asarray(own.affine_matrix)
-    )
+    affine = np.asarray(getattr(source.affine, "affine_matrix", source.affine))
+    return Affine(affine_matrix=affine @ np.asarray(own.affine_matrix))
 
 
 def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
@@ -158,7 +143,7 @@ def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
     data, axes = level_zero(layer), layer_axes(layer)
     whole = tuple(slice(0, n) for n in layer_shape(layer))
     region = region or whole
-    # Y and X stay whole: the network is to see what lies around the region
+    # Y and X stay whole: the network sees the surroundings of the region
     slices = tuple(slice(None) if axes[i] in "YX" else r for i, r in enumerate(region))
     ys, xs = region[axes.index("Y")], region[axes.index("X")]
     part = ((ys.start, ys.stop), (xs.start, xs.stop))
@@ -187,9 +172,9 @@ def read_layer(layer: Image, region: Region | None = None) -> ImageInput:
 
 
 def output_placement(source: ImageInput, scale: float) -> dict[str, Any]:
-    """Transform of a result: the world coordinates of every landmark stay what they were.
+    """Transform of a result: every landmark keeps its world coordinates.
 
-    A scale below 1 is that of an image that was reduced.
+    A scale below 1 is for a reduced image.
 
     With pixel centres on whole numbers, output pixel q is input pixel (q + 1/2) / s - 1/2, so the
     origin lies (s - 1) / 2s input pixels before the first pixel of the region.
@@ -207,114 +192,6 @@ def output_placement(source: ImageInput, scale: float) -> dict[str, Any]:
         "units": source.units,
         "axis_labels": source.axis_labels,
     }
-
-
-def shown_difference(result: UpscaleResult) -> NDArray[np.float32] | None:
-    """The difference as one channel: itself for gray, its luma (BT.601 weights) for colour."""
-    difference, axes = result.difference, result.axes
-    if difference is None or "S" not in axes.names:
-        return difference
-    if difference.shape[-1] == 1:
-        return difference[..., 0]
-    shown: NDArray[np.float32] = difference @ np.array([0.299, 0.587, 0.114], np.float32)
-    return shown
-
-
-def extremes(values: NDArray[Any]) -> tuple[float, float]:
-    """Least and greatest finite value; zeros if there is none. A row at a time: no large copies."""
-    low, high = np.inf, -np.inf
-    for row in values.reshape(-1, values.shape[-1]) if values.size else ():
-        finite = row[np.isfinite(row)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerSpec:
-    """What `viewer.add_image` is called with."""
-
-    data: Any
-    arguments: dict[str, Any]
-
-
-def result_layers(
-    result: UpscaleResult,
-    source: ImageInput,
-    difference: NDArray[np.float32] | None,
-    limits: tuple[float, float],
-) -> list[LayerSpec]:
-    """Layers for a result, in the order they are to be added.
-
-    Parameters
-    ----------
-    result : UpscaleResult
-    source : ImageInput
-        What was upscaled.
-    difference : array, optional
-        As by `shown_difference`.
-    limits : (float, float)
-        Its extremes.
-    """
-    scale = result.info.scale
-    record = record_provenance(result, source.name, source.expression)
-    placement = output_placement(source, scale)
-    axes = source.axes.replace("S", "")
-    spatial = (axes.index("Y"), axes.index("X"))
-    layers = []
-    for name, array in result.arrays().items():
-        if name == "difference":
-            continue
-        title = f"{source.name} x{scale} {name}"
-        layers.append((_spec(array, title, source.look, source.rgb, spatial), name))
-    if difference is not None:
-        look = difference_look(source, limits)
-        title = f"{source.name} x{scale} difference"
-        layers.append((_spec(difference, title, look, False, spatial), "difference"))
-    for layer, output in layers:
-        layer.arguments.update(placement, metadata={"napari_cfsr": {**record, "output": output}})
-    return [layer for layer, _ in layers]
-
-
-def difference_look(source: ImageInput, limits: tuple[float, float]) -> dict[str, Any]:
-    """How a difference with these extremes is shown: hidden at first, the same to both sides."""
-    return {name: source.look[name] for name in LOOK} | signed_look(limits)
-
-
-def signed_look(limits: tuple[float, float]) -> dict[str, Any]:
-    """How signed values with these extremes are shown."""
-    most = max(abs(limits[0]), abs(limits[1])) or 1.0
-    return {
-        "colormap": DIFFERENCE_COLORMAP,
-        "contrast_limits": (-most, most),
-        "gamma": 1.0,
-        "visible": False,
-    }
-
-
-def _spec(
-    data: NDArray[Any], name: str, look: dict[str, Any], rgb: bool, spatial: tuple[int, int]
-) -> LayerSpec:
-    """One layer; a pyramid of views where one texture would be too large."""
-    levels = pyramid(data, spatial)
-    multiscale = len(levels) > 1
-    return LayerSpec(
-        levels if multiscale else data,
-        {"name": name, "rgb": rgb, "multiscale": multiscale, **look},
-    )
-
-
-def pyramid(data: NDArray[Any], spatial: tuple[int, int]) -> list[NDArray[Any]]:
-    """The array, then every second pixel of it, and so on: views, which take no memory."""
-    levels = [data]
-    step = 1
-    while max(levels[-1].shape[i] for i in spatial) > (LARGEST_TEXTURE if step == 1 else 2048):
-        step *= 2
-        where = [slice(None)] * data.ndim
-        for i in spatial:
-            where[i] = slice(None, None, step)
-        levels.append(data[tuple(where)])
-    return levels
 
 
 def layer_shape(layer: Image) -> tuple[int, ...]:
