@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
 from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
 from napari_cfsr.errors import ModelProcessError
 from tests.helpers.fakes import BoxModel
 
@@ -21,6 +22,12 @@ class LocalModel:
 
     def __init__(self) -> None:
         self._model: SRModel | None = None
+
+    @contextmanager
+    def loaded(
+        self, arguments: dict[str, Any], check: Callable[[], None] = lambda: None
+    ) -> Iterator[ModelInfo]:
+        yield self.load(arguments, check)
 
     def load(
         self,
@@ -56,9 +63,6 @@ class LocalModel:
     def to_cpu(self) -> bool:
         assert self._model is not None
         return self._model.to_cpu()
-
-    def rest(self) -> None:
-        pass
 
     def close(self) -> None:
         pass
