@@ -221,8 +221,8 @@ def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowe
     widget.controls.start_button.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
     assert results(viewer)[0].name == "photo x4 baseline" + GROWING
-    growth = results(viewer)[0].data[0]._source._growth
-    qtbot.waitUntil(lambda: growth.count >= 5, timeout=60_000)
+    preview = results(viewer)[0].data[0]._source._preview
+    qtbot.waitUntil(lambda: preview.count >= 5, timeout=60_000)
     widget.controls.cancel_button.click()
     qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
     store = tmp_path / "photo_x4.zarr"
@@ -246,8 +246,8 @@ def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, slowed) -
     layer = viewer.layers[-1]
     viewer.reset_view()
     camera = viewer.scene.camera.center, viewer.scene.camera.zoom
-    growth, parts = layer.data[0]._source._growth, []
-    while not growth.complete:
+    preview, parts = layer.data[0]._source._preview, []
+    while not preview.complete:
         qtbot.wait(100)
         parts.append(float((np.asarray(layer._slice.image.raw) > 0).mean()))
     assert any(0.1 < part < 0.9 for part in parts)
@@ -398,12 +398,12 @@ def test_the_event_loop_never_waits_while_a_store_grows(
         widget.form.halo.value = 16 + 8 * len(worst)  # another store
         widget.controls.start_button.click()
         qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
-        growth = viewer.layers[-1].data[0]._source._growth
+        preview = viewer.layers[-1].data[0]._source._preview
         qtbot.wait(200)  # napari takes its time to add a layer
         stalls.clear()
-        qtbot.waitUntil(lambda g=growth: g.complete, timeout=60_000)
+        qtbot.waitUntil(lambda p=preview: p.complete, timeout=60_000)
         assert len(stalls) > 50
-        assert growth.count == 16 + 4
+        assert preview.count == 16 + 4
         worst.append(max(stalls))
         qtbot.waitUntil(lambda: not widget.controls.running)
     assert min(worst) < 0.1
