@@ -23,17 +23,11 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class TrainingState:
-    """Everything needed to resume a training as if it had not been interrupted.
+    """Everything needed to resume a training as if it had not been interrupted."""
 
-    Attributes
-    ----------
-    tensors : dict of str to dict of str to Tensor
-        Weights of `network`, `average` and `best`, and the moments of `adam` by number and name.
-    about : dict
-        Step, seconds, configuration, history: plain values.
-    """
-
+    # weights of `network`, `average` and `best`, and the moments of `adam` by number and name
     tensors: dict[str, Tensors] = field(default_factory=dict)
+    # step, seconds, configuration, history: plain values
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:

@@ -44,72 +44,33 @@ SAVE_SECONDS = 60.0  # between two states on disk: the most that a crash can los
 
 @dataclass(frozen=True)
 class BackboneProgress:
-    """Progress of a training.
-
-    Attributes
-    ----------
-    step : int
-    loss : float
-        Mean since the last report.
-    rate : float
-        Learning rate.
-    images_per_second : float
-        Patches, mean over this run.
-    fraction : float
-        Share of the training that is done.
-    seconds_left : float or None
-    psnr : float or None
-        Mean Y PSNR of the validation images, dB; None between validations.
-    best : float or None
-        The best PSNR so far.
-    """
+    """Progress of a training."""
 
     step: int
-    loss: float
-    rate: float
-    images_per_second: float
-    fraction: float
+    loss: float  # mean since the last report
+    rate: float  # learning rate
+    images_per_second: float  # patches, mean over this run
+    fraction: float  # share of the training that is done
     seconds_left: float | None
-    psnr: float | None
-    best: float | None
+    psnr: float | None  # mean Y PSNR of the validation images, dB; None between validations
+    best: float | None  # the best PSNR so far
 
 
 @dataclass(frozen=True, eq=False)
 class BackboneRequest:
-    """What to train.
+    """What to train."""
 
-    Attributes
-    ----------
-    train : sequence of (lr, hr)
-        uint8, [h,w,3] and [h*scale,w*scale,3].
-    validation : sequence of (name, (lr, hr))
-        Images that decide which weights are the best.
-    config : BackboneConfig
-    device : str
-    output : Path
-        File of the best backbone, rewritten whenever there is a better one.
-    init : CFSR or None
-        A network in merged form, of any scale, to start from.
-    state : TrainingState or None
-        To resume from.
-    card : dict
-        Plain values for the card of the backbone.
-    remembered : dict
-        Plain values for the state, to be used when it is resumed.
-    half : bool
-        Write float16: half the size.
-    """
-
-    train: Sequence[Pair]
-    validation: Sequence[Named]
+    train: Sequence[Pair]  # uint8, [h,w,3] and [h*scale,w*scale,3]
+    validation: Sequence[Named]  # images that decide which weights are the best
     config: BackboneConfig
-    output: Path
+    output: Path  # file of the best backbone, rewritten whenever there is a better one
     device: str = "auto"
-    init: CFSR | None = None
-    state: TrainingState | None = None
-    card: dict[str, Any] = field(default_factory=dict)
+    init: CFSR | None = None  # a network in merged form, of any scale, to start from
+    state: TrainingState | None = None  # to resume from
+    card: dict[str, Any] = field(default_factory=dict)  # plain values for the card of the backbone
+    # plain values for the state, to be used when it is resumed
     remembered: dict[str, Any] = field(default_factory=dict)
-    half: bool = False
+    half: bool = False  # write float16: half the size
 
     @property
     def state_path(self) -> Path:

@@ -42,39 +42,22 @@ FAULTS = (ImageError, FileFormatError, MemoryError)  # of one image; others are 
 class EvaluateOptions:
     """What to evaluate.
 
-    Attributes
-    ----------
-    data : Path
-        Folder of data sets; see `napari_cfsr.core.evaluate.data_sets.find_dataset`.
-    datasets : tuple of str
-        Their names. Empty: `data` is the data set itself.
-    scale : {2, 3, 4}
-    models : tuple of {"bicubic", "baseline", "delta"}, optional
-        By default all that are available.
-    ensemble, back_projection : bool
-        As for `upscale`.
-    channel : {"Y", "RGB", "gray"}
-        What to compare; see `psnr`.
-    shave : int, optional
-        Border pixels left out; by default the scale.
-    limit : int, optional
-        Images of each data set, at most.
-
     Raises
     ------
     OptionError
         An option has no such value, or options contradict each other.
     """
 
-    data: Path
-    datasets: tuple[str, ...] = ()
+    data: Path  # folder of data sets; see `find_dataset`
+    datasets: tuple[str, ...] = ()  # their names; empty: `data` is the data set itself
     scale: int = 4
-    models: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None  # by default all that are available
+    # as for `upscale`
     ensemble: bool = False
     back_projection: bool = False
-    channel: Channel = "Y"
-    shave: int | None = None
-    limit: int | None = None
+    channel: Channel = "Y"  # what to compare; see `psnr`
+    shave: int | None = None  # border pixels left out; by default the scale
+    limit: int | None = None  # images of each data set, at most
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -122,22 +105,12 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class EvaluateProgress:
-    """Progress of an evaluation; yielded for each image.
+    """Progress of an evaluation; yielded for each image."""
 
-    Attributes
-    ----------
-    done, total : int
-        Images.
-    image : ImageScores or None
-        The image that was just measured.
-    fault : Fault or None
-        The image that could not be measured.
-    """
-
-    done: int
+    done: int  # images
     total: int
-    image: ImageScores | None = None
-    fault: Fault | None = None
+    image: ImageScores | None = None  # the image that was just measured
+    fault: Fault | None = None  # the image that could not be measured
 
 
 def evaluate(

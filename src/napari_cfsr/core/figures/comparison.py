@@ -22,41 +22,15 @@ LEFT_OUT = "difference left out: there is no refined result"
 
 @dataclass(frozen=True)
 class Score:
-    """How close an image is to the reference.
+    """How close an image is to the reference."""
 
-    Attributes
-    ----------
-    psnr : float
-        dB; infinite for the same pixels.
-    ssim : float or None
-        None where the image is smaller than the window of SSIM.
-    """
-
-    psnr: float
-    ssim: float | None
+    psnr: float  # dB; infinite for the same pixels
+    ssim: float | None  # None where the image is smaller than the window of SSIM
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Images of one scene, all in the same units.
-
-    Attributes
-    ----------
-    lr : array [y,x] or [y,x,3]
-        The input.
-    scale : int
-    baseline, delta : array [Y,X] or [Y,X,3], or None
-        Results, `scale` times larger than the input, in its dtype.
-    hr : array or None
-        The reference; at its original size it is cut to the size of the results (`mod_crop`).
-    difference : array of float or None
-        delta - baseline before rounding; by default that of the rounded ones, if both are there.
-    name : str
-        For a person.
-    pixel_size : float, optional
-        Micrometres that a pixel of the results is wide.
-    notes : tuple of str
-        How the images were made, for the small print; sentences without their full stop.
 
     Raises
     ------
@@ -64,14 +38,18 @@ class Comparison:
         An image has another shape or dtype than the others.
     """
 
-    lr: Array
+    lr: Array  # the input: [y,x] or [y,x,3]
     scale: int
+    # results: [Y,X] or [Y,X,3], `scale` times larger than the input, in its dtype
     baseline: Array | None = None
     delta: Array | None = None
+    # the reference; at its original size it is cut to the size of the results (`mod_crop`)
     hr: Array | None = None
+    # delta - baseline before rounding; by default that of the rounded ones, if both are there
     difference: Array | None = None
-    name: str = ""
-    pixel_size: float | None = None
+    name: str = ""  # for a person
+    pixel_size: float | None = None  # micrometres that a pixel of the results is wide
+    # how the images were made, for the small print; sentences without their full stop
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -29,15 +29,9 @@ ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Contrast:
-    """Values that are black and white in every panel; a straight line between them.
+    """Values that are black and white in every panel; a straight line between them."""
 
-    Attributes
-    ----------
-    low, high : float
-        In units of the data.
-    """
-
-    low: float
+    low: float  # in units of the data
     high: float
 
     @classmethod
@@ -60,15 +54,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Diverging:
-    """Colours of signed values: from -limit over 0 to limit.
+    """Colours of signed values: from -limit over 0 to limit."""
 
-    Attributes
-    ----------
-    limit : float
-        In units of the data.
-    """
-
-    limit: float
+    limit: float  # in units of the data
 
     @classmethod
     def of(cls, difference: Array, crops: Sequence[Crop]) -> Diverging:
@@ -101,32 +89,17 @@ def round_up(value: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a figure shows.
-
-    Attributes
-    ----------
-    comparison : Comparison
-    options : FigureOptions
-    images : dict of str to array
-        Each panel in units of the data: [Y,X] or [Y,X,3], the difference [Y,X].
-    scores : dict of str to Score
-        Of the panels that are compared with the reference.
-    crops : tuple of Crop
-    contrast : Contrast
-    diverging : Diverging or None
-        None without a difference.
-    notes : tuple of str
-        What was left out.
-    """
+    """What a figure shows."""
 
     comparison: Comparison
     options: FigureOptions
+    # each panel in units of the data: [Y,X] or [Y,X,3], the difference [Y,X]
     images: dict[str, Array]
-    scores: dict[str, Score]
+    scores: dict[str, Score]  # of the panels that are compared with the reference
     crops: tuple[Crop, ...]
     contrast: Contrast
-    diverging: Diverging | None
-    notes: tuple[str, ...]
+    diverging: Diverging | None  # None without a difference
+    notes: tuple[str, ...]  # what was left out
 
     @property
     def whole(self) -> Array:

@@ -31,22 +31,12 @@ LEAST_SIGNAL = 10  # values other than the background's; fewer may be hot pixels
 
 @dataclass(frozen=True)
 class IntensityMapping:
-    """Linear mapping from [low, high], in units of the data, to [0, 1].
+    """Linear mapping from [low, high], in units of the data, to [0, 1]."""
 
-    Attributes
-    ----------
-    low, high : float
-        Data values that become 0 and 1.
-    dtype : str
-        Name of the dtype of the data and of the result.
-    clip : bool
-        Whether a float result is clipped to [low, high].
-    """
-
-    low: float
-    high: float
-    dtype: str
-    clip: bool = False
+    low: float  # data value that becomes 0
+    high: float  # data value that becomes 1
+    dtype: str  # name of the dtype of the data and of the result
+    clip: bool = False  # whether a float result is clipped to [low, high]
 
     @property
     def _wide(self) -> type[np.floating[Any]]:

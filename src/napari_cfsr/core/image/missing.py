@@ -29,23 +29,12 @@ FURTHEST = 1e3  # times the intensity range; beyond it, a value counts as missin
 
 @dataclass(frozen=True, eq=False)
 class PreparedTile:
-    """Pixels of a tile, including its halo.
+    """Pixels of a tile, including its halo."""
 
-    Attributes
-    ----------
-    colours : array [S,h,w]
-        In the dtype of the image.
-    alpha : array [h,w] or None
-    unit : array [S,h,w] of float32
-        Input of the network, with missing and transparent pixels filled.
-    missing : array [S,h,w] of bool, or None
-        None if no pixel is missing.
-    """
-
-    colours: Array
-    alpha: Array | None
-    unit: Float32
-    missing: NDArray[np.bool_] | None
+    colours: Array  # [S,h,w], in the dtype of the image
+    alpha: Array | None  # [h,w]
+    unit: Float32  # [S,h,w]: input of the network, missing and transparent pixels filled
+    missing: NDArray[np.bool_] | None  # [S,h,w]; None if no pixel is missing
 
     def out_of_range(self, tile: Tile) -> bool:
         """Whether a pixel that the tile keeps is missing although it has a finite value."""

@@ -39,21 +39,13 @@ class Shift:
     """Shift of the HR image that aligns it with the LR image.
 
     Row `y` of the reduced HR image corresponds to row `y + dy` of the LR image.
-
-    Attributes
-    ----------
-    dy, dx : float
-        Down and to the right, in LR pixels.
-    uncertainty : float
-        Larger of the two standard errors in LR pixels, estimated from the residuals of the fit.
-    correlation : float
-        Of the aligned images, -1 to 1. Near 0, they do not show the same scene.
     """
 
-    dy: float
-    dx: float
+    dy: float  # down, in LR pixels
+    dx: float  # to the right
+    # larger of the two standard errors in LR pixels, estimated from the residuals of the fit
     uncertainty: float
-    correlation: float
+    correlation: float  # of the aligned images, -1 to 1; near 0, they do not show the same scene
 
 
 def check_pair(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> tuple[NDArray[Any], NDArray[Any]]:

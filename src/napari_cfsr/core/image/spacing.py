@@ -21,24 +21,12 @@ NO_UNIT = ("", "pixel", "pixels", "px", "dimensionless", "reference frame")
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Pixel sizes of an array, and the position of the first pixel.
+    """Pixel sizes of an array, and the position of the first pixel."""
 
-    Attributes
-    ----------
-    axes : str
-        A letter for each axis, without colour samples.
-    sizes : tuple of float
-        Of a pixel, in units.
-    origin : tuple of float
-        Centre of the first pixel, in units.
-    units : tuple of (str or None)
-        Such as `micrometer` or `second`; None for plain numbers.
-    """
-
-    axes: str
-    sizes: tuple[float, ...]
-    origin: tuple[float, ...]
-    units: tuple[str | None, ...]
+    axes: str  # a letter for each axis, without colour samples
+    sizes: tuple[float, ...]  # of a pixel, in units
+    origin: tuple[float, ...]  # centre of the first pixel, in units
+    units: tuple[str | None, ...]  # such as `micrometer` or `second`; None for plain numbers
 
     def __post_init__(self) -> None:
         lengths = {len(self.axes), len(self.sizes), len(self.origin), len(self.units)}

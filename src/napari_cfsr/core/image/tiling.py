@@ -18,21 +18,11 @@ ALIGN = 16  # tiles start and end at multiples of it, which bit-identical result
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile, in LR pixels.
+    """A tile, in LR pixels."""
 
-    Attributes
-    ----------
-    read : (slice, slice)
-        Rows and columns to read from the image, including the halo.
-    crop : (slice, slice)
-        Part of the read region that is kept.
-    write : (slice, slice)
-        Position of that part in the image.
-    """
-
-    read: tuple[slice, slice]
-    crop: tuple[slice, slice]
-    write: tuple[slice, slice]
+    read: tuple[slice, slice]  # rows and columns to read from the image, including the halo
+    crop: tuple[slice, slice]  # part of the read region that is kept
+    write: tuple[slice, slice]  # position of that part in the image
 
     @property
     def read_shape(self) -> tuple[int, int]:
@@ -65,18 +55,11 @@ def _length(s: slice) -> int:
 def scaled(where: tuple[slice, slice], scale: int) -> tuple[slice, slice]:
     """The same region in an image `scale` times larger."""
     y, x = where
-    return (
-        slice(y.start * scale, y.stop * scale),
-        slice(x.start * scale, x.stop * scale),
-    )
+    return (slice(y.start * scale, y.stop * scale), slice(x.start * scale, x.stop * scale))
 
 
 def tile_grid(
-    height: int,
-    width: int,
-    tile: int,
-    halo: int,
-    within: tuple[slice, slice] | None = None,
+    height: int, width: int, tile: int, halo: int, within: tuple[slice, slice] | None = None
 ) -> list[Tile]:
     """Cut a plane into tiles of about equal size, row by row.
 

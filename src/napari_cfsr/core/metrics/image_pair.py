@@ -69,19 +69,11 @@ def row_strips(height: int, step: int, window: int = 1) -> Iterator[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Some rows of both images.
+    """Some rows of both images."""
 
-    Attributes
-    ----------
-    a, b : array [rows,X] or [rows,X,C] of float64
-        In units of the data range.
-    rows : slice
-        Which rows of the images, border left out.
-    """
-
-    a: Float64
+    a: Float64  # [rows,X] or [rows,X,C], in units of the data range
     b: Float64
-    rows: slice
+    rows: slice  # which rows of the images, border left out
 
     @property
     def planes(self) -> Iterator[tuple[Float64, Float64]]:
@@ -97,16 +89,6 @@ class Strip:
 class ImagePair:
     """An image, its reference, and how to compare them.
 
-    Attributes
-    ----------
-    image, reference : array [Y,X] or [Y,X,C]
-        Of the same shape, in the units of `data_range`.
-    shave : int
-        Border pixels left out at each side.
-    channel : {"Y", "RGB", "gray"}
-    data_range : float
-        Greatest possible value minus the least.
-
     Raises
     ------
     ImageError
@@ -115,11 +97,11 @@ class ImagePair:
         An option does not exist or does not fit the images.
     """
 
-    image: NDArray[Any]
+    image: NDArray[Any]  # [Y,X] or [Y,X,C], in the units of `data_range`
     reference: NDArray[Any]
-    shave: int = 0
+    shave: int = 0  # border pixels left out at each side
     channel: Channel = "RGB"
-    data_range: float = 1.0
+    data_range: float = 1.0  # greatest possible value minus the least
 
     def __post_init__(self) -> None:
         image, reference, shave = self.image, self.reference, self.shave

@@ -24,39 +24,20 @@ MOST_SPREAD_RATIO = 16  # images whose spreads differ by more are not in the sam
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """How to compare; as for `psnr` and `ssim`.
-
-    Attributes
-    ----------
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-        Border pixels left out on each side.
-    data_range : float
-        In the units of the images.
-    """
+    """How to compare; as for `psnr` and `ssim`."""
 
     channel: Channel
-    shave: int
-    data_range: float
+    shave: int  # border pixels left out on each side
+    data_range: float  # in the units of the images
 
 
 @dataclass(frozen=True)
 class QualityScores:
-    """How close one plane is to its reference.
+    """How close one plane is to its reference."""
 
-    Attributes
-    ----------
-    psnr : float
-        dB; infinite for identical planes, NaN if no pixel is valid.
-    ssim : float
-        1 for identical planes, NaN if no window is valid.
-    invalid : int
-        Pixels left out because they are NaN or infinite in either plane.
-    """
-
-    psnr: float
-    ssim: float
-    invalid: int = 0
+    psnr: float  # dB; infinite for identical planes, NaN if no pixel is valid
+    ssim: float  # 1 for identical planes, NaN if no window is valid
+    invalid: int = 0  # pixels left out because they are NaN or infinite in either plane
 
 
 def quality_scores(

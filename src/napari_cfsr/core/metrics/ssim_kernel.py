@@ -67,22 +67,15 @@ def window_means(plane: Plane) -> Plane:
 
 @dataclass(frozen=True, eq=False)
 class SSIMReference:
-    """A plane of the reference, with what each comparison needs of it.
+    """A plane of the reference, with what each comparison needs of it."""
 
-    Attributes
-    ----------
-    twice, squares : array [Y,X]
-        Of the values minus the middle: ``2 b`` and ``b b``.
-    twice_mean, mean_squared : array [Y,X], smaller by a window minus one
-        Of the means of their windows.
-    twice_light, light_squared : array [Y,X], smaller by a window minus one
-        Of the means of the values as they are.
-    """
-
+    # [Y,X], of the values minus the middle: ``2 b`` and ``b b``
     twice: Plane
     squares: Plane
+    # of the means of their windows, so smaller by a window minus one
     twice_mean: Plane
     mean_squared: Plane
+    # of the means of the values as they are
     twice_light: Plane
     light_squared: Plane
 

@@ -17,32 +17,18 @@ from napari_cfsr.errors import FileFormatError
 Column = Literal["psnr", "ssim", "psnr_gain", "ssim_gain"]
 
 COLUMNS: tuple[Column, ...] = ("psnr", "ssim", "psnr_gain", "ssim_gain")
-TITLES = {
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "psnr_gain": "gain (dB)",
-    "ssim_gain": "gain (SSIM)",
-}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "psnr_gain": "gain (dB)", "ssim_gain": "gain (SSIM)"}
 DECIMALS = {"psnr": 3, "ssim": 4, "psnr_gain": 3, "ssim_gain": 4}
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class QualityRow:
-    """Scores of one image.
-
-    Attributes
-    ----------
-    name : str
-    figures : tuple of QualityScores
-        One for each slice; empty if there is a fault.
-    fault : str
-        Why the image can't be compared.
-    """
+    """Scores of one image."""
 
     name: str
-    figures: tuple[QualityScores, ...] = ()
-    fault: str = ""
+    figures: tuple[QualityScores, ...] = ()  # one for each slice; empty if there is a fault
+    fault: str = ""  # why the image can't be compared
 
     def value(self, column: Literal["psnr", "ssim"], at: int | None) -> float:
         """PSNR or SSIM of slice `at`, or with None the mean of all slices that have one."""
@@ -55,50 +41,25 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes
-    ----------
-    row : int
-        Index of the image.
-    at : int or None
-        Index of the slice; None for the mean.
-    name, slice_name : str
-    values : dict of str to float
-        By column; NaN if there is none.
-    best : frozenset of str
-        Columns in which it has the greatest value of all images for the same slice.
-    """
-
-    row: int
-    at: int | None
+    row: int  # index of the image
+    at: int | None  # index of the slice; None for the mean
     name: str
     slice_name: str
-    values: dict[Column, float]
+    values: dict[Column, float]  # by column; NaN if there is none
+    # columns in which it has the greatest value of all images for the same slice
     best: frozenset[Column] = frozenset()
 
 
 @dataclass(frozen=True)
 class QualityTable:
-    """Results of one quality run.
-
-    Attributes
-    ----------
-    reference : str
-    part : str
-        The compared part of it, in words.
-    options : QualityOptions
-    range_words : str
-        Reason for the data range.
-    slice_names : tuple of str
-    rows : tuple of QualityRow
-    notes, warnings : tuple of str
-    """
+    """Results of one quality run."""
 
     reference: str
-    part: str
+    part: str  # the compared part of it, in words
     options: QualityOptions
-    range_words: str
+    range_words: str  # reason for the data range
     slice_names: tuple[str, ...]
     rows: tuple[QualityRow, ...]
     notes: tuple[str, ...] = ()

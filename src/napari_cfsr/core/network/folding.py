@@ -66,25 +66,16 @@ class FoldedStage:
 class Folded:
     """The network: `first(x - MEAN)`, stages, normalise, scale and offset, `after`, plus the
     output of `first`, `upsample`, pixel shuffle.
-
-    Attributes
-    ----------
-    norm : (array [C], array [C])
-        Scale and offset of the last LayerNorm, whose convolution pads with zeros.
-    upsample : Conv
-        To `channels * scale**2` channels, colour mean included.
-    scale : int
-    channels : int
-        3, or 1 for gray.
     """
 
     first: Conv
     stages: tuple[FoldedStage, ...]
+    # scale and offset [C] of the last LayerNorm, whose convolution pads with zeros
     norm: tuple[Float64, Float64]
     after: Conv
-    upsample: Conv
+    upsample: Conv  # to `channels * scale**2` channels, colour mean included
     scale: int
-    channels: int
+    channels: int  # 3, or 1 for gray
 
 
 def fold(state: Mapping[str, NDArray[np.floating]], gray: bool = False) -> Folded:

@@ -93,26 +93,13 @@ class FileSource:
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """HR images, with the LR images if they were measured.
-
-    Attributes
-    ----------
-    hr : tuple of Source
-    lr : tuple of Source or None
-        In the order of `hr`. None: LR images are simulated.
-    origin : str
-        Name of the source, for the card.
-    notes : tuple of str
-        What was left out.
-    strict : bool
-        Whether an unusable image is an error. In a folder, it is left out with a note.
-    """
+    """HR images, with the LR images if they were measured."""
 
     hr: tuple[Source, ...]
-    lr: tuple[Source, ...] | None = None
-    origin: str = ""
-    notes: tuple[str, ...] = ()
-    strict: bool = True
+    lr: tuple[Source, ...] | None = None  # in the order of `hr`; None: LR images are simulated
+    origin: str = ""  # name of the source, for the card
+    notes: tuple[str, ...] = ()  # what was left out
+    strict: bool = True  # an unusable image is an error; of a folder, it is left out with a note
 
 
 def array_sources(

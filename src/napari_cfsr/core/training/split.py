@@ -24,19 +24,11 @@ LEAST_SITES = 3  # places of a stack, likewise
 
 @dataclass(frozen=True)
 class Part:
-    """An image, or a part of one, with its role.
+    """An image, or a part of one, with its role."""
 
-    Attributes
-    ----------
-    index : int
-        Of the image in the data.
-    role : {"train", "validation", "held_out"}
-    area : (float, float) or None
-        Start and end as shares of the longer side; None for the whole image.
-    """
-
-    index: int
+    index: int  # of the image in the data
     role: Role
+    # start and end as shares of the longer side; None for the whole image
     area: tuple[float, float] | None = None
 
 

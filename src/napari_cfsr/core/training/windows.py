@@ -51,26 +51,13 @@ FLAT = 1e-6  # standard deviation, in [0,1], below which an image is empty
 
 @dataclass(frozen=True, eq=False)
 class TrainingWindow:
-    """An LR image with its target, in [0,1]: C is 1 for gray, 3 for RGB.
+    """An LR image with its target, in [0,1]: C is 1 for gray, 3 for RGB."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the image, with rows and columns in HR pixels unless it is the whole image.
-    lr : array [C,h,w]
-        As measured, or simulated.
-    clean : array [C,h,w]
-        Simulated: before the noise. Measured: `lr`.
-    hr : array [C,H,W]
-    inner : (slice, slice)
-        Rows and columns in LR pixels, without the context around the window.
-    """
-
-    name: str
-    lr: Float32
-    clean: Float32
-    hr: Float32
-    inner: tuple[slice, slice]
+    name: str  # name of the image, with rows and columns in HR pixels unless it is the whole image
+    lr: Float32  # [C,h,w], as measured or simulated
+    clean: Float32  # [C,h,w], before the noise; `lr` if measured
+    hr: Float32  # [C,H,W]
+    inner: tuple[slice, slice]  # rows and columns in LR pixels, without the context
 
     def target(self, scale: int) -> Float32:
         """The reduced HR image: the kind of input that the backbone was trained on."""
@@ -79,25 +66,14 @@ class TrainingWindow:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Windows by role.
-
-    Attributes
-    ----------
-    train, validation, held_out : tuple of TrainingWindow
-    channels : int
-        1 if all images are gray, else 3.
-    degradation : Degradation or None
-        None for measured pairs.
-    notes : tuple of str
-        What was left out, and shifts that were corrected.
-    """
+    """Windows by role."""
 
     train: tuple[TrainingWindow, ...]
     validation: tuple[TrainingWindow, ...]
     held_out: tuple[TrainingWindow, ...]
-    channels: int
-    degradation: Degradation | None
-    notes: tuple[str, ...] = ()
+    channels: int  # 1 if all images are gray, else 3
+    degradation: Degradation | None  # None for measured pairs
+    notes: tuple[str, ...] = ()  # what was left out, and shifts that were corrected
 
 
 def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None, TrainingImages]:
