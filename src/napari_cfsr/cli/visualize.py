@@ -106,12 +106,11 @@ def figure_options(options: argparse.Namespace) -> FigureOptions:
         if not sign:
             raise OptionError(f"expected --label PANEL=TEXT, got {text!r}")
         labels[panel] = name
-    contrast = options.contrast
     return FigureOptions(
         panels=None if options.panels is None else tuple(options.panels.split(",")),
         crops=tuple(crop_of(text) for text in options.crop or ()),
         arrangement=options.arrangement,
-        contrast=_limits(contrast) if "," in contrast else contrast,
+        contrast=intensity_named(options.contrast, "--contrast"),
         width=options.width,
         dpi=options.dpi,
         font=options.font,
@@ -129,14 +128,6 @@ def crop_of(text: str) -> Crop:
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
         raise OptionError(f"expected --crop Y,X,SIZE in HR pixels, got {text!r}")
     return Crop(*map(int, parts))
-
-
-def _limits(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise OptionError(f"expected --contrast LOW,HIGH, got {text!r}") from error
-    return low, high
 
 
 def run_visualize(options: argparse.Namespace) -> int:
