@@ -132,9 +132,8 @@ def resolve_mapping(
     mode : {"auto", "dtype", "data", "percentile"} or (low, high)
         `dtype`: the whole range of the dtype ([0,1] for floats). `data`: least to greatest finite
         value. `percentile`: the 0.1 and 99.9 percentiles (of sparse signal alone, where they
-        coincide). Two numbers: those, in data units, as for
-        contrast limits. `auto`: `dtype` for bool, uint8 and integer colour, and for floats within
-        [0,1]; `data` for everything else.
+        coincide). Two numbers: those, in data units, as for contrast limits. `auto`: `dtype` for
+        bool, uint8 and integer colour, and for floats within [0,1]; `data` for everything else.
     check : callable
         Called between blocks; may raise to stop.
     region : (slice, slice), optional
@@ -162,20 +161,7 @@ def resolve_mapping(
 def known_mapping(
     dtype: np.dtype[Any], axes: Axes, mode: Mode | Limits
 ) -> tuple[IntensityMapping, ...] | None:
-    """The mapping if it does not depend on the pixels, otherwise None.
-
-    Parameters
-    ----------
-    dtype : dtype
-        Of the image.
-    axes : Axes
-    mode : {"auto", "dtype", "data", "percentile"} or (low, high)
-
-    Raises
-    ------
-    ImageError, OptionError
-        As for `resolve_mapping`.
-    """
+    """The mapping if it does not depend on the pixels, otherwise None; see `resolve_mapping`."""
     dtype = np.dtype(dtype)
     check_dtype(dtype)
     if isinstance(mode, str):
@@ -185,7 +171,7 @@ def known_mapping(
             )
     else:
         low, high = (float(v) for v in mode)
-        if not (np.isfinite([low, high]).all() and low < high):
+        if not -np.inf < low < high < np.inf:
             raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
         mapping = IntensityMapping(low, high, dtype.name)
         if not mapping.computable:

@@ -55,22 +55,10 @@ def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
 def prepare(
     region: Array, where: tuple[slice, slice], tile: Tile, mapping: IntensityMapping, alpha: bool
 ) -> PreparedTile:
-    """Map the pixels read around a tile to [0,1], and fill missing ones.
+    """Map the pixels [S,h,w] read around a tile to [0,1], and fill missing ones.
 
-    Parameters
-    ----------
-    region : array [S,h,w]
-        As read; alpha is last.
-    where : (slice, slice)
-        Position of the region in the plane, from `around`.
-    tile : Tile
-    mapping : IntensityMapping
-    alpha : bool
-        Whether the last sample is alpha.
-
-    Returns
-    -------
-    PreparedTile
+    `where` is the position of the region in the plane, from `around`; `alpha` tells whether the
+    last sample is alpha.
     """
     colours = region[:-1] if alpha else region
     unit = mapping.to_unit(colours)
@@ -82,12 +70,8 @@ def prepare(
     )
     filled = np.stack([_filled(u, m | hidden)[inner] for u, m in zip(unit, missing, strict=True)])
     missing = missing[:, *inner]
-    return PreparedTile(
-        colours=colours[:, *inner],
-        alpha=region[-1][inner] if alpha else None,
-        unit=filled,
-        missing=missing if missing.any() else None,
-    )
+    opacity = region[-1][inner] if alpha else None
+    return PreparedTile(colours[:, *inner], opacity, filled, missing if missing.any() else None)
 
 
 def _filled(values: Float32, missing: NDArray[np.bool_]) -> Float32:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_cfsr.core.image.intensity import Region
 from napari_cfsr.errors import OptionError
@@ -48,7 +48,7 @@ class PixelSpace:
             if name in starts:
                 origin[i] += sizes[i] * (starts[name] - (scale - 1) / (2 * scale))
                 sizes[i] /= scale
-        return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
+        return replace(self, sizes=tuple(sizes), origin=tuple(origin))
 
     def halved(self, times: int) -> PixelSpace:
         """The space after averaging 2x2 pixels `times` times."""
@@ -57,7 +57,7 @@ class PixelSpace:
             if name in "YX":
                 origin[i] += sizes[i] * (2**times - 1) / 2
                 sizes[i] *= 2**times
-        return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
+        return replace(self, sizes=tuple(sizes), origin=tuple(origin))
 
     def along(self, axes: str) -> PixelSpace:
         """The space for other axes, in their order; unknown axes have pixels of size 1."""

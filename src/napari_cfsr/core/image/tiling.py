@@ -63,25 +63,8 @@ def tile_grid(
 ) -> list[Tile]:
     """Cut a plane into tiles of about equal size, row by row.
 
-    Parameters
-    ----------
-    height, width : int
-        Size of the plane, LR pixels.
-    tile : int
-        Largest side of the part that a tile writes, LR pixels.
-    halo : int
-        Pixels to read around it, at least; fewer at the border of the plane.
-    within : (slice, slice), optional
-        Part of the plane to cut; all by default.
-
-    Returns
-    -------
-    list of Tile
-
-    Raises
-    ------
-    OptionError
-        `tile` is not positive or `halo` is negative.
+    Each writes at most `tile` LR pixels a side and reads at least `halo` more around them, fewer at
+    the border of the plane. `within` is the part of the plane to cut, by default all of it.
     """
     if tile < 1 or halo < 0:
         raise OptionError(f"expected tile >= 1 and halo >= 0, got tile={tile}, halo={halo}")
@@ -104,22 +87,10 @@ def cuts(start: int, stop: int, tile: int) -> list[slice]:
 
 
 def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice]]:
-    """What to read for each part of an axis: regions of the same length.
+    """What to read for each part of an axis: regions of the same length, each with its part.
 
-    Parameters
-    ----------
-    parts : list of slice
-        Parts to write, in order.
-    length : int
-        Length of the axis.
-    halo : int
-        Pixels to read on both sides of a part, at least; fewer at the ends of the axis. Nothing is
-        read beyond the halo of all parts together.
-
-    Returns
-    -------
-    list of (slice, slice)
-        Region to read and part to write.
+    At least `halo` pixels are read on both sides of a part, fewer at the ends of the axis. Nothing
+    is read beyond the halo of all parts together.
     """
     if not parts:
         return []
