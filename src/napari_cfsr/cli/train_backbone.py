@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,16 +93,9 @@ def run_train_backbone(options: argparse.Namespace) -> int:
     keep_freed_memory()
     request = _request(options)
     last: BackboneProgress | None = None
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        if stopped.is_set():  # a second Ctrl-C ends the program at once
-            raise KeyboardInterrupt
-        stopped.set()
-
     form = "{percentage:5.1f}%|{bar:10}| {desc}"
     with (
-        handling(stop, signal.SIGINT, signal.SIGTERM),
+        _stopping() as stopped,
         tensorboard_log(options.tensorboard) as log,
         tqdm(total=100, bar_format=form, disable=None, leave=False) as bar,
     ):
@@ -220,6 +215,20 @@ def _read(folder: Path, scale: int) -> Pairs:
     for note in steps.result.notes:
         say(note)
     return steps.result
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event set by Ctrl-C and SIGTERM; a second Ctrl-C ends the program at once."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    with handling(stop, signal.SIGINT, signal.SIGTERM):
+        yield stopped
 
 
 def _show(progress: BackboneProgress, bar: Any, log: TrainingLog | None) -> None:

@@ -46,16 +46,8 @@ class BenchmarkImage:
     def read(self, scale: int, channel: Channel = "Y") -> Sample:
         """Read both images and crop HR to the size of LR x scale.
 
-        Parameters
-        ----------
-        scale : int
-        channel : {"Y", "RGB", "gray"}
-            What will be compared. For `gray`, colour images with three equal channels become gray;
-            for `Y` and `RGB`, gray images become colour, as in the tables of the literature.
-
-        Returns
-        -------
-        Sample
+        For channel `gray`, colour images with three equal channels become gray; for `Y` and `RGB`,
+        gray images become colour, as in the tables of the literature.
 
         Raises
         ------
@@ -145,9 +137,7 @@ def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    return {
-        p.stem: p for p in paths if not p.name.startswith(".") and RESULT.search(p.stem) is None
-    }
+    return {p.stem: p for p in paths if not (p.name.startswith(".") or RESULT.search(p.stem))}
 
 
 def _read(path: Path, channel: Channel) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,6 @@ class Scores:
         """Gain over other scores; two infinite values count as equal."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Scores(*(0.0 if a == b else a - b for a, b in pairs))
-
-
-def astuple(scores: Scores) -> tuple[float, ...]:
-    """The four scores in the order of the fields."""
-    return tuple(getattr(scores, f.name) for f in fields(scores))
 
 
 def mean(scores: Iterable[Scores]) -> Scores:
@@ -125,7 +120,7 @@ class BenchmarkReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; scores that are not finite become the words Infinity, -Infinity and NaN."""
-        found: dict[str, Any] = _plain(
+        found: dict[str, Any] = plain(
             {
                 "format": FORMAT,
                 "date": self.date,
@@ -171,12 +166,12 @@ def _model(info: ModelInfo) -> dict[str, Any]:
     return {k: v for k, v in vars(info).items() if not k.endswith("_path")}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON, which has no infinity: `float` of Python and `Number` of JavaScript read these."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return value

@@ -42,22 +42,39 @@ FAULTS = (ImageError, FileFormatError, MemoryError)  # of one image; others are 
 class EvaluateOptions:
     """What to evaluate.
 
+    Attributes
+    ----------
+    data : Path
+        Folder of data sets; see `napari_cfsr.core.evaluate.data_sets.find_dataset`.
+    datasets : tuple of str
+        Their names. Empty: `data` is the data set itself.
+    scale : {2, 3, 4}
+    models : tuple of {"bicubic", "baseline", "delta"}, optional
+        By default all that are available.
+    ensemble, back_projection : bool
+        As for `upscale`.
+    channel : {"Y", "RGB", "gray"}
+        What to compare; see `psnr`.
+    shave : int, optional
+        Border pixels left out; by default the scale.
+    limit : int, optional
+        Images of each data set, at most.
+
     Raises
     ------
     OptionError
         An option has no such value, or options contradict each other.
     """
 
-    data: Path  # folder of data sets; see `find_dataset`
-    datasets: tuple[str, ...] = ()  # their names; empty: `data` is the data set itself
+    data: Path
+    datasets: tuple[str, ...] = ()
     scale: int = 4
-    models: tuple[str, ...] | None = None  # by default all that are available
-    # as for `upscale`
+    models: tuple[str, ...] | None = None
     ensemble: bool = False
     back_projection: bool = False
-    channel: Channel = "Y"  # what to compare; see `psnr`
-    shave: int | None = None  # border pixels left out; by default the scale
-    limit: int | None = None  # images of each data set, at most
+    channel: Channel = "Y"
+    shave: int | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -127,13 +144,8 @@ def iter_evaluate(
 ) -> Generator[EvaluateProgress, None, BenchmarkReport]:
     """Evaluate image by image: yields progress for each, returns the report.
 
-    Parameters
-    ----------
-    options : EvaluateOptions
-    model : SRModel or None
-        From `load_model`; None if only bicubic is requested.
-    check : callable
-        Called several times a second; an exception from it ends the evaluation.
+    The model is None if only bicubic is requested. `check` is called several times a second; an
+    exception from it ends the evaluation.
 
     Raises
     ------

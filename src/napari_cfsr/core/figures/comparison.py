@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image import imresize
-from napari_cfsr.core.metrics import WINDOW, default_range, mod_crop, psnr, ssim
+from napari_cfsr.core.image import imresize, round_to_dtype
+from napari_cfsr.core.metrics import WINDOW, Channel, default_range, mod_crop, psnr, ssim
 from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]
@@ -32,24 +32,38 @@ class Score:
 class Comparison:
     """Images of one scene, all in the same units.
 
+    Attributes
+    ----------
+    lr : array [y,x] or [y,x,3]
+        The input.
+    scale : int
+    baseline, delta : array [Y,X] or [Y,X,3], or None
+        Results, `scale` times larger than the input, in its dtype.
+    hr : array or None
+        The reference; at its original size it is cut to the size of the results (`mod_crop`).
+    difference : array of float or None
+        delta - baseline before rounding; by default that of the rounded ones, if both are there.
+    name : str
+        For a person.
+    pixel_size : float, optional
+        Micrometres that a pixel of the results is wide.
+    notes : tuple of str
+        How the images were made, for the small print; sentences without their full stop.
+
     Raises
     ------
     ImageError
         An image has another shape or dtype than the others.
     """
 
-    lr: Array  # the input: [y,x] or [y,x,3]
+    lr: Array
     scale: int
-    # results: [Y,X] or [Y,X,3], `scale` times larger than the input, in its dtype
     baseline: Array | None = None
     delta: Array | None = None
-    # the reference; at its original size it is cut to the size of the results (`mod_crop`)
     hr: Array | None = None
-    # delta - baseline before rounding; by default that of the rounded ones, if both are there
     difference: Array | None = None
-    name: str = ""  # for a person
-    pixel_size: float | None = None  # micrometres that a pixel of the results is wide
-    # how the images were made, for the small print; sentences without their full stop
+    name: str = ""
+    pixel_size: float | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -126,16 +140,11 @@ class Comparison:
         data_range = self.data_range
         if self.hr is None or data_range is None:
             return {}
-        how: dict[str, Any] = {
-            "shave": self.shave,
-            "channel": "Y" if self.in_colour else "gray",
-            "data_range": data_range,
-        }
+        channel: Channel = "Y" if self.in_colour else "gray"
+        how = (self.hr, self.shave, channel, data_range)
         has_window = min(self.shape[:2]) - 2 * self.shave >= WINDOW
         return {
-            name: Score(
-                psnr(image, self.hr, **how), ssim(image, self.hr, **how) if has_window else None
-            )
+            name: Score(psnr(image, *how), ssim(image, *how) if has_window else None)
             for name, image in images.items()
             if name not in ("HR", "difference")
         }
@@ -159,14 +168,7 @@ def _resized(image: Array, factor: float) -> Array:
     """Bicubic, in the dtype of the image, rounded and clipped to what it holds."""
     if image.dtype == np.uint8 or image.dtype.kind == "f":
         return imresize(image, factor)
-    values = imresize(image.astype(np.float64), factor)
-    if image.dtype.kind == "b":
-        return values >= 0.5
-    info = np.iinfo(image.dtype)
-    # the greatest 64-bit integers have no float of their own
-    top = np.nextafter(float(info.max), 0) if info.bits > 32 else info.max
-    rounded: Array = np.clip(np.rint(values), info.min, top).astype(image.dtype)
-    return rounded
+    return round_to_dtype(imresize(image.astype(np.float64), factor), image.dtype)
 
 
 def _luma(difference: Array) -> Array:

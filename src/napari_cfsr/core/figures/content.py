@@ -133,22 +133,15 @@ def content_of(comparison: Comparison, options: FigureOptions | None = None) -> 
             f"{comparison.name or 'this image'}"
         )
     images = {name: images[name] for name in options.panels or images}
-    height, width = comparison.shape[:2]
     for crop in options.crops:
-        crop.check(height, width)
+        crop.check(*comparison.shape[:2])
     crops = options.crops or (_default_crop(comparison),)
     difference = images.get("difference")
     notes = (LEFT_OUT,) if comparison.difference is None and options.panels is None else ()
-    return Content(
-        comparison=comparison,
-        options=options,
-        images=images,
-        scores=comparison.scores(images),
-        crops=crops,
-        contrast=Contrast.of(comparison, options.contrast),
-        diverging=None if difference is None else Diverging.of(difference, crops),
-        notes=notes,
-    )
+    contrast = Contrast.of(comparison, options.contrast)
+    diverging = None if difference is None else Diverging.of(difference, crops)
+    scores = comparison.scores(images)
+    return Content(comparison, options, images, scores, crops, contrast, diverging, notes)
 
 
 def _default_crop(comparison: Comparison) -> Crop:
@@ -172,14 +165,7 @@ def default_side(height: int, width: int, scale: int) -> int:
 def busiest(image: NDArray[Any], side: int, scale: int = 1) -> Crop:
     """The square with the most detail, its corner on a whole LR pixel.
 
-    Parameters
-    ----------
-    image : array [Y,X] or [Y,X,C]
-        Values that are not finite count as 0.
-    side : int
-        At most the shorter side of the image.
-    scale : int
-        The corner is a multiple of it.
+    Values of the image [Y,X] or [Y,X,C] that are not finite count as 0.
     """
     gray = image.astype(np.float64)
     gray = gray.mean(-1) if gray.ndim == 3 else gray

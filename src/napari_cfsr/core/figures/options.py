@@ -19,10 +19,17 @@ RANGES = {"width": (1.0, 40.0), "dpi": (30, 2400), "font_size": (3.0, 40.0)}
 
 @dataclass(frozen=True)
 class Crop:
-    """A square, in HR pixels."""
+    """A square, in HR pixels.
 
-    top: int  # first row
-    left: int  # first column
+    Attributes
+    ----------
+    top, left : int
+        Its first row and column.
+    side : int
+    """
+
+    top: int
+    left: int
     side: int
 
     def check(self, height: int, width: int) -> None:
@@ -46,30 +53,49 @@ class Crop:
 class FigureOptions:
     """What a figure shows and how it looks.
 
+    Attributes
+    ----------
+    panels : tuple of str, optional
+        Which of `PANELS`, in this order; by default all available ones.
+    crops : tuple of Crop
+        Squares to magnify, HR pixels; by default the square with the most detail.
+    arrangement : {"auto", "left", "above", "columns"}
+        Where the whole image goes: left of the crops, above them, or each panel's own above its
+        column of crops. `auto` decides between the first two.
+    contrast : {"auto", "dtype", "data", "percentile"} or (low, high)
+        Which values are black and white, the same in all panels; see
+        `napari_cfsr.core.image.resolve_mapping`. `auto`: the range of the dtype for
+        colour and 8 bits, else the percentiles.
+    width : float
+        Inches; 7.16 is the width of a page of two columns.
+    dpi : int
+        Pixels per inch, at least: PNG gets a few more where that makes each pixel of a crop a whole
+        number of pixels wide.
+    font : str
+        An installed font.
+    font_size : float
+        Points; the small print is a seventh smaller.
+    labels : mapping
+        Other names for panels.
+    small_print : bool
+        Whether lines at the bottom say how the scores were measured.
+
     Raises
     ------
     OptionError
         An option does not exist or is out of range.
     """
 
-    # which of `PANELS`, in this order; by default all available ones
     panels: tuple[str, ...] | None = None
-    # squares to magnify, HR pixels; by default the square with the most detail
     crops: tuple[Crop, ...] = ()
-    # where the whole image goes: left of the crops, above them, or each panel's own above its
-    # column of crops; `auto` decides between the first two
     arrangement: ArrangementName = "auto"
-    # which values are black and white, the same in all panels; see `resolve_mapping`; `auto`: the
-    # range of the dtype for colour and 8 bits, else the percentiles
     contrast: Mode | Limits = "auto"
-    width: float = 7.16  # inches; 7.16 is the width of a page of two columns
-    # pixels per inch, at least: PNG gets a few more where that makes each pixel of a crop a whole
-    # number of pixels wide
+    width: float = 7.16
     dpi: int = 300
-    font: str = "DejaVu Sans"  # an installed font
-    font_size: float = 7.0  # points; the small print is a seventh smaller
-    labels: Mapping[str, str] = field(default_factory=dict)  # other names for panels
-    small_print: bool = True  # whether lines at the bottom say how the scores were measured
+    font: str = "DejaVu Sans"
+    font_size: float = 7.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    small_print: bool = True
 
     def __post_init__(self) -> None:
         for name in (*(self.panels or ()), *self.labels):

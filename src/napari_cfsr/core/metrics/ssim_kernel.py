@@ -37,16 +37,7 @@ def _weights(dtype: np.dtype[Any]) -> tuple[Plane, Plane]:
 
 
 def window_means(plane: Plane) -> Plane:
-    """Gaussian-weighted mean of each window that lies wholly within a plane.
-
-    Parameters
-    ----------
-    plane : array [Y,X] of float32 or float64
-
-    Returns
-    -------
-    array [Y - WINDOW + 1, X - WINDOW + 1]
-    """
+    """Gaussian-weighted mean of each window wholly within a plane, [Y-WINDOW+1, X-WINDOW+1]."""
     band, transposed = _weights(plane.dtype)
     beyond = WINDOW - 1
     height, width = (n - beyond for n in plane.shape)
@@ -91,16 +82,8 @@ class SSIMReference:
         """SSIM of each window with that of a plane: exactly 1 where both are the same.
 
         ``(2 ab + C1) (2 cov + C2) / ((aa + bb + C1) (var a + var b + C2))``, in place where
-        possible: a new array has to be fetched into the cache.
-
-        Parameters
-        ----------
-        plane : array [Y,X]
-            In units of the data range, in the dtype of the reference.
-
-        Returns
-        -------
-        array [Y - WINDOW + 1, X - WINDOW + 1]
+        possible: a new array has to be fetched into the cache. The plane is in units of the data
+        range, in the dtype of the reference.
         """
         centred = plane - MIDDLE
         mean = window_means(centred)

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -66,18 +67,9 @@ class QualityTable:
     warnings: tuple[str, ...] = ()
 
     def lines(self, over: int | None = None, every_slice: bool = False) -> list[Line]:
-        """The lines of the table.
+        """The lines of the table; gains are over row `over`, without it NaN.
 
-        Parameters
-        ----------
-        over : int, optional
-            Row that gains are relative to; by default gains are NaN.
-        every_slice : bool
-            A line for each image and slice instead of the means.
-
-        Returns
-        -------
-        list of Line
+        `every_slice`: a line for each image and slice instead of the means.
         """
         places = list(range(len(self.slice_names))) if every_slice else [None]
         return [line for at in places for line in self._at(at, over)]
@@ -163,11 +155,9 @@ def best_of(values: Sequence[float], decimals: int) -> set[int]:
 def short_names(names: Sequence[str]) -> list[str]:
     """Names without the words that all of them start with."""
     words = [name.split(" ") for name in names]
-    common = 0
-    if len(names) > 1:
-        most = min(len(w) for w in words) - 1  # at least one word of each remains
-        while common < most and len({w[common] for w in words}) == 1:
-            common += 1
+    columns = zip(*(w[:-1] for w in words), strict=False)  # at least one word of each remains
+    shared = list(takewhile(lambda column: len(set(column)) == 1, columns))
+    common = len(shared) if len(names) > 1 else 0
     return ["…" * bool(common) + " ".join(w[common:]) for w in words]
 
 
@@ -194,25 +184,7 @@ def csv_path(chosen: str | Path) -> Path:
 
 
 def write_csv(path: Path, text: str, overwrite: bool) -> Path:
-    """Write a table to a file, atomically.
-
-    Parameters
-    ----------
-    path : Path
-    text : str
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    FileFormatError
-        The file exists already, or can't be written.
-    """
+    """Write a table to a file, atomically; raises `FileFormatError` if it exists already."""
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
     with atomic_write(path, overwrite=True, make_folders=False) as file:
