@@ -56,13 +56,8 @@ class BackboneConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < smallest):
                 raise OptionError(f"expected {name} of at least {smallest}, got {value!r}")
-        ranges = {
-            "hours": (0, math.inf),
-            "rate": (0, 1),
-            "clip": (0, math.inf),
-            "mse_share": (-1e-9, 1.000001),
-            "average": (-1e-9, 1),
-        }
+        ranges = {"hours": (0.0, math.inf), "rate": (0.0, 1.0), "clip": (0.0, math.inf)}
+        ranges |= {"mse_share": (-1e-9, 1.000001), "average": (-1e-9, 1.0)}
         for name, (low, high) in ranges.items():
             if not low < getattr(self, name) < high:
                 raise OptionError(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -91,11 +91,7 @@ def iter_train_backbone(
     The best backbone is on disk from the first validation on; the state is written at every
     validation, every minute, and at the end.
 
-    Parameters
-    ----------
-    request : BackboneRequest
-    stop : callable
-        Once it returns true, the state is written and the iterator ends.
+    Once `stop` returns true, the state is written and the iterator ends.
 
     Raises
     ------
@@ -119,11 +115,7 @@ def iter_train_backbone(
 def evaluate_backbone(network: CFSR, images: Sequence[Named]) -> dict[str, float]:
     """PSNR of each image, dB, on Y, `scale` pixels of the border left out, not rounded.
 
-    Parameters
-    ----------
-    network : CFSR
-        In evaluation mode.
-    images : sequence of (name, (lr, hr))
+    The network is in evaluation mode.
     """
     found = {}
     scale = network.config.scale
@@ -140,7 +132,9 @@ class _BackboneTraining:
         self.request, self.device = request, device
         self.config = request.config.on(device)
         torch.manual_seed(self.config.seed)
-        network = self._network().to(device)
+        shape = CFSRConfig(scale=self.config.scale, merged=False)
+        network = fresh(shape) if request.init is None else started_from(request.init, shape)
+        network = network.to(device)
         self.network: CFSR = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, multi_avg_fn=self._average)
         self.optimiser = torch.optim.Adam(self.network.parameters(), betas=BETAS, fused=True)
@@ -156,12 +150,6 @@ class _BackboneTraining:
             self._resume(request.state)
         self.gradients = Gradients(self.network, device)  # last: the caller closes it
 
-    def _network(self) -> CFSR:
-        config = CFSRConfig(scale=self.config.scale, merged=False)
-        if self.request.init is None:
-            return fresh(config)
-        return started_from(self.request.init, config)
-
     # the loop
 
     def run(self, stop: Callable[[], bool]) -> Iterator[BackboneProgress]:
@@ -170,6 +158,7 @@ class _BackboneTraining:
         saved = began = time.perf_counter()
         first, losses = self.step, list[Tensor]()
         batch = self.config.batch or 1
+        report_every = 10 if self.device == "cpu" else 50  # a report fetches the loss from it
         self.fraction = self.config.done(self.step, self.seconds)
         while self.fraction < 1 and not stop():
             started = time.perf_counter()
@@ -177,7 +166,7 @@ class _BackboneTraining:
             self.step += 1
             done = self.config.done(self.step, self.seconds + time.perf_counter() - started)
             validate = self._crosses(self.fraction, done)
-            if not validate and len(losses) < self._report_every():
+            if not validate and len(losses) < report_every:
                 self._tick(started)
                 continue
             loss = float(torch.stack(losses).mean())
@@ -196,10 +185,6 @@ class _BackboneTraining:
         """Add the time since `started`, and update the share that is done."""
         self.seconds += time.perf_counter() - started
         self.fraction = self.config.done(self.step, self.seconds)
-
-    def _report_every(self) -> int:
-        """Steps between two reports, each of which fetches the loss from the device."""
-        return 10 if self.device == "cpu" else 50
 
     def _crosses(self, before: float, after: float) -> bool:
         """Whether a validation is due between two shares of the training; the last one is at 1."""
@@ -251,25 +236,13 @@ class _BackboneTraining:
 
     # results
 
-    def merged(self) -> CFSR:
-        """The averaged network in merged form."""
-        module: Any = self.average.module
-        merged: CFSR = module.merge()
-        return merged
-
     def _validate(self, loss: float) -> float:
-        network = self.merged()
+        network: CFSR = cast("CFSR", self.average.module).merge()
         if self.request.half:
             network = network.half().float()  # as it will be after loading
         found = float(np.mean(list(evaluate_backbone(network, self.request.validation).values())))
-        self.history.append(
-            {
-                "step": self.step,
-                "seconds": round(self.seconds, 1),
-                "loss": round(loss, 8),
-                "psnr": round(found, 5),
-            }
-        )
+        about = {"step": self.step, "seconds": round(self.seconds, 1)}
+        self.history.append({**about, "loss": round(loss, 8), "psnr": round(found, 5)})
         if math.isfinite(found) and (self.best_psnr is None or found > self.best_psnr):
             self.best_psnr = found
             self.best = {k: v.cpu().clone() for k, v in network.state_dict().items()}
@@ -294,13 +267,10 @@ class _BackboneTraining:
         }
 
     def _progress(self, loss: float, speed: float, found: float | None) -> BackboneProgress:
-        left = None
-        if self.fraction:
-            left = self.seconds / self.fraction * (1 - self.fraction)
+        done = self.fraction
+        left = self.seconds / done * (1 - done) if done else None
         rate = self.optimiser.param_groups[0]["lr"]
-        return BackboneProgress(
-            self.step, loss, rate, speed, self.fraction, left, found, self.best_psnr
-        )
+        return BackboneProgress(self.step, loss, rate, speed, done, left, found, self.best_psnr)
 
     # interruptions
 
@@ -311,11 +281,10 @@ class _BackboneTraining:
             for number, named in self.optimiser.state_dict()["state"].items()
             for key, value in named.items()
         }
-        average: Any = self.average.module
         return TrainingState(
             {
                 "network": dict(self.network.state_dict()),
-                "average": dict(average.state_dict()),
+                "average": dict(self.average.module.state_dict()),
                 "best": self.best,
                 "adam": moments,
             },
@@ -343,8 +312,7 @@ class _BackboneTraining:
         self.best_psnr, self.history = about["best_psnr"], about["history"]
         self.best, self.best_card = state.tensors.get("best", {}), about["best_card"]
         self.network.load_state_dict(state.tensors["network"])
-        average: Any = self.average.module
-        average.load_state_dict(state.tensors["average"])
+        self.average.module.load_state_dict(state.tensors["average"])
         self.average.n_averaged.fill_(self.step)
         moments: dict[int, dict[str, Tensor]] = {}
         parameters = list(self.network.parameters())
