@@ -25,8 +25,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main, parser, train_options
-from napari_cfsr.cli.train_options import config_of
+from napari_cfsr.cli import main, parser, train
+from napari_cfsr.cli.train import config_of
 from napari_cfsr.core import training as core_training
 from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade
 from napari_cfsr.core.image.resize import imresize
@@ -200,7 +200,7 @@ def test_every_field_of_the_configuration_has_an_option() -> None:
 def test_choices_are_those_of_the_configuration() -> None:
     names = {"preset": "Preset", "placement": "PlacementChoice", "loss": "Loss",
              "schedule": "Schedule"}  # fmt: skip
-    for name, choices in train_options.CHOICES.items():
+    for name, choices in train.CHOICES.items():
         expected = KERNELS if name == "kernel" else get_args(getattr(training_config, names[name]))
         assert choices == expected, name
 
@@ -579,9 +579,7 @@ class Terminal(io.StringIO):
 def test_one_line_on_a_terminal(
     images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_cfsr.cli import train_display
-
-    monkeypatch.setattr(train_display, "REFRESH", 0.0)
+    monkeypatch.setattr(train, "REFRESH", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     screen = Terminal()
     with monkeypatch.context() as patch:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine import SRModel
+    from napari_cfsr.core.training import TrainingLog
     from napari_cfsr.core.upscale import UpscaleProgress
     from napari_cfsr.core.weights import ModelFiles
 
@@ -57,15 +60,46 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def intensity_named(text: str) -> Any:
-    """The value of `--intensity`: the name of a mode, or two numbers."""
+def intensity_named(text: str, option: str = "--intensity") -> Any:
+    """The value of `--intensity` or `--contrast`: the name of a mode, or two numbers."""
     if "," not in text:
         return text
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"expected --intensity LOW,HIGH, got {text!r}") from error
+        raise OptionError(f"expected {option} LOW,HIGH, got {text!r}") from error
     return low, high
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[..., None], *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals inside; they reach only the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handled in before.items():
+            signal.signal(number, handled)
+
+
+@contextlib.contextmanager
+def tensorboard_log(folder: Path | None) -> Iterator[TrainingLog | None]:
+    """A TensorBoard log, if a folder is given; its fault is printed at the end."""
+    if folder is None:
+        yield None
+        return
+    from napari_cfsr.core.training import TrainingLog
+
+    log = TrainingLog(folder)
+    try:
+        yield log
+    finally:
+        log.close()
+        if log.fault:
+            say(log.fault)
 
 
 @contextlib.contextmanager

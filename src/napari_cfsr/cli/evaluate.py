@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Generator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder of data sets"
     )
-    command.add_argument(
-        "--datasets",
-        type=_names,
-        default=(),
-        metavar="SET,...",
-        help="their names; by default, DIR itself is the data set",
-    )
+    text = "their names; by default, DIR itself is the data set"
+    command.add_argument("--datasets", type=_names, default=(), metavar="SET,...", help=text)
     add_model_options(command)
     command.add_argument(
         "--models", type=_names, help="of bicubic, baseline, delta (all that are available)"
@@ -49,12 +45,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
     )
-    command.add_argument(
-        "--channel",
-        choices=("Y", "RGB", "gray"),
-        default="Y",
-        help="what to compare: luma, as in published tables (default), colours, or gray images",
-    )
+    text = "what to compare: luma, as in published tables (default), colours, or gray images"
+    command.add_argument("--channel", choices=("Y", "RGB", "gray"), default="Y", help=text)
     command.add_argument("--shave", type=int, help="border pixels left out (the scale)")
     command.add_argument("--limit", type=int, metavar="N", help="the first N images of each set")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
@@ -87,17 +79,7 @@ def _options(options: argparse.Namespace) -> EvaluateOptions:
 
     if not options.data.is_dir():
         raise FileFormatError(f"expected a folder at --data, got {options.data}")
-    return EvaluateOptions(
-        options.data,
-        options.datasets,
-        options.scale,
-        options.models,
-        options.ensemble,
-        options.back_projection,
-        options.channel,
-        options.shave,
-        options.limit,
-    )
+    return EvaluateOptions(**{f.name: getattr(options, f.name) for f in fields(EvaluateOptions)})
 
 
 def _check_files(options: argparse.Namespace) -> None:

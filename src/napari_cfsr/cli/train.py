@@ -3,26 +3,201 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+import re
+import signal
+import time
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.cli.common import download_bar, say
-from napari_cfsr.cli.train_display import STOPPING, Interrupts, training_display
-from napari_cfsr.cli.train_options import add_train_options, config_of, data_of
+from napari_cfsr.cli.common import download_bar, handling, intensity_named, say, tensorboard_log
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import CancelledError, CFSRError, NoGainError, OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.training import TrainedRefiner, TrainingLog, TrainRequest
+    from napari_cfsr.core.training import (
+        TrainConfig,
+        TrainData,
+        TrainedRefiner,
+        TrainingLog,
+        TrainProgress,
+        TrainRequest,
+    )
+
+# those of `TrainConfig`, repeated because every command builds this parser and its import is slow
+CHOICES = {
+    "kernel": ("bicubic", "area"),
+    "preset": ("adapt", "benchmark"),
+    "placement": ("auto", "output", "input"),
+    "loss": ("l1", "mse", "l1+fft"),
+    "schedule": ("one-cycle", "constant"),
+}
+SIMULATION = ("kernel", "blur", "photons", "read_noise", "gain", "offset", "jpeg", "reduce")
+MEASURED = ("align", "match")
+SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+DESCRIPTION = """\
+Train a refiner on your own images. The gain is measured on held-out images; a refiner that does
+not beat the frozen backbone on them is not saved.
+"""
+EPILOG = """\
+example:
+  napari-cfsr train --data images --scale 2 --photons 50 --read-noise 0.01 --name mine
+
+Ctrl-C stops the training and keeps the best refiner so far; pressed again, it ends at once.
+"""
+REFRESH = 0.1  # seconds
+LINE_INTERVAL = 30.0  # seconds between two lines if there is no terminal
+STOPPING = (
+    "stopping: the best refiner so far is kept and measured; Ctrl-C again ends at once and keeps "
+    "nothing"
+)
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
+    """Options that are not given are not set, so that the preset applies."""
     command.set_defaults(run=run_train)
-    add_train_options(command)
+    command.description, command.epilog = DESCRIPTION, EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_data(command.add_argument_group("data"))
+    _add_output(command.add_argument_group("result"))
+    _add_degradation(
+        command.add_argument_group(
+            "degradation", "How LR images are simulated. Intensities are in [0,1]."
+        )
+    )
+    _add_recipe(command.add_argument_group("recipe", "Overrides the values of the preset."))
+    _add_run(command.add_argument_group("backbone and run"))
+
+
+def _add(group: Any, name: str, text: str, **kind: Any) -> None:
+    group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _add_data(group: Any) -> None:
+    from napari_cfsr.core.image import MODES
+
+    which = group.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="HR images: a folder, or a file with a stack"
+    )
+    which.add_argument(
+        "--pairs",
+        type=Path,
+        nargs=2,
+        metavar=("LR", "HR"),
+        help="measured pairs: two files, or two folders whose files have the same order by name",
+    )
+    group.add_argument("--scale", type=int, choices=weight_files.SCALES, required=True)
+    _add(group, "--held-out", "share of the images held out for the report (0.15)", type=float)
+    _add(group, "--intensity", f"{', '.join(MODES)}, or LOW,HIGH (auto)")
+    _add(group, "--reduce", "first reduce HR images by this factor (1)", type=int, metavar="FACTOR")
+    boolean = argparse.BooleanOptionalAction
+    _add(group, "--align", "pairs: correct the shift between LR and HR (no)", action=boolean)
+    _add(group, "--match", "pairs: match the brightness of HR to LR (yes)", action=boolean)
+
+
+def _add_output(group: Any) -> None:
+    where = group.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .safetensors file")
+    where.add_argument("--name", help="add it to your refiners, for 'upscale --refiner NAME'")
+    group.add_argument("--overwrite", action="store_true", help="replace an existing refiner")
+    group.add_argument("--description", metavar="TEXT", help="for the refiner's card")
+    group.add_argument("--json", action="store_true", help="print a record of the training as JSON")
+    group.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write a TensorBoard log")
+
+
+def _add_degradation(group: Any) -> None:
+    _add(group, "--kernel", "how pixels are merged (bicubic)", choices=CHOICES["kernel"])
+    _add(group, "--blur", "sigma in LR pixels (0)", type=float, metavar="SIGMA")
+    text = "blur in a unit of length instead: width of a point at half maximum"
+    _add(group, "--blur-fwhm", text, type=float, metavar="LENGTH")
+    _add(group, "--pixel-size", "of an LR pixel, in that unit", type=float, metavar="LENGTH")
+    text = "width that the HR images have already, in that unit (0)"
+    _add(group, "--hr-fwhm", text, type=float, metavar="LENGTH")
+    text = "mean count in an LR pixel of intensity 1 (no shot noise)"
+    _add(group, "--photons", text, type=float, metavar="COUNT")
+    _add(group, "--read-noise", "sigma of Gaussian noise (0)", type=float, metavar="SIGMA")
+    _add(group, "--gain", "of the digitiser (1)", type=float, metavar="FACTOR")
+    _add(group, "--offset", "of the digitiser (0)", type=float, metavar="LEVEL")
+    _add(group, "--jpeg", "1 to 95 (none)", type=int, metavar="QUALITY")
+
+
+def _add_recipe(group: Any) -> None:
+    text = "adapt: fast, for your own images; benchmark: as published with CFSR-Delta (adapt)"
+    _add(group, "--preset", text, choices=CHOICES["preset"])
+    text = "of the refiner; auto tries both and decides on validation images"
+    _add(group, "--placement", text, choices=CHOICES["placement"])
+    _add(group, "--loss", "error measure to minimise", choices=CHOICES["loss"])
+    _add(group, "--rate", "learning rate", type=float)
+    _add(group, "--schedule", "of the rate", choices=CHOICES["schedule"])
+    _add(group, "--steps", "maximum number", type=int)
+    _add(group, "--batch", "patches per step", type=int)
+    _add(group, "--patch", "side of a patch in pixels", type=int)
+    _add(group, "--every", "steps between validations", type=int)
+    _add(group, "--patience", "validations without improvement before it stops", type=int)
+    _add(group, "--ema", "decay of the moving average of the weights; 0: none", type=float)
+    text = "placement input: first steps without the backbone"
+    _add(group, "--warm-steps", text, type=int)
+    _add(group, "--seed", "of split, noise, patches and initial weights", type=int)
+
+
+def _add_run(group: Any) -> None:
+    text = "auto, official, bundled, an imported name, or a .pth or .safetensors file"
+    group.add_argument("--backbone", default="auto", help=text)
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    text = "for prepared images, such as 500MB or 2GB (1GiB)"
+    _add(group, "--memory", text, type=_bytes, metavar="SIZE")
+
+
+def _bytes(text: str) -> int:
+    """A size such as `1GB`, `1.5 GiB` or `20000000`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?I?)B?", text.strip().upper())
+    if found is None or found[2] not in SIZES:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500MB or 2GB, got {text!r}")
+    return round(float(found[1]) * SIZES[found[2]])
+
+
+def config_of(options: argparse.Namespace) -> TrainConfig:
+    """The requested configuration; raises `OptionError` if it is invalid."""
+    from napari_cfsr.core.training import TrainConfig
+
+    given = vars(options)
+    asked = {f.name: given[f.name] for f in fields(TrainConfig) if f.name in given}
+    if "intensity" in asked:
+        asked["intensity"] = intensity_named(asked["intensity"])
+    if (blur := _physical_blur(given)) is not None:
+        asked["blur"] = blur
+    without = SIMULATION if options.pairs else MEASURED
+    for name in without:
+        if name in asked:
+            kind = "measured pairs" if options.pairs else "images without measured LR images"
+            raise OptionError(f"--{name.replace('_', '-')} does not apply to {kind}: leave it out")
+    return TrainConfig(**asked)
+
+
+def _physical_blur(given: dict[str, Any]) -> float | None:
+    """Sigma in LR pixels of a blur given in a unit of length; None if it is not given."""
+    from napari_cfsr.core.image import blur_in_pixels
+
+    fwhm, pixel_size = given.get("blur_fwhm"), given.get("pixel_size")
+    if fwhm is None and pixel_size is None and "hr_fwhm" not in given:
+        return None
+    if fwhm is None or pixel_size is None:
+        raise OptionError("expected both --blur-fwhm and --pixel-size, in the same unit of length")
+    if "blur" in given:
+        raise OptionError("expected --blur or --blur-fwhm, got both: leave one out")
+    return blur_in_pixels(fwhm, pixel_size, given.get("hr_fwhm", 0.0))
+
+
+def data_of(options: argparse.Namespace, config: TrainConfig) -> TrainData:
+    """The requested images, not read yet."""
+    from napari_cfsr.core.training import folder_data, pair_data
+
+    if options.pairs:
+        lr, hr = options.pairs
+        return pair_data(lr, hr, config.intensity)
+    return folder_data(options.data, config.intensity)
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -35,7 +210,7 @@ def run_train(options: argparse.Namespace) -> int:
     for note in data.notes:
         say(note)
     request = TrainRequest(data, _load_arguments(options), config)
-    with _log(options.tensorboard) as log:
+    with tensorboard_log(options.tensorboard) as log:
         trained = _train(request, log)
     if options.description:
         trained = replace(trained, card=replace(trained.card, description=options.description))
@@ -73,35 +248,24 @@ def _load_arguments(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-@contextlib.contextmanager
-def _log(folder: Path | None) -> Iterator[TrainingLog | None]:
-    """A TensorBoard log, if requested."""
-    if folder is None:
-        yield None
-        return
-    from napari_cfsr.core.training import TrainingLog
-
-    log = TrainingLog(folder)
-    try:
-        yield log
-    finally:
-        log.close()
-        if log.fault:
-            say(log.fault)
-
-
 def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     """Train in this process, with progress on standard error."""
+    from tqdm import tqdm
+
     from napari_cfsr.core.engine import keep_freed_memory
     from napari_cfsr.core.training import iter_train
     from napari_cfsr.core.upscale import WithResult
 
     keep_freed_memory()
     interrupts = Interrupts()
-    run = iter_train(request, stop=interrupts.stop)
+    run = iter_train(request, stop=lambda: interrupts.stopping)
     steps = WithResult(run)
+    bar = tqdm(
+        total=100, bar_format="{percentage:3.0f}%|{bar:6}| {desc}", disable=None, leave=False
+    )
+    display = Display(bar)
     try:
-        with interrupts.listening(), training_display() as display:
+        with handling(interrupts.handle, signal.SIGINT), bar:
             for progress in steps:
                 if interrupts.update(progress):
                     display.say(STOPPING)
@@ -149,3 +313,85 @@ def _print_report(trained: TrainedRefiner, path: Path | None, said: bool) -> Non
         print(trained.verdict)
     if path is not None:
         print(f"saved as {path} ({trained.gain:+.2f} dB, {trained.seconds:.0f} s)")
+
+
+class Interrupts:
+    """Ctrl-C: the first stops the training and keeps the best so far, the second ends the program.
+
+    While there is nothing to keep, the first one ends the program.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = self._has_best = self._announced = False
+
+    def update(self, progress: TrainProgress) -> bool:
+        """Note a step; true if the user should be told that the training stops.
+
+        The handler itself must not print: it may have interrupted another print.
+        """
+        self._has_best = self._has_best or progress.best is not None
+        is_news = self.stopping and not self._announced
+        self._announced = self.stopping
+        return is_news
+
+    def handle(self, *_: object) -> None:
+        """Raise `KeyboardInterrupt` if the program should end."""
+        if self.stopping or not self._has_best:
+            raise KeyboardInterrupt
+        self.stopping = True
+
+
+class Display:
+    """A line that is updated on a terminal; elsewhere one for each stage and every half minute."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar  # disabled if there is no terminal
+        self._gain: float | None = None
+        self._best: float | None = None
+        self._section: tuple[str, str | None] | None = None
+        self._shown = self._printed = -float("inf")
+
+    def show(self, progress: TrainProgress) -> None:
+        """Show a step, if it is time for an update."""
+        section, now = (progress.stage, progress.placement), time.monotonic()
+        is_new = section != self._section
+        if is_new and progress.placement is not None:
+            self._gain = None  # of the other placement; the best is the best of both
+        self._section = section
+        if progress.gain is not None:
+            self._gain = progress.gain
+        if progress.best is not None:
+            self._best = progress.best.gain
+        if not self._bar.disable:
+            self._draw(progress, now, is_new)
+        elif is_new or now - self._printed >= LINE_INTERVAL:
+            self._printed = now
+            say(self._text(progress))
+
+    def say(self, text: str) -> None:
+        """Print a line above the one that is updated."""
+        self._bar.clear()
+        say(text)
+
+    def _draw(self, progress: TrainProgress, now: float, is_new: bool) -> None:
+        if not is_new and now - self._shown < REFRESH:
+            return
+        self._shown = now
+        self._bar.n = round(100 * progress.fraction, 1)
+        self._bar.set_description_str(self._text(progress), refresh=False)
+        self._bar.refresh()
+
+    def _text(self, progress: TrainProgress) -> str:
+        """Text for 80 columns; the rest is cut off on the right."""
+        parts = [progress.text]
+        if progress.stage == "training":
+            parts = [f"{progress.placement} step {progress.step}"]
+        if progress.seconds_left is not None and round(progress.seconds_left):
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        if progress.stage == "training":
+            parts += [f"gain {self._gain:+.2f}"] if self._gain is not None else []
+            parts += [f"best {self._best:+.2f} dB"] if self._best is not None else []
+            parts += [f"loss {progress.loss:.2g}"] if progress.loss is not None else []
+            parts.append(progress.text)
+        return ", ".join(parts)

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cfsr.cli.common import say
+from napari_cfsr.cli.common import handling, say, tensorboard_log
 from napari_cfsr.core.weights import weight_files
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
     from napari_cfsr.core.backbone import BackboneConfig, BackboneProgress, BackboneRequest, Pairs
+    from napari_cfsr.core.training import TrainingLog
 
 DESCRIPTION = """\
 Train a CFSR backbone. LR images are made by MATLAB's bicubic. The weights that are best on the
@@ -84,15 +85,22 @@ def add_train_backbone(command: argparse.ArgumentParser) -> None:
 
 def run_train_backbone(options: argparse.Namespace) -> int:
     """Train until the end or Ctrl-C."""
+    from tqdm import tqdm
+
     from napari_cfsr.core.backbone import iter_train_backbone
     from napari_cfsr.core.engine import keep_freed_memory
 
     keep_freed_memory()
     request = _request(options)
     last: BackboneProgress | None = None
-    with _stopping() as stopped, _Display(options.tensorboard) as display:
+    form = "{percentage:5.1f}%|{bar:10}| {desc}"
+    with (
+        _stopping() as stopped,
+        tensorboard_log(options.tensorboard) as log,
+        tqdm(total=100, bar_format=form, disable=None, leave=False) as bar,
+    ):
         for last in iter_train_backbone(request, stopped.is_set):
-            display.show(last)
+            _show(last, bar, log)
     return _finish(request, last, stopped.is_set(), options)
 
 
@@ -213,57 +221,27 @@ def _read(folder: Path, scale: int) -> Pairs:
 def _stopping() -> Iterator[threading.Event]:
     """An event set by Ctrl-C and SIGTERM; a second Ctrl-C ends the program at once."""
     stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
 
     def stop(*_: object) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(stop, signal.SIGINT, signal.SIGTERM):
         yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-class _Display:
-    """A bar on a terminal, elsewhere a line for each validation; a TensorBoard log if requested."""
-
-    def __init__(self, folder: Path | None) -> None:
-        from tqdm import tqdm
-
-        form = "{percentage:5.1f}%|{bar:10}| {desc}"
-        self._bar: Any = tqdm(total=100, bar_format=form, disable=None, leave=False)
-        self._log: Any = None
-        if folder is not None:
-            from napari_cfsr.core.training import TrainingLog
-
-            self._log = TrainingLog(folder)
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        if self._log is not None:
-            self._log.close()
-            if self._log.fault:
-                say(self._log.fault)
-
-    def show(self, progress: BackboneProgress) -> None:
-        if not self._bar.disable:
-            self._bar.n = 100 * progress.fraction
-            self._bar.set_description_str(_text(progress))
-        if progress.psnr is not None:
-            self._bar.clear()
-            say(_text(progress))
-        if self._log is not None:
-            values = {"loss": progress.loss, "rate": progress.rate, "PSNR": progress.psnr}
-            self._log.add_scalars(values, progress.step)
+def _show(progress: BackboneProgress, bar: Any, log: TrainingLog | None) -> None:
+    """Update the bar, print a line for each validation, and write to the log."""
+    if not bar.disable:
+        bar.n = 100 * progress.fraction
+        bar.set_description_str(_text(progress))
+    if progress.psnr is not None:
+        bar.clear()
+        say(_text(progress))
+    if log is not None:
+        values = {"loss": progress.loss, "rate": progress.rate, "PSNR": progress.psnr}
+        log.add_scalars(values, progress.step)
 
 
 def _text(progress: BackboneProgress) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,12 +105,11 @@ def figure_options(options: argparse.Namespace) -> FigureOptions:
         if not sign:
             raise OptionError(f"expected --label PANEL=TEXT, got {text!r}")
         labels[panel] = name
-    contrast = options.contrast
     return FigureOptions(
         panels=None if options.panels is None else tuple(options.panels.split(",")),
         crops=tuple(crop_of(text) for text in options.crop or ()),
         arrangement=options.arrangement,
-        contrast=_limits(contrast) if "," in contrast else contrast,
+        contrast=intensity_named(options.contrast, "--contrast"),
         width=options.width,
         dpi=options.dpi,
         font=options.font,
@@ -129,14 +127,6 @@ def crop_of(text: str) -> Crop:
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
         raise OptionError(f"expected --crop Y,X,SIZE in HR pixels, got {text!r}")
     return Crop(*map(int, parts))
-
-
-def _limits(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise OptionError(f"expected --contrast LOW,HIGH, got {text!r}") from error
-    return low, high
 
 
 def run_visualize(options: argparse.Namespace) -> int:
@@ -222,17 +212,13 @@ def _draw(
 
     scene = read_scene(source, options)
     result = None if model is None else _upscaled(scene, model, source, intensity, options)
-    comparison = Comparison(
-        scene.lr,
-        options.scale,
-        baseline=None if result is None else result.baseline,
-        delta=None if result is None else result.delta,
-        hr=scene.hr,
-        difference=None if result is None else result.difference,
-        name=source.name,
-        pixel_size=scene.pixel_size,
-        notes=(*scene.notes, *(() if result is None else (network_note(result),))),
-    )
+    results: dict[str, Any] = {}
+    notes = scene.notes
+    if result is not None:
+        results = {name: getattr(result, name) for name in MADE}
+        notes = (*notes, network_note(result))
+    results |= {"name": source.name, "pixel_size": scene.pixel_size, "notes": notes}
+    comparison = Comparison(scene.lr, options.scale, hr=scene.hr, **results)
     content = save_figure(target, comparison, look, options.overwrite)
     return _record(source, target, content, result, scene.notes)
 
@@ -269,6 +255,7 @@ def _record(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """What the figure shows, with a summary in one line."""
+    from napari_cfsr.core.evaluate import plain
     from napari_cfsr.core.figures import psnr_text, ssim_text
     from napari_cfsr.core.upscale import describe
 
@@ -289,13 +276,6 @@ def _record(
         "hr": source.hr and str(source.hr),
         "scale": content.comparison.scale,
         "panels": list(content.images),
-        "scores": {k: {"psnr": _plain(s.psnr), "ssim": _plain(s.ssim)} for k, s in scores.items()},
+        "scores": plain({k: vars(s) for k, s in scores.items()}),
         "crops": [[crop.top, crop.left, crop.side] for crop in content.crops],
     }
-
-
-def _plain(value: float | None) -> float | str | None:
-    """For JSON, which has no infinity: Python's `float` and JavaScript's `Number` read these."""
-    if value is None or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity"

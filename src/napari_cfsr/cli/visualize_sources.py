@@ -37,25 +37,13 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Source:
-    """One scene.
-
-    Attributes
-    ----------
-    name : str
-    path : Path
-        An LR image, or an HR image to make LR from.
-    is_hr : bool
-        Which of them.
-    reference : Path or None
-        HR image of an LR image.
-    in_colour : bool
-        Whether gray counts as colour, as in the tables of data sets, which measure Y.
-    """
+    """One scene."""
 
     name: str
-    path: Path
-    is_hr: bool = False
-    reference: Path | None = None
+    path: Path  # an LR image, or an HR image to make LR from
+    is_hr: bool = False  # which of them
+    reference: Path | None = None  # HR image of an LR image
+    # whether gray counts as colour, as in the tables of data sets, which measure Y
     in_colour: bool = False
 
     @property
@@ -69,20 +57,11 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """The pixels of a source.
+    """The pixels of a source."""
 
-    Attributes
-    ----------
-    lr : array [y,x] or [y,x,3]
-    hr : array [Y,X] or [Y,X,3], or None
-    pixel_size : float or None
-        Micrometres of a pixel of the results.
-    notes : tuple of str
-    """
-
-    lr: Array
-    hr: Array | None
-    pixel_size: float | None
+    lr: Array  # [y,x] or [y,x,3]
+    hr: Array | None  # [Y,X] or [Y,X,3]
+    pixel_size: float | None  # micrometres of a pixel of the results
     notes: tuple[str, ...]
 
 

@@ -27,48 +27,23 @@ class BackboneConfig:
     The rate rises linearly for `rise` steps and then follows half a cosine down to zero at the end
     of `hours` or `steps`; a training resumed with more hours continues at the rate that a longer
     one would have had at that point.
-
-    Attributes
-    ----------
-    scale : int
-        2, 3 or 4.
-    hours : float
-        Length of the whole training, including validation but not interruptions.
-    steps : int or None
-        Length in steps instead, which does not depend on the machine.
-    batch : int or None
-        Patches per step. None: the default of the device, here and for the next two.
-    patch : int or None
-        Side of a patch in LR pixels.
-    precision : {"float32", "bfloat16"} or None
-        Of the convolutions; weights, LayerNorm and loss are float32.
-    rate : float
-        Largest learning rate of Adam.
-    rise : int
-        Steps of warm-up.
-    mse_share : float
-        Share of the training, at its end, with MSE loss; L1 before that.
-    average : float
-        Decay of the exponential moving average of the weights, which is validated.
-    clip : float
-        Largest norm of the gradient.
-    validations : int
-        Number of validations in the whole training.
-    seed : int
     """
 
-    scale: int = 4
-    hours: float = 1.0
-    steps: int | None = None
+    scale: int = 4  # 2, 3 or 4
+    hours: float = 1.0  # length of the whole training, including validation but not interruptions
+    steps: int | None = None  # length in steps instead, which does not depend on the machine
+    # patches per step; None: the default of the device, here and for the next two
     batch: int | None = None
-    patch: int | None = None
+    patch: int | None = None  # side of a patch in LR pixels
+    # of the convolutions; weights, LayerNorm and loss are float32
     precision: TrainingPrecision | None = None
-    rate: float = 2e-3
-    rise: int = 200
-    mse_share: float = 0.1
+    rate: float = 2e-3  # largest learning rate of Adam
+    rise: int = 200  # steps of warm-up
+    mse_share: float = 0.1  # share of the training, at its end, with MSE loss; L1 before that
+    # decay of the exponential moving average of the weights, which is validated
     average: float = 0.999
-    clip: float = 0.5
-    validations: int = 30
+    clip: float = 0.5  # largest norm of the gradient
+    validations: int = 30  # number of validations in the whole training
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -81,13 +56,8 @@ class BackboneConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < smallest):
                 raise OptionError(f"expected {name} of at least {smallest}, got {value!r}")
-        ranges = {
-            "hours": (0, math.inf),
-            "rate": (0, 1),
-            "clip": (0, math.inf),
-            "mse_share": (-1e-9, 1.000001),
-            "average": (-1e-9, 1),
-        }
+        ranges = {"hours": (0.0, math.inf), "rate": (0.0, 1.0), "clip": (0.0, math.inf)}
+        ranges |= {"mse_share": (-1e-9, 1.000001), "average": (-1e-9, 1.0)}
         for name, (low, high) in ranges.items():
             if not low < getattr(self, name) < high:
                 raise OptionError(

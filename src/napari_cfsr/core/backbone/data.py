@@ -22,20 +22,11 @@ VALIDATION_SHARE = 0.05  # of the images, if there is no folder for validation
 
 @dataclass(eq=False)
 class Pairs:
-    """Images of a folder with their LR versions.
-
-    Attributes
-    ----------
-    names : list of str
-    pairs : list of (lr, hr)
-        uint8, [h,w,3] and [h*scale,w*scale,3].
-    notes : list of str
-        What was left out.
-    """
+    """Images of a folder with their LR versions."""
 
     names: list[str] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)  # uint8, [h,w,3] and [h*scale,w*scale,3]
+    notes: list[str] = field(default_factory=list)  # what was left out
 
     @property
     def named(self) -> list[tuple[str, Pair]]:

@@ -23,17 +23,11 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class TrainingState:
-    """Everything needed to resume a training as if it had not been interrupted.
+    """Everything needed to resume a training as if it had not been interrupted."""
 
-    Attributes
-    ----------
-    tensors : dict of str to dict of str to Tensor
-        Weights of `network`, `average` and `best`, and the moments of `adam` by number and name.
-    about : dict
-        Step, seconds, configuration, history: plain values.
-    """
-
+    # weights of `network`, `average` and `best`, and the moments of `adam` by number and name
     tensors: dict[str, Tensors] = field(default_factory=dict)
+    # step, seconds, configuration, history: plain values
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -43,15 +37,7 @@ class TrainingState:
 
     @classmethod
     def load(cls, path: Path) -> TrainingState:
-        """Read it.
-
-        Raises
-        ------
-        WeightsNotFoundError, TruncatedWeightsError, NotTensorsError
-            As for any weights file.
-        ArchitectureError
-            The file is not such a state.
-        """
+        """Read it; raises `ArchitectureError` if it isn't such a state, else as `load_state`."""
         flat = load_state(path)
         metadata = _metadata(path)
         if metadata.get("format") != STATE_FORMAT:
@@ -70,22 +56,10 @@ class TrainingState:
 def save_backbone(
     path: Path, state: Mapping[str, Tensor], card: Mapping[str, Any], half: bool = False
 ) -> Path:
-    """Write a backbone in merged form with its card, atomically.
+    """Write a backbone in merged form with its card, atomically; an existing file is replaced.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file is replaced.
-    state : mapping of str to Tensor
-    card : mapping
-        Plain values.
-    half : bool
-        Store float16, which halves the size; loading gives float32 again.
-
-    Raises
-    ------
-    WeightsError
-        It can't be written.
+    `half` stores float16, which halves the size; loading gives float32 again. Raises `WeightsError`
+    if the file can't be written.
     """
     dtype = torch.float16 if half else torch.float32
     metadata = {"format": BACKBONE_FORMAT, "card": json.dumps(dict(card), sort_keys=True)}

@@ -12,24 +12,14 @@ from torch import Tensor
 from napari_cfsr.errors import ImageError
 
 UInt8 = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 
 class PatchPool:
     """Whole images in one block of device memory, from which random patches are taken.
 
-    Parameters
-    ----------
-    pairs : sequence of (lr, hr)
-        uint8, [h,w,3] and [h*scale,w*scale,3].
-    scale : int
-    patch : int
-        Side of a patch in LR pixels.
-    device : str
-
-    Raises
-    ------
-    ImageError
-        No image is large enough.
+    Pairs of LR and HR images are uint8, [h,w,3] and [h*scale,w*scale,3]; `patch` is the side of a
+    patch in LR pixels. Raises `ImageError` if no image is large enough.
     """
 
     def __init__(
@@ -70,13 +60,7 @@ class PatchPool:
         return lr, hr
 
     def _cut(
-        self,
-        pixels: Tensor,
-        image: NDArray[np.int64],
-        top: NDArray[np.int64],
-        left: NDArray[np.int64],
-        flips: NDArray[np.int64],
-        scale: int,
+        self, pixels: Tensor, image: Ints, top: Ints, left: Ints, flips: Ints, scale: int
     ) -> Tensor:
         """Cut with one gather: flips and rotations are in the order of the indices."""
         size = self.patch * scale

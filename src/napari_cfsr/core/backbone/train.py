@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,72 +44,33 @@ SAVE_SECONDS = 60.0  # between two states on disk: the most that a crash can los
 
 @dataclass(frozen=True)
 class BackboneProgress:
-    """Progress of a training.
-
-    Attributes
-    ----------
-    step : int
-    loss : float
-        Mean since the last report.
-    rate : float
-        Learning rate.
-    images_per_second : float
-        Patches, mean over this run.
-    fraction : float
-        Share of the training that is done.
-    seconds_left : float or None
-    psnr : float or None
-        Mean Y PSNR of the validation images, dB; None between validations.
-    best : float or None
-        The best PSNR so far.
-    """
+    """Progress of a training."""
 
     step: int
-    loss: float
-    rate: float
-    images_per_second: float
-    fraction: float
+    loss: float  # mean since the last report
+    rate: float  # learning rate
+    images_per_second: float  # patches, mean over this run
+    fraction: float  # share of the training that is done
     seconds_left: float | None
-    psnr: float | None
-    best: float | None
+    psnr: float | None  # mean Y PSNR of the validation images, dB; None between validations
+    best: float | None  # the best PSNR so far
 
 
 @dataclass(frozen=True, eq=False)
 class BackboneRequest:
-    """What to train.
+    """What to train."""
 
-    Attributes
-    ----------
-    train : sequence of (lr, hr)
-        uint8, [h,w,3] and [h*scale,w*scale,3].
-    validation : sequence of (name, (lr, hr))
-        Images that decide which weights are the best.
-    config : BackboneConfig
-    device : str
-    output : Path
-        File of the best backbone, rewritten whenever there is a better one.
-    init : CFSR or None
-        A network in merged form, of any scale, to start from.
-    state : TrainingState or None
-        To resume from.
-    card : dict
-        Plain values for the card of the backbone.
-    remembered : dict
-        Plain values for the state, to be used when it is resumed.
-    half : bool
-        Write float16: half the size.
-    """
-
-    train: Sequence[Pair]
-    validation: Sequence[Named]
+    train: Sequence[Pair]  # uint8, [h,w,3] and [h*scale,w*scale,3]
+    validation: Sequence[Named]  # images that decide which weights are the best
     config: BackboneConfig
-    output: Path
+    output: Path  # file of the best backbone, rewritten whenever there is a better one
     device: str = "auto"
-    init: CFSR | None = None
-    state: TrainingState | None = None
-    card: dict[str, Any] = field(default_factory=dict)
+    init: CFSR | None = None  # a network in merged form, of any scale, to start from
+    state: TrainingState | None = None  # to resume from
+    card: dict[str, Any] = field(default_factory=dict)  # plain values for the card of the backbone
+    # plain values for the state, to be used when it is resumed
     remembered: dict[str, Any] = field(default_factory=dict)
-    half: bool = False
+    half: bool = False  # write float16: half the size
 
     @property
     def state_path(self) -> Path:
@@ -130,11 +91,7 @@ def iter_train_backbone(
     The best backbone is on disk from the first validation on; the state is written at every
     validation, every minute, and at the end.
 
-    Parameters
-    ----------
-    request : BackboneRequest
-    stop : callable
-        Once it returns true, the state is written and the iterator ends.
+    Once `stop` returns true, the state is written and the iterator ends.
 
     Raises
     ------
@@ -158,11 +115,7 @@ def iter_train_backbone(
 def evaluate_backbone(network: CFSR, images: Sequence[Named]) -> dict[str, float]:
     """PSNR of each image, dB, on Y, `scale` pixels of the border left out, not rounded.
 
-    Parameters
-    ----------
-    network : CFSR
-        In evaluation mode.
-    images : sequence of (name, (lr, hr))
+    The network is in evaluation mode.
     """
     found = {}
     scale = network.config.scale
@@ -179,7 +132,9 @@ class _BackboneTraining:
         self.request, self.device = request, device
         self.config = request.config.on(device)
         torch.manual_seed(self.config.seed)
-        network = self._network().to(device)
+        shape = CFSRConfig(scale=self.config.scale, merged=False)
+        network = fresh(shape) if request.init is None else started_from(request.init, shape)
+        network = network.to(device)
         self.network: CFSR = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, multi_avg_fn=self._average)
         self.optimiser = torch.optim.Adam(self.network.parameters(), betas=BETAS, fused=True)
@@ -195,12 +150,6 @@ class _BackboneTraining:
             self._resume(request.state)
         self.gradients = Gradients(self.network, device)  # last: the caller closes it
 
-    def _network(self) -> CFSR:
-        config = CFSRConfig(scale=self.config.scale, merged=False)
-        if self.request.init is None:
-            return fresh(config)
-        return started_from(self.request.init, config)
-
     # the loop
 
     def run(self, stop: Callable[[], bool]) -> Iterator[BackboneProgress]:
@@ -209,6 +158,7 @@ class _BackboneTraining:
         saved = began = time.perf_counter()
         first, losses = self.step, list[Tensor]()
         batch = self.config.batch or 1
+        report_every = 10 if self.device == "cpu" else 50  # a report fetches the loss from it
         self.fraction = self.config.done(self.step, self.seconds)
         while self.fraction < 1 and not stop():
             started = time.perf_counter()
@@ -216,7 +166,7 @@ class _BackboneTraining:
             self.step += 1
             done = self.config.done(self.step, self.seconds + time.perf_counter() - started)
             validate = self._crosses(self.fraction, done)
-            if not validate and len(losses) < self._report_every():
+            if not validate and len(losses) < report_every:
                 self._tick(started)
                 continue
             loss = float(torch.stack(losses).mean())
@@ -235,10 +185,6 @@ class _BackboneTraining:
         """Add the time since `started`, and update the share that is done."""
         self.seconds += time.perf_counter() - started
         self.fraction = self.config.done(self.step, self.seconds)
-
-    def _report_every(self) -> int:
-        """Steps between two reports, each of which fetches the loss from the device."""
-        return 10 if self.device == "cpu" else 50
 
     def _crosses(self, before: float, after: float) -> bool:
         """Whether a validation is due between two shares of the training; the last one is at 1."""
@@ -290,25 +236,13 @@ class _BackboneTraining:
 
     # results
 
-    def merged(self) -> CFSR:
-        """The averaged network in merged form."""
-        module: Any = self.average.module
-        merged: CFSR = module.merge()
-        return merged
-
     def _validate(self, loss: float) -> float:
-        network = self.merged()
+        network: CFSR = cast("CFSR", self.average.module).merge()
         if self.request.half:
             network = network.half().float()  # as it will be after loading
         found = float(np.mean(list(evaluate_backbone(network, self.request.validation).values())))
-        self.history.append(
-            {
-                "step": self.step,
-                "seconds": round(self.seconds, 1),
-                "loss": round(loss, 8),
-                "psnr": round(found, 5),
-            }
-        )
+        about = {"step": self.step, "seconds": round(self.seconds, 1)}
+        self.history.append({**about, "loss": round(loss, 8), "psnr": round(found, 5)})
         if math.isfinite(found) and (self.best_psnr is None or found > self.best_psnr):
             self.best_psnr = found
             self.best = {k: v.cpu().clone() for k, v in network.state_dict().items()}
@@ -333,13 +267,10 @@ class _BackboneTraining:
         }
 
     def _progress(self, loss: float, speed: float, found: float | None) -> BackboneProgress:
-        left = None
-        if self.fraction:
-            left = self.seconds / self.fraction * (1 - self.fraction)
+        done = self.fraction
+        left = self.seconds / done * (1 - done) if done else None
         rate = self.optimiser.param_groups[0]["lr"]
-        return BackboneProgress(
-            self.step, loss, rate, speed, self.fraction, left, found, self.best_psnr
-        )
+        return BackboneProgress(self.step, loss, rate, speed, done, left, found, self.best_psnr)
 
     # interruptions
 
@@ -350,11 +281,10 @@ class _BackboneTraining:
             for number, named in self.optimiser.state_dict()["state"].items()
             for key, value in named.items()
         }
-        average: Any = self.average.module
         return TrainingState(
             {
                 "network": dict(self.network.state_dict()),
-                "average": dict(average.state_dict()),
+                "average": dict(self.average.module.state_dict()),
                 "best": self.best,
                 "adam": moments,
             },
@@ -382,8 +312,7 @@ class _BackboneTraining:
         self.best_psnr, self.history = about["best_psnr"], about["history"]
         self.best, self.best_card = state.tensors.get("best", {}), about["best_card"]
         self.network.load_state_dict(state.tensors["network"])
-        average: Any = self.average.module
-        average.load_state_dict(state.tensors["average"])
+        self.average.module.load_state_dict(state.tensors["average"])
         self.average.n_averaged.fill_(self.step)
         moments: dict[int, dict[str, Tensor]] = {}
         parameters = list(self.network.parameters())

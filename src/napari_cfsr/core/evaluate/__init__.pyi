@@ -2,6 +2,7 @@ from .data_sets import BenchmarkImage as BenchmarkImage
 from .data_sets import find_dataset as find_dataset
 from .report import BenchmarkReport as BenchmarkReport
 from .report import Fault as Fault
+from .report import plain as plain
 from .run import EvaluateOptions as EvaluateOptions
 from .run import EvaluateProgress as EvaluateProgress
 from .run import evaluate as evaluate

@@ -26,56 +26,28 @@ SUBFOLDERS = ("", "benchmark", "validation")  # of the data folder, in which set
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An LR image and the HR image of the same scene.
+    """An LR image and the HR image of the same scene."""
 
-    Attributes
-    ----------
-    lr : array [h,w] or [h,w,3] of float32
-        In [0,1].
-    hr : array [h*scale,w*scale] or [h*scale,w*scale,3]
-        In the dtype of the file.
-    cropped : str
-        How HR was cropped; empty if it was not.
-    notes : tuple of str
-        What was left out.
-    """
-
-    lr: Float32
-    hr: NDArray[Any]
-    cropped: str = ""
-    notes: tuple[str, ...] = ()
+    lr: Float32  # [h,w] or [h,w,3], in [0,1]
+    hr: NDArray[Any]  # [h*scale,w*scale] or [h*scale,w*scale,3], in the dtype of the file
+    cropped: str = ""  # how HR was cropped; empty if it was not
+    notes: tuple[str, ...] = ()  # what was left out
 
 
 @dataclass(frozen=True)
 class BenchmarkImage:
-    """One image of a data set.
-
-    Attributes
-    ----------
-    dataset, name : str
-    hr : Path
-    lr : Path or None
-        None: to be made from HR.
-    """
+    """One image of a data set."""
 
     dataset: str
     name: str
     hr: Path
-    lr: Path | None
+    lr: Path | None  # None: made from HR
 
     def read(self, scale: int, channel: Channel = "Y") -> Sample:
         """Read both images and crop HR to the size of LR x scale.
 
-        Parameters
-        ----------
-        scale : int
-        channel : {"Y", "RGB", "gray"}
-            What will be compared. For `gray`, colour images with three equal channels become gray;
-            for `Y` and `RGB`, gray images become colour, as in the tables of the literature.
-
-        Returns
-        -------
-        Sample
+        For channel `gray`, colour images with three equal channels become gray; for `Y` and `RGB`,
+        gray images become colour, as in the tables of the literature.
 
         Raises
         ------
@@ -106,22 +78,12 @@ class BenchmarkImage:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a data set.
-
-    Attributes
-    ----------
-    name : str
-    folder : Path
-    images : tuple of BenchmarkImage
-        Sorted by name.
-    orphans : tuple of Path
-        LR files without an HR file.
-    """
+    """The images of a data set."""
 
     name: str
     folder: Path
-    images: tuple[BenchmarkImage, ...]
-    orphans: tuple[Path, ...] = ()
+    images: tuple[BenchmarkImage, ...]  # sorted by name
+    orphans: tuple[Path, ...] = ()  # LR files without an HR file
 
 
 def find_dataset(root: Path, name: str, scale: int) -> Dataset:
@@ -175,9 +137,7 @@ def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    return {
-        p.stem: p for p in paths if not p.name.startswith(".") and RESULT.search(p.stem) is None
-    }
+    return {p.stem: p for p in paths if not (p.name.startswith(".") or RESULT.search(p.stem))}
 
 
 def _read(path: Path, channel: Channel) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,11 @@ REFERENCE = "baseline"  # gains are relative to it
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of an image, mean scores, or gains.
+    """Scores of an image, mean scores, or gains."""
 
-    Attributes
-    ----------
-    psnr : float
-        dB, of the result clipped to [0,1] but not rounded. Infinite for identical images.
-    ssim : float
-    psnr_uint8, ssim_uint8 : float
-        The same for the result rounded to 8 bits.
-    """
-
-    psnr: float
+    psnr: float  # dB, clipped to [0,1] but not rounded; infinite for identical images
     ssim: float
+    # the same for the result rounded to 8 bits
     psnr_uint8: float
     ssim_uint8: float
 
@@ -38,11 +30,6 @@ class Scores:
         """Gain over other scores; two infinite values count as equal."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Scores(*(0.0 if a == b else a - b for a, b in pairs))
-
-
-def astuple(scores: Scores) -> tuple[float, ...]:
-    """The four scores in the order of the fields."""
-    return tuple(getattr(scores, f.name) for f in fields(scores))
 
 
 def mean(scores: Iterable[Scores]) -> Scores:
@@ -53,28 +40,14 @@ def mean(scores: Iterable[Scores]) -> Scores:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores of one image.
-
-    Attributes
-    ----------
-    dataset, name : str
-    shape : tuple of int
-        [Y,X] or [Y,X,3] of the compared images, before shaving.
-    scores : dict of str to Scores
-        By model.
-    lr_made : bool
-        Whether the LR image was made from HR because there is no file.
-    cropped : str
-        How HR was cropped; empty if it was not.
-    notes : tuple of str
-    """
+    """Scores of one image."""
 
     dataset: str
     name: str
-    shape: tuple[int, ...]
-    scores: Mapping[str, Scores]
-    lr_made: bool = False
-    cropped: str = ""
+    shape: tuple[int, ...]  # [Y,X] or [Y,X,3] of the compared images, before shaving
+    scores: Mapping[str, Scores]  # by model
+    lr_made: bool = False  # whether the LR image was made from HR because there is no file
+    cropped: str = ""  # how HR was cropped; empty if it was not
     notes: tuple[str, ...] = ()
 
     def gain(self, model: str) -> Scores:
@@ -84,58 +57,29 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Fault:
-    """An image that could not be measured, and why.
-
-    Attributes
-    ----------
-    dataset : str
-    name : str
-        Of the image or file; empty for a whole data set.
-    text : str
-    """
+    """An image that could not be measured, and why."""
 
     dataset: str
-    name: str
+    name: str  # of the image or file; empty for a whole data set
     text: str
 
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """Results of an evaluation.
-
-    Attributes
-    ----------
-    scale : int
-    models : tuple of str
-        Of `bicubic`, `baseline`, `delta`.
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-    images : tuple of ImageScores
-    faults : tuple of Fault
-    info : ModelInfo or None
-        None if only bicubic was requested.
-    options : dict
-        As requested; plain values.
-    seconds, model_seconds : float
-        Total time, and time in calls of the model.
-    date : str
-        End time, ISO 8601.
-    versions : dict of str to str
-        Of Python and packages.
-    """
+    """Results of an evaluation."""
 
     scale: int
-    models: tuple[str, ...]
+    models: tuple[str, ...]  # of `bicubic`, `baseline`, `delta`
     channel: Channel
     shave: int
     images: tuple[ImageScores, ...]
     faults: tuple[Fault, ...] = ()
-    info: ModelInfo | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    info: ModelInfo | None = None  # None if only bicubic was requested
+    options: Mapping[str, Any] = field(default_factory=dict)  # as requested; plain values
     seconds: float = 0.0
-    model_seconds: float = 0.0
-    date: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    model_seconds: float = 0.0  # in calls of the model
+    date: str = ""  # end time, ISO 8601
+    versions: Mapping[str, str] = field(default_factory=dict)  # of Python and packages
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -176,7 +120,7 @@ class BenchmarkReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; scores that are not finite become the words Infinity, -Infinity and NaN."""
-        found: dict[str, Any] = _plain(
+        found: dict[str, Any] = plain(
             {
                 "format": FORMAT,
                 "date": self.date,
@@ -222,12 +166,12 @@ def _model(info: ModelInfo) -> dict[str, Any]:
     return {k: v for k, v in vars(info).items() if not k.endswith("_path")}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON, which has no infinity: `float` of Python and `Number` of JavaScript read these."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return value

@@ -122,22 +122,12 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class EvaluateProgress:
-    """Progress of an evaluation; yielded for each image.
+    """Progress of an evaluation; yielded for each image."""
 
-    Attributes
-    ----------
-    done, total : int
-        Images.
-    image : ImageScores or None
-        The image that was just measured.
-    fault : Fault or None
-        The image that could not be measured.
-    """
-
-    done: int
+    done: int  # images
     total: int
-    image: ImageScores | None = None
-    fault: Fault | None = None
+    image: ImageScores | None = None  # the image that was just measured
+    fault: Fault | None = None  # the image that could not be measured
 
 
 def evaluate(
@@ -154,13 +144,8 @@ def iter_evaluate(
 ) -> Generator[EvaluateProgress, None, BenchmarkReport]:
     """Evaluate image by image: yields progress for each, returns the report.
 
-    Parameters
-    ----------
-    options : EvaluateOptions
-    model : SRModel or None
-        From `load_model`; None if only bicubic is requested.
-    check : callable
-        Called several times a second; an exception from it ends the evaluation.
+    The model is None if only bicubic is requested. `check` is called several times a second; an
+    exception from it ends the evaluation.
 
     Raises
     ------

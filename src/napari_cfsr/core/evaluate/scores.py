@@ -41,25 +41,8 @@ def score_images(
 ) -> dict[str, Scores]:
     """PSNR and SSIM of each image as it is, and rounded to 8 bits.
 
-    Parameters
-    ----------
-    images : dict of array [Y,X] or [Y,X,3] of float
-        In [0,1], by name.
-    reference : array of the same shape
-        Float in [0,1], or uint8 or uint16, which are divided by 255 or 65535.
-    channel, shave
-        As for `psnr`.
-    check : callable
-        Called several times a second; an exception from it ends the computation.
-
-    Returns
-    -------
-    dict of str to Scores
-
-    Raises
-    ------
-    ImageError, OptionError
-        As for `ssim`.
+    The images are float in [0,1]. A reference of uint8 or uint16 is divided by 255 or 65535.
+    `check` is called several times a second and may raise to stop; the rest is as for `ssim`.
     """
     for image in images.values():
         check_windows(ImagePair(image, reference, shave, channel))
@@ -85,10 +68,7 @@ def score_images(
 
 def _in_8_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
     """As `upscale` rounds: in the precision of the image."""
-    values = image * 255
-    np.rint(values, out=values)
-    rounded: NDArray[np.uint8] = values.astype(np.uint8)
-    return rounded
+    return np.asarray(np.rint(image * 255), np.uint8)
 
 
 def _planes(image: NDArray[Any], channel: Channel) -> list[Float64]:

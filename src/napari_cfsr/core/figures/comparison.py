@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image import imresize
-from napari_cfsr.core.metrics import WINDOW, default_range, mod_crop, psnr, ssim
+from napari_cfsr.core.image import imresize, round_to_dtype
+from napari_cfsr.core.metrics import WINDOW, Channel, default_range, mod_crop, psnr, ssim
 from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]
@@ -22,18 +22,10 @@ LEFT_OUT = "difference left out: there is no refined result"
 
 @dataclass(frozen=True)
 class Score:
-    """How close an image is to the reference.
+    """How close an image is to the reference."""
 
-    Attributes
-    ----------
-    psnr : float
-        dB; infinite for the same pixels.
-    ssim : float or None
-        None where the image is smaller than the window of SSIM.
-    """
-
-    psnr: float
-    ssim: float | None
+    psnr: float  # dB; infinite for the same pixels
+    ssim: float | None  # None where the image is smaller than the window of SSIM
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +140,11 @@ class Comparison:
         data_range = self.data_range
         if self.hr is None or data_range is None:
             return {}
-        how: dict[str, Any] = {
-            "shave": self.shave,
-            "channel": "Y" if self.in_colour else "gray",
-            "data_range": data_range,
-        }
+        channel: Channel = "Y" if self.in_colour else "gray"
+        how = (self.hr, self.shave, channel, data_range)
         has_window = min(self.shape[:2]) - 2 * self.shave >= WINDOW
         return {
-            name: Score(
-                psnr(image, self.hr, **how), ssim(image, self.hr, **how) if has_window else None
-            )
+            name: Score(psnr(image, *how), ssim(image, *how) if has_window else None)
             for name, image in images.items()
             if name not in ("HR", "difference")
         }
@@ -181,14 +168,7 @@ def _resized(image: Array, factor: float) -> Array:
     """Bicubic, in the dtype of the image, rounded and clipped to what it holds."""
     if image.dtype == np.uint8 or image.dtype.kind == "f":
         return imresize(image, factor)
-    values = imresize(image.astype(np.float64), factor)
-    if image.dtype.kind == "b":
-        return values >= 0.5
-    info = np.iinfo(image.dtype)
-    # the greatest 64-bit integers have no float of their own
-    top = np.nextafter(float(info.max), 0) if info.bits > 32 else info.max
-    rounded: Array = np.clip(np.rint(values), info.min, top).astype(image.dtype)
-    return rounded
+    return round_to_dtype(imresize(image.astype(np.float64), factor), image.dtype)
 
 
 def _luma(difference: Array) -> Array:

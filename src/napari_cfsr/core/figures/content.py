@@ -29,15 +29,9 @@ ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Contrast:
-    """Values that are black and white in every panel; a straight line between them.
+    """Values that are black and white in every panel; a straight line between them."""
 
-    Attributes
-    ----------
-    low, high : float
-        In units of the data.
-    """
-
-    low: float
+    low: float  # in units of the data
     high: float
 
     @classmethod
@@ -60,15 +54,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Diverging:
-    """Colours of signed values: from -limit over 0 to limit.
+    """Colours of signed values: from -limit over 0 to limit."""
 
-    Attributes
-    ----------
-    limit : float
-        In units of the data.
-    """
-
-    limit: float
+    limit: float  # in units of the data
 
     @classmethod
     def of(cls, difference: Array, crops: Sequence[Crop]) -> Diverging:
@@ -101,32 +89,17 @@ def round_up(value: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a figure shows.
-
-    Attributes
-    ----------
-    comparison : Comparison
-    options : FigureOptions
-    images : dict of str to array
-        Each panel in units of the data: [Y,X] or [Y,X,3], the difference [Y,X].
-    scores : dict of str to Score
-        Of the panels that are compared with the reference.
-    crops : tuple of Crop
-    contrast : Contrast
-    diverging : Diverging or None
-        None without a difference.
-    notes : tuple of str
-        What was left out.
-    """
+    """What a figure shows."""
 
     comparison: Comparison
     options: FigureOptions
+    # each panel in units of the data: [Y,X] or [Y,X,3], the difference [Y,X]
     images: dict[str, Array]
-    scores: dict[str, Score]
+    scores: dict[str, Score]  # of the panels that are compared with the reference
     crops: tuple[Crop, ...]
     contrast: Contrast
-    diverging: Diverging | None
-    notes: tuple[str, ...]
+    diverging: Diverging | None  # None without a difference
+    notes: tuple[str, ...]  # what was left out
 
     @property
     def whole(self) -> Array:
@@ -160,22 +133,15 @@ def content_of(comparison: Comparison, options: FigureOptions | None = None) -> 
             f"{comparison.name or 'this image'}"
         )
     images = {name: images[name] for name in options.panels or images}
-    height, width = comparison.shape[:2]
     for crop in options.crops:
-        crop.check(height, width)
+        crop.check(*comparison.shape[:2])
     crops = options.crops or (_default_crop(comparison),)
     difference = images.get("difference")
     notes = (LEFT_OUT,) if comparison.difference is None and options.panels is None else ()
-    return Content(
-        comparison=comparison,
-        options=options,
-        images=images,
-        scores=comparison.scores(images),
-        crops=crops,
-        contrast=Contrast.of(comparison, options.contrast),
-        diverging=None if difference is None else Diverging.of(difference, crops),
-        notes=notes,
-    )
+    contrast = Contrast.of(comparison, options.contrast)
+    diverging = None if difference is None else Diverging.of(difference, crops)
+    scores = comparison.scores(images)
+    return Content(comparison, options, images, scores, crops, contrast, diverging, notes)
 
 
 def _default_crop(comparison: Comparison) -> Crop:
@@ -199,14 +165,7 @@ def default_side(height: int, width: int, scale: int) -> int:
 def busiest(image: NDArray[Any], side: int, scale: int = 1) -> Crop:
     """The square with the most detail, its corner on a whole LR pixel.
 
-    Parameters
-    ----------
-    image : array [Y,X] or [Y,X,C]
-        Values that are not finite count as 0.
-    side : int
-        At most the shorter side of the image.
-    scale : int
-        The corner is a multiple of it.
+    Values of the image [Y,X] or [Y,X,C] that are not finite count as 0.
     """
     gray = image.astype(np.float64)
     gray = gray.mean(-1) if gray.ndim == 3 else gray

@@ -139,12 +139,7 @@ def _encoded(kind: str, content: Content) -> bytes:
 def draw_figure(content: Content, raster: bool = True) -> Figure:
     """A matplotlib figure of a content.
 
-    Parameters
-    ----------
-    content : Content
-    raster : bool
-        Whether it is for PNG or a screen; False for PDF and SVG, which embed the pixels of the
-        images themselves.
+    `raster` is for PNG or a screen; PDF and SVG embed the pixels of the images themselves.
 
     Raises
     ------
@@ -234,12 +229,8 @@ class _Drawing:
         if not self.raster:
             image.thumbnail((LARGEST_EMBEDDED, LARGEST_EMBEDDED))
         sharp = not self.raster or (image.height, image.width) == room
-        axes.imshow(
-            image,
-            extent=(0, size[0], size[1], 0),
-            aspect=aspect,
-            interpolation="none" if sharp else "hanning",
-        )
+        smoothing = "none" if sharp else "hanning"
+        axes.imshow(image, extent=(0, size[0], size[1], 0), aspect=aspect, interpolation=smoothing)
         axes.apply_aspect()
 
     def _frame(self, axes: Axes, colour: str, points: float) -> None:
@@ -284,18 +275,10 @@ class _Drawing:
         if width > axes.get_xlim()[1] * unit / 2 or height > axes.get_ylim()[0] * unit / 2:
             return
         bar = AnchoredSizeBar(
-            axes.transData,
-            length / size,
-            label,
-            "lower right",
-            pad=2 / small.size,
-            borderpad=0,
-            sep=1,
-            color="white",
-            size_vertical=BAR_HEIGHT / unit,
-            label_top=True,
+            axes.transData, length / size, label, "lower right", pad=2 / small.size, borderpad=0,
+            sep=1, color="white", size_vertical=BAR_HEIGHT / unit, label_top=True,
             fontproperties=small.properties(),
-        )
+        )  # fmt: skip
         bar.patch.set(facecolor="black", alpha=0.6)
         axes.add_artist(bar)
 
@@ -318,16 +301,10 @@ class _Drawing:
         font, mark = font or self.font, number.mark if number else ""
         underline = {"boxstyle": _underline, "fill": False, "linewidth": 0.09 * font.size}
         axes.annotate(
-            text,
-            (x, 0),
-            (right, -below),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha=align,
-            va="baseline",
-            fontproperties=font.properties(mark == "best"),
+            text, (x, 0), (right, -below), xycoords="axes fraction", textcoords="offset points",
+            ha=align, va="baseline", fontproperties=font.properties(mark == "best"),
             bbox=underline if mark == "second" else None,
-        )
+        )  # fmt: skip
 
     def _squeeze(self, axes: Axes, text: str, below: float, font: Font, room: float) -> None:
         """Text in the middle that takes at most `room` points."""
@@ -391,13 +368,7 @@ def _underline(x: float, y: float, width: float, *_: float) -> Outline:
 
 
 def round_length(micrometres: float) -> tuple[float, str]:
-    """The longest round length of a bar for an image this wide, in micrometres, and its label.
-
-    Parameters
-    ----------
-    micrometres : float
-        Width of the image, above 0.
-    """
+    """The longest round length of a bar for an image this wide, in micrometres, and its label."""
     most = micrometres * BAR_SHARE
     power = 10.0 ** math.floor(math.log10(most))
     length = power * max(step for step in BAR_STEPS if step * power <= most * (1 + 1e-9))

@@ -196,27 +196,14 @@ def _arrange(content: Content, whole: list[str], note: str) -> Arrangement:
 class PixelGrid:
     """A figure of a grid, its panels on whole pixels.
 
-    Pixels per inch are chosen so that each pixel of the first crop is a square of whole pixels.
-
-    Parameters
-    ----------
-    grid : Grid
-    dpi : int
-        Pixels per inch, at least.
-
-    Attributes
-    ----------
-    figure : Figure
-    side : int
-        Of a crop, pixels.
-    note_top : float
-        Where the small print begins, pixels from the bottom.
+    Pixels per inch, at least `dpi`, are chosen so that each pixel of the first crop is a square of
+    whole pixels.
     """
 
     def __init__(self, grid: Grid, dpi: int) -> None:
         self.grid = grid
         wanted, first = grid.side * dpi, grid.sizes.sides[0]
-        self.side = first * max(1, math.ceil(wanted / first - 0.01))
+        self.side = first * max(1, math.ceil(wanted / first - 0.01))  # of a crop, pixels
         if self.side > LARGEST_SNAP * wanted:
             self.side = max(1, round(wanted))
         self.dpi = self.side / grid.side
@@ -227,7 +214,7 @@ class PixelGrid:
         for below in grid.below:
             heights += [self.side, self.px(below) + gap]
         self._first = len(above) + 1, len(before) + 1
-        self.note_top = note + margin
+        self.note_top = note + margin  # of the small print, pixels from the bottom
         if note:
             heights.append(note + margin)
         else:

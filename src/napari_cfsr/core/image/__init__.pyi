@@ -42,6 +42,7 @@ from .registration import estimate_shift as estimate_shift
 from .resize import back_project as back_project
 from .resize import enlarge_in_dtype as enlarge_in_dtype
 from .resize import imresize as imresize
+from .resize import round_to_dtype as round_to_dtype
 from .spacing import PixelSpace as PixelSpace
 from .spacing import pixel_space as pixel_space
 from .spacing import unit_name as unit_name

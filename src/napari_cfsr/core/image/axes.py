@@ -33,18 +33,10 @@ class ArrayLike(Protocol):
 
 @dataclass(frozen=True)
 class Axes:
-    """Axes of an array.
+    """Axes of an array."""
 
-    Attributes
-    ----------
-    names : str
-        One upper-case letter for each dimension; colour samples are `S`.
-    shape : tuple of int
-        Size of each dimension, in pixels or counts.
-    """
-
-    names: str
-    shape: tuple[int, ...]
+    names: str  # one upper-case letter for each dimension; colour samples are `S`
+    shape: tuple[int, ...]  # size of each dimension, in pixels or counts
 
     @property
     def height(self) -> int:

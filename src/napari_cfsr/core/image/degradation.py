@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image.resize import check_scale, imresize
 from napari_cfsr.errors import ImageError, OptionError
 
 Kernel = Literal["bicubic", "area"]
@@ -294,8 +294,7 @@ def to_unit(image: NDArray[Any]) -> Float32:
 
 def _cropped(hr: NDArray[Any], scale: int) -> NDArray[Any]:
     """The HR image without rows and columns that do not fill an LR pixel."""
-    if not isinstance(scale, int | np.integer) or scale < 1:
-        raise OptionError(f"expected scale as a whole number of at least 1, got {scale!r}")
+    check_scale(scale)
     if min(hr.shape[:2]) < scale:
         raise ImageError(
             f"expected at least {scale}x{scale} pixels for scale {scale}, got shape {hr.shape}"

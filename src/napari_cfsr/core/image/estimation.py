@@ -52,27 +52,14 @@ SLIGHT = 0.1  # blur, in LR pixels, that weakens the finest detail by less than 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated degradation of LR images.
+    """Estimated degradation of LR images."""
 
-    Attributes
-    ----------
-    photons : float or None
-        Mean number of photons per pixel at intensity 1; None if no shot noise is visible.
-    read_noise : float
-        Sigma, as a fraction of the full range.
-    offset : float
-        Intensity of darkness.
-    blur : float
-        Sigma of a Gaussian, in LR pixels.
-    notes : tuple of str
-        What could not be estimated, or only roughly, in whole sentences.
-    """
-
+    # mean number of photons per pixel at intensity 1; None if no shot noise is visible
     photons: float | None
-    read_noise: float
-    offset: float
-    blur: float
-    notes: tuple[str, ...] = ()
+    read_noise: float  # sigma, as a fraction of the full range
+    offset: float  # intensity of darkness
+    blur: float  # sigma of a Gaussian, in LR pixels
+    notes: tuple[str, ...] = ()  # what could not be estimated, or only roughly, in whole sentences
 
     def degradation(self, kernel: Kernel = "bicubic") -> Degradation:
         """The degradation with these values."""

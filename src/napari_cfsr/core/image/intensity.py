@@ -31,22 +31,12 @@ LEAST_SIGNAL = 10  # values other than the background's; fewer may be hot pixels
 
 @dataclass(frozen=True)
 class IntensityMapping:
-    """Linear mapping from [low, high], in units of the data, to [0, 1].
+    """Linear mapping from [low, high], in units of the data, to [0, 1]."""
 
-    Attributes
-    ----------
-    low, high : float
-        Data values that become 0 and 1.
-    dtype : str
-        Name of the dtype of the data and of the result.
-    clip : bool
-        Whether a float result is clipped to [low, high].
-    """
-
-    low: float
-    high: float
-    dtype: str
-    clip: bool = False
+    low: float  # data value that becomes 0
+    high: float  # data value that becomes 1
+    dtype: str  # name of the dtype of the data and of the result
+    clip: bool = False  # whether a float result is clipped to [low, high]
 
     @property
     def _wide(self) -> type[np.floating[Any]]:
@@ -142,9 +132,8 @@ def resolve_mapping(
     mode : {"auto", "dtype", "data", "percentile"} or (low, high)
         `dtype`: the whole range of the dtype ([0,1] for floats). `data`: least to greatest finite
         value. `percentile`: the 0.1 and 99.9 percentiles (of sparse signal alone, where they
-        coincide). Two numbers: those, in data units, as for
-        contrast limits. `auto`: `dtype` for bool, uint8 and integer colour, and for floats within
-        [0,1]; `data` for everything else.
+        coincide). Two numbers: those, in data units, as for contrast limits. `auto`: `dtype` for
+        bool, uint8 and integer colour, and for floats within [0,1]; `data` for everything else.
     check : callable
         Called between blocks; may raise to stop.
     region : (slice, slice), optional
@@ -172,20 +161,7 @@ def resolve_mapping(
 def known_mapping(
     dtype: np.dtype[Any], axes: Axes, mode: Mode | Limits
 ) -> tuple[IntensityMapping, ...] | None:
-    """The mapping if it does not depend on the pixels, otherwise None.
-
-    Parameters
-    ----------
-    dtype : dtype
-        Of the image.
-    axes : Axes
-    mode : {"auto", "dtype", "data", "percentile"} or (low, high)
-
-    Raises
-    ------
-    ImageError, OptionError
-        As for `resolve_mapping`.
-    """
+    """The mapping if it does not depend on the pixels, otherwise None; see `resolve_mapping`."""
     dtype = np.dtype(dtype)
     check_dtype(dtype)
     if isinstance(mode, str):
@@ -195,7 +171,7 @@ def known_mapping(
             )
     else:
         low, high = (float(v) for v in mode)
-        if not (np.isfinite([low, high]).all() and low < high):
+        if not -np.inf < low < high < np.inf:
             raise OptionError(f"expected intensity limits low < high, got ({low}, {high})")
         mapping = IntensityMapping(low, high, dtype.name)
         if not mapping.computable:

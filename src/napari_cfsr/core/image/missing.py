@@ -29,23 +29,12 @@ FURTHEST = 1e3  # times the intensity range; beyond it, a value counts as missin
 
 @dataclass(frozen=True, eq=False)
 class PreparedTile:
-    """Pixels of a tile, including its halo.
+    """Pixels of a tile, including its halo."""
 
-    Attributes
-    ----------
-    colours : array [S,h,w]
-        In the dtype of the image.
-    alpha : array [h,w] or None
-    unit : array [S,h,w] of float32
-        Input of the network, with missing and transparent pixels filled.
-    missing : array [S,h,w] of bool, or None
-        None if no pixel is missing.
-    """
-
-    colours: Array
-    alpha: Array | None
-    unit: Float32
-    missing: NDArray[np.bool_] | None
+    colours: Array  # [S,h,w], in the dtype of the image
+    alpha: Array | None  # [h,w]
+    unit: Float32  # [S,h,w]: input of the network, missing and transparent pixels filled
+    missing: NDArray[np.bool_] | None  # [S,h,w]; None if no pixel is missing
 
     def out_of_range(self, tile: Tile) -> bool:
         """Whether a pixel that the tile keeps is missing although it has a finite value."""
@@ -66,22 +55,10 @@ def around(tile: Tile, height: int, width: int) -> tuple[slice, slice]:
 def prepare(
     region: Array, where: tuple[slice, slice], tile: Tile, mapping: IntensityMapping, alpha: bool
 ) -> PreparedTile:
-    """Map the pixels read around a tile to [0,1], and fill missing ones.
+    """Map the pixels [S,h,w] read around a tile to [0,1], and fill missing ones.
 
-    Parameters
-    ----------
-    region : array [S,h,w]
-        As read; alpha is last.
-    where : (slice, slice)
-        Position of the region in the plane, from `around`.
-    tile : Tile
-    mapping : IntensityMapping
-    alpha : bool
-        Whether the last sample is alpha.
-
-    Returns
-    -------
-    PreparedTile
+    `where` is the position of the region in the plane, from `around`; `alpha` tells whether the
+    last sample is alpha.
     """
     colours = region[:-1] if alpha else region
     unit = mapping.to_unit(colours)
@@ -93,12 +70,8 @@ def prepare(
     )
     filled = np.stack([_filled(u, m | hidden)[inner] for u, m in zip(unit, missing, strict=True)])
     missing = missing[:, *inner]
-    return PreparedTile(
-        colours=colours[:, *inner],
-        alpha=region[-1][inner] if alpha else None,
-        unit=filled,
-        missing=missing if missing.any() else None,
-    )
+    opacity = region[-1][inner] if alpha else None
+    return PreparedTile(colours[:, *inner], opacity, filled, missing if missing.any() else None)
 
 
 def _filled(values: Float32, missing: NDArray[np.bool_]) -> Float32:

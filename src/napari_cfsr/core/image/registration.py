@@ -21,8 +21,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import shift as spline_shift
 from scipy.signal.windows import tukey
 
-from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.errors import ImageError, OptionError
+from napari_cfsr.core.image.resize import check_scale, imresize
+from napari_cfsr.errors import ImageError
 
 Float64 = NDArray[np.float64]
 
@@ -39,50 +39,23 @@ class Shift:
     """Shift of the HR image that aligns it with the LR image.
 
     Row `y` of the reduced HR image corresponds to row `y + dy` of the LR image.
-
-    Attributes
-    ----------
-    dy, dx : float
-        Down and to the right, in LR pixels.
-    uncertainty : float
-        Larger of the two standard errors in LR pixels, estimated from the residuals of the fit.
-    correlation : float
-        Of the aligned images, -1 to 1. Near 0, they do not show the same scene.
     """
 
-    dy: float
-    dx: float
+    dy: float  # down, in LR pixels
+    dx: float  # to the right
+    # larger of the two standard errors in LR pixels, estimated from the residuals of the fit
     uncertainty: float
-    correlation: float
+    correlation: float  # of the aligned images, -1 to 1; near 0, they do not show the same scene
 
 
 def check_pair(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Check that an HR image has `scale` times the size of an LR image.
+    """Check that an HR image [Y,X] or [Y,X,C] has `scale` times the size of an LR image.
 
-    Parameters
-    ----------
-    lr : array [y,x] or [y,x,C]
-        LR image.
-    hr : array [Y,X] or [Y,X,C]
-        HR image.
-    scale : int
-        HR size / LR size.
-
-    Returns
-    -------
-    lr, hr : arrays
-        The LR image as it is, and the HR image without up to ``scale - 1`` rows and columns at the
-        bottom and right that do not fill an LR pixel.
-
-    Raises
-    ------
-    ImageError
-        The sizes or channels do not fit.
-    OptionError
-        The scale is not a whole number of at least 1.
+    Returns the LR image as it is, and the HR image without up to ``scale - 1`` rows and columns at
+    the bottom and right that do not fill an LR pixel. Raises `ImageError` if sizes or channels do
+    not fit, `OptionError` if the scale is not a whole number of at least 1.
     """
-    if not isinstance(scale, int | np.integer) or scale < 1:
-        raise OptionError(f"expected scale as a whole number of at least 1, got {scale!r}")
+    check_scale(scale)
     fits = lr.ndim in (2, 3) and lr.ndim == hr.ndim and lr.shape[2:] == hr.shape[2:] and lr.size > 0
     if not fits or not all(
         0 <= n - m * scale < scale for n, m in zip(hr.shape[:2], lr.shape[:2], strict=True)
@@ -102,16 +75,8 @@ def estimate_shift(lr: NDArray[Any], hr: NDArray[Any], scale: int) -> Shift:
 
     Parameters
     ----------
-    lr : array [y,x] or [y,x,C]
-        LR image, in any units; noise, blur and a different brightness do not matter.
-    hr : array [Y,X] or [Y,X,C]
-        HR image.
-    scale : int
-        HR size / LR size.
-
-    Returns
-    -------
-    Shift
+    lr, hr, scale
+        As for `check_pair`, in any units; noise, blur and a different brightness do not matter.
 
     Raises
     ------
@@ -148,12 +113,8 @@ def align_pair(
 
     Parameters
     ----------
-    lr : array [y,x] or [y,x,C] of float
-        LR image, whose pixels are kept.
-    hr : array [Y,X] or [Y,X,C] of float
-        HR image.
-    scale : int
-        HR size / LR size.
+    lr, hr, scale
+        As for `check_pair`, of float; the pixels of the LR image are kept.
     shift : Shift
         From `estimate_shift`.
 

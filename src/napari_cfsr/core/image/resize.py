@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from napari_cfsr.errors import ImageError
+from napari_cfsr.errors import ImageError, OptionError
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,23 +92,20 @@ def imresize(image: NDArray[Any], factor: float, axes: tuple[int, int] = (0, 1))
 
 
 def enlarge_in_dtype(image: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Enlarge an image of any dtype with MATLAB's bicubic, as one would without a network.
+    """Enlarge an image [Y,X] or [Y,X,3] of any dtype with MATLAB's bicubic.
 
-    Parameters
-    ----------
-    image : array [Y,X] or [Y,X,3] of bool, integers or float
-    scale : int
-        Size out / size in.
-
-    Returns
-    -------
-    array [Y*scale,X*scale,...]
-        In the same dtype and units; integers are rounded and clipped.
+    The result has the same dtype and units; integers are rounded and clipped.
     """
     if image.dtype == np.uint8 or image.dtype.kind == "f":
         return imresize(image, scale).astype(image.dtype, copy=False)
     wide = np.float32 if image.dtype.itemsize <= 2 else np.float64
     return round_to_dtype(imresize(image.astype(wide), scale), image.dtype)
+
+
+def check_scale(scale: int) -> None:
+    """Raise `OptionError` unless it is a whole number of at least 1."""
+    if not isinstance(scale, int | np.integer) or scale < 1:
+        raise OptionError(f"expected scale as a whole number of at least 1, got {scale!r}")
 
 
 def round_to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -125,22 +122,9 @@ def round_to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def back_project(sr: NDArray[Any], lr: NDArray[Any], scale: int) -> NDArray[Any]:
     """One back-projection step: the SR image then reduces to the LR image it was made from.
 
-    ``sr + up(lr - down(sr))`` with `imresize`. Source: M. Irani, S. Peleg, "Improving Resolution by
-    Image Registration", 1991.
-
-    Parameters
-    ----------
-    sr : array [..., H, W] of float
-        Super-resolved image.
-    lr : array [..., H/scale, W/scale] of float
-        The LR image; only meaningful if it is a bicubic reduction.
-    scale : int
-        Scale factor.
-
-    Returns
-    -------
-    array [..., H, W]
-        Not clipped.
+    ``sr + up(lr - down(sr))`` with `imresize`, for sr [...,H,W] and lr [...,H/scale,W/scale]; not
+    clipped. Only meaningful if the LR image is a bicubic reduction. Source: M. Irani, S. Peleg,
+    "Improving Resolution by Image Registration", 1991.
     """
     rest = lr - imresize(sr, 1 / scale, axes=(-2, -1))
     result: NDArray[Any] = sr + imresize(rest, scale, axes=(-2, -1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_cfsr.core.image.intensity import Region
 from napari_cfsr.errors import OptionError
@@ -21,24 +21,12 @@ NO_UNIT = ("", "pixel", "pixels", "px", "dimensionless", "reference frame")
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Pixel sizes of an array, and the position of the first pixel.
+    """Pixel sizes of an array, and the position of the first pixel."""
 
-    Attributes
-    ----------
-    axes : str
-        A letter for each axis, without colour samples.
-    sizes : tuple of float
-        Of a pixel, in units.
-    origin : tuple of float
-        Centre of the first pixel, in units.
-    units : tuple of (str or None)
-        Such as `micrometer` or `second`; None for plain numbers.
-    """
-
-    axes: str
-    sizes: tuple[float, ...]
-    origin: tuple[float, ...]
-    units: tuple[str | None, ...]
+    axes: str  # a letter for each axis, without colour samples
+    sizes: tuple[float, ...]  # of a pixel, in units
+    origin: tuple[float, ...]  # centre of the first pixel, in units
+    units: tuple[str | None, ...]  # such as `micrometer` or `second`; None for plain numbers
 
     def __post_init__(self) -> None:
         lengths = {len(self.axes), len(self.sizes), len(self.origin), len(self.units)}
@@ -60,7 +48,7 @@ class PixelSpace:
             if name in starts:
                 origin[i] += sizes[i] * (starts[name] - (scale - 1) / (2 * scale))
                 sizes[i] /= scale
-        return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
+        return replace(self, sizes=tuple(sizes), origin=tuple(origin))
 
     def halved(self, times: int) -> PixelSpace:
         """The space after averaging 2x2 pixels `times` times."""
@@ -69,7 +57,7 @@ class PixelSpace:
             if name in "YX":
                 origin[i] += sizes[i] * (2**times - 1) / 2
                 sizes[i] *= 2**times
-        return PixelSpace(self.axes, tuple(sizes), tuple(origin), self.units)
+        return replace(self, sizes=tuple(sizes), origin=tuple(origin))
 
     def along(self, axes: str) -> PixelSpace:
         """The space for other axes, in their order; unknown axes have pixels of size 1."""

@@ -18,21 +18,11 @@ ALIGN = 16  # tiles start and end at multiples of it, which bit-identical result
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile, in LR pixels.
+    """A tile, in LR pixels."""
 
-    Attributes
-    ----------
-    read : (slice, slice)
-        Rows and columns to read from the image, including the halo.
-    crop : (slice, slice)
-        Part of the read region that is kept.
-    write : (slice, slice)
-        Position of that part in the image.
-    """
-
-    read: tuple[slice, slice]
-    crop: tuple[slice, slice]
-    write: tuple[slice, slice]
+    read: tuple[slice, slice]  # rows and columns to read from the image, including the halo
+    crop: tuple[slice, slice]  # part of the read region that is kept
+    write: tuple[slice, slice]  # position of that part in the image
 
     @property
     def read_shape(self) -> tuple[int, int]:
@@ -65,40 +55,16 @@ def _length(s: slice) -> int:
 def scaled(where: tuple[slice, slice], scale: int) -> tuple[slice, slice]:
     """The same region in an image `scale` times larger."""
     y, x = where
-    return (
-        slice(y.start * scale, y.stop * scale),
-        slice(x.start * scale, x.stop * scale),
-    )
+    return (slice(y.start * scale, y.stop * scale), slice(x.start * scale, x.stop * scale))
 
 
 def tile_grid(
-    height: int,
-    width: int,
-    tile: int,
-    halo: int,
-    within: tuple[slice, slice] | None = None,
+    height: int, width: int, tile: int, halo: int, within: tuple[slice, slice] | None = None
 ) -> list[Tile]:
     """Cut a plane into tiles of about equal size, row by row.
 
-    Parameters
-    ----------
-    height, width : int
-        Size of the plane, LR pixels.
-    tile : int
-        Largest side of the part that a tile writes, LR pixels.
-    halo : int
-        Pixels to read around it, at least; fewer at the border of the plane.
-    within : (slice, slice), optional
-        Part of the plane to cut; all by default.
-
-    Returns
-    -------
-    list of Tile
-
-    Raises
-    ------
-    OptionError
-        `tile` is not positive or `halo` is negative.
+    Each writes at most `tile` LR pixels a side and reads at least `halo` more around them, fewer at
+    the border of the plane. `within` is the part of the plane to cut, by default all of it.
     """
     if tile < 1 or halo < 0:
         raise OptionError(f"expected tile >= 1 and halo >= 0, got tile={tile}, halo={halo}")
@@ -121,22 +87,10 @@ def cuts(start: int, stop: int, tile: int) -> list[slice]:
 
 
 def reads(parts: list[slice], length: int, halo: int) -> list[tuple[slice, slice]]:
-    """What to read for each part of an axis: regions of the same length.
+    """What to read for each part of an axis: regions of the same length, each with its part.
 
-    Parameters
-    ----------
-    parts : list of slice
-        Parts to write, in order.
-    length : int
-        Length of the axis.
-    halo : int
-        Pixels to read on both sides of a part, at least; fewer at the ends of the axis. Nothing is
-        read beyond the halo of all parts together.
-
-    Returns
-    -------
-    list of (slice, slice)
-        Region to read and part to write.
+    At least `halo` pixels are read on both sides of a part, fewer at the ends of the axis. Nothing
+    is read beyond the halo of all parts together.
     """
     if not parts:
         return []

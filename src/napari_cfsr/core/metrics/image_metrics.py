@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from napari_cfsr.core.metrics.image_pair import Channel, Float64, ImagePair, each_strip
+from napari_cfsr.core.metrics.image_pair import Channel, Float64, ImagePair
 from napari_cfsr.core.metrics.ssim_kernel import WINDOW, Plane, SSIMReference
 from napari_cfsr.errors import ImageError
 
@@ -62,7 +62,7 @@ def psnr(
         An option does not exist or does not fit the images.
     """
     pair = _pair(image, reference, shave, channel, data_range)
-    total = sum(float(((s.a - s.b) ** 2).sum()) for s in each_strip(pair, check))
+    total = sum(float(((s.a - s.b) ** 2).sum()) for s in pair.strips(check))
     return decibels(total / float(np.prod(pair.shape, dtype=float)))
 
 
@@ -88,17 +88,11 @@ def ssim(
 
     Parameters
     ----------
-    image, reference : array [Y,X] or [Y,X,3]
-        Images of the same shape, in the units of `data_range`.
-    shave : int
-        Border pixels left out on each side; by convention the scale factor.
+    image, reference, shave, data_range, check
+        As for `psnr`.
     channel : {"RGB", "Y", "gray"}
         `Y`: BT.601 luma of RGB, the convention of the super-resolution literature. `RGB`: mean of
         the channels, or the image itself if it has none. `gray`: the image has no channels.
-    data_range : float
-        Greatest possible value minus the least, in the units of the images.
-    check : callable
-        Called several times a second; an exception from it ends the computation.
 
     Returns
     -------
@@ -115,7 +109,7 @@ def ssim(
     pair = _pair(image, reference, shave, channel, data_range)
     check_windows(pair)
     total, count = 0.0, 0
-    for strip in each_strip(pair, check, WINDOW):
+    for strip in pair.strips(check, WINDOW):
         for a, b in strip.planes:
             similarity = _similarity(a, b)
             total += float(similarity.sum())
@@ -156,7 +150,7 @@ def ssim_map(
     check_windows(pair)
     height, width = pair.shape[:2]
     result, top = np.empty((height, width), np.float32), 0
-    for strip in each_strip(pair, check, WINDOW):
+    for strip in pair.strips(check, WINDOW):
         ends = BORDER * (strip.rows.start == 0), BORDER * (strip.rows.stop == height)
         planes = ((_mirrored(a, ends), _mirrored(b, ends)) for a, b in strip.planes)
         rows = np.mean([_similarity(a, b) for a, b in planes], axis=0)
@@ -192,7 +186,7 @@ def error_map(
     pair = _pair(image, reference, 0, channel, data_range)
     _check_planar(pair)
     result = np.empty(pair.shape[:2], np.float32)
-    for strip in each_strip(pair, check):
+    for strip in pair.strips(check):
         result[strip.rows] = _channel_mean(np.abs(strip.a - strip.b))
     return result
 

@@ -25,21 +25,9 @@ MOST_EXCESS = 3  # pixels that HR at its original size has beyond LR size x 4, a
 
 
 def luma(image: NDArray[Any], whole: float = 1.0) -> Float64:
-    """Luma of RGB, as MATLAB's `rgb2ycbcr` computes it.
+    """Luma in [16/255, 235/255] of RGB in [0, `whole`], [...,3], as by MATLAB's `rgb2ycbcr`.
 
     Source: ITU-R BT.601.
-
-    Parameters
-    ----------
-    image : array [...,3]
-        RGB in [0, `whole`].
-    whole : float
-        The value that stands for 1.
-
-    Returns
-    -------
-    array [...] of float64
-        In [16/255, 235/255].
     """
     red, green, blue = (weight / 255.0 / whole for weight in LUMA)
     y: Float64 = np.multiply(image[..., 0], red, dtype=np.float64)
@@ -51,16 +39,9 @@ def luma(image: NDArray[Any], whole: float = 1.0) -> Float64:
 
 
 def row_strips(height: int, step: int, window: int = 1) -> Iterator[slice]:
-    """Rows of each strip, from top to bottom; each window of rows lies within one strip.
+    """Rows of each strip, from top to bottom, of at most `step` windows.
 
-    Parameters
-    ----------
-    height : int
-        Rows in all.
-    step : int
-        Windows of a strip, at most.
-    window : int
-        Rows of a window: neighbouring strips overlap by one row less.
+    Each window of rows lies within one strip: neighbouring strips overlap by one row less.
     """
     overlap = window - 1
     for start in range(0, height - overlap, step):
@@ -69,19 +50,11 @@ def row_strips(height: int, step: int, window: int = 1) -> Iterator[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Some rows of both images.
+    """Some rows of both images."""
 
-    Attributes
-    ----------
-    a, b : array [rows,X] or [rows,X,C] of float64
-        In units of the data range.
-    rows : slice
-        Which rows of the images, border left out.
-    """
-
-    a: Float64
+    a: Float64  # [rows,X] or [rows,X,C], in units of the data range
     b: Float64
-    rows: slice
+    rows: slice  # which rows of the images, border left out
 
     @property
     def planes(self) -> Iterator[tuple[Float64, Float64]]:
@@ -97,16 +70,6 @@ class Strip:
 class ImagePair:
     """An image, its reference, and how to compare them.
 
-    Attributes
-    ----------
-    image, reference : array [Y,X] or [Y,X,C]
-        Of the same shape, in the units of `data_range`.
-    shave : int
-        Border pixels left out at each side.
-    channel : {"Y", "RGB", "gray"}
-    data_range : float
-        Greatest possible value minus the least.
-
     Raises
     ------
     ImageError
@@ -115,11 +78,11 @@ class ImagePair:
         An option does not exist or does not fit the images.
     """
 
-    image: NDArray[Any]
+    image: NDArray[Any]  # [Y,X] or [Y,X,C], in the units of `data_range`
     reference: NDArray[Any]
-    shave: int = 0
+    shave: int = 0  # border pixels left out at each side
     channel: Channel = "RGB"
-    data_range: float = 1.0
+    data_range: float = 1.0  # greatest possible value minus the least
 
     def __post_init__(self) -> None:
         image, reference, shave = self.image, self.reference, self.shave
@@ -146,10 +109,11 @@ class ImagePair:
         height, width = (n - 2 * self.shave for n in self.image.shape[:2])
         return height, width, *(() if self.channel == "Y" else self.image.shape[2:])
 
-    def strips(self, window: int = 1) -> Iterator[Strip]:
-        """All rows, from top to bottom; see `row_strips`."""
+    def strips(self, check: Callable[[], None], window: int = 1) -> Iterator[Strip]:
+        """All rows, from top to bottom; `check` is called before each and may raise to stop."""
         step = max(window, STRIP_VALUES // max(1, int(np.prod(self.image.shape[1:]))))
         for rows in row_strips(self.shape[0], step, window):
+            check()
             yield Strip(self._values(self.image, rows), self._values(self.reference, rows), rows)
 
     def _values(self, image: NDArray[Any], rows: slice) -> Float64:
@@ -158,13 +122,6 @@ class ImagePair:
         part = image[rows.start + self.shave : rows.stop + self.shave, columns]
         values: Float64 = part.astype(np.float64) / self.data_range
         return luma(values) if self.channel == "Y" else values
-
-
-def each_strip(pair: ImagePair, check: Callable[[], None], window: int = 1) -> Iterator[Strip]:
-    """The strips of a pair; `check` is called before each and may raise to stop."""
-    for strip in pair.strips(window):
-        check()
-        yield strip
 
 
 def mod_crop(
@@ -176,34 +133,18 @@ def mod_crop(
     made after cropping HR to a multiple of the scale (the mod-crop rule). So an upscaled image is
     up to ``scale - 1`` pixels smaller at the bottom and right.
 
-    Parameters
-    ----------
-    image : array [Y,X] or [Y,X,C]
-        The upscaled image.
-    reference : array [Y,X] or [Y,X,C]
-    scale : int, optional
-        Scale factor, if known: then the size of the image must be a multiple of it, and at most
-        ``scale - 1`` pixels are cropped. Otherwise up to 3, which holds for x2, x3 and x4.
-
-    Returns
-    -------
-    reference : array
-        A view of the size of the image.
-    note : str
-        What was cropped; empty if the sizes are the same.
-
-    Raises
-    ------
-    ImageError
-        The shapes differ in any other way.
+    With a known scale, the size of the image must be a multiple of it, and at most ``scale - 1``
+    pixels are cropped; otherwise up to 3, which holds for x2, x3 and x4. Returns a view of the
+    reference, and what was cropped (empty if the sizes are the same). Raises `ImageError` if the
+    shapes differ in any other way.
     """
     shape, wanted = np.shape(reference), np.shape(image)
     if shape == wanted:
         return reference, ""
     most = MOST_EXCESS if scale is None else scale - 1
     excess = [n - m for n, m in zip(shape[:2], wanted[:2], strict=False)]
-    whole = scale is None or all(n % scale == 0 for n in wanted[:2])
-    if shape[2:] != wanted[2:] or len(excess) != 2 or not whole or not _within(excess, most):
+    fits = len(excess) == 2 and all(0 <= n <= most for n in excess) and shape[2:] == wanted[2:]
+    if not fits or (scale is not None and any(n % scale for n in wanted[:2])):
         raise ImageError(
             f"expected images of the same shape, or a reference that is at most {most} pixel"
             f"{'s' * (most != 1)} larger in Y and X (HR at its original size), got image {wanted} "
@@ -212,7 +153,3 @@ def mod_crop(
     height, width = wanted[:2]
     note = f"reference cropped from {shape[0]}x{shape[1]} to {height}x{width} (bottom and right)"
     return reference[:height, :width], note
-
-
-def _within(excess: list[int], most: int) -> bool:
-    return all(0 <= n <= most for n in excess)

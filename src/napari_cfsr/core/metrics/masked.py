@@ -24,39 +24,20 @@ MOST_SPREAD_RATIO = 16  # images whose spreads differ by more are not in the sam
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """How to compare; as for `psnr` and `ssim`.
-
-    Attributes
-    ----------
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-        Border pixels left out on each side.
-    data_range : float
-        In the units of the images.
-    """
+    """How to compare; as for `psnr` and `ssim`."""
 
     channel: Channel
-    shave: int
-    data_range: float
+    shave: int  # border pixels left out on each side
+    data_range: float  # in the units of the images
 
 
 @dataclass(frozen=True)
 class QualityScores:
-    """How close one plane is to its reference.
+    """How close one plane is to its reference."""
 
-    Attributes
-    ----------
-    psnr : float
-        dB; infinite for identical planes, NaN if no pixel is valid.
-    ssim : float
-        1 for identical planes, NaN if no window is valid.
-    invalid : int
-        Pixels left out because they are NaN or infinite in either plane.
-    """
-
-    psnr: float
-    ssim: float
-    invalid: int = 0
+    psnr: float  # dB; infinite for identical planes, NaN if no pixel is valid
+    ssim: float  # 1 for identical planes, NaN if no window is valid
+    invalid: int = 0  # pixels left out because they are NaN or infinite in either plane
 
 
 def quality_scores(
@@ -68,23 +49,7 @@ def quality_scores(
     """PSNR and SSIM of an image in which pixels may be NaN or infinite.
 
     PSNR is that of the finite pixels, SSIM the mean over the windows that hold only finite pixels.
-
-    Parameters
-    ----------
-    image, reference : array [Y,X] or [Y,X,3]
-        Of the same shape, in the units of the data range.
-    options : QualityOptions
-    check : callable
-        Called several times a second; may raise to stop.
-
-    Returns
-    -------
-    QualityScores
-
-    Raises
-    ------
-    ImageError, OptionError
-        As for `psnr` and `ssim`.
+    Arguments and errors are as for `psnr` and `ssim`.
     """
     valid = _valid(image, reference)
     channel, shave, data_range = options.channel, options.shave, options.data_range
@@ -112,27 +77,10 @@ def quality_map(
     options: QualityOptions,
     check: Check = lambda: None,
 ) -> Float32:
-    """Error or SSIM of each pixel.
+    """Absolute error in the units of the images, or SSIM, of each pixel [Y,X].
 
-    Parameters
-    ----------
-    image, reference : array [Y,X] or [Y,X,3]
-    kind : {"error", "SSIM"}
-    options : QualityOptions
-        The border is not left out.
-    check : callable
-        Called several times a second; may raise to stop.
-
-    Returns
-    -------
-    array [Y,X] of float32
-        The absolute error in the units of the images, or SSIM. NaN where a pixel is not finite,
-        or where the SSIM window holds such a pixel.
-
-    Raises
-    ------
-    ImageError, OptionError
-        As for `error_map` and `ssim_map`.
+    NaN where a pixel is not finite, or where the SSIM window holds such a pixel. The border is not
+    left out. The rest is as for `error_map` and `ssim_map`.
     """
     how = options.channel, options.data_range, check
     if kind == "SSIM":
@@ -165,25 +113,9 @@ def _filled(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def default_range(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, str]:
-    """A suitable data range for an image, and the reason.
+    """A suitable data range for an image whose finite values are in [low, high], and the reason.
 
-    Parameters
-    ----------
-    dtype : dtype
-    low, high : float
-        Least and greatest finite value of the image.
-
-    Returns
-    -------
-    data_range : float
-        In the units of the image.
-    reason : str
-        For a person.
-
-    Raises
-    ------
-    ImageError
-        The image has only one value, which says nothing about the range.
+    Raises `ImageError` if the image has only one value, which says nothing about the range.
     """
     if dtype.kind == "b":
         return 1.0, "bool"

@@ -37,16 +37,7 @@ def _weights(dtype: np.dtype[Any]) -> tuple[Plane, Plane]:
 
 
 def window_means(plane: Plane) -> Plane:
-    """Gaussian-weighted mean of each window that lies wholly within a plane.
-
-    Parameters
-    ----------
-    plane : array [Y,X] of float32 or float64
-
-    Returns
-    -------
-    array [Y - WINDOW + 1, X - WINDOW + 1]
-    """
+    """Gaussian-weighted mean of each window wholly within a plane, [Y-WINDOW+1, X-WINDOW+1]."""
     band, transposed = _weights(plane.dtype)
     beyond = WINDOW - 1
     height, width = (n - beyond for n in plane.shape)
@@ -67,22 +58,15 @@ def window_means(plane: Plane) -> Plane:
 
 @dataclass(frozen=True, eq=False)
 class SSIMReference:
-    """A plane of the reference, with what each comparison needs of it.
+    """A plane of the reference, with what each comparison needs of it."""
 
-    Attributes
-    ----------
-    twice, squares : array [Y,X]
-        Of the values minus the middle: ``2 b`` and ``b b``.
-    twice_mean, mean_squared : array [Y,X], smaller by a window minus one
-        Of the means of their windows.
-    twice_light, light_squared : array [Y,X], smaller by a window minus one
-        Of the means of the values as they are.
-    """
-
+    # [Y,X], of the values minus the middle: ``2 b`` and ``b b``
     twice: Plane
     squares: Plane
+    # of the means of their windows, so smaller by a window minus one
     twice_mean: Plane
     mean_squared: Plane
+    # of the means of the values as they are
     twice_light: Plane
     light_squared: Plane
 
@@ -98,16 +82,8 @@ class SSIMReference:
         """SSIM of each window with that of a plane: exactly 1 where both are the same.
 
         ``(2 ab + C1) (2 cov + C2) / ((aa + bb + C1) (var a + var b + C2))``, in place where
-        possible: a new array has to be fetched into the cache.
-
-        Parameters
-        ----------
-        plane : array [Y,X]
-            In units of the data range, in the dtype of the reference.
-
-        Returns
-        -------
-        array [Y - WINDOW + 1, X - WINDOW + 1]
+        possible: a new array has to be fetched into the cache. The plane is in units of the data
+        range, in the dtype of the reference.
         """
         centred = plane - MIDDLE
         mean = window_means(centred)

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -17,32 +18,18 @@ from napari_cfsr.errors import FileFormatError
 Column = Literal["psnr", "ssim", "psnr_gain", "ssim_gain"]
 
 COLUMNS: tuple[Column, ...] = ("psnr", "ssim", "psnr_gain", "ssim_gain")
-TITLES = {
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "psnr_gain": "gain (dB)",
-    "ssim_gain": "gain (SSIM)",
-}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "psnr_gain": "gain (dB)", "ssim_gain": "gain (SSIM)"}
 DECIMALS = {"psnr": 3, "ssim": 4, "psnr_gain": 3, "ssim_gain": 4}
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class QualityRow:
-    """Scores of one image.
-
-    Attributes
-    ----------
-    name : str
-    figures : tuple of QualityScores
-        One for each slice; empty if there is a fault.
-    fault : str
-        Why the image can't be compared.
-    """
+    """Scores of one image."""
 
     name: str
-    figures: tuple[QualityScores, ...] = ()
-    fault: str = ""
+    figures: tuple[QualityScores, ...] = ()  # one for each slice; empty if there is a fault
+    fault: str = ""  # why the image can't be compared
 
     def value(self, column: Literal["psnr", "ssim"], at: int | None) -> float:
         """PSNR or SSIM of slice `at`, or with None the mean of all slices that have one."""
@@ -55,68 +42,34 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes
-    ----------
-    row : int
-        Index of the image.
-    at : int or None
-        Index of the slice; None for the mean.
-    name, slice_name : str
-    values : dict of str to float
-        By column; NaN if there is none.
-    best : frozenset of str
-        Columns in which it has the greatest value of all images for the same slice.
-    """
-
-    row: int
-    at: int | None
+    row: int  # index of the image
+    at: int | None  # index of the slice; None for the mean
     name: str
     slice_name: str
-    values: dict[Column, float]
+    values: dict[Column, float]  # by column; NaN if there is none
+    # columns in which it has the greatest value of all images for the same slice
     best: frozenset[Column] = frozenset()
 
 
 @dataclass(frozen=True)
 class QualityTable:
-    """Results of one quality run.
-
-    Attributes
-    ----------
-    reference : str
-    part : str
-        The compared part of it, in words.
-    options : QualityOptions
-    range_words : str
-        Reason for the data range.
-    slice_names : tuple of str
-    rows : tuple of QualityRow
-    notes, warnings : tuple of str
-    """
+    """Results of one quality run."""
 
     reference: str
-    part: str
+    part: str  # the compared part of it, in words
     options: QualityOptions
-    range_words: str
+    range_words: str  # reason for the data range
     slice_names: tuple[str, ...]
     rows: tuple[QualityRow, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def lines(self, over: int | None = None, every_slice: bool = False) -> list[Line]:
-        """The lines of the table.
+        """The lines of the table; gains are over row `over`, without it NaN.
 
-        Parameters
-        ----------
-        over : int, optional
-            Row that gains are relative to; by default gains are NaN.
-        every_slice : bool
-            A line for each image and slice instead of the means.
-
-        Returns
-        -------
-        list of Line
+        `every_slice`: a line for each image and slice instead of the means.
         """
         places = list(range(len(self.slice_names))) if every_slice else [None]
         return [line for at in places for line in self._at(at, over)]
@@ -202,11 +155,9 @@ def best_of(values: Sequence[float], decimals: int) -> set[int]:
 def short_names(names: Sequence[str]) -> list[str]:
     """Names without the words that all of them start with."""
     words = [name.split(" ") for name in names]
-    common = 0
-    if len(names) > 1:
-        most = min(len(w) for w in words) - 1  # at least one word of each remains
-        while common < most and len({w[common] for w in words}) == 1:
-            common += 1
+    columns = zip(*(w[:-1] for w in words), strict=False)  # at least one word of each remains
+    shared = list(takewhile(lambda column: len(set(column)) == 1, columns))
+    common = len(shared) if len(names) > 1 else 0
     return ["…" * bool(common) + " ".join(w[common:]) for w in words]
 
 
@@ -233,25 +184,7 @@ def csv_path(chosen: str | Path) -> Path:
 
 
 def write_csv(path: Path, text: str, overwrite: bool) -> Path:
-    """Write a table to a file, atomically.
-
-    Parameters
-    ----------
-    path : Path
-    text : str
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    FileFormatError
-        The file exists already, or can't be written.
-    """
+    """Write a table to a file, atomically; raises `FileFormatError` if it exists already."""
     if path.exists() and not overwrite:
         raise FileFormatError(f"expected a new name, got {path}, which exists: choose another one")
     with atomic_write(path, overwrite=True, make_folders=False) as file:

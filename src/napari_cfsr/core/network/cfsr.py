@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from napari_cfsr.core.network.folding import MEAN
 
-RGB_MEAN = MEAN  # of DIV2K, subtracted before and added after
-
 EDGE_FILTERS = torch.tensor(
     [
         [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]],  # Sobel x
@@ -88,14 +86,9 @@ class EdgeConv(nn.Conv2d):
 
 
 class LargeKernelConv(nn.Module):
-    """Depthwise convolution with a large kernel (`lkb_reparam` in the published files).
+    """Depthwise convolution with a large kernel (`lkb_reparam` in the published files)."""
 
-    Attributes
-    ----------
-    convolve : callable or None
-        Does the convolution instead, with gradients of its own (see `cpu_gradients`).
-    """
-
+    # does the convolution instead, with gradients of its own (see `cpu_gradients`)
     convolve: Callable[[Tensor, nn.Conv2d], Tensor] | None = None
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -185,13 +178,6 @@ class Stage(nn.Module):
 class CFSR(nn.Module):
     """The network.
 
-    Parameters
-    ----------
-    config : CFSRConfig
-        Scale, widths and form.
-
-    Notes
-    -----
     `forward` takes RGB [N,3,h,w] in [0,1] (values beyond are allowed) and gives
     [N,3,h*scale,w*scale] in the same units, not clipped. Zero padding at the border is part
     of the model.
@@ -201,7 +187,7 @@ class CFSR(nn.Module):
         super().__init__()
         self.config = config = config or CFSRConfig()
         c, scale = config.embed_dim, config.scale
-        self.register_buffer("mean", torch.tensor(RGB_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.conv_first = nn.Conv2d(3, c, 3, padding=1)
         self.layers = nn.ModuleList(Stage(config, depth) for depth in config.depths)
         self.norm = ChannelNorm(c)
@@ -246,17 +232,9 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def config_of(state: Mapping[str, Tensor]) -> CFSRConfig:
-    """The shape of a CFSR in merged form, read off its tensors.
+    """The shape of a CFSR in merged form, read off its state dictionary.
 
-    Parameters
-    ----------
-    state : mapping of str to Tensor
-        A state dictionary.
-
-    Raises
-    ------
-    KeyError, IndexError, ValueError
-        The tensors can't be those of a CFSR.
+    Raises `KeyError`, `IndexError` or `ValueError` if the tensors can't be those of a CFSR.
     """
     embed_dim = state["conv_first.weight"].shape[0]
     scale_squared, rest = divmod(state["upsample.0.weight"].shape[0], 3)

@@ -27,16 +27,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Gradients:
-    """Loss and gradients of a network for a batch.
-
-    Parameters
-    ----------
-    network : nn.Module
-        A CFSR, on its device.
-    device : str
-    threads : int, optional
-        Of the CPU; as many as torch uses, if not given.
-    """
+    """Loss and gradients of a CFSR, on its device, for a batch; by default with torch's threads."""
 
     def __init__(self, network: nn.Module, device: str, threads: int | None = None) -> None:
         self._parameters = list(network.parameters())
@@ -52,14 +43,9 @@ class Gradients:
                     module.convolve = depthwise
 
     def compute(self, loss: Loss, source: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of a batch; its gradients are put into the parameters.
+        """Mean loss of a batch [N,...]; its gradients are put into the parameters.
 
-        Parameters
-        ----------
-        loss : callable
-            Of a part of `source` and the same part of `target`: their mean loss.
-        source, target : Tensor
-            [N,...]
+        `loss` is the mean loss of a part of `source` and the same part of `target`.
         """
 
         def part(x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

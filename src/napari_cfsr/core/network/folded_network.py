@@ -53,18 +53,9 @@ class _Block(nn.Module):
 class FoldedCFSR(nn.Module):
     """The backbone for inference; the output of `CFSR` to 1e-5.
 
-    Parameters
-    ----------
-    rgb, gray : Folded
-        The same network for both kinds of output; they share all but the last convolution.
+    `rgb` and `gray` share all but the last convolution. `check` is called before each block: a
+    place to stop a long pass early.
 
-    Attributes
-    ----------
-    check : callable
-        Called before each block: a place to stop a long pass early.
-
-    Notes
-    -----
     `forward` takes [N,1 or 3,h,w] in [0,1] (values beyond are allowed); one channel counts as
     three equal ones. It gives [N,3,h*scale,w*scale], or [N,1,...], their mean, if `gray`; not
     clipped.

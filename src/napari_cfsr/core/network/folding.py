@@ -66,37 +66,20 @@ class FoldedStage:
 class Folded:
     """The network: `first(x - MEAN)`, stages, normalise, scale and offset, `after`, plus the
     output of `first`, `upsample`, pixel shuffle.
-
-    Attributes
-    ----------
-    norm : (array [C], array [C])
-        Scale and offset of the last LayerNorm, whose convolution pads with zeros.
-    upsample : Conv
-        To `channels * scale**2` channels, colour mean included.
-    scale : int
-    channels : int
-        3, or 1 for gray.
     """
 
     first: Conv
     stages: tuple[FoldedStage, ...]
+    # scale and offset [C] of the last LayerNorm, whose convolution pads with zeros
     norm: tuple[Float64, Float64]
     after: Conv
-    upsample: Conv
+    upsample: Conv  # to `channels * scale**2` channels, colour mean included
     scale: int
-    channels: int
+    channels: int  # 3, or 1 for gray
 
 
 def fold(state: Mapping[str, NDArray[np.floating]], gray: bool = False) -> Folded:
-    """Fold a CFSR in merged form.
-
-    Parameters
-    ----------
-    state : mapping of str to array
-        Its weights by name, as `CFSR.state_dict`.
-    gray : bool
-        Whether the output is the mean of the three channels.
-    """
+    """Fold a CFSR in merged form, from its `state_dict`; `gray`: to the mean of the channels."""
     weights = {name: np.asarray(value, np.float64) for name, value in state.items()}
 
     def conv(name: str) -> Conv:
@@ -105,10 +88,8 @@ def fold(state: Mapping[str, NDArray[np.floating]], gray: bool = False) -> Folde
     def normed(name: str, norm: str) -> Conv:
         scale, offset = weights[f"{norm}.weight"], weights[f"{norm}.bias"]
         inner = conv(name)
-        return Conv(
-            inner.weight * scale[None, :, None, None],
-            inner.bias + inner.weight[:, :, 0, 0] @ offset,
-        )
+        bias = inner.bias + inner.weight[:, :, 0, 0] @ offset
+        return Conv(inner.weight * scale[None, :, None, None], bias)
 
     def block(name: str) -> FoldedBlock:
         attn, mlp = f"{name}.attn", f"{name}.mlp"
@@ -135,16 +116,8 @@ def fold(state: Mapping[str, NDArray[np.floating]], gray: bool = False) -> Folde
     scale = round((len(upsample.bias) // 3) ** 0.5)
     upsample = Conv(upsample.weight, upsample.bias + np.repeat(MEAN, scale**2))
     if gray:
-        shape = (3, scale**2, *upsample.weight.shape[1:])
-        upsample = Conv(
-            upsample.weight.reshape(shape).mean(0), upsample.bias.reshape(3, -1).mean(0)
-        )
-    return Folded(
-        conv("conv_first"),
-        tuple(stages),
-        (weights["norm.weight"], weights["norm.bias"]),
-        conv("conv_after_body"),
-        upsample,
-        scale,
-        1 if gray else 3,
-    )
+        weight = upsample.weight.reshape(3, scale**2, *upsample.weight.shape[1:])
+        upsample = Conv(weight.mean(0), upsample.bias.reshape(3, -1).mean(0))
+    first, after = conv("conv_first"), conv("conv_after_body")
+    norm = weights["norm.weight"], weights["norm.bias"]
+    return Folded(first, tuple(stages), norm, after, upsample, scale, 1 if gray else 3)

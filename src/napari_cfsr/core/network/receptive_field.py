@@ -9,14 +9,7 @@ MULTIPLE = 8  # of a halo
 
 
 def exact_halo(scale: int, placement: str | None) -> int:
-    """Halo in LR pixels beyond which nothing changes; a multiple of 8.
-
-    Parameters
-    ----------
-    scale : int
-    placement : {"output", "input"} or None
-        Where the refiner runs; None without one.
-    """
+    """Halo in LR pixels beyond which nothing changes; placement None: without a refiner."""
     field = BACKBONE_FIELD
     if placement == "output":
         field += -(-REFINER_FIELD // scale)

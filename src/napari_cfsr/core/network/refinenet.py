@@ -16,16 +16,9 @@ PLACEMENTS: tuple[Placement, ...] = ("output", "input")
 
 
 class RefineNet(nn.Module):
-    """The refiner; starts as the identity to 1e-3.
+    """The refiner; starts as the identity to 1e-3. RGB [N,3,h,w] in [0,1], not clipped.
 
-    Parameters
-    ----------
-    generator : torch.Generator, optional
-        Source of the initial weights; the global one by default.
-
-    Notes
-    -----
-    `forward` takes and gives RGB [N,3,h,w] in [0,1], not clipped.
+    The generator is the source of the initial weights; the global one by default.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:

@@ -14,18 +14,10 @@ LR_PIXEL, SR_PIXEL = 5e-6, 1e-7  # seconds of backbone and refiner on two cores:
 
 @dataclass
 class Work:
-    """One kind of work.
+    """One kind of work."""
 
-    Attributes
-    ----------
-    items : int
-        Number in all.
-    guess : float
-        Seconds for one, used until the first is done.
-    """
-
-    items: int
-    guess: float
+    items: int  # number in all
+    guess: float  # seconds for one, used until the first is done
     done: int = 0
     seconds: float = 0.0
 

@@ -241,16 +241,9 @@ def checked_mode(mode: Any) -> Mode | Limits:
 
 @dataclass(frozen=True, eq=False)
 class TrainRequest:
-    """What to train, on which images and which backbone: what the child process is sent.
-
-    Attributes
-    ----------
-    data : TrainData
-    load : dict
-        `scale`, `backbone`, `device`, `download`, `weights_folder`: arguments of `load_model`.
-    config : TrainConfig
-    """
+    """What to train, on which images and which backbone: what the child process is sent."""
 
     data: TrainData
+    # arguments of `load_model`: `scale`, `backbone`, `device`, `download`, `weights_folder`
     load: dict[str, Any]
     config: TrainConfig

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,43 +31,18 @@ Intensity = Mode | Limits
 MOST_PLANES = 500  # of one stack, evenly chosen
 
 
-class Source(Protocol):
-    """One image: gray or RGB.
-
-    Attributes
-    ----------
-    name : str
-        For a person.
-    group : str
-        File or stack: planes of one stack look alike and must not be on both sides of a split.
-    site : str
-        The place in the stack; empty if there is only one. Channels and time points of one place
-        look alike.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def site(self) -> str: ...
-
-    def read(self) -> Float32:
-        """The image as [Y,X] or [Y,X,3], mapped to [0,1] but not clipped."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class ArraySource:
     """A plane in memory: [Y,X] or [Y,X,3] in the dtype of the data."""
 
     name: str
-    group: str
+    group: str  # stack: its planes look alike and must not be on both sides of a split
     pixels: NDArray[Any]
     mapping: IntensityMapping
-    site: str = ""
+    site: str = ""  # place in the stack, if there are several: its channels and times look alike
 
     def read(self) -> Float32:
+        """The image as [Y,X] or [Y,X,3], mapped to [0,1] but not clipped."""
         return self.mapping.to_unit(self.pixels)
 
 
@@ -79,40 +54,32 @@ class FileSource:
     plane: tuple[int, ...]
     intensity: Intensity
     name: str
-    group: str
+    group: str  # file; this and the site as in `ArraySource`
     site: str = ""
 
     def read(self) -> Float32:
+        """As `ArraySource.read`."""
         try:
             image, axes = _opened(self.path)
         except FileFormatError as error:
             raise ImageError(str(error)) from error
-        mapping = _mappings(self.path, self.intensity)[axes.channel_of(self.plane)]
+        mappings = _mappings(self.path, self.intensity, _file_stamp(self.path))
+        mapping = mappings[axes.channel_of(self.plane)]
         return mapping.to_unit(_plane(image.pixels, axes, self.plane))
+
+
+Source = ArraySource | FileSource
 
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """HR images, with the LR images if they were measured.
-
-    Attributes
-    ----------
-    hr : tuple of Source
-    lr : tuple of Source or None
-        In the order of `hr`. None: LR images are simulated.
-    origin : str
-        Name of the source, for the card.
-    notes : tuple of str
-        What was left out.
-    strict : bool
-        Whether an unusable image is an error. In a folder, it is left out with a note.
-    """
+    """HR images, with the LR images if they were measured."""
 
     hr: tuple[Source, ...]
-    lr: tuple[Source, ...] | None = None
-    origin: str = ""
-    notes: tuple[str, ...] = ()
-    strict: bool = True
+    lr: tuple[Source, ...] | None = None  # in the order of `hr`; None: LR images are simulated
+    origin: str = ""  # name of the source, for the card
+    notes: tuple[str, ...] = ()  # what was left out
+    strict: bool = True  # an unusable image is an error; of a folder, it is left out with a note
 
 
 def array_sources(
@@ -159,18 +126,15 @@ def array_data(
     intensity: Intensity = "auto",
 ) -> TrainData:
     """Images [Y,X] or [Y,X,3 or 4] in memory, or pairs of LR and HR ones."""
-    if pairs is not None:
-        sides = [
-            tuple(
-                s
-                for i, pair in enumerate(pairs)
-                for s in array_sources(pair[side], f"{name} {i}", None, intensity)
-            )
-            for side, name in enumerate(("LR", "HR"))
-        ]
-        return TrainData(sides[1], sides[0], f"{len(pairs)} pairs of arrays")
-    hr = [s for i, x in enumerate(images) for s in array_sources(x, f"image {i}", None, intensity)]
-    return TrainData(tuple(hr), None, f"{len(images)} arrays")
+
+    def sources(arrays: Iterable[ArrayLike], name: str) -> tuple[Source, ...]:
+        named = ((array, f"{name} {i}") for i, array in enumerate(arrays))
+        return tuple(s for a, title in named for s in array_sources(a, title, None, intensity))
+
+    if pairs is None:
+        return TrainData(sources(images, "image"), None, f"{len(images)} arrays")
+    low, high = ([pair[side] for pair in pairs] for side in (0, 1))
+    return TrainData(sources(high, "HR"), sources(low, "LR"), f"{len(pairs)} pairs of arrays")
 
 
 def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -> TrainData:
@@ -184,7 +148,16 @@ def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -
         There is no such folder or file, or it holds no image that can be read.
     """
     path = Path(folder)
-    sources, notes = _file_sources(_files_of(path), intensity)
+    sources: list[Source] = []
+    notes: list[str] = []
+    for file in _files_of(path):
+        try:
+            found, about = _sources_of(file, intensity)
+        except (FileFormatError, ImageError) as error:
+            notes.append(str(error))
+        else:
+            sources += found
+            notes += [f"{file}: {note}" for note in about]
     if not sources:
         first = f"; {notes[0]}" if notes else ""
         raise FileFormatError(
@@ -213,14 +186,14 @@ def pair_data(
         raise FileFormatError(f"expected images ({', '.join(SUFFIXES)}) in {lr} and {hr}, got none")
     sides: tuple[list[Source], list[Source]] = ([], [])
     for paths in zip(*files, strict=True):
-        of_pair = [_sources_of(path, intensity)[0] for path in paths]
-        if len(of_pair[0]) != len(of_pair[1]):
+        low, high = (_sources_of(path, intensity)[0] for path in paths)
+        if len(low) != len(high):
             raise FileFormatError(
-                f"expected as many LR as HR planes, got {len(of_pair[0])} in {paths[0]} and "
-                f"{len(of_pair[1])} in {paths[1]}"
+                f"expected as many LR as HR planes, got {len(low)} in {paths[0]} and "
+                f"{len(high)} in {paths[1]}"
             )
-        for side, sources in zip(sides, of_pair, strict=True):
-            side += sources
+        sides[0].extend(low)
+        sides[1].extend(high)
     return TrainData(tuple(sides[1]), tuple(sides[0]), f"{Path(lr).name} and {Path(hr).name}")
 
 
@@ -233,20 +206,6 @@ def _files_of(path: Path) -> list[Path]:
     except OSError as error:  # an impossible name, or no permission
         raise FileFormatError(f"{path}: can't be read ({error.strerror})") from error
     return [p for p in images if not p.name.startswith(".") and not RESULT.search(p.stem)]
-
-
-def _file_sources(paths: list[Path], intensity: Intensity) -> tuple[list[Source], list[str]]:
-    """The planes of files, and notes on what can't be read."""
-    sources: list[Source] = []
-    notes = []
-    for path in paths:
-        try:
-            found, about = _sources_of(path, intensity)
-            sources += found
-            notes += [f"{path}: {note}" for note in about]
-        except (FileFormatError, ImageError) as error:
-            notes.append(str(error))
-    return sources, notes
 
 
 def _sources_of(path: Path, intensity: Intensity) -> tuple[list[FileSource], tuple[str, ...]]:
@@ -294,14 +253,8 @@ def _opened_cached(path: Path, _: tuple[int, int]) -> tuple[ImageFile, Axes]:
     return image, axes
 
 
-def _mappings(path: Path, intensity: Intensity) -> tuple[IntensityMapping, ...]:
-    return _mappings_cached(path, intensity, _file_stamp(path))
-
-
 @lru_cache(maxsize=1024)
-def _mappings_cached(
-    path: Path, intensity: Intensity, _: tuple[int, int]
-) -> tuple[IntensityMapping, ...]:
+def _mappings(path: Path, intensity: Intensity, _: tuple[int, int]) -> tuple[IntensityMapping, ...]:
     image, axes = _opened(path)
     return resolve_mapping(image.pixels, axes, intensity)
 

@@ -25,13 +25,7 @@ def ramp(step: int) -> float:
 
 
 def loss_function(name: Loss) -> LossFunction:
-    """The loss function of that name.
-
-    Parameters
-    ----------
-    name : {"l1", "mse", "l1+fft"}
-        `l1+fft` is L1 plus the FFT magnitude, whose weight rises linearly.
-    """
+    """The loss of that name; `l1+fft` is L1 plus the FFT magnitude, whose weight rises linearly."""
     if name == "mse":
         return lambda prediction, target, _: F.mse_loss(prediction, target)
     if name == "l1":

@@ -14,7 +14,12 @@ from scipy.stats import wilcoxon
 from napari_cfsr.core.image import Degradation, bicubic, denoise, estimate_degradation
 from napari_cfsr.core.metrics import psnr, ssim
 from napari_cfsr.core.training.results import Report, ReportRow
-from napari_cfsr.core.training.windows import MOST_PSNR, TrainingWindow
+from napari_cfsr.core.training.windows import (
+    MOST_PSNR,
+    TrainingWindow,
+    channels_first,
+    channels_last,
+)
 
 Float32 = NDArray[np.float32]
 Upscale = Callable[[Float32], Float32]  # LR [C,h,w] to SR [C,H,W], clipped to [0,1]
@@ -27,19 +32,11 @@ LEAST_GAIN = 0.01  # dB; smallest gain that counts if only one image is held out
 
 @dataclass
 class HeldOutScores:
-    """Collects the scores of the held-out images, one after the other.
-
-    Parameters
-    ----------
-    scale : int
-    channels : {1, 3}
-    degradation : Degradation or None
-        How the LR images were simulated; None if they were measured.
-    """
+    """Collects the scores of the held-out images, one after the other."""
 
     scale: int
-    channels: int
-    degradation: Degradation | None
+    channels: int  # 1 or 3
+    degradation: Degradation | None  # of simulated LR images; None if they were measured
     names: list[str] = field(default_factory=list)
     scores: list[dict[Key, tuple[float, float]]] = field(default_factory=list)
 
@@ -50,14 +47,14 @@ class HeldOutScores:
     def add(self, window: TrainingWindow, baseline: Upscale, delta: Upscale) -> None:
         """Score all methods on one image."""
         self.names.append(window.name)
-        lr = np.clip(_image(window.lr), 0, 1)  # measured images can be outside
+        lr = np.clip(channels_last(window.lr), 0, 1)  # measured images can be outside
         made: dict[Key, Float32] = {("bicubic", ""): bicubic(lr, self.scale, self.degradation)}
         for method, clean in self._denoised(lr).items():
             made["denoised bicubic", method] = bicubic(clean, self.scale)
-            made["denoised baseline", method] = _image(baseline(_channels_first(clean)))
-        made["baseline", ""] = _image(baseline(window.lr))
-        made["delta", ""] = _image(delta(window.lr))
-        reference = np.clip(_image(window.hr), 0, 1)
+            made["denoised baseline", method] = channels_last(baseline(channels_first(clean)))
+        made["baseline", ""] = channels_last(baseline(window.lr))
+        made["delta", ""] = channels_last(delta(window.lr))
+        reference = np.clip(channels_last(window.hr), 0, 1)
         self.scores.append({key: self._compare(sr, reference) for key, sr in made.items()})
 
     def _denoised(self, lr: Float32) -> dict[str, Float32]:
@@ -84,14 +81,8 @@ class HeldOutScores:
             row = ReportRow(name, *(float(np.mean(kind)) for kind in zip(*column, strict=True)))
             if name not in rows or row.psnr > rows[name].psnr:
                 rows[name] = row
-        gains = (s["delta", ""][0] - s["baseline", ""][0] for s in self.scores)
-        return Report(
-            rows=tuple(rows.values()),
-            channel=self.channel,
-            shave=self.scale,
-            images=tuple(self.names),
-            gains=tuple(gains),
-        )
+        gains = tuple(s["delta", ""][0] - s["baseline", ""][0] for s in self.scores)
+        return Report(tuple(rows.values()), self.channel, self.scale, tuple(self.names), gains)
 
 
 def is_gain(gains: tuple[float, ...]) -> bool:
@@ -133,12 +124,3 @@ def verdict(report: Report, improved: bool) -> str:
         f"Not worth using: {over} {where}, but {best.name}, a conventional method, is "
         f"{-lead:.2f} dB better still."
     )
-
-
-def _image(array: Float32) -> Float32:
-    """[C,h,w] to [h,w] or [h,w,3]."""
-    return array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
-
-
-def _channels_first(image: Float32) -> Float32:
-    return image[None] if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, -1, 0))

@@ -21,23 +21,12 @@ Stage = Literal["preparing", "training", "measuring"]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The refiner at the best step so far.
+    """The refiner at the best step so far."""
 
-    Attributes
-    ----------
-    state : dict of str to array of float32
-        Weights by name.
-    card : RefinerCard
-        Its gain is None: it has not been measured on held-out images yet.
-    step : int
-    gain : float
-        dB over the backbone on the validation images.
-    """
-
-    state: dict[str, Float32]
-    card: RefinerCard
+    state: dict[str, Float32]  # weights by name
+    card: RefinerCard  # its gain is None: it has not been measured on held-out images yet
     step: int
-    gain: float
+    gain: float  # dB over the backbone on the validation images
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it atomically; raises `WeightsError` if that fails."""
@@ -46,17 +35,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """A validation image: [Y,X] or [Y,X,3] in [0,1].
-
-    Attributes
-    ----------
-    name : str
-    lr : array [h,w] or [h,w,3]
-    baseline, delta, reference : array, `scale` times as large
-    """
+    """A validation image: [Y,X] or [Y,X,3] in [0,1]."""
 
     name: str
-    lr: Float32
+    lr: Float32  # [h,w] or [h,w,3]
+    # `scale` times as large
     baseline: Float32
     delta: Float32
     reference: Float32

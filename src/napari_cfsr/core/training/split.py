@@ -24,19 +24,11 @@ LEAST_SITES = 3  # places of a stack, likewise
 
 @dataclass(frozen=True)
 class Part:
-    """An image, or a part of one, with its role.
+    """An image, or a part of one, with its role."""
 
-    Attributes
-    ----------
-    index : int
-        Of the image in the data.
-    role : {"train", "validation", "held_out"}
-    area : (float, float) or None
-        Start and end as shares of the longer side; None for the whole image.
-    """
-
-    index: int
+    index: int  # of the image in the data
     role: Role
+    # start and end as shares of the longer side; None for the whole image
     area: tuple[float, float] | None = None
 
 
@@ -74,8 +66,7 @@ def split(data: TrainData, config: TrainConfig) -> list[Part]:
 
 def _roles(count: int, share: float) -> list[Role]:
     """Roles of so many images: held out, then validation, then training."""
-    few = max(1, round(count * share))
-    few = min(few, (count - 1) // 2)
+    few = min(max(1, round(count * share)), (count - 1) // 2)
     roles: dict[Role, int] = {"held_out": few, "validation": few, "train": count - 2 * few}
     return [role for role, number in roles.items() for _ in range(number)]
 
@@ -107,16 +98,7 @@ def promote(parts: list[Part], failed_at: int, data: TrainData, used: set[int]) 
     Nothing changes if its stack has other planes with that role. Otherwise the nearest training
     image takes the role, unless it is the last one, together with all that look like it: all planes
     of its stack, or of its place in the stack. As many as needed are used, the others are dropped.
-
-    Parameters
-    ----------
-    parts : list of Part
-        In the order in which they are read; modified.
-    failed_at : int
-        Position of the unusable part.
-    data : TrainData
-    used : set of int
-        Images that were read and are usable.
+    `parts` are in the order in which they are read; `used` are the images read and found usable.
     """
     failed, rest = parts[failed_at], parts[failed_at + 1 :]
     if failed.role == "train" or failed.area is not None:

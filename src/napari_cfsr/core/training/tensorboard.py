@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -51,33 +52,28 @@ class TrainingLog:
 
     def add(self, progress: TrainProgress) -> None:
         """Log a step."""
-        if self.fault or progress.placement is None:
+        if progress.placement is None:
             return
         values = {f"{n}/{progress.placement}": getattr(progress, n) for n in ("loss", "gain")}
         self.add_scalars(values, progress.step)
-        if progress.preview is None or self.fault:
-            return
-        try:
-            self._add_preview(progress.preview, progress.step)
-        except OSError as error:
-            self.fault = self._text(error)
+        if progress.preview is not None and not self.fault:
+            with self._noting_faults():
+                self._add_preview(progress.preview, progress.step)
 
     def add_scalars(self, values: Mapping[str, float | None], step: int) -> None:
         """Log the values that are not None."""
         if self.fault:
             return
-        try:
+        with self._noting_faults():
             for name, value in values.items():
                 if value is not None:
                     self._writer.add_scalar(name, value, step)
-        except OSError as error:
-            self.fault = self._text(error)
 
     def finish(self, trained: TrainedRefiner) -> None:
         """Log the report on held-out images and the card."""
         if self.fault:
             return
-        try:
+        with self._noting_faults():
             for row in trained.report.rows:
                 self._writer.add_scalar(f"held-out PSNR/{row.name}", row.psnr, 0)
                 self._writer.add_scalar(f"held-out SSIM/{row.name}", row.ssim, 0)
@@ -85,13 +81,16 @@ class TrainingLog:
             for name, text in {"report": trained.report.table(), "card": card}.items():
                 self._writer.add_text(name, f"```\n{text}\n```")
             self._writer.add_text("verdict", trained.verdict)
-        except OSError as error:
-            self.fault = self._text(error)
 
     def close(self) -> None:
         """Write what is still buffered."""
-        try:
+        with self._noting_faults():
             self._writer.close()
+
+    @contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self.fault = self._text(error)
 

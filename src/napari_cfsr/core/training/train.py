@@ -30,7 +30,7 @@ from napari_cfsr.core.training.results import (
     TrainProgress,
 )
 from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, TrainingContext
-from napari_cfsr.core.training.windows import TrainingImages, iter_prepare
+from napari_cfsr.core.training.windows import TrainingImages, channels_last, iter_prepare
 from napari_cfsr.core.upscale import WithResult, exhaust
 from napari_cfsr.core.weights import RefinerCard, find_backbone, load_backbone
 
@@ -227,7 +227,9 @@ class _Training:
         placement = trainer.placement
         if self.stop():
             return
-        every, best = self._every(trainer, phase), self.best[placement]
+        recipe, best = trainer.recipe, self.best[placement]
+        warm_every = max(1, recipe.warm_steps // WARM_VALIDATIONS)
+        every = warm_every if phase == "warm" else recipe.every
         idle, since, last = 0, 0, trainer.count(phase)
         if phase == "main" and best.state is not None:
             trainer.load(best.state)
@@ -249,7 +251,7 @@ class _Training:
                 yield self._validate(trainer, phase, loss)
                 idle = 0 if best.step > before else idle + 1
                 self.clock.start()
-                if self.stop() or idle >= trainer.recipe.patience:
+                if self.stop() or idle >= recipe.patience:
                     break
         self.clock.drop(f"{phase} {placement}")
         if phase == "main":
@@ -259,11 +261,6 @@ class _Training:
     def _has_best(self) -> bool:
         """Whether anything better than the backbone has been found."""
         return any(best.state is not None for best in self.best.values())
-
-    def _every(self, trainer: RefinerTrainer, phase: Phase) -> int:
-        if phase == "warm":
-            return max(1, trainer.recipe.warm_steps // WARM_VALIDATIONS)
-        return trainer.recipe.every
 
     def _step(self, trainer: RefinerTrainer, phase: Phase, loss: float) -> TrainProgress:
         progress = self._progress("training", TEXT[phase])
@@ -302,22 +299,19 @@ class _Training:
     ) -> Generator[TrainProgress, None, Report]:
         trainer = TRAINERS[placement](self.context, self.config.recipe(placement), 0)
         trainer.load(self._state(placement))
-        scores = HeldOutScores(self.context.scale, images.channels, images.degradation)
         context = self.context
-
-        def baseline(lr: Float32) -> Float32:
-            return context.array(context.baseline(lr))
-
-        def delta(lr: Float32) -> Float32:
-            return context.array(trainer.predict(lr))
-
+        scores = HeldOutScores(context.scale, images.channels, images.degradation)
         self.clock.drop_all_but("measure")
         self.clock.start()
         for window in images.held_out:
             self.check()
             yield self._progress("measuring", f"Measuring {window.name}")
             self.clock.start()
-            scores.add(window, baseline, delta)
+            scores.add(
+                window,
+                baseline=lambda lr: context.array(context.baseline(lr)),
+                delta=lambda lr: context.array(trainer.predict(lr)),
+            )
             self.clock.tick("measure")
         return scores.report()
 
@@ -390,6 +384,4 @@ def _known(value: float, digits: int) -> float | None:
 
 def _displayed(array: Float32) -> Float32:
     """[C,h,w] to [h,w] or [h,w,3], in [0,1]."""
-    image = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
-    clipped: Float32 = np.clip(np.ascontiguousarray(image), 0, 1)
-    return clipped
+    return np.ascontiguousarray(channels_last(array)).clip(0, 1)

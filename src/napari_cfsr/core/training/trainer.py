@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_cfsr.core.image import Degradation
+from napari_cfsr.core.image import Degradation, scaled
 from napari_cfsr.core.metrics import psnr
 from napari_cfsr.core.network import CFSR, RefineNet
 from napari_cfsr.core.training.config import CLIP, Recipe
 from napari_cfsr.core.training.losses import loss_function
-from napari_cfsr.core.training.windows import MOST_PSNR, TrainingImages, TrainingWindow
+from napari_cfsr.core.training.windows import (
+    MOST_PSNR,
+    TrainingImages,
+    TrainingWindow,
+    channels_last,
+)
 
 Float32 = NDArray[np.float32]
 Phase = Literal["warm", "trial", "main"]
@@ -43,31 +48,18 @@ class ValidationImage:
 
 
 class TrainingContext:
-    """Backbone and images of a training, as tensors where needed.
-
-    Parameters
-    ----------
-    backbone : CFSR
-        In evaluation mode, on its device; it gets frozen.
-    images : TrainingImages
-
-    Attributes
-    ----------
-    validation : list of ValidationImage
-        Filled by `upscale_validation`.
-    """
+    """Backbone and images of a training, as tensors where needed."""
 
     def __init__(self, backbone: CFSR, images: TrainingImages) -> None:
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone = backbone.requires_grad_(False)  # in evaluation mode, on its device
         self.images = images
         self.scale = backbone.config.scale
         self.device = backbone.mean.device
-        self.validation: list[ValidationImage] = []
+        self.validation: list[ValidationImage] = []  # filled by `upscale_validation`
 
     def tensor(self, array: Float32) -> Tensor:
         """[N,1 or 3,h,w] to RGB [N,3,h,w] on the device: gray as three equal channels."""
-        x = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-        x = x.expand(-1, 3, -1, -1)
+        x = torch.from_numpy(np.ascontiguousarray(array)).to(self.device).expand(-1, 3, -1, -1)
         return x.contiguous(memory_format=torch.channels_last)
 
     def image(self, rgb: Tensor) -> Tensor:
@@ -95,23 +87,13 @@ class TrainingContext:
 
     def psnr(self, image: Float32, window: TrainingWindow) -> float:
         """PSNR of [C,H,W] as in the report: on Y for colour; dB, NaN for NaN."""
-        pair = (image, np.clip(window.hr, 0, 1))
-        if self.images.channels == 1:
-            a, b = (x[0] for x in pair)
-            return min(psnr(a, b, shave=self.scale, channel="gray"), MOST_PSNR)
-        a, b = (np.moveaxis(x, 0, -1) for x in pair)
-        return min(psnr(a, b, shave=self.scale, channel="Y"), MOST_PSNR)
+        a, b = (channels_last(x) for x in (image, np.clip(window.hr, 0, 1)))
+        channel: Literal["Y", "gray"] = "gray" if self.images.channels == 1 else "Y"
+        return min(psnr(a, b, shave=self.scale, channel=channel), MOST_PSNR)
 
 
 class RefinerTrainer(ABC):
-    """A refiner in training.
-
-    Parameters
-    ----------
-    context : TrainingContext
-    recipe : Recipe
-    seed : int
-    """
+    """A refiner in training."""
 
     placement: Literal["output", "input"]
 
@@ -221,8 +203,7 @@ class OutputTrainer(RefinerTrainer):
         scale = self.context.scale
         self._pool: list[tuple[Float32, Float32]] = []
         for window in _thinned(self.context.images.train):
-            inner = tuple(slice(s.start * scale, s.stop * scale) for s in window.inner)
-            where = (slice(None), *inner)
+            where = (slice(None), *scaled(window.inner, scale))
             baseline = self.context.baseline(window.lr)[0].cpu().numpy()
             self._pool.append((baseline[where].copy(), window.hr[where]))
             yield
@@ -237,10 +218,7 @@ class OutputTrainer(RefinerTrainer):
             batch.append(self._flipped(baseline[where], hr[where]))
         source, target = (np.stack(column) for column in zip(*batch, strict=True))
         refined = self.context.image(self.network(self.context.tensor(source)))
-        return self.loss(refined, self._target(target), step)
-
-    def _target(self, target: Float32) -> Tensor:
-        return torch.from_numpy(target).to(self.context.device)
+        return self.loss(refined, torch.from_numpy(target).to(self.context.device), step)
 
     def _predict(self, lr: Float32, baseline: Tensor | None) -> Tensor:
         result: Tensor = self.refiner(self.context.baseline(lr) if baseline is None else baseline)
@@ -289,11 +267,7 @@ class InputTrainer(RefinerTrainer):
         for _ in range(count):
             window, target = self._pool[int(self.rng.integers(len(self._pool)))]
             ys, xs = self._random_square(window.lr, side)
-            if reduced:
-                wanted = target[:, ys, xs]
-            else:
-                s = scale
-                wanted = window.hr[:, ys.start * s : ys.stop * s, xs.start * s : xs.stop * s]
+            wanted = target[:, ys, xs] if reduced else window.hr[:, *scaled((ys, xs), scale)]
             batch.append(self._flipped(window.clean[:, ys, xs], wanted))
         lr, wanted = (np.stack(column) for column in zip(*batch, strict=True))
         return (lr if degradation is None else noisy(lr, degradation, self.rng)), wanted

@@ -16,10 +16,12 @@ from scipy.ndimage import gaussian_filter
 from napari_cfsr.core.image import (
     LEAST_CORRELATION,
     Degradation,
+    Region,
     align_pair,
     check_pair,
     estimate_shift,
     imresize,
+    scaled,
 )
 from napari_cfsr.core.training.config import TrainRequest
 from napari_cfsr.core.training.data import Source, forget_files
@@ -51,26 +53,13 @@ FLAT = 1e-6  # standard deviation, in [0,1], below which an image is empty
 
 @dataclass(frozen=True, eq=False)
 class TrainingWindow:
-    """An LR image with its target, in [0,1]: C is 1 for gray, 3 for RGB.
+    """An LR image with its target, in [0,1]: C is 1 for gray, 3 for RGB."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the image, with rows and columns in HR pixels unless it is the whole image.
-    lr : array [C,h,w]
-        As measured, or simulated.
-    clean : array [C,h,w]
-        Simulated: before the noise. Measured: `lr`.
-    hr : array [C,H,W]
-    inner : (slice, slice)
-        Rows and columns in LR pixels, without the context around the window.
-    """
-
-    name: str
-    lr: Float32
-    clean: Float32
-    hr: Float32
-    inner: tuple[slice, slice]
+    name: str  # name of the image, with rows and columns in HR pixels unless it is the whole image
+    lr: Float32  # [C,h,w], as measured or simulated
+    clean: Float32  # [C,h,w], before the noise; `lr` if measured
+    hr: Float32  # [C,H,W]
+    inner: Region  # rows and columns in LR pixels, without the context
 
     def target(self, scale: int) -> Float32:
         """The reduced HR image: the kind of input that the backbone was trained on."""
@@ -79,25 +68,14 @@ class TrainingWindow:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Windows by role.
-
-    Attributes
-    ----------
-    train, validation, held_out : tuple of TrainingWindow
-    channels : int
-        1 if all images are gray, else 3.
-    degradation : Degradation or None
-        None for measured pairs.
-    notes : tuple of str
-        What was left out, and shifts that were corrected.
-    """
+    """Windows by role."""
 
     train: tuple[TrainingWindow, ...]
     validation: tuple[TrainingWindow, ...]
     held_out: tuple[TrainingWindow, ...]
-    channels: int
-    degradation: Degradation | None
-    notes: tuple[str, ...] = ()
+    channels: int  # 1 if all images are gray, else 3
+    degradation: Degradation | None  # None for measured pairs
+    notes: tuple[str, ...] = ()  # what was left out, and shifts that were corrected
 
 
 def iter_prepare(request: TrainRequest) -> Generator[tuple[int, int, str], None, TrainingImages]:
@@ -289,26 +267,22 @@ class _Preparation:
         return int(np.clip(side // 8 * 8, SMALLEST_SIDE, LARGEST_SIDE[role]))
 
     def _window(
-        self,
-        image: _Image,
-        where: tuple[slice, slice],
-        inner: tuple[slice, slice],
-        rng: np.random.Generator,
+        self, image: _Image, where: Region, inner: Region, rng: np.random.Generator
     ) -> TrainingWindow:
         s = self.scale
-        inside = tuple(slice(w.start * s, w.stop * s) for w in where)
+        inside = scaled(where, s)
         hr, name = image.hr[inside], image.name
         if hr.shape != image.hr.shape or image.start is not None:
             spans = zip(inside, image.start or (0, 0), strict=True)
             name += " [" + ", ".join(f"{w.start + o}:{w.stop + o}" for w, o in spans) + "]"
         if image.lr is not None:
-            lr = _channels_first(image.lr[where])
-            return TrainingWindow(name, lr, lr, _channels_first(hr), inner)
+            lr = channels_first(image.lr[where])
+            return TrainingWindow(name, lr, lr, channels_first(hr), inner)
         assert self.degradation is not None
         hr = np.clip(hr, 0, 1)
         clean = self.degradation.clean(hr, s, clip=False)
         arrays = (self.degradation.noise(clean, rng), clean, hr)
-        lr, clean, hr = (_channels_first(array) for array in arrays)
+        lr, clean, hr = map(channels_first, arrays)
         return TrainingWindow(name, lr, clean, hr, inner)
 
     def result(self) -> TrainingImages:
@@ -353,8 +327,7 @@ def matched(hr: Float32, lr: Float32, scale: int) -> Float32:
     """HR matched to the brightness of LR by a straight line (least squares)."""
     reduced = imresize(hr, 1 / scale)
     a, b = np.polyfit(reduced.ravel().astype(np.float64), lr.ravel().astype(np.float64), 1)
-    result: Float32 = (hr * np.float32(a) + np.float32(b)).astype(np.float32)
-    return result
+    return np.asarray(hr * np.float32(a) + np.float32(b), np.float32)
 
 
 def _checked(source: Source) -> Float32:
@@ -382,10 +355,15 @@ def _check_contrast(image: Float32, name: str, where: str = "") -> None:
     )
 
 
-def _channels_first(image: Float32) -> Float32:
+def channels_first(image: Float32) -> Float32:
     """[Y,X] or [Y,X,3] to [C,Y,X]."""
     moved = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
     return np.ascontiguousarray(moved, np.float32)
+
+
+def channels_last(image: Float32) -> Float32:
+    """[C,Y,X] to [Y,X] or [Y,X,3]; a view."""
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
 
 
 def _in_colour(window: TrainingWindow) -> TrainingWindow:
