@@ -29,8 +29,7 @@ from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.run import StoreProgress
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.weights.model_files import ModelFiles, find_model
-from napari_cfsr.core.weights.weight_files import WeightsFile
+from napari_cfsr.core.weights import ModelFiles, WeightsFile, find_model
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.helpers.fakes import BoxModel
 
@@ -229,7 +228,7 @@ def test_only_what_is_missing_is_made(batch: Batch) -> None:
     assert len(batch.model.batches) == 2
 
 
-def test_results_beside_their_inputs(batch: Batch, tmp_path: Path) -> None:
+def test_results_beside_their_inputs(batch: Batch, tmp_path) -> None:
     """A ledger in each folder."""
     batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None  # type: ignore[assignment]
     pictures(tmp_path / "1", 2)
@@ -265,9 +264,7 @@ def test_killed_between_two_files(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_before_a_result_is_entered(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch, overwrite: bool
-) -> None:
+def test_killed_before_a_result_is_entered(batch: Batch, monkeypatch, overwrite: bool) -> None:
     pictures(batch.inputs[0])
     if overwrite:
         assert batch.states() == "ddd"
@@ -290,9 +287,7 @@ def test_killed_before_a_result_is_entered(
     assert {name: after[name] for name in new} == new
 
 
-def test_killed_between_two_results_of_a_file(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_between_two_results_of_a_file(batch: Batch, monkeypatch) -> None:
     """The first is ours, and is made again with the second."""
     from napari_cfsr.core.batch import upscale_file as file_run
 
@@ -318,9 +313,7 @@ def test_killed_between_two_results_of_a_file(
     assert len(content(batch.out)) == 4
 
 
-def test_killed_while_replacing_leaves_the_old_result(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_while_replacing_leaves_the_old_result(batch: Batch, monkeypatch) -> None:
     """The old result is not taken for the new one."""
     from napari_cfsr.core.batch import upscale_file as file_run
 
@@ -339,9 +332,7 @@ def test_killed_while_replacing_leaves_the_old_result(
     assert (batch.out / "a_x2_baseline.png").read_bytes() == b"precious"
 
 
-def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(batch: Batch, monkeypatch) -> None:
     from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0])
@@ -378,9 +369,7 @@ def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
     assert batch.states() == "sdd"
 
 
-def test_an_input_that_changes_while_it_is_read(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_input_that_changes_while_it_is_read(batch: Batch, monkeypatch) -> None:
     """What the result was made from is unknown: it is not skipped."""
     pictures(batch.inputs[0])
     predict = batch.model.predict
@@ -420,7 +409,7 @@ def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) ->
     assert batch.states() == "fsfsf"
 
 
-def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Path) -> None:
+def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path) -> None:
     batch.inputs = [tmp_path / "1" / "a.png", tmp_path / "2" / "a.png",
                     tmp_path / "3" / "b.png", tmp_path / "out" / "b_x2_baseline.png"]  # fmt: skip
     for i, path in enumerate(batch.inputs):
@@ -447,7 +436,7 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert batch.inputs[3].read_bytes() == before
 
 
-def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
+def test_inputs_are_the_images_of_folders_each_once(tmp_path) -> None:
     folder, other = tmp_path / "in", tmp_path / "e.png"
     for path in ("in/b.png", "in/a.jpg", "in/sub/c.png", "in/.hidden.png", "e.png"):
         picture(tmp_path / path)
@@ -461,7 +450,7 @@ def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: bool) -> None:
+def test_the_input_is_never_the_output(batch: Batch, tmp_path, overwrite: bool) -> None:
     batch.inputs = [tmp_path / "a.png"]
     picture(batch.inputs[0])
     (tmp_path / "link.png").symlink_to(batch.inputs[0])
@@ -473,7 +462,7 @@ def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: 
     assert (batch.loads, batch.inputs[0].read_bytes()) == (0, before)
 
 
-def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path: Path) -> None:
+def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
     batch.out = tmp_path / "x.png"
     batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
@@ -495,9 +484,7 @@ def test_files_of_one_name_and_two_formats(batch: Batch) -> None:
     assert not any(item.fault for item in batch.plan(outputs=("delta",)).items)
 
 
-def test_other_systems_know_no_capitals(
-    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_systems_know_no_capitals(batch: Batch, tmp_path, monkeypatch) -> None:
     batch.inputs = [tmp_path / "1" / "caf\u00e9.png", tmp_path / "2" / "Cafe\u0301.png"]
     for path in batch.inputs:
         picture(path)
@@ -541,7 +528,7 @@ def test_a_ledger_that_cannot_be_written_is_no_fault(batch: Batch) -> None:
     assert texts[1].startswith(f"{batch.out / LEDGER}: can't be written (")
 
 
-def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path: Path) -> None:
+def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path) -> None:
     for name in "ab":
         picture(tmp_path / f"{name}.png")
     first, second = Ledger(tmp_path), Ledger(tmp_path)
@@ -571,7 +558,7 @@ def test_names_in_any_script(batch: Batch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not text are a thing of Linux")
-def test_names_that_are_not_text(batch: Batch, tmp_path: Path) -> None:
+def test_names_that_are_not_text(batch: Batch, tmp_path) -> None:
     picture(batch.inputs[0] / "a.png")
     (batch.inputs[0] / "a.png").rename(batch.inputs[0] / os.fsdecode(b"caf\xe9.png"))
     records = batch()
@@ -613,7 +600,7 @@ def test_stores_are_skipped_and_redone(batch: Batch) -> None:
     assert batch.states(overwrite=True) == "dd"
 
 
-def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch) -> None:
     store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
 
@@ -650,7 +637,7 @@ def test_several_outputs_of_a_store_are_images_in_it(batch: Batch) -> None:
 # time left
 
 
-def test_the_time_left_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_follows_from_the_sizes(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     clock = BatchClock()
@@ -678,7 +665,7 @@ def test_the_time_left_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -
 # summaries
 
 
-def test_summaries(batch: Batch, tmp_path: Path) -> None:
+def test_summaries(batch: Batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
     assert batch.states() == "dd"
     (batch.inputs[0] / "b.png").write_bytes(b"broken")

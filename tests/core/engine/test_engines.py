@@ -40,9 +40,7 @@ from napari_cfsr.core.engine.torch_engine import (
     true_float32,
 )
 from napari_cfsr.core.metrics.image_metrics import psnr
-from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.network.folding import fold
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.network import CFSR, CFSRConfig, RefineNet, fold
 from napari_cfsr.core.upscale.background import Background
 from napari_cfsr.core.upscale.schedule import TileSchedule
 from napari_cfsr.core.weights import engine_cache
@@ -141,7 +139,7 @@ def test_the_graph_gives_the_output_of_the_training_form(
 
 @needs_openvino
 @pytest.mark.parametrize("isa", ["", "AVX2"])
-def test_the_implementations_are_the_preferred_ones(isa: str, tmp_path: Path) -> None:
+def test_the_implementations_are_the_preferred_ones(isa: str, tmp_path) -> None:
     """Also on a CPU without AVX-512."""
     program = """
 import sys
@@ -591,7 +589,7 @@ def test_a_full_disk_costs_speed_only(tiny_backbones, home: Path, monkeypatch) -
 
 
 @needs_openvino
-def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path: Path) -> None:
+def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path) -> None:
     """Small and large images need different graphs."""
     torch.save({"params": CFSR(CFSRConfig(depths=(1, 1))).state_dict()}, tmp_path / "x4.pth")
     program = (
@@ -617,7 +615,7 @@ def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path: Path)
 
 @needs_openvino
 @pytest.mark.alone
-def test_the_second_start_of_the_command_line_is_quick(tmp_path: Path) -> None:
+def test_the_second_start_of_the_command_line_is_quick(tmp_path) -> None:
     """2.5 s is for two idle cores; here other tests may run, so processor time counts."""
     image = tmp_path / "image.png"
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)

@@ -22,12 +22,7 @@ from napari_cfsr.core.evaluate import run as benchmark
 from napari_cfsr.core.evaluate import scores as benchmark_measure
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, find_dataset
 from napari_cfsr.core.evaluate.report import BenchmarkReport, ImageScores, Scores
-from napari_cfsr.core.evaluate.run import (
-    EvaluateOptions,
-    EvaluateProgress,
-    evaluate,
-    iter_evaluate,
-)
+from napari_cfsr.core.evaluate.run import EvaluateOptions, EvaluateProgress, evaluate, iter_evaluate
 from napari_cfsr.core.evaluate.scores import score_images
 from napari_cfsr.core.evaluate.tables import markdown, number, table
 from napari_cfsr.core.image.resize import imresize
@@ -123,7 +118,7 @@ def test_refiner_and_backbone_are_scored_from_one_run(data: Path, official: Path
     close(bird.scores["baseline"], expected["baseline"])
 
 
-def test_each_image_runs_once_for_baseline_and_delta(tmp_path: Path) -> None:
+def test_each_image_runs_once_for_baseline_and_delta(tmp_path) -> None:
     make_set(tmp_path / "mine", "a", "b")
     model = BoxModel(2, refiner=True)
     report = run(tmp_path, "mine", model=model)
@@ -140,7 +135,7 @@ def test_each_image_runs_once_for_baseline_and_delta(tmp_path: Path) -> None:
     )
 
 
-def test_only_requested_models_run(tmp_path: Path) -> None:
+def test_only_requested_models_run(tmp_path) -> None:
     make_set(tmp_path / "mine", "a")
     model = BoxModel(2, refiner=True)
     report = run(tmp_path, "mine", model=model, models=("bicubic",))
@@ -154,7 +149,7 @@ def test_only_requested_models_run(tmp_path: Path) -> None:
 
 
 def test_ensemble_and_back_projection_reach_the_model(
-    data: Path, models: dict[int, SRModel], tmp_path: Path
+    data: Path, models: dict[int, SRModel], tmp_path
 ) -> None:
     image = find_dataset(data, "Set5", 4).images[4]
     assert image.lr is not None
@@ -175,7 +170,7 @@ def test_ensemble_and_back_projection_reach_the_model(
 
 
 @pytest.mark.parametrize("channel", ["Y", "RGB"])
-def test_channel_and_shave(tmp_path: Path, channel: Any) -> None:
+def test_channel_and_shave(tmp_path, channel: Any) -> None:
     hr = make_set(tmp_path / "mine", "a")["a"]
     report = run(tmp_path, "mine", models=("bicubic",), channel=channel, shave=5)
     enlarged = imresize(reduced(hr, 2) / np.float32(255), 2).clip(0, 1)
@@ -188,7 +183,7 @@ def test_channel_and_shave(tmp_path: Path, channel: Any) -> None:
     assert run(tmp_path, "mine").shave == 2
 
 
-def test_gray_images(tmp_path: Path) -> None:
+def test_gray_images(tmp_path) -> None:
     hr = save(tmp_path / "mine" / "g.png", scene(40, 50, colour=False))
     save(tmp_path / "equal" / "g.png", np.repeat(hr[..., None], 3, 2))
     enlarged = imresize(reduced(hr, 2) / np.float32(255), 2).clip(0, 1)
@@ -207,7 +202,7 @@ def test_gray_images(tmp_path: Path) -> None:
     assert "got colours: choose channel Y or RGB" in report.faults[0].text
 
 
-def test_16_bit_images_range_from_0_to_65535(tmp_path: Path) -> None:
+def test_16_bit_images_range_from_0_to_65535(tmp_path) -> None:
     rng = np.random.default_rng(0)
     hr = (np.clip(imresize(rng.random((8, 9)), 8), 0, 1) * 65535).astype(np.uint16)
     save(tmp_path / "mine" / "deep.png", hr)
@@ -219,7 +214,7 @@ def test_16_bit_images_range_from_0_to_65535(tmp_path: Path) -> None:
     assert report.images[0].scores["bicubic"].psnr_uint8 < expected
 
 
-def test_identical_images_have_an_infinite_psnr_and_no_gain(tmp_path: Path) -> None:
+def test_identical_images_have_an_infinite_psnr_and_no_gain(tmp_path) -> None:
     save(tmp_path / "mine" / "white.png", np.full((32, 32, 3), 255, np.uint8))
     make_set(tmp_path / "mine2", "a")
     report = run(tmp_path, "mine", "mine2", models=("bicubic",))
@@ -240,7 +235,7 @@ def test_identical_images_have_an_infinite_psnr_and_no_gain(tmp_path: Path) -> N
 @pytest.mark.parametrize("strip", [1, 900, 2**16])
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
 def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(
-    monkeypatch: pytest.MonkeyPatch, strip: int, channel: Any
+    monkeypatch, strip: int, channel: Any
 ) -> None:
     monkeypatch.setattr(benchmark_measure, "STRIP_VALUES", strip)
     rng = np.random.default_rng(strip)
@@ -265,7 +260,7 @@ def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(
 # files
 
 
-def test_data_sets_are_found_in_their_usual_folders(tmp_path: Path) -> None:
+def test_data_sets_are_found_in_their_usual_folders(tmp_path) -> None:
     make_set(tmp_path / "one", "a")
     make_set(tmp_path / "benchmark" / "two", "b")
     make_set(tmp_path / "validation" / "three", "c")
@@ -285,7 +280,7 @@ def test_data_sets_are_found_in_their_usual_folders(tmp_path: Path) -> None:
     close(alone.images[0].scores["delta"], report.images[3].scores["delta"])
 
 
-def test_a_missing_data_set_is_reported_with_the_searched_folders(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_with_the_searched_folders(tmp_path) -> None:
     make_set(tmp_path / "mine", "a")
     report = run(tmp_path, "yours", "mine")
     assert [image.name for image in report.images] == ["a"]
@@ -297,7 +292,7 @@ def test_a_missing_data_set_is_reported_with_the_searched_folders(tmp_path: Path
         find_dataset(tmp_path, "yours", 2)
 
 
-def test_made_lr_images_equal_the_files(data: Path, tmp_path: Path) -> None:
+def test_made_lr_images_equal_the_files(data: Path, tmp_path) -> None:
     source = data / "benchmark" / "Set5"
     for scale in (2, 3, 4):
         root = tmp_path / f"x{scale}"
@@ -314,7 +309,7 @@ def test_made_lr_images_equal_the_files(data: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(made.hr, read.hr)
 
 
-def test_the_report_says_which_lr_images_were_made(tmp_path: Path) -> None:
+def test_the_report_says_which_lr_images_were_made(tmp_path) -> None:
     make_set(tmp_path / "mine", "a", "b", "c")
     whole = run(tmp_path, "mine")
     assert whole.notes("mine") == []
@@ -330,7 +325,7 @@ def test_the_report_says_which_lr_images_were_made(tmp_path: Path) -> None:
     assert run(tmp_path, "mine", scale=4).notes("mine")[0].endswith("for all images")
 
 
-def test_hr_at_its_original_size_is_cropped_with_a_note(tmp_path: Path) -> None:
+def test_hr_at_its_original_size_is_cropped_with_a_note(tmp_path) -> None:
     hr = save(tmp_path / "mine" / "HR" / "a.png", scene(47, 61))
     save(tmp_path / "mine" / "LR_bicubic" / "X4" / "ax4.png", reduced(hr, 4))
     report = run(tmp_path, "mine", scale=4, models=("bicubic",))
@@ -343,7 +338,7 @@ def test_hr_at_its_original_size_is_cropped_with_a_note(tmp_path: Path) -> None:
     assert image.scores["bicubic"].psnr == pytest.approx(expected, abs=1e-9)
 
 
-def test_unusable_files_are_reported_and_the_others_measured(tmp_path: Path) -> None:
+def test_unusable_files_are_reported_and_the_others_measured(tmp_path) -> None:
     folder = tmp_path / "mine"
     make_set(folder, *"abcdefg")
     lr = folder / "LR_bicubic" / "X2"
@@ -371,7 +366,7 @@ def test_unusable_files_are_reported_and_the_others_measured(tmp_path: Path) -> 
     assert len(report.to_dict()["faults"]) == 5
 
 
-def test_images_that_can_not_be_compared_are_reported(tmp_path: Path) -> None:
+def test_images_that_can_not_be_compared_are_reported(tmp_path) -> None:
     import tifffile
 
     folder = tmp_path / "mine"
@@ -394,7 +389,7 @@ def test_images_that_can_not_be_compared_are_reported(tmp_path: Path) -> None:
         BenchmarkImage("mine", "tiny", folder / "tiny.png", None).read(2, "red")  # type: ignore[arg-type]
 
 
-def test_alpha_is_left_out_with_a_note(tmp_path: Path) -> None:
+def test_alpha_is_left_out_with_a_note(tmp_path) -> None:
     hr = scene(40, 48)
     alpha = np.full((40, 48, 1), 77, np.uint8)
     save(tmp_path / "mine" / "a.png", np.concatenate([hr, alpha], 2))
@@ -404,7 +399,7 @@ def test_alpha_is_left_out_with_a_note(tmp_path: Path) -> None:
     assert "a.png: alpha is left out" in report.notes("mine")
 
 
-def test_a_bilevel_image_is_black_and_white(tmp_path: Path) -> None:
+def test_a_bilevel_image_is_black_and_white(tmp_path) -> None:
     mask = scene(40, 48, colour=False) > 128
     save(tmp_path / "mask" / "a.png", mask)
     save(tmp_path / "same" / "a.png", mask.astype(np.uint8) * 255)
@@ -412,7 +407,7 @@ def test_a_bilevel_image_is_black_and_white(tmp_path: Path) -> None:
     close(report.images[0].scores["delta"], report.images[1].scores["delta"])
 
 
-def test_out_of_memory_is_a_fault_of_one_image(tmp_path: Path) -> None:
+def test_out_of_memory_is_a_fault_of_one_image(tmp_path) -> None:
     make_set(tmp_path / "mine", "a", "b", "c")
     save(tmp_path / "mine" / "HR" / "b.png", scene(200, 200))
     save(tmp_path / "mine" / "LR_bicubic" / "X2" / "bx2.png", scene(100, 100))
@@ -432,7 +427,7 @@ def test_out_of_memory_is_a_fault_of_one_image(tmp_path: Path) -> None:
     assert "out of memory" in report.faults[0].text
 
 
-def test_limit_takes_the_first_of_each_set(tmp_path: Path) -> None:
+def test_limit_takes_the_first_of_each_set(tmp_path) -> None:
     make_set(tmp_path / "one", "a", "b", "c")
     make_set(tmp_path / "two", "d", "e")
     report = run(tmp_path, "one", "two", limit=2)
@@ -443,7 +438,7 @@ def test_limit_takes_the_first_of_each_set(tmp_path: Path) -> None:
 # options
 
 
-def test_invalid_options(tmp_path: Path) -> None:
+def test_invalid_options(tmp_path) -> None:
     for wrong, message in [
         ({"scale": 5}, "expected scale 2, 3 or 4, got 5"),
         ({"models": ("gan",)}, "expected models among bicubic, baseline, delta, got 'gan'"),
@@ -467,7 +462,7 @@ def test_invalid_options(tmp_path: Path) -> None:
 # progress, threads, time
 
 
-def test_progress_counts_images_and_faults(tmp_path: Path) -> None:
+def test_progress_counts_images_and_faults(tmp_path) -> None:
     make_set(tmp_path / "mine", "a", "b", "c")
     (tmp_path / "mine" / "HR" / "b.png").write_bytes(b"")
     seen: list[EvaluateProgress] = []
@@ -480,9 +475,7 @@ def test_progress_counts_images_and_faults(tmp_path: Path) -> None:
     assert report.seconds >= report.model_seconds > 0
 
 
-def test_one_image_is_measured_while_the_model_runs_on_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_image_is_measured_while_the_model_runs_on_the_next(tmp_path, monkeypatch) -> None:
     make_set(tmp_path / "mine", "a", "b")
     running, overlaps = threading.Event(), []
 
@@ -505,7 +498,7 @@ def test_one_image_is_measured_while_the_model_runs_on_the_next(
     assert [image.name for image in report.images] == ["a", "b"]
 
 
-def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path) -> None:
     make_set(tmp_path / "mine", *"abcde")
     calls = 0
 
@@ -610,7 +603,7 @@ def test_markdown_has_a_summary_and_each_image() -> None:
     assert widths == {11, 10}  # summary, images
 
 
-def test_the_record_holds_all_that_is_needed_to_repeat_it(tmp_path: Path) -> None:
+def test_the_record_holds_all_that_is_needed_to_repeat_it(tmp_path) -> None:
     make_set(tmp_path / "mine", "a")
     report = run(tmp_path, "mine", shave=3)
     found = json.loads(json.dumps(report.to_dict(), allow_nan=False))

@@ -173,7 +173,7 @@ def test_twelve_bits_in_sixteen() -> None:
     assert f"Black to white: {low:.5g} to {high:.5g} in all images, gamma 1." in text
 
 
-def test_nothing_is_invented_without_a_reference(tmp_path: Path) -> None:
+def test_nothing_is_invented_without_a_reference(tmp_path) -> None:
     content = content_of(scene(reference=False))
     assert content.scores == {}
     assert "HR" not in content.images
@@ -421,14 +421,14 @@ def test_the_whole_image_ends_where_the_crops_do() -> None:
     assert heights["noise"] == pytest.approx(heights["delta"], abs=0.5)
 
 
-def test_no_room(tmp_path: Path) -> None:
+def test_no_room(tmp_path) -> None:
     look = FigureOptions(width=1.5, arrangement="left", crops=(Crop(0, 0, 20),) * 4)
     with pytest.raises(OptionError, match=r"room for 6 panels in a figure 1.5 inches wide"):
         save_figure(tmp_path / "f.png", scene(), look)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_image_too_narrow_for_words(tmp_path: Path) -> None:
+def test_a_whole_image_too_narrow_for_words(tmp_path) -> None:
     save_figure(tmp_path / "f.svg", scene(800, 8, name="a needle"), FigureOptions(dpi=72))
     text = (tmp_path / "f.svg").read_text("utf-8")
     assert ">a needle, HR, 8 × 800 pixels. Upscaled ×2." in text  # noqa: RUF001
@@ -495,7 +495,7 @@ def test_text_is_shortened_and_wrapped() -> None:
 # pixels
 
 
-def test_every_pixel_of_a_crop_is_a_square(tmp_path: Path) -> None:
+def test_every_pixel_of_a_crop_is_a_square(tmp_path) -> None:
     crop = Crop(16, 24, 32)
     content = content_of(
         scene(), FigureOptions(crops=(crop,), panels=("LR", "delta", "difference"))
@@ -579,7 +579,7 @@ def svg_images(text: str) -> list[np.ndarray]:
     return [np.asarray(image.convert("RGB")) for image in images]
 
 
-def test_svg_holds_text_and_the_pixels_themselves(tmp_path: Path) -> None:
+def test_svg_holds_text_and_the_pixels_themselves(tmp_path) -> None:
     crop = Crop(16, 24, 32)
     content = save_figure(tmp_path / "f.svg", scene(), FigureOptions(crops=(crop,)))
     text = (tmp_path / "f.svg").read_text("utf-8")
@@ -597,7 +597,7 @@ def test_svg_holds_text_and_the_pixels_themselves(tmp_path: Path) -> None:
     assert re.search(rf'style="[^"]*(bold|700)[^"]*"[^>]*>{re.escape(best)}</text>', text)
 
 
-def test_large_images_are_embedded_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_embedded_reduced(monkeypatch) -> None:
     monkeypatch.setattr(drawing, "LARGEST_EMBEDDED", 64)
     axes = draw_figure(content_of(scene()), raster=False).axes[0]
     assert axes.get_label() == "whole image"
@@ -605,7 +605,7 @@ def test_large_images_are_embedded_reduced(monkeypatch: pytest.MonkeyPatch) -> N
     assert axes.get_xlim() == (0, 128)  # marks are in HR pixels still
 
 
-def test_pdf_embeds_truetype_and_no_interpolation(tmp_path: Path) -> None:
+def test_pdf_embeds_truetype_and_no_interpolation(tmp_path) -> None:
     save_figure(tmp_path / "f.pdf", scene(), FigureOptions(crops=(Crop(16, 24, 32),)))
     content = (tmp_path / "f.pdf").read_bytes()
     assert content.startswith(b"%PDF")
@@ -619,7 +619,7 @@ def test_pdf_embeds_truetype_and_no_interpolation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str) -> None:
+def test_the_same_figure_is_the_same_file(tmp_path, kind: str) -> None:
     look = replace(PLAIN, panels=("delta", "difference"), small_print=True)
     for name in ("a", "b"):
         save_figure(tmp_path / f"{name}.{kind}", scene(), look)
@@ -630,7 +630,7 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path, kind: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"a.{kind}", f"b.{kind}"]
 
 
-def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
+def test_settings_of_the_user_neither_matter_nor_change(tmp_path) -> None:
     save_figure(tmp_path / "a.png", scene(), PLAIN)
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "figure.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
@@ -639,7 +639,7 @@ def test_settings_of_the_user_neither_matter_nor_change(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_names_with_dollar_signs_and_missing_glyphs(tmp_path: Path) -> None:
+def test_names_with_dollar_signs_and_missing_glyphs(tmp_path) -> None:
     whole = replace(scene(), name="$\\frac{1}{2} 細胞 <a&b>", notes=("costs $5 or $6",))
     for kind in ("png", "pdf", "svg"):
         save_figure(tmp_path / f"f.{kind}", whole, replace(PLAIN, small_print=True))
@@ -647,7 +647,7 @@ def test_names_with_dollar_signs_and_missing_glyphs(tmp_path: Path) -> None:
     assert "$\\frac{1}{2} 細胞 &lt;a&amp;b&gt;" in text
 
 
-def test_labels_and_panels_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_labels_and_panels_in_the_order_asked_for(tmp_path) -> None:
     look = FigureOptions(
         panels=("HR", "delta", "LR"), labels={"delta": "ours"}, small_print=False, font_size=6
     )
@@ -679,19 +679,19 @@ def test_invalid_options(option: dict[str, Any], message: str) -> None:
         FigureOptions(**option)
 
 
-def test_a_font_that_is_not_installed(tmp_path: Path) -> None:
+def test_a_font_that_is_not_installed(tmp_path) -> None:
     with pytest.raises(OptionError, match="expected an installed font, got 'No Such Font'"):
         save_figure(tmp_path / "f.png", scene(), FigureOptions(font="No Such Font"))
 
 
-def test_a_figure_of_too_many_pixels(tmp_path: Path) -> None:
+def test_a_figure_of_too_many_pixels(tmp_path) -> None:
     look = FigureOptions(width=40, dpi=2400)
     with pytest.raises(OptionError, match="expected a figure of at most 134217728 pixels"):
         save_figure(tmp_path / "f.png", scene(), look)
     draw_figure(content_of(scene(8, 8), look), raster=False)
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unasked(tmp_path) -> None:
     (tmp_path / "f.png").write_bytes(b"old")
     with pytest.raises(OptionError, match=r"f\.png exists: pass overwrite=True"):
         save_figure(tmp_path / "f.png", scene(), PLAIN)
@@ -702,7 +702,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file/f.png", "x" * 300 + ".png", "f.xyz", "f"])
-def test_a_figure_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+def test_a_figure_that_cannot_be_written(tmp_path, name: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(FileFormatError, match="can't be written"):
         save_figure(tmp_path / name, scene(), PLAIN)
@@ -722,7 +722,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_a_figure_on_a_full_disk(tmp_path: Path, kind: str) -> None:
+def test_a_figure_on_a_full_disk(tmp_path, kind: str) -> None:
     path = tmp_path / f"f.{kind}"
     path.write_bytes(b"old")
     with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):
@@ -731,7 +731,7 @@ def test_a_figure_on_a_full_disk(tmp_path: Path, kind: str) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_interrupted_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_in_the_middle(tmp_path, monkeypatch) -> None:
     def interrupted(path: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
@@ -775,7 +775,7 @@ def test_published_images(data: Path, models: dict[int, Any], official: Path) ->
     assert (of["baseline"], of["bicubic"]) == ("best", "second")
 
 
-def test_figures_from_a_thread(tmp_path: Path) -> None:
+def test_figures_from_a_thread(tmp_path) -> None:
     """No global state: nothing of pyplot, in any thread."""
     import sys
 

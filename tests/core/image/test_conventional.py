@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from napari_cfsr import psnr
-from napari_cfsr.core.image.conventional import _Noise, bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, bicubic, denoise, imresize
+from napari_cfsr.core.image.conventional import _Noise
 from napari_cfsr.errors import ImageError
 
 LOW_LIGHT = Degradation(photons=50, read_noise=0.01)

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from napari_cfsr.core.image.degradation import Degradation, blur_in_pixels, degrade
-from napari_cfsr.core.image.resize import back_project, imresize
+from napari_cfsr.core.image import Degradation, back_project, blur_in_pixels, degrade, imresize
 from napari_cfsr.errors import ImageError, OptionError
 
 NOISY = Degradation(photons=50, read_noise=0.02, gain=0.8, offset=0.1)

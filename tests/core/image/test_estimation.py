@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.estimation import Estimate, _clipped, estimate_degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, Estimate, estimate_degradation, imresize
+from napari_cfsr.core.image.estimation import _clipped
 from napari_cfsr.errors import ImageError, OptionError
 
 Images = dict[str, list[np.ndarray]]

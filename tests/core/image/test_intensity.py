@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import IntensityMapping, resolve_mapping
+from napari_cfsr.core.image import IntensityMapping, parse_axes, resolve_mapping
 from napari_cfsr.errors import ImageError, OptionError
 from tests.helpers.strategies import dtypes, values
 

@@ -70,14 +70,14 @@ def test_a_failure_halfway_changes_nothing(
     only_holds(path, "one")
 
 
-def test_a_folder_in_the_way_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_leaves_nothing_behind(tmp_path) -> None:
     (tmp_path / "a.json").mkdir()
     with pytest.raises(FileFormatError, match="can't be written"):
         write(tmp_path / "a.json", b"one", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_missing_folders_and_the_type_of_error(tmp_path: Path) -> None:
+def test_missing_folders_and_the_type_of_error(tmp_path) -> None:
     path = tmp_path / "nowhere" / "a.json"
     with (
         pytest.raises(WeightsError, match="can't be written"),
@@ -88,7 +88,7 @@ def test_missing_folders_and_the_type_of_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ß" * 127])
-def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+def test_the_longest_names_can_be_written(tmp_path, name: str) -> None:
     write(tmp_path / name, b"one")
     only_holds(tmp_path / name, "one")
 
@@ -108,7 +108,7 @@ def test_two_programs_can_write_the_same_file(path: Path) -> None:
     only_holds(path, path.read_text()[:1] * 1000)
 
 
-def test_no_link_is_followed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_link_is_followed(path: Path, tmp_path, monkeypatch) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     names = [".a.json.partial", ".a.json.guessed.partial"]
@@ -130,7 +130,7 @@ def test_no_link_is_followed(path: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no umask")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int, mode: int) -> None:
+def test_permissions_are_those_of_any_new_file(tmp_path, mask: int, mode: int) -> None:
     before = os.umask(mask)
     try:
         write(tmp_path / "a", b"one")

@@ -194,7 +194,7 @@ def test_fifty_pairs_agree_on_shaved_luma() -> None:
         assert ssim(a, b, **how) == pytest.approx(torch_ssim(ya, yb, 255.0), abs=1e-4)
 
 
-def test_strips_agree_with_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_agree_with_the_whole_image(monkeypatch) -> None:
     rng = np.random.default_rng(3)
     for shape, strip in [((97, 40), 40), ((97, 40, 3), 900), ((64, 50), 2500), ((11, 30), 30)]:
         a = rng.random(shape).astype(np.float32)
@@ -260,7 +260,7 @@ def test_a_pixel_that_is_not_a_number_is_not_hidden() -> None:
     assert np.isnan(error_map(a, b)).sum() == 1
 
 
-def test_check_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_can_stop_between_strips(monkeypatch) -> None:
     monkeypatch.setattr(image_pair, "STRIP_VALUES", 400)
     a = np.zeros((100, 40))
     for function in (psnr, ssim, ssim_map, error_map):

@@ -13,8 +13,7 @@ from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
 from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
-from napari_cfsr.core.weights.checkpoints import open_backbone
-from napari_cfsr.core.weights.weight_files import bundled_path
+from napari_cfsr.core.weights import bundled_path, open_backbone
 
 PARAMETERS = {2: 291_324, 3: 297_819, 4: 306_912}
 

@@ -22,9 +22,8 @@ from scipy.ndimage import gaussian_filter
 from napari_cfsr import load_model
 from napari_cfsr.core.process import child, remote_training
 from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
-from napari_cfsr.core.training.config import TrainConfig, TrainRequest
+from napari_cfsr.core.training import TrainConfig, TrainProgress, TrainRequest
 from napari_cfsr.core.training.data import array_data
-from napari_cfsr.core.training.results import TrainProgress
 from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import (
     CancelledError,

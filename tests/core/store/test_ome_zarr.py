@@ -25,12 +25,10 @@ from numpy.testing import assert_array_equal
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
 from napari_cfsr.core.engine.model import load_model
 from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
-from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-from napari_cfsr.core.io.store_metadata import store_status
+from napari_cfsr.core.io import open_ome_zarr, store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import halved, plan_layout
-from napari_cfsr.core.upscale.blocks import plan_blocks
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions, plan_blocks
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import dtypes, values

@@ -96,8 +96,7 @@ def test_the_range_of_a_stack_is_found_without_reading_all_of_it(axes, order, mo
 
 
 @pytest.mark.parametrize(
-    ("axes", "shape"),
-    [("YX", (88, 125)), ("YXS", (38, 66, 4)), ("CTYX", (2, 2, 38, 38))],
+    ("axes", "shape"), [("YX", (88, 125)), ("YXS", (38, 66, 4)), ("CTYX", (2, 2, 38, 38))]
 )
 def test_each_block_is_seen_at_every_level_as_soon_as_it_is_done(tmp_path, axes, shape) -> None:
     pixels = values(np.dtype("uint16"), shape, 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cfsr.core.training import TrainConfig
 from napari_cfsr.core.training import clock as training_clock
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
-from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.windows import prepare
 from tests.helpers.small_sets import request, spots
 

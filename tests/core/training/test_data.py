@@ -16,18 +16,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import resolve_mapping
+from napari_cfsr.core.image import parse_axes, resolve_mapping
 from napari_cfsr.core.io.image_files import read_image
+from napari_cfsr.core.training import array_sources, folder_data, pair_data
 from napari_cfsr.core.training import data as training_data
-from napari_cfsr.core.training.data import (
-    MOST_PLANES,
-    Intensity,
-    array_data,
-    array_sources,
-    folder_data,
-    pair_data,
-)
+from napari_cfsr.core.training.data import MOST_PLANES, Intensity, array_data
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
 
 H, W = 12, 17
@@ -81,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_kind_of_file(tmp_path: Path) -> None:
+def test_every_kind_of_file(tmp_path) -> None:
     expected = kinds_of_files(tmp_path / "images")
     found = folder_data(tmp_path / "images")
     assert found.lr is None
@@ -164,7 +157,7 @@ def test_microscopes_have_odd_formats(data: Path) -> None:
     np.testing.assert_allclose(found.hr[0].read(), expected, atol=1e-6)
 
 
-def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out(tmp_path) -> None:
     folder = tmp_path / "in"
     write(folder / "good.png", pixels())
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
@@ -194,7 +187,7 @@ def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
         assert reason in note
 
 
-def test_a_single_file_counts_as_a_folder(tmp_path: Path) -> None:
+def test_a_single_file_counts_as_a_folder(tmp_path) -> None:
     path = write(tmp_path / "stack.tif", pixels(5, H, W), photometric="minisblack")
     found = folder_data(path)
     assert len(found.hr) == 5
@@ -202,14 +195,14 @@ def test_a_single_file_counts_as_a_folder(tmp_path: Path) -> None:
     assert {s.group for s in found.hr} == {str(path)}
 
 
-def test_the_name_of_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_the_folder_one_is_in(tmp_path, monkeypatch) -> None:
     write(tmp_path / "mine" / "a.png", pixels())
     monkeypatch.chdir(tmp_path / "mine")
     assert folder_data(".").origin == "mine"
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty", "text", "broken", "long"])
-def test_folders_without_images(tmp_path: Path, kind: str) -> None:
+def test_folders_without_images(tmp_path, kind: str) -> None:
     folder = tmp_path / ("x" * 300 if kind == "long" else "in")
     if kind in ("empty", "text", "broken"):
         folder.mkdir()
@@ -226,7 +219,7 @@ def test_folders_without_images(tmp_path: Path, kind: str) -> None:
         assert "there is no such file" in text or "can't be read" in text
 
 
-def test_files_that_become_unreadable_are_named(tmp_path: Path) -> None:
+def test_files_that_become_unreadable_are_named(tmp_path) -> None:
     for i in range(2):
         write(tmp_path / f"{i}.png", pixels())
     found = folder_data(tmp_path)
@@ -235,7 +228,7 @@ def test_files_that_become_unreadable_are_named(tmp_path: Path) -> None:
         found.hr[0].read()
 
 
-def test_damage_behind_the_head_shows_when_it_is_read(tmp_path: Path) -> None:
+def test_damage_behind_the_head_shows_when_it_is_read(tmp_path) -> None:
     """A folder is listed without decoding its PNG and JPEG files, which takes long."""
     path = write(tmp_path / "a.png", pixels(300, 300))
     path.write_bytes(path.read_bytes()[:5000])
@@ -244,7 +237,7 @@ def test_damage_behind_the_head_shows_when_it_is_read(tmp_path: Path) -> None:
         source.read()
 
 
-def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_was_written_again_is_read_again(tmp_path) -> None:
     path = write(tmp_path / "a.tif", pixels(dtype=np.uint16))
     (before,) = folder_data(tmp_path).hr
     assert before.read().max() == 1
@@ -273,7 +266,7 @@ def test_stacks_are_thinned_evenly(count: int) -> None:
         assert planes[-1] >= count - 1 - count // MOST_PLANES
 
 
-def test_a_long_stack_in_a_file(tmp_path: Path) -> None:
+def test_a_long_stack_in_a_file(tmp_path) -> None:
     stack = np.arange(600 * 4, dtype=np.uint16).reshape(600, 2, 2)
     write(tmp_path / "a.tif", stack, photometric="minisblack")
     found = folder_data(tmp_path, (0.0, 65535.0))
@@ -349,7 +342,7 @@ def test_invalid_intensity() -> None:
 # pairs of files
 
 
-def test_pairs_of_folders(tmp_path: Path) -> None:
+def test_pairs_of_folders(tmp_path) -> None:
     for i, name in enumerate("abc"):
         write(tmp_path / "lr" / f"{name}.png", pixels(seed=i))
         write(tmp_path / "hr" / f"{name}_60x.tif", pixels(2 * H, 2 * W, seed=i))
@@ -362,7 +355,7 @@ def test_pairs_of_folders(tmp_path: Path) -> None:
     assert found.origin == "lr and hr"
 
 
-def test_a_pair_of_stacks(tmp_path: Path) -> None:
+def test_a_pair_of_stacks(tmp_path) -> None:
     lr = write(tmp_path / "lr.tif", pixels(600, 2, 2), photometric="minisblack")
     hr = write(tmp_path / "hr.tif", pixels(600, 4, 4), photometric="minisblack")
     found = pair_data(lr, hr)
@@ -372,7 +365,7 @@ def test_a_pair_of_stacks(tmp_path: Path) -> None:
     assert places[0] == places[1]  # thinned alike
 
 
-def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
+def test_pairs_that_do_not_fit(tmp_path) -> None:
     for i in range(3):
         write(tmp_path / "three" / f"{i}.png", pixels())
     write(tmp_path / "two" / "0.png", pixels())
@@ -412,7 +405,7 @@ def test_sources_are_pickled_without_pixels(folder: Path) -> None:
         np.testing.assert_array_equal(before.read(), after.read())
 
 
-def test_files_are_read_late_and_one_at_a_time(tmp_path: Path) -> None:
+def test_files_are_read_late_and_one_at_a_time(tmp_path) -> None:
     """200 images of a megapixel are 400 MB; what stays is one of them."""
     image = pixels(1000, 1000, dtype=np.uint16)
     for i in range(200):

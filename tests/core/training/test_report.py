@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 
 from napari_cfsr import psnr, ssim
-from napari_cfsr.core.image.conventional import bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.estimation import estimate_degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, bicubic, denoise, estimate_degradation, imresize
 from napari_cfsr.core.training.report import LEAST_GAIN, HeldOutScores, is_gain, verdict
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import MOST_PSNR, TrainingWindow

@@ -131,7 +131,7 @@ def test_the_preview(kind: str) -> None:
     assert not np.array_equal(previews[0].delta, previews[-1].delta)
 
 
-def test_waiting_for_the_caller_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_caller_does_not_count(monkeypatch) -> None:
     """A pause, or a slow display: after a thousand seconds each, seconds are left."""
 
     class Time:
@@ -160,7 +160,7 @@ def test_waiting_for_the_caller_does_not_count(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_the_saved_file_gains_as_much(tmp_path: Path, kind: str, placement: str) -> None:
+def test_the_saved_file_gains_as_much(tmp_path, kind: str, placement: str) -> None:
     """Measured again with the public functions."""
     longer = {"steps": 30, "every": 10, "patch": 48} if placement == "output" else {}
     how = {"placement": placement, **longer}
@@ -186,7 +186,7 @@ def test_the_saved_file_gains_as_much(tmp_path: Path, kind: str, placement: str)
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_card(tmp_path: Path, kind: str) -> None:
+def test_the_card(tmp_path, kind: str) -> None:
     _, trained = once(kind, placement="input")
     card = read_refiner_card(trained.save(tmp_path / "mine.safetensors"))
     assert card == RefinerCard(**json.loads(json.dumps(vars(trained.card))))
@@ -236,7 +236,7 @@ def nothing(trained: TrainedRefiner, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_a_training_that_only_makes_it_worse(tmp_path: Path, placement: str) -> None:
+def test_a_training_that_only_makes_it_worse(tmp_path, placement: str) -> None:
     """With a rate of 1, weights end up anywhere, NaN included."""
     config = {"placement": placement, "rate": 1.0, "warm_steps": 0, "schedule": "constant"}
     seen, trained = finish(iter_train(sent("gray", **config)))
@@ -246,7 +246,7 @@ def test_a_training_that_only_makes_it_worse(tmp_path: Path, placement: str) -> 
     assert all(p.best is None for p in seen)
 
 
-def test_a_gain_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_on_validation_images_only(tmp_path, monkeypatch) -> None:
     """Held-out images decide: the best validated refiner is discarded."""
     monkeypatch.setattr(RefinerTrainer, "gain", lambda self: 0.5)
     config = {"placement": "output", "rate": 1.0, "schedule": "constant"}
@@ -256,7 +256,7 @@ def test_a_gain_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.Mo
     nothing(trained, tmp_path)
 
 
-def test_weights_that_become_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_become_nan(tmp_path, monkeypatch) -> None:
     """From the middle on: the best step before is kept, and the record is valid JSON."""
     steps = InputTrainer._loss
     taken = 0
@@ -297,7 +297,7 @@ def stopped(
 
 @pytest.mark.parametrize("placement", ["auto", "input", "output"])
 @pytest.mark.parametrize("stage", ["Reading", "Upscaling", "Learning", "Try"])
-def test_a_stop_before_any_gain(tmp_path: Path, placement: str, stage: str) -> None:
+def test_a_stop_before_any_gain(tmp_path, placement: str, stage: str) -> None:
     wanted = sent("gray", placement=placement, warm_steps=30, every=50, batch=1)
 
     def when(progress: TrainProgress) -> bool:
@@ -309,7 +309,7 @@ def test_a_stop_before_any_gain(tmp_path: Path, placement: str, stage: str) -> N
         nothing(trained, tmp_path)
 
 
-def test_a_stop_at_once(tmp_path: Path) -> None:
+def test_a_stop_at_once(tmp_path) -> None:
     seen, trained = finish(iter_train(sent("gray"), stop=lambda: True))
     assert {p.stage for p in seen} == {"preparing", "measuring"}
     nothing(trained, tmp_path)
@@ -412,7 +412,7 @@ def test_clean_images_keep_the_backbone_or_the_output() -> None:
         assert 0 < trained.gain < 1
 
 
-def test_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_recipe(tmp_path, monkeypatch) -> None:
     recipes = []
     made = RefinerTrainer.__init__
 
@@ -430,7 +430,7 @@ def test_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert trained.card.extra["seed"] == 69
 
 
-def test_training_continues_from_the_best_warm_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_from_the_best_warm_step(monkeypatch) -> None:
     loaded = []
     load = InputTrainer.load
 
@@ -451,7 +451,7 @@ def test_training_continues_from_the_best_warm_step(monkeypatch: pytest.MonkeyPa
     assert trained.card.extra["validation_gain"] == 0.5
 
 
-def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience(monkeypatch) -> None:
     gains = iter([0.1, 0.2, 0.1, 0.15, 0.2, 9.0])
     monkeypatch.setattr(RefinerTrainer, "gain", lambda self: next(gains))
     seen, trained = finish(iter_train(sent("gray", placement="output", steps=100, patience=3)))
@@ -558,7 +558,7 @@ def gain_on(images: tuple[np.ndarray, ...], trained: TrainedRefiner, folder: Pat
     return float(np.mean(gains))
 
 
-def test_clean_images_never_lose(tmp_path: Path) -> None:
+def test_clean_images_never_lose(tmp_path) -> None:
     """Where little can be gained: neither on held-out images nor on others."""
     config = {"placement": "output", "steps": 60, "every": 10, "batch": 4, "held_out": 0.35}
     images, improved = spots(20, 96), 0

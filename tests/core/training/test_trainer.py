@@ -12,8 +12,7 @@ import torch
 
 from napari_cfsr import load_model, psnr
 from napari_cfsr.core.engine.model import PredictOptions
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, imresize
 from napari_cfsr.core.training import trainer as trainer
 from napari_cfsr.core.training.config import CLIP, Recipe, TrainConfig
 from napari_cfsr.core.training.trainer import (
@@ -24,8 +23,7 @@ from napari_cfsr.core.training.trainer import (
     noisy,
 )
 from napari_cfsr.core.training.windows import TrainingWindow, prepare
-from napari_cfsr.core.weights.checkpoints import load_backbone
-from napari_cfsr.core.weights.weight_files import WeightsFile
+from napari_cfsr.core.weights import WeightsFile, load_backbone
 from tests.helpers.small_sets import colours, request, spots, tiny_backbone
 
 PLACEMENTS = ("input", "output")
@@ -67,7 +65,7 @@ def made(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_equals_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
     context = request.getfixturevalue(kind)
     window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
@@ -120,9 +118,7 @@ def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext)
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
-def test_the_number_of_upscaled_windows_is_limited(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_upscaled_windows_is_limited(gray: TrainingContext, monkeypatch) -> None:
     size = gray.images.train[0].lr[0].size
     monkeypatch.setattr(trainer, "MOST_UPSCALED", 3 * size)
     assert len(made(gray, "output")._pool) == 3
@@ -283,7 +279,7 @@ def rates(
     return Recorder.rates
 
 
-def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate(gray: TrainingContext, monkeypatch) -> None:
     assert rates(gray, monkeypatch, "main") == [3e-3] * 4
     assert rates(gray, monkeypatch, "warm") == [5e-3] * 4
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=50)
@@ -295,7 +291,7 @@ def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_the_one_cycle_schedule_of_few_steps(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch, steps: int
+    gray: TrainingContext, monkeypatch, steps: int
 ) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
     assert len(cycle) == steps
@@ -335,9 +331,7 @@ def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
     assert other.gain() == gain
 
 
-def test_the_psnr_of_a_baseline_is_computed_once(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_psnr_of_a_baseline_is_computed_once(gray: TrainingContext, monkeypatch) -> None:
     trained, scored = made(gray, "output"), []
     expected = np.mean(
         [
@@ -357,9 +351,7 @@ def test_the_psnr_of_a_baseline_is_computed_once(
     assert scored == list(gray.images.validation)
 
 
-def test_a_baseline_that_is_known_is_not_computed(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_that_is_known_is_not_computed(gray: TrainingContext, monkeypatch) -> None:
     trained, window = made(gray, "output"), gray.images.validation[0]
     expected = trained.predict(window.lr)
     known = gray.validation[0].baseline

@@ -462,7 +462,7 @@ def good_names(made: TrainingImages) -> dict[str, set[str]]:
     return {role: {w.name.split(" ")[0] for w in getattr(made, role)} for role in ROLES}
 
 
-def test_unusable_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
+def test_unusable_files_of_a_folder_are_left_out(tmp_path) -> None:
     folder = write(tmp_path / "cells", {f"good{i}": texture(seed=i) for i in range(9)})
     write(folder, {"black": np.zeros((160, 160), np.float32), "tiny": texture(20, 20)})
     bad = texture()
@@ -486,7 +486,7 @@ def test_unusable_files_of_a_folder_are_left_out(tmp_path: Path) -> None:
         assert len(names["held_out"]) == len(names["validation"]) == 2  # of twelve: none is missing
 
 
-def test_too_few_are_left(tmp_path: Path) -> None:
+def test_too_few_are_left(tmp_path) -> None:
     flat = {f"flat{i}": np.zeros((160, 160), np.float32) for i in range(5)}
     folder = write(tmp_path / "cells", {**flat, "good": texture(), "fine": texture(seed=1)})
     with pytest.raises(

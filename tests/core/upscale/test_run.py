@@ -20,11 +20,8 @@ from napari_cfsr import load_model, upscale
 from napari_cfsr.core.engine.model import PredictOptions, SRModel
 from napari_cfsr.core.engine.registry import SMALLEST_TILE, choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
-from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.run import iter_upscale
-from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
+from napari_cfsr.core.upscale import UpscaleOptions, UpscaleProgress, exhaust, iter_upscale
+from napari_cfsr.core.weights import RefinerCard, bundled_path, save_refiner, sha256_of
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import FIELD, BoxModel
 from tests.helpers.strategies import axes_and_shapes, dtypes, values

@@ -83,7 +83,7 @@ def test_bundled_backbones_are_float16_and_small() -> None:
 
 
 def test_the_demo_works_offline_with_an_empty_cache(
-    offline: None, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    offline: None, home: Path, tmp_path, capsys
 ) -> None:
     folder = tmp_path / "out"
     assert main(["demo", "--no-window", "--output", str(folder), "--device", "cpu"]) == 0

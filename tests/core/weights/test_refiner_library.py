@@ -234,7 +234,7 @@ def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
     assert find_refiner_file(BUNDLED)[1] == "bundled"
 
 
-def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "it is open in another program")
 
@@ -246,7 +246,7 @@ def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch: pytest.MonkeyP
         delete_refiner("mine")
 
 
-def test_export(folder: Path, tmp_path: Path) -> None:
+def test_export(folder: Path, tmp_path) -> None:
     for path, expected in {
         "a.safetensors": "a.safetensors",
         "b": "b.safetensors",
@@ -260,7 +260,7 @@ def test_export(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path: Path) -> None:
+def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     before = target.read_bytes()
     with pytest.raises(OptionError, match=r"a.safetensors exists: pass overwrite=True"):
@@ -274,16 +274,14 @@ def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path: Path)
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_export_of_a_damaged_file(folder: Path, tmp_path: Path) -> None:
+def test_export_of_a_damaged_file(folder: Path, tmp_path) -> None:
     (folder / "broken.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TruncatedWeightsError):
         export_refiner("broken", tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_export_to_a_full_disk_keeps_what_was_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monkeypatch) -> None:
     target = saved(tmp_path / "usb" / "a.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "usb")
@@ -293,14 +291,14 @@ def test_export_to_a_full_disk_keeps_what_was_there(
     assert files(tmp_path / "usb") == ["a.safetensors"]
 
 
-def test_export_into_an_impossible_folder(folder: Path, tmp_path: Path) -> None:
+def test_export_into_an_impossible_folder(folder: Path, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.safetensors", tmp_path / ("x" * 300)):
         with pytest.raises(WeightsError, match="can't be written"):
             export_refiner("mine", path)
 
 
-def test_import(home: Path, tmp_path: Path) -> None:
+def test_import(home: Path, tmp_path) -> None:
     source = saved(tmp_path / "from usb.safetensors")
     target = home / "data" / "refiners" / "from usb.safetensors"
     assert import_refiner(source) == target
@@ -317,7 +315,7 @@ def test_import(home: Path, tmp_path: Path) -> None:
     assert files(home) == [str(Path("data", "refiners", "from usb.safetensors"))]
 
 
-def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path: Path) -> None:
+def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     export_refiner("mine", tmp_path / "a.safetensors")
     delete_refiner("mine")
@@ -325,7 +323,7 @@ def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path: Path) -> No
     assert files(folder) == ["a.safetensors"]
 
 
-def test_import_checks_the_file(folder: Path, tmp_path: Path) -> None:
+def test_import_checks_the_file(folder: Path, tmp_path) -> None:
     good = saved(tmp_path / "good.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(good[:-100])
     save_file(STATE, tmp_path / "bare.safetensors")
@@ -362,9 +360,7 @@ def test_the_shapes_are_those_of_the_network() -> None:
     assert shapes == refiner_library.SHAPES
 
 
-def test_import_to_a_full_disk_keeps_what_was_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monkeypatch) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     source = saved(tmp_path / "mine.safetensors", 0.5)
     full_disk(monkeypatch, folder)
@@ -392,7 +388,7 @@ def test_save_under_a_name(home: Path) -> None:
     assert files(path.parent) == ["Kerne.safetensors", "best so far.safetensors"]
 
 
-def test_saved_where_it_was_asked_for(home: Path, tmp_path: Path) -> None:
+def test_saved_where_it_was_asked_for(home: Path, tmp_path) -> None:
     target = tmp_path / "new" / "a.safetensors"
     assert save_or_elsewhere(trained(), target) == target
     assert save_or_elsewhere(trained(), target, overwrite=True) == target
@@ -402,9 +398,7 @@ def test_saved_where_it_was_asked_for(home: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
 
 
-def test_saved_elsewhere_where_the_disk_is_full(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saved_elsewhere_where_the_disk_is_full(folder: Path, tmp_path, monkeypatch) -> None:
     target = saved(tmp_path / "out" / "mine.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "out")
@@ -416,16 +410,14 @@ def test_saved_elsewhere_where_the_disk_is_full(
     assert target.read_bytes() == before
 
 
-def test_saved_elsewhere_where_a_file_appeared_meanwhile(home: Path, tmp_path: Path) -> None:
+def test_saved_elsewhere_where_a_file_appeared_meanwhile(home: Path, tmp_path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
         save_or_elsewhere(trained(), target)
     assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
 
 
-def test_saved_in_the_temporary_folder_as_a_last_resort(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saved_in_the_temporary_folder_as_a_last_resort(home: Path, tmp_path, monkeypatch) -> None:
     home.write_text("a file where the folder should be")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -442,7 +434,7 @@ def test_saved_in_the_temporary_folder_as_a_last_resort(
     assert list(tmp_path.rglob("*.partial")) == []
 
 
-def test_a_target_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_checked_beforehand(tmp_path, monkeypatch) -> None:
     check_writable(tmp_path / "a.safetensors")
     check_writable(tmp_path / "new" / "sub" / "a.safetensors")
     assert list(tmp_path.iterdir()) == []  # it left nothing behind
@@ -466,14 +458,14 @@ def test_a_target_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.Monk
         check_writable(tmp_path / "a.safetensors")
 
 
-def test_save_to_makes_folders(tmp_path: Path) -> None:
+def test_save_to_makes_folders(tmp_path) -> None:
     target = tmp_path / "a" / "b" / "c.safetensors"
     assert save_to(trained(), target) == target
     with pytest.raises(OptionError, match="exists"):
         save_to(trained(), target)
 
 
-def test_a_missing_suffix_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_suffix_is_added(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert export_path("~", "x") == tmp_path / "x.safetensors"

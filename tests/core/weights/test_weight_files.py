@@ -76,7 +76,7 @@ def test_the_home_variable_moves_cache_and_data(home: Path) -> None:
 
 
 def test_without_the_home_variable_the_users_folders_are_used_and_not_created(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path, monkeypatch
 ) -> None:
     monkeypatch.delenv(weight_files.HOME_VARIABLE)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -92,7 +92,7 @@ def test_the_named_folder_takes_precedence_over_the_cache(cached: Path, official
 
 
 def test_the_cache_is_searched_if_the_named_folder_lacks_the_file(
-    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cached: Path, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
     file, _ = weight_files.find_backbone(2, "auto", download=False)
@@ -107,7 +107,7 @@ def test_without_file_and_download_the_message_says_what_to_do() -> None:
 
 
 def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
-    cached: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cached: Path, published: Path, tmp_path, monkeypatch
 ) -> None:
     folder = tmp_path / "named"
     folder.mkdir()
@@ -122,9 +122,7 @@ def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
         assert f"({(folder / 'CFSR_x2.pth').stat().st_size} bytes)" in text
 
 
-def test_swapped_official_files_are_detected(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swapped_official_files_are_detected(published: Path, tmp_path, monkeypatch) -> None:
     shutil.copy(published / "CFSR_x3.pth", tmp_path / "CFSR_x2.pth")
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path))
     with pytest.raises(TamperedWeightsError, match=weight_files.OFFICIAL_SHA256[3]):
@@ -154,9 +152,7 @@ def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
         assert file.sha256 == hashlib.sha256(b"mine.pth").hexdigest()
 
 
-def test_a_file_takes_precedence_over_an_imported_name(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_takes_precedence_over_an_imported_name(home: Path, tmp_path, monkeypatch) -> None:
     (home / "data" / "backbones").mkdir(parents=True)
     (home / "data" / "backbones" / "mine.pth").write_bytes(b"imported")
     (tmp_path / "mine.pth").write_bytes(b"here")
@@ -166,7 +162,7 @@ def test_a_file_takes_precedence_over_an_imported_name(
     assert weight_files.find_backbone(2, "mine")[0].kind == "imported"
 
 
-def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch) -> None:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     (tmp_path / "mine.pth").write_bytes(b"here")
@@ -219,7 +215,7 @@ def test_auto_without_any_weights_says_what_to_do(home: Path) -> None:
 
 
 def test_an_official_file_is_imported_into_the_cache_under_its_name(
-    published: Path, tmp_path: Path, home: Path
+    published: Path, tmp_path, home: Path
 ) -> None:
     copy = Path(shutil.copy(published / "CFSR_x3.pth", tmp_path / "from a colleague.pth"))
     target = weight_files.import_file(copy, "backbones")
@@ -229,7 +225,7 @@ def test_an_official_file_is_imported_into_the_cache_under_its_name(
     assert files_below(home) == ["cache/CFSR_x3.pth"]
 
 
-def test_import_replaces_another_file_only_with_overwrite(tmp_path: Path, home: Path) -> None:
+def test_import_replaces_another_file_only_with_overwrite(tmp_path, home: Path) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"old")
     target = weight_files.import_file(path, "refiners")
@@ -243,7 +239,7 @@ def test_import_replaces_another_file_only_with_overwrite(tmp_path: Path, home: 
     assert files_below(home) == ["data/refiners/mine.pth"]
 
 
-def test_a_name_that_would_not_be_found_again_is_refused(tmp_path: Path, home: Path) -> None:
+def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home: Path) -> None:
     """Only files with certain suffixes are listed, and some names have other meanings."""
     for name in ("mine.bin", "mine", "auto.pth", "none.safetensors"):
         path = tmp_path / name
@@ -253,9 +249,7 @@ def test_a_name_that_would_not_be_found_again_is_refused(tmp_path: Path, home: P
     assert files_below(home) == []
 
 
-def test_an_import_onto_a_full_disk_leaves_nothing(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home: Path, monkeypatch) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
 
@@ -269,7 +263,7 @@ def test_an_import_onto_a_full_disk_leaves_nothing(
     assert files_below(home) == []
 
 
-def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path: Path, home: Path) -> None:
+def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path, home: Path) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
     home.write_text("a file where the folder should be")
@@ -338,7 +332,7 @@ def publishes(folder: Path) -> Answer:
 
 
 def test_once_agreed_auto_fetches_the_official_weights(
-    ours: Path, serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ours: Path, serve: Serve, published: Path, home: Path, monkeypatch
 ) -> None:
     """For other scales, too; where the download fails, the bundled one is used."""
     asked = serve(publishes(published))
@@ -452,9 +446,7 @@ def test_a_connection_that_is_reset_leaves_nothing(serve: Serve, home: Path) -> 
     assert files_below(home) == []
 
 
-def test_a_silent_server_times_out(
-    serve: Serve, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_times_out(serve: Serve, home: Path, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
     released = threading.Event()
 
@@ -472,9 +464,7 @@ def test_a_silent_server_times_out(
     assert files_below(home) == []
 
 
-def test_a_mirror_that_never_stops(
-    serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_that_never_stops(serve: Serve, published: Path, home: Path, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "LARGEST_DOWNLOAD", 10_000)
     serve(sends(b"x" * LENGTH))
     steps: list[int] = []
@@ -508,7 +498,7 @@ def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> Non
     ids=["refused", "not an address"],
 )  # fmt: skip
 def test_a_mirror_that_can_not_be_reached(
-    home: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+    home: Path, monkeypatch, address: str, reason: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv(weight_files.URL_VARIABLE, address)
@@ -561,7 +551,7 @@ def test_errors_of_progress_end_the_download_unchanged(
 
 
 def test_a_full_disk_during_a_download_is_a_download_error(
-    serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, published: Path, home: Path, monkeypatch
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
 
@@ -583,9 +573,7 @@ def test_an_impossible_cache_folder_is_a_download_error(
         weight_files.fetch_official(2)
 
 
-def test_a_download_prints_nothing(
-    serve: Serve, published: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_download_prints_nothing(serve: Serve, published: Path, capfd) -> None:
     """Output of the download library would mix with that of the command line."""
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     weight_files.fetch_official(2)
@@ -596,7 +584,7 @@ def test_a_download_prints_nothing(
 
 
 def test_fetching_all_on_the_command_line(
-    serve: Serve, published: Path, home: Path, capsys: pytest.CaptureFixture[str]
+    serve: Serve, published: Path, home: Path, capsys
 ) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         sends((published / Path(request.path).name).read_bytes())(request)
@@ -613,9 +601,7 @@ def test_fetching_all_on_the_command_line(
     assert len(asked) == 3
 
 
-def test_a_failed_fetch_on_the_command_line_is_one_line(
-    serve: Serve, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_fetch_on_the_command_line_is_one_line(serve: Serve, home: Path, capsys) -> None:
     serve(sends(b"not here", status=404))
     assert main(["models", "fetch", "--scale", "2"]) == 2
     out, err = capsys.readouterr()
@@ -626,7 +612,7 @@ def test_a_failed_fetch_on_the_command_line_is_one_line(
 
 
 def test_upscaling_fetches_weights_on_first_use(
-    serve: Serve, published: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    serve: Serve, published: Path, home: Path, tmp_path, capsys
 ) -> None:
     asked = serve(sends((published / "CFSR_x2.pth").read_bytes()))
     Image.new("L", (5, 4), 99).save(tmp_path / "a.png")
