@@ -81,7 +81,7 @@ def run(wanted: BackboneRequest, until: int | None = None) -> list[BackboneProgr
 
 
 @pytest.mark.usefixtures("small_network")
-def test_it_learns(photos: list, tmp_path) -> None:
+def test_it_learns(photos, tmp_path) -> None:
     wanted = request(photos, tmp_path, steps=240, validations=3, batch=4)
     seen = run(wanted)
     validated = [p.psnr for p in seen if p.psnr is not None]
@@ -95,7 +95,7 @@ def test_it_learns(photos: list, tmp_path) -> None:
     assert all(p.images_per_second > 0 for p in seen)
 
 
-def test_the_best_weights_are_written_in_merged_form(photos: list, tmp_path) -> None:
+def test_the_best_weights_are_written_in_merged_form(photos, tmp_path) -> None:
     wanted = replace(request(photos, tmp_path, steps=6), card={"data": "two photos"})
     best = run(wanted)[-1].best
     model = nc.load_model(2, backbone=wanted.output, refiner=None, device="cpu")
@@ -119,9 +119,7 @@ def test_the_best_weights_are_written_in_merged_form(photos: list, tmp_path) -> 
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_resumed_training_equals_an_uninterrupted_one(
-    photos: list, tmp_path, precision: str
-) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(photos, tmp_path, precision: str) -> None:
     """Bit for bit: weights, moving average, moments, best; also across the change of the loss."""
     states = []
     for name, stops in {"whole": [None], "parts": [3, 5, None]}.items():
@@ -148,7 +146,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
 
 @pytest.mark.usefixtures("small_network")
-def test_the_state_is_written_from_time_to_time(photos: list, tmp_path, monkeypatch) -> None:
+def test_the_state_is_written_from_time_to_time(photos, tmp_path, monkeypatch) -> None:
     """So that even a crash loses little."""
     monkeypatch.setattr(backbone_training, "SAVE_SECONDS", 0.0)
     wanted = request(photos, tmp_path, steps=1000, validations=1)
@@ -209,7 +207,7 @@ def test_starting_from_another_scale(old: int, new: int) -> None:
     torch.testing.assert_close(is_, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_training_from_another_scale_starts_well(photos: list, tmp_path) -> None:
+def test_training_from_another_scale_starts_well(photos, tmp_path) -> None:
     """A few steps from x4 beat a few steps from nothing."""
     init = bundled(4)
     wanted = request(photos, tmp_path, steps=10, rate=1e-4)
@@ -221,7 +219,7 @@ def test_training_from_another_scale_starts_well(photos: list, tmp_path) -> None
 
 
 @pytest.mark.usefixtures("small_network")
-def test_the_last_part_has_another_loss(photos: list, tmp_path, monkeypatch) -> None:
+def test_the_last_part_has_another_loss(photos, tmp_path, monkeypatch) -> None:
     used = []
     for name in ("l1_loss", "mse_loss"):
         original = getattr(torch.nn.functional, name)
@@ -235,7 +233,7 @@ def test_the_last_part_has_another_loss(photos: list, tmp_path, monkeypatch) -> 
     assert used == ["l1_loss"] * 7 + ["mse_loss"] * 3
 
 
-def test_half_precision_is_half_the_size_and_nearly_as_good(photos: list, tmp_path) -> None:
+def test_half_precision_is_half_the_size_and_nearly_as_good(photos, tmp_path) -> None:
     network = bundled(2)
     path = save_backbone(tmp_path / "half.safetensors", network.state_dict(), {}, half=True)
     assert path.stat().st_size < 0.61e6
@@ -247,7 +245,7 @@ def test_half_precision_is_half_the_size_and_nearly_as_good(photos: list, tmp_pa
 
 
 @pytest.mark.usefixtures("small_network")
-def test_a_full_disk_leaves_what_was_there(photos: list, tmp_path, monkeypatch) -> None:
+def test_a_full_disk_leaves_what_was_there(photos, tmp_path, monkeypatch) -> None:
     wanted = request(photos, tmp_path, steps=4)
     run(wanted)
     before = wanted.state_path.read_bytes()
@@ -264,7 +262,7 @@ def test_a_full_disk_leaves_what_was_there(photos: list, tmp_path, monkeypatch) 
 
 
 @pytest.mark.usefixtures("small_network")
-def test_steps_with_infinite_gradients_are_skipped(photos: list, tmp_path, monkeypatch) -> None:
+def test_steps_with_infinite_gradients_are_skipped(photos, tmp_path, monkeypatch) -> None:
     """One step is skipped; many in a row end the training, and the state is an earlier one."""
     wanted = request(photos, tmp_path, steps=6)
     compute = Gradients.compute
@@ -304,7 +302,7 @@ def test_tiny_images_are_left_out_with_a_note(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_files_that_are_no_state_are_refused(photos: list, tmp_path) -> None:
+def test_files_that_are_no_state_are_refused(photos, tmp_path) -> None:
     wanted = request(photos, tmp_path, steps=2)
     run(wanted)
     with pytest.raises(ArchitectureError, match="can start from a backbone, but not resume"):
@@ -372,7 +370,7 @@ def test_images_of_a_folder(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_the_network_of_the_best_validation_is_kept(photos: list, tmp_path, monkeypatch) -> None:
+def test_the_network_of_the_best_validation_is_kept(photos, tmp_path, monkeypatch) -> None:
     values = iter([20.0, 25.0, 22.0])
     monkeypatch.setattr(
         backbone_training, "evaluate_backbone", lambda network, images: {"x": next(values)}

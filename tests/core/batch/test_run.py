@@ -103,9 +103,7 @@ def bundled() -> tuple[ModelFiles, SRModel]:
     return files, open_model(files, "cpu")
 
 
-def test_a_second_run_leaves_everything_as_it_is(
-    bundled: tuple[ModelFiles, SRModel], batch: Batch
-) -> None:
+def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
     pixels = pictures(batch.inputs[0])
     batch.files, batch.model = bundled  # type: ignore[assignment]
     (first,) = (batch(),)
@@ -127,9 +125,7 @@ def test_a_second_run_leaves_everything_as_it_is(
     assert (batch.out / LEDGER).stat().st_mtime_ns == ledger
 
 
-def test_other_weights_make_other_results(
-    bundled: tuple[ModelFiles, SRModel], batch: Batch
-) -> None:
+def test_other_weights_make_other_results(bundled, batch) -> None:
     pictures(batch.inputs[0], 1)
     assert batch.states() == "d"
     batch.files, batch.model = bundled  # type: ignore[assignment]
@@ -185,7 +181,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_what_was_made_otherwise_is_not_skipped(
-    batch: Batch, change: Callable[[Batch], dict[str, Any]]
+    batch, change: Callable[[Batch], dict[str, Any]]
 ) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
@@ -201,7 +197,7 @@ def test_what_was_made_otherwise_is_not_skipped(
     assert (content(batch.out), batch.loads) == (before, 0)
 
 
-def test_with_overwrite_everything_is_redone(batch: Batch) -> None:
+def test_with_overwrite_everything_is_redone(batch) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     before = content(batch.out)
@@ -212,14 +208,14 @@ def test_with_overwrite_everything_is_redone(batch: Batch) -> None:
     assert batch.states() == "sss"
 
 
-def test_a_copied_input_is_the_same(batch: Batch) -> None:
+def test_a_copied_input_is_the_same(batch) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     os.utime(batch.inputs[0] / "b.png", ns=(5, 5))
     assert batch.states() == "sss"
 
 
-def test_only_what_is_missing_is_made(batch: Batch) -> None:
+def test_only_what_is_missing_is_made(batch) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     (batch.out / "b_x2_baseline.png").unlink()
@@ -228,7 +224,7 @@ def test_only_what_is_missing_is_made(batch: Batch) -> None:
     assert len(batch.model.batches) == 2
 
 
-def test_results_beside_their_inputs(batch: Batch, tmp_path) -> None:
+def test_results_beside_their_inputs(batch, tmp_path) -> None:
     """A ledger in each folder."""
     batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None  # type: ignore[assignment]
     pictures(tmp_path / "1", 2)
@@ -240,7 +236,7 @@ def test_results_beside_their_inputs(batch: Batch, tmp_path) -> None:
     assert batch.states() == "sss"
 
 
-def test_a_single_file_has_no_ledger(batch: Batch) -> None:
+def test_a_single_file_has_no_ledger(batch) -> None:
     pictures(batch.inputs[0], 1)
     batch.inputs = [batch.inputs[0] / "a.png"]
     assert batch.states() == "d"
@@ -251,7 +247,7 @@ def test_a_single_file_has_no_ledger(batch: Batch) -> None:
 # cut off
 
 
-def test_killed_between_two_files(batch: Batch) -> None:
+def test_killed_between_two_files(batch) -> None:
     pictures(batch.inputs[0])
     steps = iter_batch(batch.plan(), batch.load)
     while next(steps).state != "done":
@@ -264,7 +260,7 @@ def test_killed_between_two_files(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_before_a_result_is_entered(batch: Batch, monkeypatch, overwrite: bool) -> None:
+def test_killed_before_a_result_is_entered(batch, monkeypatch, overwrite: bool) -> None:
     pictures(batch.inputs[0])
     if overwrite:
         assert batch.states() == "ddd"
@@ -287,7 +283,7 @@ def test_killed_before_a_result_is_entered(batch: Batch, monkeypatch, overwrite:
     assert {name: after[name] for name in new} == new
 
 
-def test_killed_between_two_results_of_a_file(batch: Batch, monkeypatch) -> None:
+def test_killed_between_two_results_of_a_file(batch, monkeypatch) -> None:
     """The first is ours, and is made again with the second."""
     from napari_cfsr.core.batch import upscale_file as file_run
 
@@ -313,7 +309,7 @@ def test_killed_between_two_results_of_a_file(batch: Batch, monkeypatch) -> None
     assert len(content(batch.out)) == 4
 
 
-def test_killed_while_replacing_leaves_the_old_result(batch: Batch, monkeypatch) -> None:
+def test_killed_while_replacing_leaves_the_old_result(batch, monkeypatch) -> None:
     """The old result is not taken for the new one."""
     from napari_cfsr.core.batch import upscale_file as file_run
 
@@ -332,7 +328,7 @@ def test_killed_while_replacing_leaves_the_old_result(batch: Batch, monkeypatch)
     assert (batch.out / "a_x2_baseline.png").read_bytes() == b"precious"
 
 
-def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(batch: Batch, monkeypatch) -> None:
+def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(batch, monkeypatch) -> None:
     from napari_cfsr.core.batch import upscale_file as file_run
 
     pictures(batch.inputs[0])
@@ -351,7 +347,7 @@ def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(batch: Batch, m
     assert target.read_bytes() == b"precious"
 
 
-def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
+def test_cancel_keeps_what_is_finished(batch) -> None:
     pictures(batch.inputs[0])
     calls = []
 
@@ -369,7 +365,7 @@ def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
     assert batch.states() == "sdd"
 
 
-def test_an_input_that_changes_while_it_is_read(batch: Batch, monkeypatch) -> None:
+def test_an_input_that_changes_while_it_is_read(batch, monkeypatch) -> None:
     """What the result was made from is unknown: it is not skipped."""
     pictures(batch.inputs[0])
     predict = batch.model.predict
@@ -390,7 +386,7 @@ def test_an_input_that_changes_while_it_is_read(batch: Batch, monkeypatch) -> No
 # faults
 
 
-def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) -> None:
+def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch) -> None:
     pictures(batch.inputs[0])
     (batch.inputs[0] / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     batch.inputs += [batch.inputs[0] / "missing.png", batch.out]
@@ -409,7 +405,7 @@ def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) ->
     assert batch.states() == "fsfsf"
 
 
-def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path) -> None:
+def test_clashes_are_known_before_the_model_is_loaded(batch, tmp_path) -> None:
     batch.inputs = [tmp_path / "1" / "a.png", tmp_path / "2" / "a.png",
                     tmp_path / "3" / "b.png", tmp_path / "out" / "b_x2_baseline.png"]  # fmt: skip
     for i, path in enumerate(batch.inputs):
@@ -450,7 +446,7 @@ def test_inputs_are_the_images_of_folders_each_once(tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_input_is_never_the_output(batch: Batch, tmp_path, overwrite: bool) -> None:
+def test_the_input_is_never_the_output(batch, tmp_path, overwrite: bool) -> None:
     batch.inputs = [tmp_path / "a.png"]
     picture(batch.inputs[0])
     (tmp_path / "link.png").symlink_to(batch.inputs[0])
@@ -462,7 +458,7 @@ def test_the_input_is_never_the_output(batch: Batch, tmp_path, overwrite: bool) 
     assert (batch.loads, batch.inputs[0].read_bytes()) == (0, before)
 
 
-def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path) -> None:
+def test_a_file_for_several_inputs_or_outputs_is_refused(batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
     batch.out = tmp_path / "x.png"
     batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
@@ -474,7 +470,7 @@ def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path)
     assert not batch.plan().items[0].fault
 
 
-def test_files_of_one_name_and_two_formats(batch: Batch) -> None:
+def test_files_of_one_name_and_two_formats(batch) -> None:
     """Their differences are both TIFFs."""
     picture(batch.inputs[0] / "a.png")
     picture(batch.inputs[0] / "a.jpg")
@@ -484,7 +480,7 @@ def test_files_of_one_name_and_two_formats(batch: Batch) -> None:
     assert not any(item.fault for item in batch.plan(outputs=("delta",)).items)
 
 
-def test_other_systems_know_no_capitals(batch: Batch, tmp_path, monkeypatch) -> None:
+def test_other_systems_know_no_capitals(batch, tmp_path, monkeypatch) -> None:
     batch.inputs = [tmp_path / "1" / "caf\u00e9.png", tmp_path / "2" / "Cafe\u0301.png"]
     for path in batch.inputs:
         picture(path)
@@ -493,7 +489,7 @@ def test_other_systems_know_no_capitals(batch: Batch, tmp_path, monkeypatch) -> 
     assert [bool(item.fault) for item in batch.plan().items] == [False, True]
 
 
-def test_weights_of_another_plan(batch: Batch) -> None:
+def test_weights_of_another_plan(batch) -> None:
     pictures(batch.inputs[0])
     batch.model = BoxModel(scale=3)
     with pytest.raises(OptionError, match="expected the weights that the batch was planned for"):
@@ -505,7 +501,7 @@ def test_weights_of_another_plan(batch: Batch) -> None:
     "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 99, "requests": {}, "outputs": {}}',
                b'{"format": 1, "requests": {}, "outputs": {"a_x2_baseline.png": {}}}'],
 )  # fmt: skip
-def test_a_damaged_ledger_counts_as_empty(batch: Batch, damage: bytes) -> None:
+def test_a_damaged_ledger_counts_as_empty(batch, damage: bytes) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     (batch.out / LEDGER).write_bytes(damage)
@@ -519,7 +515,7 @@ def test_a_damaged_ledger_counts_as_empty(batch: Batch, damage: bytes) -> None:
     assert batch.states() == "ffs"
 
 
-def test_a_ledger_that_cannot_be_written_is_no_fault(batch: Batch) -> None:
+def test_a_ledger_that_cannot_be_written_is_no_fault(batch) -> None:
     pictures(batch.inputs[0])
     (batch.out / LEDGER).mkdir(parents=True)
     assert batch.states() == "ddd"
@@ -549,7 +545,7 @@ def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path) -> None:
 NAMES = ["caf\u00e9 \u4e2d\u6587.png", "\u0420\u0438\u0441 1.png", "\U0001f9ec.png", "a;b,c'd.png"]
 
 
-def test_names_in_any_script(batch: Batch) -> None:
+def test_names_in_any_script(batch) -> None:
     for i, name in enumerate(NAMES):
         picture(batch.inputs[0] / name, i)
     assert batch.states() == "dddd"
@@ -558,7 +554,7 @@ def test_names_in_any_script(batch: Batch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not text are a thing of Linux")
-def test_names_that_are_not_text(batch: Batch, tmp_path) -> None:
+def test_names_that_are_not_text(batch, tmp_path) -> None:
     picture(batch.inputs[0] / "a.png")
     (batch.inputs[0] / "a.png").rename(batch.inputs[0] / os.fsdecode(b"caf\xe9.png"))
     records = batch()
@@ -581,7 +577,7 @@ def store(path: Path) -> zarr.Array[Any]:
     return zarr.open_array(path / "0")
 
 
-def test_stores_are_skipped_and_redone(batch: Batch) -> None:
+def test_stores_are_skipped_and_redone(batch) -> None:
     picture(batch.inputs[0] / "a.png")
     pixels = store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
@@ -600,7 +596,7 @@ def test_stores_are_skipped_and_redone(batch: Batch) -> None:
     assert batch.states(overwrite=True) == "dd"
 
 
-def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch) -> None:
+def test_an_unfinished_store_is_resumed(batch, monkeypatch) -> None:
     store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
 
@@ -619,7 +615,7 @@ def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch) -> None:
     assert batch.states() == "s"
 
 
-def test_several_outputs_of_a_store_are_images_in_it(batch: Batch) -> None:
+def test_several_outputs_of_a_store_are_images_in_it(batch) -> None:
     store(batch.inputs[0] / "b.zarr")
     batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
     batch.model = BoxModel(refiner=True)
@@ -665,7 +661,7 @@ def test_the_time_left_follows_from_the_sizes(monkeypatch) -> None:
 # summaries
 
 
-def test_summaries(batch: Batch, tmp_path) -> None:
+def test_summaries(batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
     assert batch.states() == "dd"
     (batch.inputs[0] / "b.png").write_bytes(b"broken")

@@ -117,7 +117,7 @@ def level0(shards: str) -> int:
 
 
 def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
-    client, bare_home: Path, model, image, whole, tmp_path, monkeypatch
+    client, bare_home, model, image, whole, tmp_path, monkeypatch
 ) -> None:
     """The workers have no such weights: each gets and keeps them, by their hash."""
     submit, waited_for = client.submit, {}
@@ -326,7 +326,7 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
     ]
 
 
-def test_weights_are_found_by_their_bytes(model: SRModel, home: Path) -> None:
+def test_weights_are_found_by_their_bytes(model, home) -> None:
     source = Path(model.info.backbone_path)
     wanted = hashed_file(source, model.info.backbone_sha256)
     assert find_by_hash(wanted) is None

@@ -524,7 +524,7 @@ def test_large_pages_are_asked_for() -> None:
 # what is kept on disk
 
 
-def test_entries_come_back_unless_damaged(home: Path) -> None:
+def test_entries_come_back_unless_damaged(home) -> None:
     key = {"graph": ["a", 1], "weights": "00"}
     assert engine_cache.read(key) is None
     engine_cache.write(key, b"compiled")
@@ -537,7 +537,7 @@ def test_entries_come_back_unless_damaged(home: Path) -> None:
     assert engine_cache.read(key) == b"again"
 
 
-def test_entries_are_used_where_nothing_can_be_written(home: Path, monkeypatch) -> None:
+def test_entries_are_used_where_nothing_can_be_written(home, monkeypatch) -> None:
     engine_cache.write({"n": 1}, b"compiled")
 
     def read_only(*_: object) -> None:
@@ -547,7 +547,7 @@ def test_entries_are_used_where_nothing_can_be_written(home: Path, monkeypatch) 
     assert engine_cache.read({"n": 1}) == b"compiled"
 
 
-def test_the_longest_unused_entries_go_first(home: Path, monkeypatch) -> None:
+def test_the_longest_unused_entries_go_first(home, monkeypatch) -> None:
     monkeypatch.setattr(engine_cache, "MOST_BYTES", 1000)
     for i in range(4):
         engine_cache.write({"n": i}, bytes(300))
@@ -557,7 +557,7 @@ def test_the_longest_unused_entries_go_first(home: Path, monkeypatch) -> None:
     assert kept == [0, 2, 3]  # 332 bytes each
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home: Path, monkeypatch) -> None:
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home, monkeypatch) -> None:
     home.parent.mkdir(exist_ok=True)
     home.write_bytes(b"a file where the folder should be")
     engine_cache.write({"n": 1}, b"x")
@@ -567,7 +567,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home: Path, monkeypa
 
 
 @needs_openvino
-def test_a_full_disk_costs_speed_only(tiny_backbones, home: Path, monkeypatch) -> None:
+def test_a_full_disk_costs_speed_only(tiny_backbones, home, monkeypatch) -> None:
     """Preferences go through a file; a graph without them is slower, noted, and not kept."""
 
     def full(**_) -> None:

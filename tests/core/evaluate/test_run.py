@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from napari_cfsr import load_model, psnr, ssim, upscale
-from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.evaluate import run as benchmark
 from napari_cfsr.core.evaluate import scores as benchmark_measure
 from napari_cfsr.core.evaluate.data_sets import BenchmarkImage, find_dataset
@@ -78,9 +77,7 @@ def close(a: Scores, b: Scores) -> None:
 # figures
 
 
-def test_scores_are_those_of_upscale_psnr_and_ssim(
-    data: Path, official: Path, nothing_bundled: None
-) -> None:
+def test_scores_are_those_of_upscale_psnr_and_ssim(data, official, nothing_bundled) -> None:
     model = load_model(4, "official", None, "cpu")
     options = EvaluateOptions(data, ("Set5",), limit=1)
     report = evaluate(options, model)
@@ -104,7 +101,7 @@ def test_scores_are_those_of_upscale_psnr_and_ssim(
     assert found["bicubic"].ssim == pytest.approx(ssim(enlarged, hr / 255, 4, "Y"), abs=1e-6)
 
 
-def test_refiner_and_backbone_are_scored_from_one_run(data: Path, official: Path) -> None:
+def test_refiner_and_backbone_are_scored_from_one_run(data, official) -> None:
     model = load_model(4, "official", "auto", "cpu")
     report = evaluate(EvaluateOptions(data, ("Set5",)), model)
     assert report.mean("Set5", "baseline").psnr == pytest.approx(32.3297, abs=0.0005)
@@ -148,9 +145,7 @@ def test_only_requested_models_run(tmp_path) -> None:
     assert evaluate(EvaluateOptions(tmp_path, ("mine",), 2, ("bicubic",)), None).images
 
 
-def test_ensemble_and_back_projection_reach_the_model(
-    data: Path, models: dict[int, SRModel], tmp_path
-) -> None:
+def test_ensemble_and_back_projection_reach_the_model(data, models, tmp_path) -> None:
     image = find_dataset(data, "Set5", 4).images[4]
     assert image.lr is not None
     for file, folder in {image.hr: "HR", image.lr: "LR_bicubic/X4"}.items():
@@ -292,7 +287,7 @@ def test_a_missing_data_set_is_reported_with_the_searched_folders(tmp_path) -> N
         find_dataset(tmp_path, "yours", 2)
 
 
-def test_made_lr_images_equal_the_files(data: Path, tmp_path) -> None:
+def test_made_lr_images_equal_the_files(data, tmp_path) -> None:
     source = data / "benchmark" / "Set5"
     for scale in (2, 3, 4):
         root = tmp_path / f"x{scale}"
@@ -521,7 +516,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_thread(tmp_path) -> None:
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_scoring_takes_at_most_a_fifth_of_the_time_of_the_model(data: Path, official: Path) -> None:
+def test_scoring_takes_at_most_a_fifth_of_the_time_of_the_model(data, official) -> None:
     """By the time of the processor: the clock depends on what else the machine does.
 
     Of the network as it was when this bound was set: torch, unfolded. What runs it now is up to

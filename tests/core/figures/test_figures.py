@@ -761,7 +761,7 @@ def test_kinds_of_pixels(dtype: Any, colour: bool) -> None:
     assert all(content.pixels(name).dtype == np.uint8 for name in PANELS)
 
 
-def test_published_images(data: Path, models: dict[int, Any], official: Path) -> None:
+def test_published_images(data, models, official) -> None:
     """Butterfly x4 with the official weights: figures of the tables, to two digits."""
     folder = data / "benchmark" / "Set5"
     lr = nc.read_image(folder / "LR_bicubic" / "X4" / "butterflyx4.png").pixels

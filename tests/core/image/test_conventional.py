@@ -37,29 +37,27 @@ def mean_psnr(hrs: list[np.ndarray], degradation: Degradation, scale: int) -> di
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
 
 
-def test_in_low_light_fluorescence(fluorescence: list[np.ndarray]) -> None:
+def test_in_low_light_fluorescence(fluorescence) -> None:
     found = mean_psnr(fluorescence, LOW_LIGHT, 2)
     assert found["bicubic"] == pytest.approx(28.6, abs=0.2)
     assert found["non-local means"] > found["bicubic"] + 2.3
 
 
 @pytest.mark.parametrize(("photons", "gain"), [(None, 7), (200, 0.5), (50, 0.4)])
-def test_undoing_a_known_blur(
-    fluorescence: list[np.ndarray], photons: float | None, gain: float
-) -> None:
+def test_undoing_a_known_blur(fluorescence, photons: float | None, gain: float) -> None:
     found = mean_psnr(fluorescence, Degradation(blur=1, photons=photons), 2)
     others = [value for name, value in found.items() if name != "deconvolution"]
     assert found["deconvolution"] > max(others) + gain
 
 
-def test_gain_and_offset_change_nothing(fluorescence: list[np.ndarray]) -> None:
+def test_gain_and_offset_change_nothing(fluorescence) -> None:
     plain = mean_psnr(fluorescence[:4], LOW_LIGHT, 2)
     dim = Degradation(photons=50, read_noise=0.01, gain=0.5, offset=0.2)
     for name, value in mean_psnr(fluorescence[:4], dim, 2).items():
         assert value == pytest.approx(plain[name], abs=0.3)
 
 
-def test_on_noisy_photographs(data: Path) -> None:
+def test_on_noisy_photographs(data) -> None:
     files = sorted((data / "validation" / "Kodak24").iterdir())[::8]
     hrs = [np.asarray(Image.open(file))[:512, :512].astype(np.float32) / 255 for file in files]
     found = mean_psnr(hrs, Degradation(read_noise=10 / 255), 4)
@@ -67,9 +65,7 @@ def test_on_noisy_photographs(data: Path) -> None:
 
 
 @pytest.mark.parametrize("read_noise", [0.01, 0.05])
-def test_without_a_degradation_the_noise_is_estimated(
-    fluorescence: list[np.ndarray], read_noise: float
-) -> None:
+def test_without_a_degradation_the_noise_is_estimated(fluorescence, read_noise: float) -> None:
     rng, degradation = np.random.default_rng(0), Degradation(read_noise=read_noise)
     for hr in fluorescence[:4]:
         lr, clean = degradation.apply(hr, 2, rng), degradation.clean(hr, 2)
@@ -79,7 +75,7 @@ def test_without_a_degradation_the_noise_is_estimated(
             assert psnr(guessed[name], clean) > psnr(known[name], clean) - 1
 
 
-def test_images_without_noise_are_not_denoised(fluorescence: list[np.ndarray]) -> None:
+def test_images_without_noise_are_not_denoised(fluorescence) -> None:
     assert denoise(fluorescence[0], Degradation("area", gain=0.5)) == {}
     assert denoise(np.full((20, 20), 0.5)) == {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import FrozenInstanceError, asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ NOISY = Degradation(photons=50, read_noise=0.02, gain=0.8, offset=0.1)
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
-def test_reduction_is_bit_identical_to_the_given_files(data: Path, name: str, scale: int) -> None:
+def test_reduction_is_bit_identical_to_the_given_files(data, name: str, scale: int) -> None:
     folder = data / "benchmark" / name
     files = sorted((folder / "LR_bicubic" / f"X{scale}").glob("*.png"))
     assert len(files) == {"Set5": 5, "Set14": 14}[name]
@@ -76,7 +75,7 @@ def scene(height: int = 96, width: int = 120, channels: int | None = None) -> np
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_clean_degradation_gives_the_usual_lr_files(data: Path, scale: int) -> None:
+def test_a_clean_degradation_gives_the_usual_lr_files(data, scale: int) -> None:
     folder = data / "benchmark" / "Set14"
     for file in sorted((folder / "LR_bicubic" / f"X{scale}").glob("*.png")):
         hr = np.asarray(Image.open(folder / "HR" / file.name.replace(f"x{scale}", "")))

@@ -48,9 +48,7 @@ def says(estimate: Estimate, words: str) -> bool:
     ("photons", "read_noise"),
     [(20, 0.005), (20, 0.05), (50, 0.01), (50, 0.02), (100, 0.02), (200, 0.01), (500, 0.02)],
 )
-def test_photons_and_read_noise(
-    images: Images, name: str, photons: float, read_noise: float
-) -> None:
+def test_photons_and_read_noise(images, name: str, photons: float, read_noise: float) -> None:
     lrs = degraded(images[name], Degradation(photons=photons, read_noise=read_noise))
     found = estimate_degradation(lrs)
     assert found.photons is not None
@@ -65,14 +63,14 @@ def test_photons_and_read_noise(
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("read_noise", [0.01, 0.05])
-def test_read_noise_alone(images: Images, name: str, read_noise: float) -> None:
+def test_read_noise_alone(images, name: str, read_noise: float) -> None:
     found = estimate_degradation(degraded(images[name], Degradation(read_noise=read_noise)))
     assert found.read_noise == pytest.approx(read_noise, rel=0.2)
     assert found.photons is None or found.photons > 1000
 
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
-def test_images_without_noise(images: Images, name: str) -> None:
+def test_images_without_noise(images, name: str) -> None:
     found = estimate_degradation(degraded(images[name], Degradation()))
     assert found.photons is None
     assert found.read_noise < 0.002
@@ -80,7 +78,7 @@ def test_images_without_noise(images: Images, name: str) -> None:
     assert says(found, "Blur cannot be estimated without HR images")
 
 
-def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
+def test_an_offset_is_found_where_there_is_darkness(images) -> None:
     camera = Degradation(photons=50, read_noise=0.02, offset=0.1)
     hrs = [hr for hr in images["nuclei"] if np.quantile(hr, 0.02) < 0.03]
     assert len(hrs) >= 3
@@ -94,7 +92,7 @@ def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_the_same_scenes(images: Images, name: str, blur: float) -> None:
+def test_blur_from_the_same_scenes(images, name: str, blur: float) -> None:
     for degradation, within in (
         (Degradation(blur=blur), 0.05),
         (Degradation(blur=blur, photons=200, read_noise=0.01), 0.2),
@@ -104,7 +102,7 @@ def test_blur_from_the_same_scenes(images: Images, name: str, blur: float) -> No
 
 
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_other_scenes_of_the_same_kind(images: Images, blur: float) -> None:
+def test_blur_from_other_scenes_of_the_same_kind(images, blur: float) -> None:
     lrs = degraded(images["sim"][::2], Degradation(blur=blur, photons=200, read_noise=0.01))
     found = estimate_degradation(lrs, images["sim"][1::2], 2)
     assert found.blur == pytest.approx(blur, abs=0.25)
@@ -112,13 +110,13 @@ def test_blur_from_other_scenes_of_the_same_kind(images: Images, blur: float) ->
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("photons", [None, 200])
-def test_no_blur(images: Images, name: str, photons: float | None) -> None:
+def test_no_blur(images, name: str, photons: float | None) -> None:
     lrs = degraded(images[name], Degradation(photons=photons))
     found = estimate_degradation(lrs, images[name], 2)
     assert found.blur == 0
 
 
-def test_an_estimate_as_a_degradation(images: Images) -> None:
+def test_an_estimate_as_a_degradation(images) -> None:
     camera = Degradation(blur=1, photons=50, read_noise=0.02)
     found = estimate_degradation(degraded(images["nuclei"], camera), images["nuclei"], 2)
     again = found.degradation("area")
@@ -129,7 +127,7 @@ def test_an_estimate_as_a_degradation(images: Images) -> None:
     assert twice.blur == pytest.approx(found.blur, abs=0.15)
 
 
-def test_saturated_images(images: Images) -> None:
+def test_saturated_images(images) -> None:
     camera = Degradation(photons=50, read_noise=0.02, gain=4)
     found = estimate_degradation(degraded(images["sim"], camera))
     assert says(found, "saturated")
@@ -137,7 +135,7 @@ def test_saturated_images(images: Images) -> None:
     assert found.photons == pytest.approx(50 / 4, rel=0.25)
 
 
-def test_integers_and_a_single_image(images: Images) -> None:
+def test_integers_and_a_single_image(images) -> None:
     lr = degraded(images["photos"][:1], Degradation(photons=50, read_noise=0.02))[0]
     expected = estimate_degradation(lr)
     for dtype in (np.uint8, np.uint16):

@@ -43,7 +43,7 @@ def only_holds(path: Path, content: str) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_is_replaced_only_where_that_is_allowed(path: Path) -> None:
+def test_a_file_is_replaced_only_where_that_is_allowed(path) -> None:
     with pytest.raises(OptionError, match=r"a\.json exists: pass overwrite=True to replace it"):
         write(path, b"two")
     only_holds(path, "one")
@@ -60,7 +60,7 @@ def test_a_file_is_replaced_only_where_that_is_allowed(path: Path) -> None:
     ],
 )
 def test_a_failure_halfway_changes_nothing(
-    path: Path, fault: BaseException, error: type[BaseException], message: str
+    path, fault: BaseException, error: type[BaseException], message: str
 ) -> None:
     with pytest.raises(error, match=message), atomic_write(path, overwrite=True) as file:  # noqa: PT012
         file.write(b"tw")
@@ -93,7 +93,7 @@ def test_the_longest_names_can_be_written(tmp_path, name: str) -> None:
     only_holds(tmp_path / name, "one")
 
 
-def test_two_programs_can_write_the_same_file(path: Path) -> None:
+def test_two_programs_can_write_the_same_file(path) -> None:
     programs = [
         subprocess.Popen([sys.executable, "-c", WRITER, path, letter], stdin=subprocess.PIPE)
         for letter in "ab"
@@ -108,7 +108,7 @@ def test_two_programs_can_write_the_same_file(path: Path) -> None:
     only_holds(path, path.read_text()[:1] * 1000)
 
 
-def test_no_link_is_followed(path: Path, tmp_path, monkeypatch) -> None:
+def test_no_link_is_followed(path, tmp_path, monkeypatch) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     names = [".a.json.partial", ".a.json.guessed.partial"]

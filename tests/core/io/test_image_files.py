@@ -1309,7 +1309,7 @@ def test_an_impossible_place(tmp_path, name: str) -> None:
 # real files
 
 
-def test_real_images_round_trip(data: Path, tmp_path) -> None:
+def test_real_images_round_trip(data, tmp_path) -> None:
     """The first images of every data set."""
     images = 0
     for folder in (data / "benchmark/Set5/HR", *sorted((data / "microscopy").iterdir())):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from napari_cfsr import psnr, upscale
-from napari_cfsr.core.engine.model import SRModel
 from napari_cfsr.core.metrics import image_pair
 from napari_cfsr.core.metrics.image_metrics import error_map, ssim, ssim_map
 from napari_cfsr.core.metrics.image_pair import ImagePair, luma, mod_crop
@@ -102,9 +100,7 @@ def test_ssim_of_identical_and_of_smallest_images() -> None:
         ssim(np.zeros((12, 12, 3)), np.zeros((12, 12, 3)), channel="gray")
 
 
-def test_ssim_of_the_official_weights_is_the_published_one(
-    data: Path, models: dict[int, SRModel]
-) -> None:
+def test_ssim_of_the_official_weights_is_the_published_one(data, models) -> None:
     folder, values = data / "benchmark" / "Set5", []
     for file in sorted((folder / "LR_bicubic" / "X4").glob("*.png")):
         lr = np.asarray(Image.open(file).convert("RGB"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.engine.model import PredictOptions, SRModel
+from napari_cfsr.core.engine.model import PredictOptions
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
 from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
@@ -88,7 +86,7 @@ def test_initial_layer_scale_and_gradients_of_the_training_form() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_files_load_strictly(official: Path, scale: int) -> None:
+def test_official_files_load_strictly(official, scale: int) -> None:
     state = torch.load(official / f"CFSR_x{scale}.pth", weights_only=True)["params"]
     network = CFSR(config_of(state))
     assert network.config == CFSRConfig(scale=scale)
@@ -96,7 +94,7 @@ def test_official_files_load_strictly(official: Path, scale: int) -> None:
     assert count(network) == PARAMETERS[scale]
 
 
-def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, models) -> None:
+def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder, models) -> None:
     image = np.random.default_rng(0).random((2, 3, 40, 33), np.float32)
     session = onnxruntime.InferenceSession(official_folder / "CFSRx4.onnx")
     (expected,) = session.run(None, {"modelInput": image})
@@ -138,7 +136,7 @@ def test_refiner_sees_three_pixels() -> None:
     assert (int(ys.min()), int(ys.max())) == (10 - REFINER_FIELD, 10 + REFINER_FIELD)
 
 
-def test_gray_is_the_mean_of_three_equal_channels(tiny_models: dict[int, SRModel]) -> None:
+def test_gray_is_the_mean_of_three_equal_channels(tiny_models) -> None:
     image = np.random.default_rng(0).random((1, 1, 20, 24), np.float32)
     gray = tiny_models[3].predict(image, PredictOptions())["baseline"]
     rgb = tiny_models[3].predict(np.repeat(image, 3, 1), PredictOptions())["baseline"]

@@ -238,7 +238,7 @@ def test_pixel_sizes_of_ome_and_imagej_are_read(tmp_path) -> None:
     assert open_image(tmp_path / "c.tif").space.units == (None, None)
 
 
-def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data: Path) -> None:
+def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data) -> None:
     read = open_image(data / "benchmark/B100/HR/101085.png")
     assert (read.axes, read.pixels.shape) == ("YXS", (481, 321, 3))
     assert read.space.axes == "YX"

@@ -101,7 +101,7 @@ def test_every_kind_of_file(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("intensity", INTENSITIES, ids=str)
-def test_values_are_those_that_upscale_would_use(folder: Path, intensity: Intensity) -> None:
+def test_values_are_those_that_upscale_would_use(folder, intensity: Intensity) -> None:
     """Of files and of arrays alike: read_image and resolve_mapping, plane by plane."""
     checked = 0
     for source in folder_data(folder, intensity).hr:
@@ -124,7 +124,7 @@ def test_values_are_those_that_upscale_would_use(folder: Path, intensity: Intens
     assert checked == 23
 
 
-def test_intensity_changes_the_values(folder: Path) -> None:
+def test_intensity_changes_the_values(folder) -> None:
     means = {
         str(mode): float(np.mean([s.read().mean() for s in folder_data(folder, mode).hr]))
         for mode in INTENSITIES
@@ -137,7 +137,7 @@ def test_intensity_changes_the_values(folder: Path) -> None:
     assert limits.max() > 1
 
 
-def test_microscopes_have_odd_formats(data: Path) -> None:
+def test_microscopes_have_odd_formats(data) -> None:
     """16-bit PNG, palettes in TIFF and 8 bits, as the microscopes wrote them."""
     found = folder_data(data / "microscopy" / "cellprofiler")
     assert (len(found.hr), found.notes) == (18, ())
@@ -396,7 +396,7 @@ def test_pairs_that_do_not_fit(tmp_path) -> None:
 # cost
 
 
-def test_sources_are_pickled_without_pixels(folder: Path) -> None:
+def test_sources_are_pickled_without_pixels(folder) -> None:
     """What is sent holds no pixels of files; it gives the same images there."""
     found = folder_data(folder, "percentile")
     sent = pickle.dumps(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +128,7 @@ def pair(hr: np.ndarray, how: Degradation, seed: int = 0) -> TrainingWindow:
     )
 
 
-def test_measured_pairs_keep_their_offset(data: Path) -> None:
+def test_measured_pairs_keep_their_offset(data) -> None:
     """It is estimated from the noise alone; without it, denoised images would be too dark."""
     how = Degradation(photons=20, read_noise=0.01, gain=0.8, offset=0.2)
     made = pair(sim(data, 6, 240)[0], how)

@@ -511,7 +511,7 @@ def model() -> SRModel:
     return load_model(2, tiny_backbone(), refiner=None, device="cpu")
 
 
-def test_train_refiner(model: SRModel) -> None:
+def test_train_refiner(model) -> None:
     config = sent("gray", placement="input").config
     seen: list[TrainProgress] = []
     trained = train_refiner(list(spots()), model, config, seen.append)
@@ -534,7 +534,7 @@ def test_train_refiner(model: SRModel) -> None:
         train_refiner(list(spots()), model, TrainConfig(rate="fast"))  # type: ignore[arg-type]
 
 
-def test_pairs_from_python(model: SRModel) -> None:
+def test_pairs_from_python(model) -> None:
     pairs = [(degrade(image, 2, photons=50, seed=i), image) for i, image in enumerate(spots())]
     config = TrainConfig(placement="input", **FEW)
     trained = train_refiner([], model, config, pairs=pairs)
@@ -571,7 +571,7 @@ def test_clean_images_never_lose(tmp_path) -> None:
     assert improved > 0  # else nothing was put to the test
 
 
-def test_a_real_gain(data: Path, official: Path) -> None:
+def test_a_real_gain(data, official) -> None:
     """Fluorescence, 50 photons: a good part of it after 400 steps without the backbone.
 
     Measured on four images: +9.26 dB over the backbone and +0.79 dB over non-local means; with two

@@ -81,7 +81,7 @@ def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> None:
+def test_the_backbone_does_not_change(gray, placement: str) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -95,7 +95,7 @@ def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> 
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: str) -> None:
+def test_the_refiner_starts_as_the_identity(gray, placement: str) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
     window = gray.images.validation[0]
@@ -104,7 +104,7 @@ def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: st
     )
 
 
-def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext) -> None:
+def test_patches_of_the_output_are_those_of_whole_windows(gray) -> None:
     """The backbone sees them with their surroundings."""
     rng = np.random.default_rng(0)
     large = context_of(tuple(rng.random((4, 560, 560), np.float32)), memory=2**24)
@@ -118,7 +118,7 @@ def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext)
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
-def test_the_number_of_upscaled_windows_is_limited(gray: TrainingContext, monkeypatch) -> None:
+def test_the_number_of_upscaled_windows_is_limited(gray, monkeypatch) -> None:
     size = gray.images.train[0].lr[0].size
     monkeypatch.setattr(trainer, "MOST_UPSCALED", 3 * size)
     assert len(made(gray, "output")._pool) == 3
@@ -149,14 +149,14 @@ def test_patches_show_the_same_place(kind: str) -> None:
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
-def test_all_eight_orientations_occur(gray: TrainingContext) -> None:
+def test_all_eight_orientations_occur(gray) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
     ways = {np.array2string(trained._flipped(corner)[0]) for _ in range(200)}
     assert len(ways) == 8
 
 
-def test_the_noise_is_fresh_at_every_step(gray: TrainingContext) -> None:
+def test_the_noise_is_fresh_at_every_step(gray) -> None:
     trained = made(gray, "input")
     lr, clean = zip(*(trained._batch(8, 32, reduced=True) for _ in range(12)), strict=True)
     noise, clean = np.stack(lr) - np.clip(clean, 0, 1), np.clip(np.stack(clean), 0, 1)
@@ -178,7 +178,7 @@ def prepare_same(context: TrainingContext) -> TrainingContext:
     return TrainingContext(context.backbone, replace(context.images, **windows, degradation=None))
 
 
-def test_measured_images_get_no_noise(gray: TrainingContext) -> None:
+def test_measured_images_get_no_noise(gray) -> None:
     trained = made(prepare_same(gray), "input")
     pixels = {p for w in gray.images.train for p in np.unique(w.lr)}
     lr, _ = trained._batch(4, 24, reduced=True)
@@ -215,7 +215,7 @@ def test_small_images_give_small_patches() -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: str) -> None:
+def test_the_same_seed_takes_the_same_steps(gray, placement: str) -> None:
     def run(seed: int) -> tuple[list[float], bytes]:
         trained = made(gray, placement, seed=seed)
         phases = ("warm", "main") if placement == "input" else ("main",)
@@ -233,7 +233,7 @@ def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: st
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_reduce_the_loss(gray: TrainingContext, placement: str, phase: str) -> None:
+def test_steps_reduce_the_loss(gray, placement: str, phase: str) -> None:
     count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
@@ -246,7 +246,7 @@ def norm(network: torch.nn.Module) -> float:
     return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())  # type: ignore[union-attr]
 
 
-def test_gradients_are_clipped(gray: TrainingContext) -> None:
+def test_gradients_are_clipped(gray) -> None:
     trained = made(gray, "output")
     plain = trained.loss
     next(iter(trained.steps("main")))
@@ -279,7 +279,7 @@ def rates(
     return Recorder.rates
 
 
-def test_the_rate(gray: TrainingContext, monkeypatch) -> None:
+def test_the_rate(gray, monkeypatch) -> None:
     assert rates(gray, monkeypatch, "main") == [3e-3] * 4
     assert rates(gray, monkeypatch, "warm") == [5e-3] * 4
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=50)
@@ -290,16 +290,14 @@ def test_the_rate(gray: TrainingContext, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_the_one_cycle_schedule_of_few_steps(
-    gray: TrainingContext, monkeypatch, steps: int
-) -> None:
+def test_the_one_cycle_schedule_of_few_steps(gray, monkeypatch, steps: int) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
     assert len(cycle) == steps
     assert all(0 < rate <= 5e-3 * (1 + 1e-9) for rate in cycle)
     assert steps == 1 or max(cycle) == pytest.approx(5e-3, rel=0.05)
 
 
-def test_the_average(gray: TrainingContext) -> None:
+def test_the_average(gray) -> None:
     """Of the weights, by hand; it is what is validated and kept."""
     trained = made(gray, "output", ema=0.75)
     average: dict[str, np.ndarray] = {}
@@ -315,7 +313,7 @@ def test_the_average(gray: TrainingContext) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
+def test_weights_can_be_restored(gray, ema: float) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()
@@ -331,7 +329,7 @@ def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
     assert other.gain() == gain
 
 
-def test_the_psnr_of_a_baseline_is_computed_once(gray: TrainingContext, monkeypatch) -> None:
+def test_the_psnr_of_a_baseline_is_computed_once(gray, monkeypatch) -> None:
     trained, scored = made(gray, "output"), []
     expected = np.mean(
         [
@@ -351,7 +349,7 @@ def test_the_psnr_of_a_baseline_is_computed_once(gray: TrainingContext, monkeypa
     assert scored == list(gray.images.validation)
 
 
-def test_a_baseline_that_is_known_is_not_computed(gray: TrainingContext, monkeypatch) -> None:
+def test_a_baseline_that_is_known_is_not_computed(gray, monkeypatch) -> None:
     trained, window = made(gray, "output"), gray.images.validation[0]
     expected = trained.predict(window.lr)
     known = gray.validation[0].baseline
@@ -359,7 +357,7 @@ def test_a_baseline_that_is_known_is_not_computed(gray: TrainingContext, monkeyp
     assert torch.equal(trained.predict(window.lr, known), expected)
 
 
-def test_the_published_recipe_runs(gray: TrainingContext) -> None:
+def test_the_published_recipe_runs(gray) -> None:
     recipe = replace(TrainConfig(preset="benchmark").recipe("output"), steps=2, batch=2)
     trained = made(gray, "output", recipe)
     assert isinstance(trained, OutputTrainer)

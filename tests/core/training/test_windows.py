@@ -639,7 +639,7 @@ def megapixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_memory_of_two_hundred_megapixels(megapixels: Path) -> None:
+def test_memory_of_two_hundred_megapixels(megapixels) -> None:
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(megapixels)], capture_output=True, text=True, check=True
     )

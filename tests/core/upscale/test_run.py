@@ -7,7 +7,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -72,7 +71,7 @@ def test_tiles_of_any_size_make_the_whole_image(height, width, tile, halo, dtype
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_default_tiles_are_within_a_hundredth_of_a_grey_level(models, data: Path, scale) -> None:
+def test_default_tiles_are_within_a_hundredth_of_a_grey_level(models, data, scale) -> None:
     from PIL import Image
 
     file = data / "benchmark/B100/HR/101085.png"
@@ -500,7 +499,7 @@ def test_what_is_not_an_image_is_refused() -> None:
         upscale(np.zeros((4, 4), complex), BoxModel(2))
 
 
-def test_model_says_what_it_is(tiny_models: dict[int, SRModel]) -> None:
+def test_model_says_what_it_is(tiny_models) -> None:
     model = tiny_models[4]
     assert (model.scale, model.halo) == (4, 64)
     engine = choose_engine("auto", "cpu")

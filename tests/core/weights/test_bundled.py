@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_bundled_backbone_is_as_good_as_its_page_says(data: Path, scale: int) -> None:
+def test_a_bundled_backbone_is_as_good_as_its_page_says(data, scale: int) -> None:
     model = nc.load_model(scale, "bundled", refiner=None, device="cpu")
     folder, found = data / "benchmark" / "Set5", []
     for path in sorted((folder / "HR").glob("*.png")):
@@ -82,9 +81,7 @@ def test_bundled_backbones_are_float16_and_small() -> None:
     assert sum(p.stat().st_size for p in BUNDLED.rglob("*") if p.is_file()) < 4e6
 
 
-def test_the_demo_works_offline_with_an_empty_cache(
-    offline: None, home: Path, tmp_path, capsys
-) -> None:
+def test_the_demo_works_offline_with_an_empty_cache(offline, home, tmp_path, capsys) -> None:
     folder = tmp_path / "out"
     assert main(["demo", "--no-window", "--output", str(folder), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
@@ -96,6 +93,6 @@ def test_the_demo_works_offline_with_an_empty_cache(
     assert not list(home.rglob("*.pth"))
 
 
-def test_auto_prefers_official_weights_on_this_machine(official: Path) -> None:
+def test_auto_prefers_official_weights_on_this_machine(official) -> None:
     assert nc.load_model(2, device="cpu").info.backbone == "official CFSR_x2.pth"
     assert nc.load_model(2, "bundled", device="cpu").info.backbone == "bundled cfsr_x2.safetensors"

@@ -138,7 +138,7 @@ def test_files_that_hold_no_weights(tmp_path, suffix: str, content: bytes) -> No
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.5, 0.9, 0.999])
-def test_a_truncated_official_file(published: Path, tmp_path, share: float) -> None:
+def test_a_truncated_official_file(published, tmp_path, share: float) -> None:
     data = (published / "CFSR_x2.pth").read_bytes()
     path = tmp_path / "CFSR_x2.pth"
     path.write_bytes(data[: int(len(data) * share)])
@@ -286,9 +286,7 @@ def test_a_compiled_network_is_code(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_backbones_are_found_and_load(
-    official_folder: Path, monkeypatch, scale: int
-) -> None:
+def test_official_backbones_are_found_and_load(official_folder, monkeypatch, scale: int) -> None:
     """The published files themselves."""
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(official_folder))
     file, notes = weight_files.find_backbone(scale, "official", download=False)
@@ -403,7 +401,7 @@ def test_a_refiner_and_its_card_round_trip(tmp_path) -> None:
         assert json.loads(file.metadata()["card"])["backbone_sha256"] == backbone.sha256
 
 
-def test_a_refiner_of_another_backbone_names_both(official: Path, tmp_path) -> None:
+def test_a_refiner_of_another_backbone_names_both(official, tmp_path) -> None:
     path = a_refiner(
         tmp_path / "r.safetensors", "f" * 64, scale=4, extra={"backbone": "bundled cfsr_x4"}
     )
@@ -415,7 +413,7 @@ def test_a_refiner_of_another_backbone_names_both(official: Path, tmp_path) -> N
     assert str(path) in text
 
 
-def test_a_refiner_of_the_official_backbone_gives_delta(official: Path, tmp_path) -> None:
+def test_a_refiner_of_the_official_backbone_gives_delta(official, tmp_path) -> None:
     path = a_refiner(tmp_path / "r.safetensors", weight_files.OFFICIAL_SHA256[2])
     model = load_model(2, refiner=path, device="cpu")
     assert model.info.outputs == ("baseline", "delta")
@@ -425,7 +423,7 @@ def test_a_refiner_of_the_official_backbone_gives_delta(official: Path, tmp_path
     assert load_model(2, refiner=None, device="cpu").info.outputs == ("baseline",)
 
 
-def test_a_file_that_is_not_a_refiner(tmp_path, published: Path) -> None:
+def test_a_file_that_is_not_a_refiner(tmp_path, published) -> None:
     backbone = small_backbone(tmp_path / "b.safetensors")
     with pytest.raises(ArchitectureError, match=r"napari-cfsr refiner 1.*with none"):
         read_refiner_card(backbone.path)
@@ -470,7 +468,7 @@ GOOD = {"scale": 2, "placement": "output", "backbone_sha256": "0" * 64}
     ],
     ids=lambda text: text[:60],
 )
-def test_an_invalid_card(tmp_path, home: Path, card: str) -> None:
+def test_an_invalid_card(tmp_path, home, card: str) -> None:
     """It is an error if the file is named, and the list of all refiners leaves it out."""
     folder = home / "data" / "refiners"
     folder.mkdir(parents=True)
@@ -499,7 +497,7 @@ def test_a_gain_may_be_an_integer(tmp_path) -> None:
     assert read_refiner_card(path).gain == 0
 
 
-def test_refiners_are_found_by_name_and_by_file(home: Path, tmp_path, monkeypatch) -> None:
+def test_refiners_are_found_by_name_and_by_file(home, tmp_path, monkeypatch) -> None:
     backbone = small_backbone(tmp_path / "b.pth")
     bundled, imported = tmp_path / "bundled", home / "data" / "refiners"
     (bundled / "refiners").mkdir(parents=True)
@@ -525,7 +523,7 @@ def test_refiners_are_found_by_name_and_by_file(home: Path, tmp_path, monkeypatc
     assert find_refiner(backbone, None) is find_refiner(backbone, "none") is None
 
 
-def test_a_named_refiner_selects_its_backbone(official: Path, home: Path, monkeypatch) -> None:
+def test_a_named_refiner_selects_its_backbone(official, home, monkeypatch) -> None:
     """`auto` would be the official backbone, which a refiner for a bundled one does not fit."""
     monkeypatch.setattr(weight_files, "BUNDLED", home / "bundled")
     for folder in ("bundled", "data/refiners", "data/backbones"):
@@ -607,7 +605,7 @@ def test_what_this_version_ships(monkeypatch) -> None:
     assert len(defaults) == len(set(defaults)), "one default for each backbone"
 
 
-def test_the_output_of_a_refiner_is_that_of_its_formula(official: Path, tmp_path) -> None:
+def test_the_output_of_a_refiner_is_that_of_its_formula(official, tmp_path) -> None:
     """delta = baseline + body(baseline) at the output; backbone(lr + body(lr)) at the input."""
     rng = np.random.default_rng(0)
     lr = rng.random((1, 3, 10, 11), dtype=np.float32)

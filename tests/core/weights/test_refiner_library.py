@@ -96,7 +96,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     ["mine", "Zellkerne 2x, 50 Photonen", "ядра", "細胞", "a", "x" * 200, "v1.2", "50% (new) #3",
      "console", "com", "com10", "nonesuch", "José's"],
 )  # fmt: skip
-def test_names_that_can_be_used(home: Path, name: str) -> None:
+def test_names_that_can_be_used(home, name: str) -> None:
     expected = home / "data" / "refiners" / f"{name}.safetensors"
     assert refiner_path_for(name) == expected
     assert refiner_path_for(f"  {name}.safetensors ") == expected
@@ -125,7 +125,7 @@ def test_names_that_can_not_be_used(name: str, reason: str) -> None:
         refiner_path_for(name)
 
 
-def test_a_unique_name(folder: Path) -> None:
+def test_a_unique_name(folder) -> None:
     assert unique_name("new") == "new"
     assert unique_name("mine") == "mine 2"
     assert unique_name("mine.safetensors") == "mine 2"
@@ -154,7 +154,7 @@ def test_any_text_gives_a_usable_name(text: str) -> None:
     assert not is_taken(name)
 
 
-def test_taken_names(folder: Path) -> None:
+def test_taken_names(folder) -> None:
     for name in ("mine", "Mine", "mine.safetensors", BUNDLED, BUNDLED.upper()):
         assert is_taken(name)
     assert not is_taken("yours")
@@ -171,7 +171,7 @@ def test_taken_names(folder: Path) -> None:
 # files
 
 
-def test_rename(folder: Path) -> None:
+def test_rename(folder) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     assert rename_refiner("mine", "Zellkerne 2") == folder / "Zellkerne 2.safetensors"
     assert files(folder) == ["Zellkerne 2.safetensors"]
@@ -186,7 +186,7 @@ def test_rename(folder: Path) -> None:
     assert files(folder) == ["zellkerne 2.safetensors"]
 
 
-def test_a_failed_rename_changes_nothing(folder: Path) -> None:
+def test_a_failed_rename_changes_nothing(folder) -> None:
     saved(folder / "yours.safetensors", 0.5)
     before = {name: (folder / name).read_bytes() for name in files(folder)}
     for new in ("yours", "Yours", BUNDLED):
@@ -203,7 +203,7 @@ def test_a_failed_rename_changes_nothing(folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
-def test_names_that_differ_in_case_only(folder: Path) -> None:
+def test_names_that_differ_in_case_only(folder) -> None:
     saved(folder / "Mine.safetensors", 0.5)
     if len(files(folder)) == 1:
         pytest.skip("this file system does not tell them apart")
@@ -212,7 +212,7 @@ def test_names_that_differ_in_case_only(folder: Path) -> None:
     assert files(folder) == ["Mine.safetensors", "mine.safetensors"]
 
 
-def test_delete(folder: Path) -> None:
+def test_delete(folder) -> None:
     saved(folder / "yours.safetensors")
     (folder / "broken.safetensors").write_bytes(b"nonsense")
     assert delete_refiner("mine") == folder / "mine.safetensors"
@@ -226,7 +226,7 @@ def test_delete(folder: Path) -> None:
             delete_refiner(name)
 
 
-def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
+def test_the_users_own_refiner_takes_precedence(folder) -> None:
     """If a file of a bundled refiner's name was put into the folder by hand."""
     saved(folder / f"{BUNDLED}.safetensors")
     assert find_refiner_file(BUNDLED)[1] == "imported"
@@ -234,7 +234,7 @@ def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
     assert find_refiner_file(BUNDLED)[1] == "bundled"
 
 
-def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch) -> None:
+def test_a_file_that_cannot_be_changed(folder, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "it is open in another program")
 
@@ -246,7 +246,7 @@ def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch) -> None:
         delete_refiner("mine")
 
 
-def test_export(folder: Path, tmp_path) -> None:
+def test_export(folder, tmp_path) -> None:
     for path, expected in {
         "a.safetensors": "a.safetensors",
         "b": "b.safetensors",
@@ -260,7 +260,7 @@ def test_export(folder: Path, tmp_path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path) -> None:
+def test_export_replaces_files_only_with_overwrite(folder, tmp_path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     before = target.read_bytes()
     with pytest.raises(OptionError, match=r"a.safetensors exists: pass overwrite=True"):
@@ -274,14 +274,14 @@ def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path) -> No
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_export_of_a_damaged_file(folder: Path, tmp_path) -> None:
+def test_export_of_a_damaged_file(folder, tmp_path) -> None:
     (folder / "broken.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TruncatedWeightsError):
         export_refiner("broken", tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_export_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monkeypatch) -> None:
+def test_export_to_a_full_disk_keeps_what_was_there(folder, tmp_path, monkeypatch) -> None:
     target = saved(tmp_path / "usb" / "a.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "usb")
@@ -291,14 +291,14 @@ def test_export_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monk
     assert files(tmp_path / "usb") == ["a.safetensors"]
 
 
-def test_export_into_an_impossible_folder(folder: Path, tmp_path) -> None:
+def test_export_into_an_impossible_folder(folder, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.safetensors", tmp_path / ("x" * 300)):
         with pytest.raises(WeightsError, match="can't be written"):
             export_refiner("mine", path)
 
 
-def test_import(home: Path, tmp_path) -> None:
+def test_import(home, tmp_path) -> None:
     source = saved(tmp_path / "from usb.safetensors")
     target = home / "data" / "refiners" / "from usb.safetensors"
     assert import_refiner(source) == target
@@ -315,7 +315,7 @@ def test_import(home: Path, tmp_path) -> None:
     assert files(home) == [str(Path("data", "refiners", "from usb.safetensors"))]
 
 
-def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path) -> None:
+def test_an_exported_refiner_can_be_imported(folder, tmp_path) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     export_refiner("mine", tmp_path / "a.safetensors")
     delete_refiner("mine")
@@ -323,7 +323,7 @@ def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path) -> None:
     assert files(folder) == ["a.safetensors"]
 
 
-def test_import_checks_the_file(folder: Path, tmp_path) -> None:
+def test_import_checks_the_file(folder, tmp_path) -> None:
     good = saved(tmp_path / "good.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(good[:-100])
     save_file(STATE, tmp_path / "bare.safetensors")
@@ -360,7 +360,7 @@ def test_the_shapes_are_those_of_the_network() -> None:
     assert shapes == refiner_library.SHAPES
 
 
-def test_import_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monkeypatch) -> None:
+def test_import_to_a_full_disk_keeps_what_was_there(folder, tmp_path, monkeypatch) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     source = saved(tmp_path / "mine.safetensors", 0.5)
     full_disk(monkeypatch, folder)
@@ -373,7 +373,7 @@ def test_import_to_a_full_disk_keeps_what_was_there(folder: Path, tmp_path, monk
 # saving
 
 
-def test_save_under_a_name(home: Path) -> None:
+def test_save_under_a_name(home) -> None:
     result = trained()
     path = save_named(result, "Kerne")
     assert path == home / "data" / "refiners" / "Kerne.safetensors"
@@ -388,7 +388,7 @@ def test_save_under_a_name(home: Path) -> None:
     assert files(path.parent) == ["Kerne.safetensors", "best so far.safetensors"]
 
 
-def test_saved_where_it_was_asked_for(home: Path, tmp_path) -> None:
+def test_saved_where_it_was_asked_for(home, tmp_path) -> None:
     target = tmp_path / "new" / "a.safetensors"
     assert save_or_elsewhere(trained(), target) == target
     assert save_or_elsewhere(trained(), target, overwrite=True) == target
@@ -398,7 +398,7 @@ def test_saved_where_it_was_asked_for(home: Path, tmp_path) -> None:
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
 
 
-def test_saved_elsewhere_where_the_disk_is_full(folder: Path, tmp_path, monkeypatch) -> None:
+def test_saved_elsewhere_where_the_disk_is_full(folder, tmp_path, monkeypatch) -> None:
     target = saved(tmp_path / "out" / "mine.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "out")
@@ -410,14 +410,14 @@ def test_saved_elsewhere_where_the_disk_is_full(folder: Path, tmp_path, monkeypa
     assert target.read_bytes() == before
 
 
-def test_saved_elsewhere_where_a_file_appeared_meanwhile(home: Path, tmp_path) -> None:
+def test_saved_elsewhere_where_a_file_appeared_meanwhile(home, tmp_path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
         save_or_elsewhere(trained(), target)
     assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
 
 
-def test_saved_in_the_temporary_folder_as_a_last_resort(home: Path, tmp_path, monkeypatch) -> None:
+def test_saved_in_the_temporary_folder_as_a_last_resort(home, tmp_path, monkeypatch) -> None:
     home.write_text("a file where the folder should be")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

@@ -70,7 +70,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # where weights are searched for
 
 
-def test_the_home_variable_moves_cache_and_data(home: Path) -> None:
+def test_the_home_variable_moves_cache_and_data(home) -> None:
     assert weight_files.cache_folder() == home / "cache"
     assert weight_files.data_folder() == home / "data"
 
@@ -87,12 +87,12 @@ def test_without_the_home_variable_the_users_folders_are_used_and_not_created(
     assert not weight_files.cache_folder().exists()
 
 
-def test_the_named_folder_takes_precedence_over_the_cache(cached: Path, official: Path) -> None:
+def test_the_named_folder_takes_precedence_over_the_cache(cached, official) -> None:
     assert weight_files.official_path(2) == official / "CFSR_x2.pth"
 
 
 def test_the_cache_is_searched_if_the_named_folder_lacks_the_file(
-    cached: Path, tmp_path, monkeypatch
+    cached, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
     file, _ = weight_files.find_backbone(2, "auto", download=False)
@@ -107,7 +107,7 @@ def test_without_file_and_download_the_message_says_what_to_do() -> None:
 
 
 def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
-    cached: Path, published: Path, tmp_path, monkeypatch
+    cached, published, tmp_path, monkeypatch
 ) -> None:
     folder = tmp_path / "named"
     folder.mkdir()
@@ -122,7 +122,7 @@ def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
         assert f"({(folder / 'CFSR_x2.pth').stat().st_size} bytes)" in text
 
 
-def test_swapped_official_files_are_detected(published: Path, tmp_path, monkeypatch) -> None:
+def test_swapped_official_files_are_detected(published, tmp_path, monkeypatch) -> None:
     shutil.copy(published / "CFSR_x3.pth", tmp_path / "CFSR_x2.pth")
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path))
     with pytest.raises(TamperedWeightsError, match=weight_files.OFFICIAL_SHA256[3]):
@@ -140,7 +140,7 @@ def test_other_scales_have_no_weights(scale: int) -> None:
             call(scale)
 
 
-def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
+def test_imported_backbones_are_found_by_name_and_by_stem(home) -> None:
     folder = home / "data" / "backbones"
     folder.mkdir(parents=True)
     for name in ("mine.pth", "Other.SAFETENSORS", "notes.txt", "mine.pth.partial"):
@@ -152,7 +152,7 @@ def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
         assert file.sha256 == hashlib.sha256(b"mine.pth").hexdigest()
 
 
-def test_a_file_takes_precedence_over_an_imported_name(home: Path, tmp_path, monkeypatch) -> None:
+def test_a_file_takes_precedence_over_an_imported_name(home, tmp_path, monkeypatch) -> None:
     (home / "data" / "backbones").mkdir(parents=True)
     (home / "data" / "backbones" / "mine.pth").write_bytes(b"imported")
     (tmp_path / "mine.pth").write_bytes(b"here")
@@ -177,7 +177,7 @@ def test_an_unknown_backbone_lists_what_is_possible(backbone: str) -> None:
         weight_files.find_backbone(2, backbone)
 
 
-def test_a_bundled_backbone_is_found(ours: Path) -> None:
+def test_a_bundled_backbone_is_found(ours) -> None:
     file, notes = weight_files.find_backbone(2, "bundled")
     assert (file.path, file.kind, notes) == (ours, "bundled", [])
     with pytest.raises(WeightsNotFoundError, match=r'x3 backbone .* use backbone="official"'):
@@ -185,7 +185,7 @@ def test_a_bundled_backbone_is_found(ours: Path) -> None:
 
 
 @pytest.mark.parametrize("download", [True, False])
-def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bool) -> None:
+def test_auto_falls_back_to_the_bundled_one_and_says_so(ours, download: bool) -> None:
     """Nobody agreed to a download, so none is tried."""
     file, notes = weight_files.find_backbone(2, "auto", download=download)
     assert (file.path, file.kind) == (ours, "bundled")
@@ -198,14 +198,14 @@ def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bo
     assert not weight_files.agreed()  # nothing was downloaded
 
 
-def test_auto_prefers_official_weights_and_reports_damage(ours: Path, cached: Path) -> None:
+def test_auto_prefers_official_weights_and_reports_damage(ours, cached) -> None:
     assert weight_files.find_backbone(2)[0].path == cached
     tamper(cached)
     with pytest.raises(TamperedWeightsError):
         weight_files.find_backbone(2)
 
 
-def test_auto_without_any_weights_says_what_to_do(home: Path) -> None:
+def test_auto_without_any_weights_says_what_to_do(home) -> None:
     with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
         weight_files.find_backbone(2)
     assert files_below(home) == []
@@ -215,7 +215,7 @@ def test_auto_without_any_weights_says_what_to_do(home: Path) -> None:
 
 
 def test_an_official_file_is_imported_into_the_cache_under_its_name(
-    published: Path, tmp_path, home: Path
+    published, tmp_path, home
 ) -> None:
     copy = Path(shutil.copy(published / "CFSR_x3.pth", tmp_path / "from a colleague.pth"))
     target = weight_files.import_file(copy, "backbones")
@@ -225,7 +225,7 @@ def test_an_official_file_is_imported_into_the_cache_under_its_name(
     assert files_below(home) == ["cache/CFSR_x3.pth"]
 
 
-def test_import_replaces_another_file_only_with_overwrite(tmp_path, home: Path) -> None:
+def test_import_replaces_another_file_only_with_overwrite(tmp_path, home) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"old")
     target = weight_files.import_file(path, "refiners")
@@ -239,7 +239,7 @@ def test_import_replaces_another_file_only_with_overwrite(tmp_path, home: Path) 
     assert files_below(home) == ["data/refiners/mine.pth"]
 
 
-def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home: Path) -> None:
+def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home) -> None:
     """Only files with certain suffixes are listed, and some names have other meanings."""
     for name in ("mine.bin", "mine", "auto.pth", "none.safetensors"):
         path = tmp_path / name
@@ -249,7 +249,7 @@ def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home: Path) -
     assert files_below(home) == []
 
 
-def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home: Path, monkeypatch) -> None:
+def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home, monkeypatch) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
 
@@ -263,7 +263,7 @@ def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home: Path, monkeyp
     assert files_below(home) == []
 
 
-def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path, home: Path) -> None:
+def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path, home) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
     home.write_text("a file where the folder should be")
@@ -332,7 +332,7 @@ def publishes(folder: Path) -> Answer:
 
 
 def test_once_agreed_auto_fetches_the_official_weights(
-    ours: Path, serve: Serve, published: Path, home: Path, monkeypatch
+    ours, serve, published, home, monkeypatch
 ) -> None:
     """For other scales, too; where the download fails, the bundled one is used."""
     asked = serve(publishes(published))
@@ -356,7 +356,7 @@ def test_once_agreed_auto_fetches_the_official_weights(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_download_is_kept_in_the_cache_and_not_repeated(
-    serve: Serve, published: Path, home: Path, scale: int
+    serve, published, home, scale: int
 ) -> None:
     content = (published / f"CFSR_x{scale}.pth").read_bytes()
     asked = serve(sends(content))
@@ -377,9 +377,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     assert asked == [f"/zoo/CFSR_x{scale}.pth"]
 
 
-def test_a_download_without_a_length_reports_an_unknown_total(
-    serve: Serve, published: Path
-) -> None:
+def test_a_download_without_a_length_reports_an_unknown_total(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -396,9 +394,7 @@ def test_a_download_without_a_length_reports_an_unknown_total(
     assert done[-1] == len(content)
 
 
-def test_a_download_replaces_a_damaged_file_of_the_same_name(
-    serve: Serve, published: Path, home: Path
-) -> None:
+def test_a_download_replaces_a_damaged_file_of_the_same_name(serve, published, home) -> None:
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "CFSR_x2.pth").write_bytes(b"damaged")
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
@@ -419,7 +415,7 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(
     ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty"],
 )
 def test_a_failed_download_leaves_nothing(
-    serve: Serve, published: Path, home: Path, answer: Answer, reason: str
+    serve, published, home, answer: Answer, reason: str
 ) -> None:
     asked = serve(answer)
     with pytest.raises(DownloadError) as caught:
@@ -436,7 +432,7 @@ def test_a_failed_download_leaves_nothing(
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
-def test_a_connection_that_is_reset_leaves_nothing(serve: Serve, home: Path) -> None:
+def test_a_connection_that_is_reset_leaves_nothing(serve, home) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.connection.shutdown(socket.SHUT_RDWR)
 
@@ -446,7 +442,7 @@ def test_a_connection_that_is_reset_leaves_nothing(serve: Serve, home: Path) -> 
     assert files_below(home) == []
 
 
-def test_a_silent_server_times_out(serve: Serve, home: Path, monkeypatch) -> None:
+def test_a_silent_server_times_out(serve, home, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
     released = threading.Event()
 
@@ -464,7 +460,7 @@ def test_a_silent_server_times_out(serve: Serve, home: Path, monkeypatch) -> Non
     assert files_below(home) == []
 
 
-def test_a_mirror_that_never_stops(serve: Serve, published: Path, home: Path, monkeypatch) -> None:
+def test_a_mirror_that_never_stops(serve, published, home, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "LARGEST_DOWNLOAD", 10_000)
     serve(sends(b"x" * LENGTH))
     steps: list[int] = []
@@ -474,7 +470,7 @@ def test_a_mirror_that_never_stops(serve: Serve, published: Path, home: Path, mo
     assert files_below(home) == []
 
 
-def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> None:
+def test_a_mirror_that_compresses_the_file(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
     packed = gzip.compress(content, 1)
 
@@ -497,9 +493,7 @@ def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> Non
      ("some/folder", r"some/folder/CFSR_x4\.pth: MissingSchema")],
     ids=["refused", "not an address"],
 )  # fmt: skip
-def test_a_mirror_that_can_not_be_reached(
-    home: Path, monkeypatch, address: str, reason: str
-) -> None:
+def test_a_mirror_that_can_not_be_reached(home, monkeypatch, address: str, reason: str) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv(weight_files.URL_VARIABLE, address)
     with pytest.raises(DownloadError, match=reason):
@@ -507,7 +501,7 @@ def test_a_mirror_that_can_not_be_reached(
     assert files_below(home) == []
 
 
-def test_a_slow_download_can_be_cancelled(serve: Serve, published: Path, home: Path) -> None:
+def test_a_slow_download_can_be_cancelled(serve, published, home) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
     released = threading.Event()
 
@@ -538,7 +532,7 @@ def test_a_slow_download_can_be_cancelled(serve: Serve, published: Path, home: P
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, RuntimeError])
 def test_errors_of_progress_end_the_download_unchanged(
-    serve: Serve, published: Path, home: Path, error: type[BaseException]
+    serve, published, home, error: type[BaseException]
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
 
@@ -551,7 +545,7 @@ def test_errors_of_progress_end_the_download_unchanged(
 
 
 def test_a_full_disk_during_a_download_is_a_download_error(
-    serve: Serve, published: Path, home: Path, monkeypatch
+    serve, published, home, monkeypatch
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
 
@@ -564,16 +558,14 @@ def test_a_full_disk_during_a_download_is_a_download_error(
     assert files_below(home) == []
 
 
-def test_an_impossible_cache_folder_is_a_download_error(
-    serve: Serve, published: Path, home: Path
-) -> None:
+def test_an_impossible_cache_folder_is_a_download_error(serve, published, home) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     home.write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="can't be written"):
         weight_files.fetch_official(2)
 
 
-def test_a_download_prints_nothing(serve: Serve, published: Path, capfd) -> None:
+def test_a_download_prints_nothing(serve, published, capfd) -> None:
     """Output of the download library would mix with that of the command line."""
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     weight_files.fetch_official(2)
@@ -583,9 +575,7 @@ def test_a_download_prints_nothing(serve: Serve, published: Path, capfd) -> None
 # the same from the command line
 
 
-def test_fetching_all_on_the_command_line(
-    serve: Serve, published: Path, home: Path, capsys
-) -> None:
+def test_fetching_all_on_the_command_line(serve, published, home, capsys) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         sends((published / Path(request.path).name).read_bytes())(request)
 
@@ -601,7 +591,7 @@ def test_fetching_all_on_the_command_line(
     assert len(asked) == 3
 
 
-def test_a_failed_fetch_on_the_command_line_is_one_line(serve: Serve, home: Path, capsys) -> None:
+def test_a_failed_fetch_on_the_command_line_is_one_line(serve, home, capsys) -> None:
     serve(sends(b"not here", status=404))
     assert main(["models", "fetch", "--scale", "2"]) == 2
     out, err = capsys.readouterr()
@@ -611,9 +601,7 @@ def test_a_failed_fetch_on_the_command_line_is_one_line(serve: Serve, home: Path
     assert files_below(home) == []
 
 
-def test_upscaling_fetches_weights_on_first_use(
-    serve: Serve, published: Path, home: Path, tmp_path, capsys
-) -> None:
+def test_upscaling_fetches_weights_on_first_use(serve, published, home, tmp_path, capsys) -> None:
     asked = serve(sends((published / "CFSR_x2.pth").read_bytes()))
     Image.new("L", (5, 4), 99).save(tmp_path / "a.png")
     assert main(["upscale", str(tmp_path / "a.png"), "--scale", "2", "--device", "cpu"]) == 0
