@@ -40,7 +40,7 @@ def planes(images: list[np.ndarray], groups: list[str] | None = None) -> tuple[P
     return tuple(
         Plane(
             f"image {i}", groups[i] if groups else f"image {i}", lambda image=image: image, f"Z{i}"
-        )  # type: ignore[misc]
+        )
         for i, image in enumerate(images)
     )
 

@@ -94,9 +94,6 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
 
 
-# the whole way, with real weights
-
-
 @pytest.fixture(scope="module")
 def bundled() -> tuple[ModelFiles, SRModel]:
     files = find_model(2, "bundled", None)
@@ -105,14 +102,13 @@ def bundled() -> tuple[ModelFiles, SRModel]:
 
 def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
     pixels = pictures(batch.inputs[0])
-    batch.files, batch.model = bundled  # type: ignore[assignment]
+    batch.files, batch.model = bundled
     (first,) = (batch(),)
     assert [r.state for r in first] == ["done"] * 3
     for record, image in zip(first, pixels, strict=True):
         written = nc.read_image(record.outputs["baseline"]).pixels
         expected = nc.upscale(image, bundled[1], axes="YXC").baseline
         np.testing.assert_array_equal(written, expected)
-        assert record.provenance is not None
         assert record.provenance["backbone_sha256"] == batch.files.backbone.sha256
         assert record.seconds > record.provenance["seconds"] > 0
     before = content(batch.out)
@@ -128,13 +124,10 @@ def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
 def test_other_weights_make_other_results(bundled, batch) -> None:
     pictures(batch.inputs[0], 1)
     assert batch.states() == "d"
-    batch.files, batch.model = bundled  # type: ignore[assignment]
+    batch.files, batch.model = bundled
     assert batch.states() == "f"
     assert batch.states(overwrite=True) == "d"
     assert batch.states() == "s"
-
-
-# what is skipped
 
 
 def break_input(batch: Batch) -> dict[str, Any]:
@@ -226,7 +219,7 @@ def test_only_what_is_missing_is_made(batch) -> None:
 
 def test_results_beside_their_inputs(batch, tmp_path) -> None:
     """A ledger in each folder."""
-    batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None  # type: ignore[assignment]
+    batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None
     pictures(tmp_path / "1", 2)
     pictures(tmp_path / "2", 1)
     assert batch.states() == "ddd"
@@ -242,9 +235,6 @@ def test_a_single_file_has_no_ledger(batch) -> None:
     assert batch.states() == "d"
     assert not (batch.out / LEDGER).exists()
     assert batch.states() == "f"
-
-
-# cut off
 
 
 def test_killed_between_two_files(batch) -> None:
@@ -381,9 +371,6 @@ def test_an_input_that_changes_while_it_is_read(batch, monkeypatch) -> None:
     assert batch.states() == "fss"
     (batch.inputs[0] / "a.png").write_bytes(before)
     assert batch.states() == "fss"
-
-
-# faults
 
 
 def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch) -> None:
@@ -539,9 +526,6 @@ def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path) -> None:
     }  # fmt: skip
 
 
-# names and stores
-
-
 NAMES = ["caf\u00e9 \u4e2d\u6587.png", "\u0420\u0438\u0441 1.png", "\U0001f9ec.png", "a;b,c'd.png"]
 
 
@@ -630,9 +614,6 @@ def test_several_outputs_of_a_store_are_images_in_it(batch) -> None:
     )
 
 
-# time left
-
-
 def test_the_time_left_follows_from_the_sizes(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
@@ -656,9 +637,6 @@ def test_the_time_left_follows_from_the_sizes(monkeypatch) -> None:
     assert clock.seconds_left() == pytest.approx(0.1)
     clock.end()
     assert clock.seconds_left() == 0
-
-
-# summaries
 
 
 def test_summaries(batch, tmp_path) -> None:

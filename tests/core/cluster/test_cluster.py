@@ -113,9 +113,6 @@ def level0(shards: str) -> int:
     return sum(line.startswith("0 ") for line in shards.splitlines())
 
 
-# the same bytes
-
-
 def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
     client, bare_home, model, image, whole, tmp_path, monkeypatch
 ) -> None:
@@ -264,9 +261,6 @@ def test_workers_stop_soon_after_a_cancel(client, image, tmp_path, monkeypatch) 
     assert contents(tmp_path / "a.zarr").keys().isdisjoint({"0/c/0/0/0"})
 
 
-# what can be wrong
-
-
 def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path) -> None:
     opened = open_image(image)
     elsewhere = replace(opened, path=tmp_path / "none.tif")
@@ -305,9 +299,6 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
-# parts
-
-
 def test_workers_of_a_host_count_by_their_names() -> None:
     names = {"tcp://a:1": "w-10", "tcp://a:2": "w-2", "tcp://a:3": "w-0", "tcp://b:4": "w-1"}
     workers = {a: {"host": a[6:7], "name": name} for a, name in names.items()}
@@ -340,5 +331,4 @@ def test_weights_are_found_by_their_bytes(model, home) -> None:
     kept.write_bytes(content[:-1] + b"x")  # damaged since
     assert find_by_hash(wanted) is None
     bundled = weight_files.bundled_path(2)
-    assert bundled is not None
     assert find_by_hash(hashed_file(bundled, weight_files.sha256_of(bundled))) == bundled

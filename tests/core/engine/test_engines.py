@@ -763,7 +763,7 @@ class SlowModel:
 
     def predict(self, *arguments: object) -> dict[str, np.ndarray]:
         time.sleep(self._seconds)
-        return self._model.predict(*arguments)  # type: ignore[arg-type]
+        return self._model.predict(*arguments)
 
 
 @pytest.mark.alone
@@ -775,7 +775,7 @@ def test_reading_and_writing_overlap_the_network(tiny_backbones, monkeypatch) ->
 
     def slow(*arguments: object):
         time.sleep(0.05)
-        return prepare(*arguments)  # type: ignore[arg-type]
+        return prepare(*arguments)
 
     monkeypatch.setattr(tile_run, "prepare", slow)
     monkeypatch.setattr(TileSchedule, "take", lambda self: [self.jobs.popleft()])

@@ -74,9 +74,6 @@ def close(a: Scores, b: Scores) -> None:
         assert getattr(a, name) == pytest.approx(getattr(b, name), abs=digits), name
 
 
-# figures
-
-
 def test_scores_are_those_of_upscale_psnr_and_ssim(data, official, nothing_bundled) -> None:
     model = load_model(4, "official", None, "cpu")
     options = EvaluateOptions(data, ("Set5",), limit=1)
@@ -147,7 +144,6 @@ def test_only_requested_models_run(tmp_path) -> None:
 
 def test_ensemble_and_back_projection_reach_the_model(data, models, tmp_path) -> None:
     image = find_dataset(data, "Set5", 4).images[4]
-    assert image.lr is not None
     for file, folder in {image.hr: "HR", image.lr: "LR_bicubic/X4"}.items():
         (tmp_path / "one" / folder).mkdir(parents=True)
         shutil.copy(file, tmp_path / "one" / folder)
@@ -250,9 +246,6 @@ def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(
                 ssim(in_8_bits, hr, shave, channel, 255),
             )
             close(found[name], expected)
-
-
-# files
 
 
 def test_data_sets_are_found_in_their_usual_folders(tmp_path) -> None:
@@ -381,7 +374,7 @@ def test_images_that_can_not_be_compared_are_reported(tmp_path) -> None:
     assert "expected at least 2x2 pixels" in texts["tiny"]
     assert all(str(folder / name) in text for name, text in texts.items())
     with pytest.raises(OptionError, match="got 'red'"):
-        BenchmarkImage("mine", "tiny", folder / "tiny.png", None).read(2, "red")  # type: ignore[arg-type]
+        BenchmarkImage("mine", "tiny", folder / "tiny.png", None).read(2, "red")
 
 
 def test_alpha_is_left_out_with_a_note(tmp_path) -> None:
@@ -430,9 +423,6 @@ def test_limit_takes_the_first_of_each_set(tmp_path) -> None:
     assert [image.name for image in run(tmp_path, "one", "two", limit=1).images] == ["a", "d"]
 
 
-# options
-
-
 def test_invalid_options(tmp_path) -> None:
     for wrong, message in [
         ({"scale": 5}, "expected scale 2, 3 or 4, got 5"),
@@ -444,7 +434,7 @@ def test_invalid_options(tmp_path) -> None:
         ({"scale": 2, "back_projection": True}, "expected scale 4 for back-projection"),
     ]:
         with pytest.raises(OptionError) as caught:
-            EvaluateOptions(tmp_path, **wrong)  # type: ignore[arg-type]
+            EvaluateOptions(tmp_path, **wrong)
         assert message in str(caught.value)
     make_set(tmp_path / "mine", "a")
     with pytest.raises(OptionError, match="got 'delta': fake is loaded without a refiner"):
@@ -452,9 +442,6 @@ def test_invalid_options(tmp_path) -> None:
     with pytest.raises(OptionError, match="expected a model for x4, got one for x2"):
         run(tmp_path, "mine", model=BoxModel(2), scale=4)
     assert run(tmp_path, "mine", model=BoxModel(2)).models == ("bicubic", "baseline")
-
-
-# progress, threads, time
 
 
 def test_progress_counts_images_and_faults(tmp_path) -> None:
@@ -546,9 +533,6 @@ def test_scoring_takes_at_most_a_fifth_of_the_time_of_the_model(data, official) 
         if whole / alone < 1.2:
             break
     assert whole / alone < 1.2
-
-
-# tables
 
 
 def report_of(*gains: float) -> BenchmarkReport:

@@ -101,7 +101,7 @@ def texts_of(figure: Figure) -> list[Text]:
 
 def pixel_box(box: Bbox) -> tuple[int, int, int, int]:
     """Left, bottom, right, top."""
-    return tuple(round(edge) for edge in box.extents)  # type: ignore[return-value]
+    return tuple(round(edge) for edge in box.extents)
 
 
 # crops

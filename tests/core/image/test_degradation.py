@@ -123,8 +123,8 @@ def test_blur_is_a_gaussian_in_lr_pixels(kernel: str) -> None:
     scale, sigma = 4, 1.5
     point = np.zeros((164, 164), np.float32)
     point[82, 82] = 1  # half an HR pixel from the corner of four LR pixels
-    sharp = Degradation(kernel).clean(point, scale, clip=False)  # type: ignore[arg-type]
-    lr = Degradation(kernel, blur=sigma).clean(point, scale, clip=False)  # type: ignore[arg-type]
+    sharp = Degradation(kernel).clean(point, scale, clip=False)
+    lr = Degradation(kernel, blur=sigma).clean(point, scale, clip=False)
     assert lr.sum() == pytest.approx(1 / scale**2, rel=1e-3)
     y = np.arange(41) - (82.5 / 4 - 0.5)
 
@@ -209,10 +209,10 @@ def test_descriptions_of_degradations() -> None:
     assert not Degradation("area").is_clean
     assert Degradation(jpeg=50).noise_free
     assert not Degradation(photons=50).noise_free
-    numbers = Degradation(photons=np.float32(50), jpeg=np.int64(50))  # type: ignore[arg-type]
+    numbers = Degradation(photons=np.float32(50), jpeg=np.int64(50))
     assert [type(v) for v in asdict(numbers).values()] == [str, *[float] * 5, int]
     with pytest.raises(FrozenInstanceError):
-        numbers.blur = 1.0  # type: ignore[misc]
+        numbers.blur = 1.0
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_images_that_can_not_be_degraded(hr: np.ndarray, message: str) -> None:
 def test_scales_that_do_not_exist() -> None:
     for scale in (0, 1.5, -2):
         with pytest.raises(OptionError, match="expected scale as a whole number"):
-            degrade(scene(), scale)  # type: ignore[arg-type]
+            degrade(scene(), scale)
 
 
 def test_the_blur_of_a_microscope() -> None:

@@ -99,7 +99,6 @@ def test_two_programs_can_write_the_same_file(path) -> None:
         for letter in "ab"
     ]
     for program in programs:  # both are waiting for this line
-        assert program.stdin is not None
         program.stdin.write(b"go\n")
         program.stdin.flush()
     for program in programs:

@@ -90,9 +90,6 @@ def real_request(**how: Any) -> TrainRequest:
     return TrainRequest(array_data(images), load, TrainConfig(**how))
 
 
-# what goes through
-
-
 def test_images_and_results_go_through(fake) -> None:
     images = [
         np.random.default_rng(0).integers(0, 65535, (30, 40, 3)).astype(np.uint16)[:, ::-1],
@@ -139,9 +136,6 @@ def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
     fake.resume()
     assert seen
     assert until(steps, 0).step <= seen[-1] + 12  # at most what a tenth of a second brings
-
-
-# faults
 
 
 @pytest.mark.parametrize(
@@ -232,9 +226,6 @@ def test_a_process_that_cannot_start_is_named(training, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ModelProcessError, match="the process that trains the refiner can't start"):
         finish(training.steps(request()))
-
-
-# commands of the user
 
 
 @pytest.mark.alone
@@ -340,9 +331,6 @@ def test_an_abandoned_training_does_not_disturb_the_next_one(fake) -> None:
     assert finish(second).state["step"][0] < 49
 
 
-# the network itself
-
-
 def test_a_real_training_gives_bit_identical_results(training, tiny_backbones) -> None:
     from napari_cfsr.core.training.train import iter_train
 
@@ -405,9 +393,6 @@ def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path, tiny_b
     result = finish(steps)
     assert result.history[-1]["step"] < 1000
     assert result.seconds < 30
-
-
-# the other process, and this one
 
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path) -> None:

@@ -41,9 +41,6 @@ def run(image: np.ndarray, model: BoxModel, names: str, paths: dict[str, Path], 
             return end.value
 
 
-# writing
-
-
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])
 @pytest.mark.parametrize(
     ("names", "shape", "dtype"),
@@ -168,9 +165,6 @@ def test_what_cannot_be_written_is_reported_before_any_work(tmp_path) -> None:
     assert (tmp_path / "a.tif").read_bytes() == b"dear"
     run(image, model, "YX", {"baseline": tmp_path / "a.tif"}, overwrite=True)
     assert tifffile.imread(tmp_path / "a.tif").shape == (60, 60)
-
-
-# reading
 
 
 @pytest.mark.parametrize(

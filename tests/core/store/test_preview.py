@@ -41,9 +41,6 @@ def followed(run: StoreRun) -> StorePreview:
     return growth
 
 
-# indexing
-
-
 @given(data=st.data(), order=st.permutations(range(4)), luma=st.booleans())
 def test_a_view_is_sliced_as_numpy_is(data, order, luma) -> None:
     shape = (2, 5, 4, 3)  # of the view; stored with the axes in another order
@@ -90,9 +87,6 @@ def test_the_range_of_a_stack_is_found_without_reading_all_of_it(axes, order, mo
     assert level_range(view, axes) == (-2, 3)
     assert read == [(1, 8, 16)] * 4
     assert level_range(LevelView(np.full((2, 3), np.nan), (0, 1)), "YX") == (0, 0)
-
-
-# growing
 
 
 @pytest.mark.parametrize(
@@ -185,9 +179,6 @@ def test_cancelled_in_a_block_nothing_wrong_is_seen(tmp_path) -> None:
         list(run.shards())
     assert growth.count == 0
     assert not growth.levels("baseline")[-1][slice(0, 19), slice(0, 19)].any()
-
-
-# how large
 
 
 @pytest.mark.parametrize(

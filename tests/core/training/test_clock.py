@@ -110,7 +110,7 @@ def test_the_expected_work() -> None:
         "validate output": 4,
     }
     for placement in ("input", "output"):
-        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
+        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)
         assert only["prepare output"].items == (len(images.train) if placement == "output" else 0)
         assert only[f"trial {placement}"].items == 0
         assert f"main {'output' if placement == 'input' else 'input'}" not in only

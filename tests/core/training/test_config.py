@@ -46,9 +46,9 @@ def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
     expected = {**own, "warm_steps": 11 if placement == "input" else 0}
     base = TrainConfig(preset=preset).recipe(placement)
     for name, value in own.items():
-        changed = TrainConfig(preset=preset, **{name: value}).recipe(placement)  # type: ignore[arg-type]
+        changed = TrainConfig(preset=preset, **{name: value}).recipe(placement)
         assert changed == replace(base, **{name: expected[name]})
-    changed = TrainConfig(preset=preset, **own).recipe(placement)  # type: ignore[arg-type]
+    changed = TrainConfig(preset=preset, **own).recipe(placement)
     assert changed == replace(base, **expected)
     nothing = TrainConfig(preset=preset, ema=0, warm_steps=0, seed=0)  # 0 is not None
     assert nothing.recipe(placement).ema == nothing.recipe(placement).warm_steps == 0
@@ -61,7 +61,7 @@ def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
 )
 def test_placements(choice: Any, placements: tuple[str, ...]) -> None:
     for preset in ("adapt", "benchmark"):
-        assert set(TrainConfig(preset=preset, placement=choice).placements) == set(placements)  # type: ignore[arg-type]
+        assert set(TrainConfig(preset=preset, placement=choice).placements) == set(placements)
 
 
 def test_the_degradation() -> None:
@@ -138,10 +138,10 @@ def test_extreme_but_valid_values(entry: str, value: Any) -> None:
 def test_plain_values_for_the_card() -> None:
     """Whatever kind of number came in: a card is JSON, and holds what was asked for."""
     config = TrainConfig(
-        photons=np.float32(50),  # type: ignore[arg-type]
-        jpeg=np.int64(75),  # type: ignore[arg-type]
-        steps=np.int16(7),  # type: ignore[arg-type]
-        intensity=[np.float64(0), 3],  # type: ignore[arg-type]
+        photons=np.float32(50),
+        jpeg=np.int64(75),
+        steps=np.int16(7),
+        intensity=[np.float64(0), 3],
     )
     plain = json.loads(json.dumps(config.to_dict()))
     assert (plain["photons"], plain["jpeg"], plain["steps"]) == (50, 75, 7)

@@ -248,9 +248,6 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path) -> None:
     assert before.read().min() == 0
 
 
-# stacks
-
-
 @pytest.mark.parametrize("count", [1, 2, 499, 500, 501, 750, 999, 1000, 1234])
 def test_stacks_are_thinned_evenly(count: int) -> None:
     stack = np.repeat(np.arange(count, dtype=np.uint16)[:, None, None], 2, 1).repeat(2, 2)
@@ -285,9 +282,6 @@ def test_channels_have_mappings_of_their_own() -> None:
         np.testing.assert_allclose(source.read(), (plane - low) / (high - low), atol=1e-6)
 
 
-# arrays
-
-
 def test_arrays() -> None:
     images = [pixels(), pixels(H, W, 3), pixels(H, W, 4), pixels(dtype=np.float64)]
     found = array_data(images)
@@ -301,7 +295,6 @@ def test_arrays() -> None:
 def test_pairs_of_arrays() -> None:
     pairs = [(pixels(seed=i), pixels(2 * H, 2 * W, seed=i)) for i in range(3)]
     found = array_data([], pairs)
-    assert found.lr is not None
     assert [s.name for s in found.lr] == ["LR 0", "LR 1", "LR 2"]
     for (lr, hr), of_lr, of_hr in zip(pairs, found.lr, found.hr, strict=True):
         np.testing.assert_allclose(of_lr.read(), lr / 255, atol=1e-7)
@@ -336,10 +329,7 @@ def test_arrays_that_are_no_images(image: np.ndarray, axes: str | None, reason: 
 def test_invalid_intensity() -> None:
     for intensity, reason in {("best",): "one of auto, dtype", ((3.0, 1.0),): "low < high"}.items():
         with pytest.raises(OptionError, match=reason):
-            array_sources(pixels(), "x", None, intensity[0])  # type: ignore[arg-type]
-
-
-# pairs of files
+            array_sources(pixels(), "x", None, intensity[0])
 
 
 def test_pairs_of_folders(tmp_path) -> None:
@@ -348,7 +338,6 @@ def test_pairs_of_folders(tmp_path) -> None:
         write(tmp_path / "hr" / f"{name}_60x.tif", pixels(2 * H, 2 * W, seed=i))
     (tmp_path / "lr" / "notes.txt").write_text("")
     found = pair_data(tmp_path / "lr", tmp_path / "hr")
-    assert found.lr is not None
     assert [s.name for s in found.lr] == ["a.png", "b.png", "c.png"]
     assert [s.name for s in found.hr] == ["a_60x.tif", "b_60x.tif", "c_60x.tif"]
     assert [s.read().shape for s in found.hr] == [(2 * H, 2 * W)] * 3
@@ -359,7 +348,6 @@ def test_a_pair_of_stacks(tmp_path) -> None:
     lr = write(tmp_path / "lr.tif", pixels(600, 2, 2), photometric="minisblack")
     hr = write(tmp_path / "hr.tif", pixels(600, 4, 4), photometric="minisblack")
     found = pair_data(lr, hr)
-    assert found.lr is not None
     assert len(found.hr) == len(found.lr) == MOST_PLANES
     places = [[s.name.split("[")[1] for s in side] for side in (found.lr, found.hr)]
     assert places[0] == places[1]  # thinned alike
@@ -391,9 +379,6 @@ def test_pairs_that_do_not_fit(tmp_path) -> None:
     for (lr, hr), reason in cases.items():
         with pytest.raises(FileFormatError, match=reason):
             pair_data(tmp_path / lr, tmp_path / hr)
-
-
-# cost
 
 
 def test_sources_are_pickled_without_pixels(folder) -> None:

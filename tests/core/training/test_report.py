@@ -83,7 +83,7 @@ def test_every_score_by_hand(colour: bool) -> None:
         ]
         np.testing.assert_allclose([row.psnr, row.ssim], max(each), rtol=1e-6)
     gains = [
-        psnr(a, hr, 2, channel) - psnr(b, hr, 2, channel)  # type: ignore[arg-type]
+        psnr(a, hr, 2, channel) - psnr(b, hr, 2, channel)
         for a, b, hr in zip(expected["delta"][0], expected["baseline"][0], hrs, strict=True)
     ]
     np.testing.assert_allclose(report.gains, gains, rtol=1e-6)

@@ -53,9 +53,6 @@ def record(trained: TrainedRefiner) -> dict[str, Any]:
     return {**json.loads(trained.to_json()), "seconds": 0}
 
 
-# the same again
-
-
 @pytest.mark.parametrize("placement", ["input", "output"])
 def test_the_same_seed_gives_the_same_refiner(placement: str) -> None:
     _, first = once("gray", placement=placement)
@@ -65,9 +62,6 @@ def test_the_same_seed_gives_the_same_refiner(placement: str) -> None:
     _, other = finish(iter_train(sent("gray", placement=placement, seed=2)))
     assert state_bytes(first) != state_bytes(other)
     assert record(first)["report"] != record(other)["report"]
-
-
-# what it tells on the way
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
@@ -152,10 +146,7 @@ def test_waiting_for_the_caller_does_not_count(monkeypatch) -> None:
             clock.waited += 1000
     except StopIteration:
         pass
-    assert max(left) < 200  # type: ignore[type-var]
-
-
-# what comes of it
+    assert max(left) < 200
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
@@ -212,9 +203,6 @@ def test_json() -> None:
         "bicubic", "denoised bicubic", "denoised baseline", "baseline", "delta",
     ]  # fmt: skip
     assert len(plain["history"]) == len(trained.history)
-
-
-# nothing gained
 
 
 def nothing(trained: TrainedRefiner, folder: Path) -> None:
@@ -277,9 +265,6 @@ def test_weights_that_become_nan(tmp_path, monkeypatch) -> None:
     assert told_["history"][-1]["loss"] is None
 
 
-# stopped
-
-
 def stopped(
     wanted: TrainRequest, when: Callable[[TrainProgress], bool]
 ) -> tuple[list[TrainProgress], list[TrainProgress], TrainedRefiner]:
@@ -326,7 +311,6 @@ def test_a_stop_in_mid_training(placement: str) -> None:
     assert before[-1].step == 35
     assert {p.stage for p in after} == {"measuring"}
     last = [p.best for p in before + after if p.best is not None][-1]
-    assert last is not None
     assert trained.improved
     assert all(np.array_equal(last.state[k], trained.state[k]) for k in trained.state)
     assert trained.report.gain > 0.05
@@ -379,9 +363,6 @@ def test_check_is_called_often() -> None:
     next(steps)
     assert calls - before >= 12
     steps.close()
-
-
-# where the refiner runs
 
 
 def test_the_better_placement_is_continued() -> None:
@@ -459,9 +440,6 @@ def test_patience(monkeypatch) -> None:
     assert trained.card.extra["step"] == 4
 
 
-# refused
-
-
 def broken() -> Iterator[tuple[list[np.ndarray], str]]:
     good = list(spots(4, 128))
     yield [], "expected at least one image"
@@ -484,9 +462,6 @@ def test_refused_before_it_starts() -> None:
         finish(iter_train(request(array_data([], pairs))))
 
 
-# pairs
-
-
 def test_measured_pairs() -> None:
     """With noise, of another brightness, and in values that go beyond [0,1]."""
     pairs = [
@@ -501,9 +476,6 @@ def test_measured_pairs() -> None:
     assert trained.card.extra["degradation"] is None
     assert trained.card.description == "10 pairs of arrays: measured pairs"
     assert trained.report.psnr("denoised bicubic") > trained.report.psnr("bicubic")
-
-
-# from Python
 
 
 @pytest.fixture(scope="module")
@@ -531,7 +503,7 @@ def test_train_refiner(model) -> None:
     with pytest.raises(ImageError, match="expected at least one image"):
         train_refiner([], model)
     with pytest.raises(OptionError, match="expected rate"):
-        train_refiner(list(spots()), model, TrainConfig(rate="fast"))  # type: ignore[arg-type]
+        train_refiner(list(spots()), model, TrainConfig(rate="fast"))
 
 
 def test_pairs_from_python(model) -> None:
@@ -540,9 +512,6 @@ def test_pairs_from_python(model) -> None:
     trained = train_refiner([], model, config, pairs=pairs)
     assert trained.card.extra["degradation"] is None
     assert trained.report.images
-
-
-# figures
 
 
 def gain_on(images: tuple[np.ndarray, ...], trained: TrainedRefiner, folder: Path) -> float:
@@ -554,7 +523,7 @@ def gain_on(images: tuple[np.ndarray, ...], trained: TrainedRefiner, folder: Pat
     gains = []
     for hr in images:
         result = upscale(degrade(hr, 2), model, intensity=(0, 1))
-        gains.append(psnr(result.delta, hr, 2) - psnr(result.baseline, hr, 2))  # type: ignore[arg-type]
+        gains.append(psnr(result.delta, hr, 2) - psnr(result.baseline, hr, 2))
     return float(np.mean(gains))
 
 

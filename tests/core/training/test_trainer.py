@@ -61,9 +61,6 @@ def made(
     return result
 
 
-# the backbone
-
-
 @pytest.mark.parametrize("kind", ["gray", "colour"])
 def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
     context = request.getfixturevalue(kind)
@@ -76,7 +73,7 @@ def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
     image = np.moveaxis(mine, 0, -1) if kind == "colour" else mine[0]
     hr = np.moveaxis(window.hr, 0, -1) if kind == "colour" else window.hr[0]
     channel = "Y" if kind == "colour" else "gray"
-    assert context.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))  # type: ignore[arg-type]
+    assert context.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))
     assert math.isnan(context.psnr(mine * np.float32(np.nan), window))
 
 
@@ -89,9 +86,6 @@ def test_the_backbone_does_not_change(gray, placement: str) -> None:
     assert all(torch.equal(v, before[k]) for k, v in gray.backbone.state_dict().items())
     assert all(p.grad is None for p in gray.backbone.parameters())
     assert all(p.grad is not None for p in trained.network.parameters())
-
-
-# what a step sees
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -211,9 +205,6 @@ def test_small_images_give_small_patches() -> None:
             assert all(math.isfinite(loss) for loss in trained.steps(phase))
 
 
-# steps
-
-
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_same_seed_takes_the_same_steps(gray, placement: str) -> None:
     def run(seed: int) -> tuple[list[float], bytes]:
@@ -243,7 +234,7 @@ def test_steps_reduce_the_loss(gray, placement: str, phase: str) -> None:
 
 
 def norm(network: torch.nn.Module) -> float:
-    return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())  # type: ignore[union-attr]
+    return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())
 
 
 def test_gradients_are_clipped(gray) -> None:

@@ -293,9 +293,6 @@ def test_oversampled_images_are_reduced_first() -> None:
         assert window.lr.shape[1:] == (48, 48)
 
 
-# measured pairs
-
-
 def measured(move: tuple[int, int] = (0, 0)) -> list[tuple[np.ndarray, np.ndarray]]:
     """LR and HR images of which the LR one was seen so many HR pixels further down and right."""
     y, x = (8 + d for d in move)
@@ -352,12 +349,9 @@ def test_another_brightness_is_matched() -> None:
     np.testing.assert_allclose(matched(hr, noisy, 2), 0.4 * hr + 0.2, atol=5e-3)
 
 
-# what is refused
-
-
 def refused(images: list[np.ndarray], reason: str, **how: object) -> None:
     with pytest.raises(ImageError, match=reason):
-        prepare(request(images, **how))  # type: ignore[arg-type]
+        prepare(request(images, **how))
 
 
 def test_nothing_to_train_on() -> None:
@@ -434,7 +428,6 @@ def test_pairs_that_do_not_fit() -> None:
 
 def test_as_many_lr_as_hr() -> None:
     good = array_data([], [pair(i) for i in range(4)])
-    assert good.lr is not None
     with pytest.raises(ImageError, match="expected an HR image for each LR image, got 4 and 3"):
         prepare(request(replace(good, lr=good.lr[:3])))
 
@@ -446,9 +439,6 @@ def test_pairs_without_contrast() -> None:
             pairs = [(lr, hr)] * 4
             with pytest.raises(ImageError, match="contrast"):
                 prepare(request(array_data([], pairs), **how))
-
-
-# folders
 
 
 def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
@@ -499,7 +489,7 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
     """Planes that are black where they are named."""
     black = np.zeros((160, 160), np.float32)
     hr = [
-        Plane(s.name, s.group, (lambda: black) if i in bad else s.make, s.site)  # type: ignore[attr-defined]
+        Plane(s.name, s.group, (lambda: black) if i in bad else s.make, s.site)
         for i, s in enumerate(data.hr)
     ]
     return TrainData(tuple(hr))
@@ -539,10 +529,7 @@ def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
     assert getattr(made, role)
     used = {r: {int(w.name.split("Z")[1].split("]")[0]) for w in getattr(made, r)} for r in ROLES}
     assert sum(map(len, used.values())) == 20 - len(held)
-    assert disjoint(list(used.values()))  # type: ignore[arg-type]
-
-
-# how much
+    assert disjoint(list(used.values()))
 
 
 def outer_pixels(windows: tuple[TrainingWindow, ...]) -> int:
@@ -562,7 +549,7 @@ def flood(count: int, side: int, colour: bool = False) -> TrainData:
         return np.random.default_rng(i).random(shape, np.float32)
 
     return TrainData(
-        tuple(Plane(f"image {i}", f"image {i}", lambda i=i: make(i)) for i in range(count))  # type: ignore[misc]
+        tuple(Plane(f"image {i}", f"image {i}", lambda i=i: make(i)) for i in range(count))
     )
 
 
@@ -595,7 +582,6 @@ def test_windows_include_their_context() -> None:
     made = prepare(request([texture(2000, 2000, i) for i in range(3)]))
     for window in made.train:
         match = SPAN.fullmatch(window.name)
-        assert match is not None
         spans = [tuple(map(int, match.groups()[i : i + 2])) for i in (1, 3)]
         for (start, stop), inner, length in zip(
             spans, window.inner, window.lr.shape[1:], strict=True

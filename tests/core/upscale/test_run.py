@@ -494,7 +494,7 @@ def test_impossible_options(options, error, says) -> None:
 
 def test_what_is_not_an_image_is_refused() -> None:
     with pytest.raises(ImageError, match="expected an array, got list"):
-        upscale([[1, 2]], BoxModel(2))  # type: ignore[arg-type]
+        upscale([[1, 2]], BoxModel(2))
     with pytest.raises(ImageError, match="real float pixels, got complex128"):
         upscale(np.zeros((4, 4), complex), BoxModel(2))
 

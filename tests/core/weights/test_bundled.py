@@ -47,14 +47,12 @@ def test_a_bundled_backbone_is_as_good_as_its_page_says(data, scale: int) -> Non
     assert len(found) == 5
     assert np.mean(found) >= LEAST[scale]
     stated = re.search(r"^\| Set5 \(5\) \| [\d. /]+ \| ([\d.]+) / ", page(scale), re.M)
-    assert stated is not None
     assert np.mean(found) == pytest.approx(float(stated[1]), abs=0.002)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
     path = bundled_path(scale)
-    assert path is not None
     card = read_backbone_card(path)
     assert card["scale"] == scale
     assert card["images"] > 100
@@ -75,7 +73,6 @@ def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
 def test_bundled_backbones_are_float16_and_small() -> None:
     for scale in SCALES:
         path = bundled_path(scale)
-        assert path is not None
         with safe_open(path, framework="np") as file:
             assert {file.get_slice(k).get_dtype() for k in file.keys()} == {"F16"}  # noqa: SIM118
     assert sum(p.stat().st_size for p in BUNDLED.rglob("*") if p.is_file()) < 4e6

@@ -84,9 +84,6 @@ def a_refiner(path: Path, backbone_sha256: str, **changes: Any) -> Path:
     return path
 
 
-# tensors from files
-
-
 @pytest.mark.parametrize("wrapped", [None, "params", "params_ema", "state_dict"])
 def test_the_usual_wrappers_of_tensors_are_known(tmp_path, wrapped: str | None) -> None:
     state = {"a": torch.arange(3, dtype=torch.float16), "b.c": torch.eye(2, dtype=torch.int64)}
@@ -220,9 +217,6 @@ def test_a_safetensors_file_without_tensors(tmp_path) -> None:
         load_state(tmp_path / "x.safetensors")
 
 
-# code in files
-
-
 def _pickled(path: Path, payload: object, protocol: int) -> None:
     path.write_bytes(pickle.dumps(payload, protocol))
 
@@ -231,10 +225,7 @@ CARRIERS: dict[str, Callable[[Path, object], None]] = {
     "beside tensors": lambda path, x: torch.save({"params": {"a": torch.ones(1)}, "x": x}, path),
     "among tensors": lambda path, x: torch.save({"a": torch.ones(1), "x": x}, path),
     "old format": lambda path, x: torch.save({"x": x}, path, _use_new_zipfile_serialization=False),
-    **{
-        f"pickle {n}": lambda path, x, n=n: _pickled(path, {"params": x}, n)  # type: ignore[misc]
-        for n in range(6)
-    },
+    **{f"pickle {n}": lambda path, x, n=n: _pickled(path, {"params": x}, n) for n in range(6)},
 }
 
 
@@ -280,9 +271,6 @@ def test_a_compiled_network_is_code(tmp_path) -> None:
         archive.writestr("x/version", "3\n")
     with pytest.raises(UnsafeWeightsError, match="it was not executed"):
         load_state(tmp_path / "x.pt")
-
-
-# backbones
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -377,9 +365,6 @@ def test_tensors_of_another_network(tmp_path, change: str, suffix: str) -> None:
     assert len(text) < 600
 
 
-# refiners
-
-
 def test_a_refiner_and_its_card_round_trip(tmp_path) -> None:
     backbone = small_backbone(tmp_path / "b.pth")
     card = RefinerCard(
@@ -472,7 +457,7 @@ def test_an_invalid_card(tmp_path, home, card: str) -> None:
     """It is an error if the file is named, and the list of all refiners leaves it out."""
     folder = home / "data" / "refiners"
     folder.mkdir(parents=True)
-    save_refiner(folder / "good.safetensors", RefineNet().state_dict(), RefinerCard(**GOOD))  # type: ignore[arg-type]
+    save_refiner(folder / "good.safetensors", RefineNet().state_dict(), RefinerCard(**GOOD))
     bad = folder / "bad.safetensors"
     metadata = {"format": checkpoints.REFINER_FORMAT, "card": card}
     save_file(RefineNet().state_dict(), bad, metadata)
@@ -515,10 +500,8 @@ def test_refiners_are_found_by_name_and_by_file(home, tmp_path, monkeypatch) -> 
     assert found == WeightsFile(default, sha256_of(default), "bundled")
     for name in ("mine", "mine.safetensors"):
         found = find_refiner(backbone, name)
-        assert found is not None
         assert (found.path, found.kind) == (imported / "mine.safetensors", "imported")
     found = find_refiner(backbone, imported / "mine.safetensors")
-    assert found is not None
     assert found.kind == "file"
     assert find_refiner(backbone, None) is find_refiner(backbone, "none") is None
 
@@ -594,7 +577,6 @@ def test_what_this_version_ships(monkeypatch) -> None:
     for path in shipped:
         _, card = open_refiner(path)
         assert (card.scale, card.backbone_sha256) in backbones
-        assert card.gain is not None
         assert card.gain > 0
         assert card.description
     defaults = [

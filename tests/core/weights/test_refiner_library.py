@@ -88,9 +88,6 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(Path, "replace", replace)
 
 
-# names
-
-
 @pytest.mark.parametrize(
     "name",
     ["mine", "Zellkerne 2x, 50 Photonen", "ядра", "細胞", "a", "x" * 200, "v1.2", "50% (new) #3",
@@ -168,9 +165,6 @@ def test_taken_names(folder) -> None:
             check_target(BUNDLED, overwrite)
 
 
-# files
-
-
 def test_rename(folder) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     assert rename_refiner("mine", "Zellkerne 2") == folder / "Zellkerne 2.safetensors"
@@ -178,7 +172,6 @@ def test_rename(folder) -> None:
     assert (folder / "Zellkerne 2.safetensors").read_bytes() == before
     backbone = weight_files.WeightsFile(Path("x"), CARD.backbone_sha256, "official")
     found = find_refiner(backbone, "Zellkerne 2")
-    assert found is not None
     assert found.path.name == "Zellkerne 2.safetensors"
     rename_refiner("Zellkerne 2.safetensors", "zellkerne 2")  # letters' case alone
     assert files(folder) == ["zellkerne 2.safetensors"]
@@ -370,9 +363,6 @@ def test_import_to_a_full_disk_keeps_what_was_there(folder, tmp_path, monkeypatc
     assert files(folder) == ["mine.safetensors"]
 
 
-# saving
-
-
 def test_save_under_a_name(home) -> None:
     result = trained()
     path = save_named(result, "Kerne")
@@ -472,9 +462,6 @@ def test_a_missing_suffix_is_added(tmp_path, monkeypatch) -> None:
     assert export_path("~/y", "x") == tmp_path / "y.safetensors"
     with pytest.raises(OptionError):
         export_path("y.v2", "x")
-
-
-# cards
 
 
 def test_a_card_in_words() -> None:

@@ -67,9 +67,6 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-# where weights are searched for
-
-
 def test_the_home_variable_moves_cache_and_data(home) -> None:
     assert weight_files.cache_folder() == home / "cache"
     assert weight_files.data_folder() == home / "data"
@@ -209,9 +206,6 @@ def test_auto_without_any_weights_says_what_to_do(home) -> None:
     with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
         weight_files.find_backbone(2)
     assert files_below(home) == []
-
-
-# import
 
 
 def test_an_official_file_is_imported_into_the_cache_under_its_name(
@@ -570,9 +564,6 @@ def test_a_download_prints_nothing(serve, published, capfd) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     weight_files.fetch_official(2)
     assert capfd.readouterr() == ("", "")
-
-
-# the same from the command line
 
 
 def test_fetching_all_on_the_command_line(serve, published, home, capsys) -> None:
