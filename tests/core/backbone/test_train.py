@@ -119,7 +119,7 @@ def test_the_best_weights_are_written_in_merged_form(photos, tmp_path) -> None:
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_resumed_training_equals_an_uninterrupted_one(photos, tmp_path, precision: str) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(photos, tmp_path, precision) -> None:
     """Bit for bit: weights, moving average, moments, best; also across the change of the loss."""
     states = []
     for name, stops in {"whole": [None], "parts": [3, 5, None]}.items():
@@ -180,7 +180,7 @@ def bundled(scale: int) -> CFSR:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_starting_from_the_same_scale_keeps_the_network(scale: int) -> None:
+def test_starting_from_the_same_scale_keeps_the_network(scale) -> None:
     source = bundled(scale)
     started = started_from(source, CFSRConfig(scale=scale)).eval()
     x = torch.rand(1, 3, 24, 20)
@@ -192,7 +192,7 @@ def test_starting_from_the_same_scale_keeps_the_network(scale: int) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 3), (2, 4), (4, 2), (3, 4)])
-def test_starting_from_another_scale(old: int, new: int) -> None:
+def test_starting_from_another_scale(old, new) -> None:
     """The body as it is; each output pixel as the nearest one of the other scale."""
     source = bundled(old)
     started = started_from(source, CFSRConfig(scale=new)).eval()
@@ -325,7 +325,7 @@ def test_files_that_are_no_state_are_refused(photos, tmp_path) -> None:
         ({"precision": "float16"}, OptionError, "precision"),
     ],
 )
-def test_invalid_recipes(options: dict, error: type, text: str) -> None:
+def test_invalid_recipes(options, error, text) -> None:
     with pytest.raises(error, match=text):
         BackboneConfig(**options)
 

@@ -173,9 +173,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_what_was_made_otherwise_is_not_skipped(
-    batch, change: Callable[[Batch], dict[str, Any]]
-) -> None:
+def test_what_was_made_otherwise_is_not_skipped(batch, change) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     options = change(batch)
@@ -250,7 +248,7 @@ def test_killed_between_two_files(batch) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_before_a_result_is_entered(batch, monkeypatch, overwrite: bool) -> None:
+def test_killed_before_a_result_is_entered(batch, monkeypatch, overwrite) -> None:
     pictures(batch.inputs[0])
     if overwrite:
         assert batch.states() == "ddd"
@@ -433,7 +431,7 @@ def test_inputs_are_the_images_of_folders_each_once(tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_input_is_never_the_output(batch, tmp_path, overwrite: bool) -> None:
+def test_the_input_is_never_the_output(batch, tmp_path, overwrite) -> None:
     batch.inputs = [tmp_path / "a.png"]
     picture(batch.inputs[0])
     (tmp_path / "link.png").symlink_to(batch.inputs[0])
@@ -488,7 +486,7 @@ def test_weights_of_another_plan(batch) -> None:
     "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 99, "requests": {}, "outputs": {}}',
                b'{"format": 1, "requests": {}, "outputs": {"a_x2_baseline.png": {}}}'],
 )  # fmt: skip
-def test_a_damaged_ledger_counts_as_empty(batch, damage: bytes) -> None:
+def test_a_damaged_ledger_counts_as_empty(batch, damage) -> None:
     pictures(batch.inputs[0])
     assert batch.states() == "ddd"
     (batch.out / LEDGER).write_bytes(damage)

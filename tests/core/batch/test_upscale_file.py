@@ -49,7 +49,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_have_the_values_of_upscale(tmp_path, name: str) -> None:
+def test_pictures_have_the_values_of_upscale(tmp_path, name) -> None:
     pixels = PICTURES[name]
     Image.fromarray(pixels).save(tmp_path / name)
     record = run(tmp_path / name, tmp_path / "out")
@@ -89,7 +89,7 @@ def test_the_suffix_of_an_output_names_its_format(tmp_path) -> None:
     ],
     ids=str,
 )
-def test_options_have_the_values_of_upscale(tmp_path, scale: int, options: dict[str, Any]) -> None:
+def test_options_have_the_values_of_upscale(tmp_path, scale, options) -> None:
     """Three slices are colours only if the axes say so."""
     pixels = random(3, H, W, dtype=np.uint16) // 16
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
@@ -110,14 +110,14 @@ def test_options_have_the_values_of_upscale(tmp_path, scale: int, options: dict[
         ("ZCX", "expected both Y and X"),
     ],
 )
-def test_axes_that_do_not_fit(tmp_path, axes: str, reason: str) -> None:
+def test_axes_that_do_not_fit(tmp_path, axes, reason) -> None:
     tifffile.imwrite(tmp_path / "a.tif", random(3, H, W), photometric="minisblack")
     with pytest.raises(ImageError, match=reason):
         run(tmp_path / "a.tif", tmp_path / "out", axes=axes)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_metadata_of_a_photo_are_kept(tmp_path, name: str) -> None:
+def test_metadata_of_a_photo_are_kept(tmp_path, name) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation

@@ -35,7 +35,7 @@ def mean_of(data: Path, name: str, model: SRModel, **how: bool) -> Scores:
 
 
 @pytest.mark.parametrize(("name", "scale"), EXPECTED)
-def test_official_weights_give_the_published_figures(data, models, name: str, scale: int) -> None:
+def test_official_weights_give_the_published_figures(data, models, name, scale) -> None:
     found = mean_of(data, name, models[scale])
     assert found.psnr == pytest.approx(EXPECTED[name, scale], abs=0.002)
     if scale == 4:

@@ -88,7 +88,7 @@ def images(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> None:
+def test_the_folded_form_gives_the_output_of_the_training_form(scale) -> None:
     network = shaken(scale)
     image = torch.rand(2, 3, 21, 18)
     folded = folded_network(network.merge())
@@ -110,7 +110,7 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
     ],
 )
 def test_the_graph_gives_the_output_of_the_training_form(
-    scale: int, depths: tuple[int, ...], fixed: bool, concatenated: bool, preferring: bool
+    scale, depths, fixed, concatenated, preferring
 ) -> None:
     from napari_cfsr.core.engine.openvino_graph import backbone_graph, with_preferences
     from napari_cfsr.core.engine.openvino_import import openvino as ov
@@ -139,7 +139,7 @@ def test_the_graph_gives_the_output_of_the_training_form(
 
 @needs_openvino
 @pytest.mark.parametrize("isa", ["", "AVX2"])
-def test_the_implementations_are_the_preferred_ones(isa: str, tmp_path) -> None:
+def test_the_implementations_are_the_preferred_ones(isa, tmp_path) -> None:
     """Also on a CPU without AVX-512."""
     program = """
 import sys

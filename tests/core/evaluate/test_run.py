@@ -161,7 +161,7 @@ def test_ensemble_and_back_projection_reach_the_model(data, models, tmp_path) ->
 
 
 @pytest.mark.parametrize("channel", ["Y", "RGB"])
-def test_channel_and_shave(tmp_path, channel: Any) -> None:
+def test_channel_and_shave(tmp_path, channel) -> None:
     hr = make_set(tmp_path / "mine", "a")["a"]
     report = run(tmp_path, "mine", models=("bicubic",), channel=channel, shave=5)
     enlarged = imresize(reduced(hr, 2) / np.float32(255), 2).clip(0, 1)
@@ -225,9 +225,7 @@ def test_identical_images_have_an_infinite_psnr_and_no_gain(tmp_path) -> None:
 
 @pytest.mark.parametrize("strip", [1, 900, 2**16])
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
-def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(
-    monkeypatch, strip: int, channel: Any
-) -> None:
+def test_scoring_in_one_pass_agrees_with_psnr_and_ssim(monkeypatch, strip, channel) -> None:
     monkeypatch.setattr(benchmark_measure, "STRIP_VALUES", strip)
     rng = np.random.default_rng(strip)
     for height, width, shave in [(11, 30, 0), (40, 33, 4), (97, 60, 3), (21, 600, 0)]:

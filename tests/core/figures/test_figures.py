@@ -108,7 +108,7 @@ def pixel_box(box: Bbox) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("crop", [Crop(0, 0, 0), Crop(90, 0, 7), Crop(0, 125, 4), Crop(-1, 0, 4)])
-def test_a_crop_outside(crop: Crop) -> None:
+def test_a_crop_outside(crop) -> None:
     with pytest.raises(OptionError, match=f"within 96x128 HR pixels, got {crop}"):
         content_of(scene(), FigureOptions(crops=(crop,)))
 
@@ -125,7 +125,7 @@ def test_the_default_crop_is_where_the_detail_is() -> None:
 
 
 @given(st.integers(1, 600), st.integers(1, 600), st.sampled_from([2, 3, 4]))
-def test_the_side_of_a_default_crop(height: int, width: int, scale: int) -> None:
+def test_the_side_of_a_default_crop(height, width, scale) -> None:
     side = default_side(height * scale, width * scale, scale)
     assert 1 <= side <= min(height, width) * scale
     assert side % scale == 0
@@ -247,7 +247,7 @@ def test_hr_at_its_original_size_is_cropped_and_noted() -> None:
         ({"hr": np.zeros((96, 128), np.uint8)}, r"and reference \(96, 128\)"),
     ],
 )
-def test_images_that_do_not_fit(change: dict[str, Any], message: str) -> None:
+def test_images_that_do_not_fit(change, message) -> None:
     with pytest.raises(ImageError, match=message):
         replace(scene(), **change)
 
@@ -266,7 +266,7 @@ def test_images_that_do_not_fit(change: dict[str, Any], message: str) -> None:
         (["n/a", "n/a"], ["", ""]),
     ],
 )
-def test_equal_scores_are_not_marked(texts: list[str], expected: list[str]) -> None:
+def test_equal_scores_are_not_marked(texts, expected) -> None:
     named = {str(i): text for i, text in enumerate(texts)}
     assert list(marks(named).values()) == expected
 
@@ -318,7 +318,7 @@ def test_the_limit_of_a_difference_covers_the_crops() -> None:
 
 
 @given(st.floats(1e-12, 1e12))
-def test_round_limits(value: float) -> None:
+def test_round_limits(value) -> None:
     limit = round_up(value)
     assert value * (1 - 1e-8) <= limit <= value * 1.51
     assert float(f"{limit:.2g}") == pytest.approx(limit)
@@ -335,7 +335,7 @@ def test_colour_differences_are_shown_as_luma() -> None:
     ("width", "length", "label"),
     [(51.2, 10, "10 µm"), (6.7, 2, "2 µm"), (1.0, 0.2, "200 nm"), (5000, 1000, "1 mm")],
 )
-def test_lengths_of_scale_bars(width: float, length: float, label: str) -> None:
+def test_lengths_of_scale_bars(width, length, label) -> None:
     assert round_length(width) == (pytest.approx(length), label)
 
 
@@ -351,9 +351,7 @@ def test_lengths_of_scale_bars(width: float, length: float, label: str) -> None:
     width=st.floats(3, 12),
     dpi=st.integers(72, 600),
 )
-def test_edges_line_up(
-    aspect: float, panels: int, sides: list[int], name: Any, width: float, dpi: int
-) -> None:
+def test_edges_line_up(aspect, panels, sides, name, width, dpi) -> None:
     sizes = Sizes(aspect, tuple(sides), (0.25,) * (panels - 1) + (0.3,), 0.27, 0.2)
     best = best_grid(sizes, name, width)
     grid = PixelGrid(best, dpi)
@@ -398,9 +396,7 @@ def test_edges_line_up(
         (8.0, 6, 2, ("above", 2, 6)),
     ],
 )
-def test_the_arrangement_follows_the_image(
-    aspect: float, panels: int, crops: int, expected: tuple[str, int, int]
-) -> None:
+def test_the_arrangement_follows_the_image(aspect, panels, crops, expected) -> None:
     sizes = Sizes(aspect, (64,) * crops, (0.28,) * panels, 0.28, 0.2)
 
     def shape(grid: Grid) -> tuple[str, int, int]:
@@ -440,9 +436,7 @@ def test_a_whole_image_too_narrow_for_words(tmp_path) -> None:
     ("width", "count", "reference"),
     [(7.16, 1, True), (7.16, 2, True), (3.5, 1, True), (5.0, 1, False), (3.5, 3, False)],
 )
-def test_no_text_lies_over_another(
-    arrangement: Any, width: float, count: int, reference: bool
-) -> None:
+def test_no_text_lies_over_another(arrangement, width, count, reference) -> None:
     crops = tuple(Crop(10 * i, 20 * i, 40) for i in range(count))
     look = FigureOptions(arrangement=arrangement, width=width, crops=crops)
     whole = scene(reference=reference, name="a rather long name of an image, as files have them")
@@ -466,7 +460,7 @@ def test_no_text_lies_over_another(
 
 @pytest.mark.parametrize("limit", [0.25, 250, 15000])
 @pytest.mark.parametrize("width", [4.6, 5.2, 6.0, 7.16])
-def test_the_unit_of_a_difference_is_never_cut(width: float, limit: float) -> None:
+def test_the_unit_of_a_difference_is_never_cut(width, limit) -> None:
     """Beside the limits, a little smaller, or below them."""
     whole = scene(100, 150)
     difference = np.full(whole.shape, limit, np.float32)
@@ -546,7 +540,7 @@ def test_two_crops_have_their_own_colours() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (16, 512), (512, 16), (24, 24), (4, 6)])
-def test_the_whole_image_is_recognised(height: int, width: int) -> None:
+def test_the_whole_image_is_recognised(height, width) -> None:
     """Every figure holds the whole image, its colours where they belong."""
     content = content_of(scene(height, width), FigureOptions(dpi=100, small_print=False))
     shown = Image.fromarray(Drawn(content)["whole image"])
@@ -619,7 +613,7 @@ def test_pdf_embeds_truetype_and_no_interpolation(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_the_same_figure_is_the_same_file(tmp_path, kind: str) -> None:
+def test_the_same_figure_is_the_same_file(tmp_path, kind) -> None:
     look = replace(PLAIN, panels=("delta", "difference"), small_print=True)
     for name in ("a", "b"):
         save_figure(tmp_path / f"{name}.{kind}", scene(), look)
@@ -674,7 +668,7 @@ def test_labels_and_panels_in_the_order_asked_for(tmp_path) -> None:
         ({"font_size": float("nan")}, "expected font size from 3 to 40, got nan"),
     ],
 )
-def test_invalid_options(option: dict[str, Any], message: str) -> None:
+def test_invalid_options(option, message) -> None:
     with pytest.raises(OptionError, match=message):
         FigureOptions(**option)
 
@@ -702,7 +696,7 @@ def test_nothing_is_overwritten_unasked(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file/f.png", "x" * 300 + ".png", "f.xyz", "f"])
-def test_a_figure_that_cannot_be_written(tmp_path, name: str) -> None:
+def test_a_figure_that_cannot_be_written(tmp_path, name) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(FileFormatError, match="can't be written"):
         save_figure(tmp_path / name, scene(), PLAIN)
@@ -722,7 +716,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_a_figure_on_a_full_disk(tmp_path, kind: str) -> None:
+def test_a_figure_on_a_full_disk(tmp_path, kind) -> None:
     path = tmp_path / f"f.{kind}"
     path.write_bytes(b"old")
     with files_of_at_most(4096), pytest.raises(FileFormatError, match="can't be written"):
@@ -746,7 +740,7 @@ def test_interrupted_in_the_middle(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int16, np.uint32, np.float32])
 @pytest.mark.parametrize("colour", [True, False])
-def test_kinds_of_pixels(dtype: Any, colour: bool) -> None:
+def test_kinds_of_pixels(dtype, colour) -> None:
     rng = np.random.default_rng(1)
     shape = (24, 32, 3) if colour else (24, 32)
     hr = rng.random(shape)

@@ -48,7 +48,7 @@ def says(estimate: Estimate, words: str) -> bool:
     ("photons", "read_noise"),
     [(20, 0.005), (20, 0.05), (50, 0.01), (50, 0.02), (100, 0.02), (200, 0.01), (500, 0.02)],
 )
-def test_photons_and_read_noise(images, name: str, photons: float, read_noise: float) -> None:
+def test_photons_and_read_noise(images, name, photons, read_noise) -> None:
     lrs = degraded(images[name], Degradation(photons=photons, read_noise=read_noise))
     found = estimate_degradation(lrs)
     assert 1 / 1.5 < found.photons / photons < 1.5
@@ -62,14 +62,14 @@ def test_photons_and_read_noise(images, name: str, photons: float, read_noise: f
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("read_noise", [0.01, 0.05])
-def test_read_noise_alone(images, name: str, read_noise: float) -> None:
+def test_read_noise_alone(images, name, read_noise) -> None:
     found = estimate_degradation(degraded(images[name], Degradation(read_noise=read_noise)))
     assert found.read_noise == pytest.approx(read_noise, rel=0.2)
     assert found.photons is None or found.photons > 1000
 
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
-def test_images_without_noise(images, name: str) -> None:
+def test_images_without_noise(images, name) -> None:
     found = estimate_degradation(degraded(images[name], Degradation()))
     assert found.photons is None
     assert found.read_noise < 0.002
@@ -91,7 +91,7 @@ def test_an_offset_is_found_where_there_is_darkness(images) -> None:
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_the_same_scenes(images, name: str, blur: float) -> None:
+def test_blur_from_the_same_scenes(images, name, blur) -> None:
     for degradation, within in (
         (Degradation(blur=blur), 0.05),
         (Degradation(blur=blur, photons=200, read_noise=0.01), 0.2),
@@ -101,7 +101,7 @@ def test_blur_from_the_same_scenes(images, name: str, blur: float) -> None:
 
 
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_other_scenes_of_the_same_kind(images, blur: float) -> None:
+def test_blur_from_other_scenes_of_the_same_kind(images, blur) -> None:
     lrs = degraded(images["sim"][::2], Degradation(blur=blur, photons=200, read_noise=0.01))
     found = estimate_degradation(lrs, images["sim"][1::2], 2)
     assert found.blur == pytest.approx(blur, abs=0.25)
@@ -109,7 +109,7 @@ def test_blur_from_other_scenes_of_the_same_kind(images, blur: float) -> None:
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("photons", [None, 200])
-def test_no_blur(images, name: str, photons: float | None) -> None:
+def test_no_blur(images, name, photons) -> None:
     lrs = degraded(images[name], Degradation(photons=photons))
     found = estimate_degradation(lrs, images[name], 2)
     assert found.blur == 0

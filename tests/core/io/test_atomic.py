@@ -59,9 +59,7 @@ def test_a_file_is_replaced_only_where_that_is_allowed(path) -> None:
         (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
     ],
 )
-def test_a_failure_halfway_changes_nothing(
-    path, fault: BaseException, error: type[BaseException], message: str
-) -> None:
+def test_a_failure_halfway_changes_nothing(path, fault, error, message) -> None:
     with pytest.raises(error, match=message), atomic_write(path, overwrite=True) as file:  # noqa: PT012
         file.write(b"tw")
         file.flush()
@@ -88,7 +86,7 @@ def test_missing_folders_and_the_type_of_error(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ß" * 127])
-def test_the_longest_names_can_be_written(tmp_path, name: str) -> None:
+def test_the_longest_names_can_be_written(tmp_path, name) -> None:
     write(tmp_path / name, b"one")
     only_holds(tmp_path / name, "one")
 
@@ -129,7 +127,7 @@ def test_no_link_is_followed(path, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no umask")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_permissions_are_those_of_any_new_file(tmp_path, mask: int, mode: int) -> None:
+def test_permissions_are_those_of_any_new_file(tmp_path, mask, mode) -> None:
     before = os.umask(mask)
     try:
         write(tmp_path / "a", b"one")

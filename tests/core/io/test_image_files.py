@@ -7,7 +7,7 @@ import io
 import itertools
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,7 @@ def save_png(path: Path, pixels: np.ndarray, **options: Any) -> np.ndarray:
     ids=["1 bit", "gray", "gray alpha", "RGB", "RGBA", "16 gray", "16 gray alpha", "16 RGB",
          "16 RGBA"],
 )  # fmt: skip
-def test_every_kind_of_png(
-    tmp_path, shape: tuple[int, ...], dtype: Any, header: tuple[int, int]
-) -> None:
+def test_every_kind_of_png(tmp_path, shape, dtype, header) -> None:
     """Bit depth and colour type of the header are those of the source."""
     pixels = save_png(tmp_path / "x.png", noise(*shape, dtype=dtype))
     image, target = rewritten(tmp_path / "x.png")
@@ -116,7 +114,7 @@ def test_every_kind_of_png(
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_gray_png_of_few_bits_is_scaled_to_its_range(tmp_path, bits: int) -> None:
+def test_a_gray_png_of_few_bits_is_scaled_to_its_range(tmp_path, bits) -> None:
     levels = noise(H, W) % 2**bits
     rows = np.zeros((H, W * bits), np.uint8)
     for bit in range(bits):
@@ -142,7 +140,7 @@ def write_png(path: Path, bits: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
-def test_a_palette_becomes_colour(tmp_path, name: str) -> None:
+def test_a_palette_becomes_colour(tmp_path, name) -> None:
     picture = Image.fromarray(noise(H, W, 3)).quantize(7)
     picture.save(tmp_path / name)
     image = read_image(tmp_path / name)
@@ -172,9 +170,7 @@ def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path) -> None
     ],
     ids=["gray", "RGB", "1 bit", "16 gray"],
 )
-def test_one_transparent_colour_becomes_alpha(
-    tmp_path, pixels: np.ndarray, transparent: Any
-) -> None:
+def test_one_transparent_colour_becomes_alpha(tmp_path, pixels, transparent) -> None:
     save_png(tmp_path / "x.png", pixels, transparency=transparent)
     image = read_image(tmp_path / "x.png")
     colours = pixels if pixels.ndim == 3 else pixels[..., None]
@@ -221,7 +217,7 @@ def test_a_note_says_that_only_the_first_frame_is_read(tmp_path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_jpeg(tmp_path, mode: str, suffix: str) -> None:
+def test_jpeg(tmp_path, mode, suffix) -> None:
     smooth = np.add.outer(np.arange(32), np.arange(40)).astype(np.uint8) * 3
     picture = Image.fromarray(smooth).convert(mode)
     picture.save(tmp_path / f"x{suffix}", quality=95)
@@ -242,7 +238,7 @@ def subsampling(path: Path) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_cmyk_is_refused(tmp_path, suffix: str) -> None:
+def test_cmyk_is_refused(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).convert("CMYK").save(tmp_path / f"x{suffix}")
     with pytest.raises(FileFormatError) as caught:
         read_image(tmp_path / f"x{suffix}")
@@ -298,7 +294,7 @@ def exif_bytes(order: str = "<", kind: int = 4, width: int = W, height: int = H)
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [3, 4])
 def test_exif_is_kept_byte_for_byte_except_sizes_and_resolutions(
-    tmp_path, suffix: str, order: str, kind: int
+    tmp_path, suffix, order, kind
 ) -> None:
     before = exif_bytes(order, kind)
     path = tmp_path / f"x{suffix}"
@@ -330,7 +326,7 @@ def test_a_size_that_outgrows_its_field_in_exif(tmp_path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("length", [7, 10, 20, 60, 100, 150])
-def test_damaged_exif_does_no_harm(tmp_path, suffix: str, length: int) -> None:
+def test_damaged_exif_does_no_harm(tmp_path, suffix, length) -> None:
     exif = exif_bytes()[:length]
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path, exif=exif)
     write_image(tmp_path / f"x{suffix}", larger(source), source, 2)
@@ -342,7 +338,7 @@ def test_damaged_exif_does_no_harm(tmp_path, suffix: str, length: int) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_icc_profile_and_resolution(tmp_path, suffix: str, scale: int) -> None:
+def test_icc_profile_and_resolution(tmp_path, suffix, scale) -> None:
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise(H, W, 3)).save(path, icc_profile=ICC, dpi=(72, 96))
     image, target = rewritten(path, scale)
@@ -353,7 +349,7 @@ def test_icc_profile_and_resolution(tmp_path, suffix: str, scale: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_no_metadata_are_invented(tmp_path, suffix: str) -> None:
+def test_no_metadata_are_invented(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / f"x{suffix}")
     image, target = rewritten(tmp_path / f"x{suffix}")
     assert (image.exif, image.icc, image.dpi) == (None, None, None)
@@ -391,7 +387,7 @@ TIFF_DTYPES = ["bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "i
 
 
 @pytest.mark.parametrize("dtype", TIFF_DTYPES)
-def test_tiff_of_every_dtype(tmp_path, dtype: str) -> None:
+def test_tiff_of_every_dtype(tmp_path, dtype) -> None:
     pixels = noise(H, W, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels)
     image, target = rewritten(tmp_path / "x.tif")
@@ -428,7 +424,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_tiff_of_every_layout(tmp_path, layout: str, dtype: str) -> None:
+def test_tiff_of_every_layout(tmp_path, layout, dtype) -> None:
     shape, options, axes = LAYOUTS[layout]
     pixels = noise(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
@@ -444,7 +440,7 @@ def test_tiff_of_every_layout(tmp_path, layout: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", None])
-def test_lossless_compression_stays(tmp_path, compression: str | None) -> None:
+def test_lossless_compression_stays(tmp_path, compression) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, 3), photometric="rgb", compression=compression)
     _, target = rewritten(tmp_path / "x.tif")
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
@@ -453,7 +449,7 @@ def test_lossless_compression_stays(tmp_path, compression: str | None) -> None:
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "packbits", "lzma"])
-def test_other_compression_becomes_zlib(tmp_path, compression: str) -> None:
+def test_other_compression_becomes_zlib(tmp_path, compression) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(16, 16, 3), photometric="rgb",
                      compression=compression)  # fmt: skip
     _, target = rewritten(tmp_path / "x.tif")
@@ -487,7 +483,7 @@ def test_unnamed_axes_get_different_names(tmp_path) -> None:
 
 @pytest.mark.parametrize("last", [True, False], ids=["contig", "separate"])
 @pytest.mark.parametrize("channels", [2, 3, 4, 5])
-def test_samples_that_are_not_colours_are_channels(tmp_path, channels: int, last: bool) -> None:
+def test_samples_that_are_not_colours_are_channels(tmp_path, channels, last) -> None:
     """Several gray samples per pixel are channels of a microscope or a scanner, not colours."""
     pixels = noise(*((H, W, channels) if last else (channels, H, W)), dtype=np.uint16)
     config = "contig" if last else "separate"
@@ -514,7 +510,7 @@ def test_rgb_with_infrared_is_four_channels(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "uint16"])
-def test_white_is_zero_is_kept(tmp_path, dtype: str) -> None:
+def test_white_is_zero_is_kept(tmp_path, dtype) -> None:
     """As in faxes: the values are kept, and so is their meaning."""
     pixels = noise(H, W, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="miniswhite")
@@ -552,7 +548,7 @@ def test_a_tiff_without_photometric_interpretation(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_the_orientation_of_a_photo_is_kept_in_a_tiff(tmp_path, order: str) -> None:
+def test_the_orientation_of_a_photo_is_kept_in_a_tiff(tmp_path, order) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_bytes(order))
     _, target = rewritten(tmp_path / "x.jpg", to="y.tif")
     with tifffile.TiffFile(target) as tif:
@@ -570,14 +566,14 @@ def test_a_palette_over_pages_becomes_colour(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("photometric", "samples"), [("cielab", 3), ("separated", 4)])
-def test_other_colour_spaces_are_refused(tmp_path, photometric: str, samples: int) -> None:
+def test_other_colour_spaces_are_refused(tmp_path, photometric, samples) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, samples), photometric=photometric)
     with pytest.raises(FileFormatError, match=r"expected gray or RGB, got C.*convert it to RGB"):
         read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("unit", ["inch", "centimeter", "none"])
-def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path, unit: str) -> None:
+def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path, unit) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), resolution=(300, 150.5), resolutionunit=unit)
     _, target = rewritten(tmp_path / "x.tif", 4)
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
@@ -651,9 +647,7 @@ def test_an_imagej_hyperstack(tmp_path) -> None:
         ("ZYXS", (4, H, W, 3), "uint8"),
     ],
 )
-def test_imagej_images_with_fewer_axes(
-    tmp_path, axes: str, shape: tuple[int, ...], dtype: str
-) -> None:
+def test_imagej_images_with_fewer_axes(tmp_path, axes, shape, dtype) -> None:
     tifffile.imwrite(
         tmp_path / "x.tif", noise(*shape, dtype=dtype), imagej=True, metadata={"axes": axes}
     )
@@ -681,7 +675,7 @@ def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("stored", "kept"), [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")]
 )
-def test_units_of_imagej(tmp_path, stored: bytes, kept: str) -> None:
+def test_units_of_imagej(tmp_path, stored, kept) -> None:
     """ImageJ writes an escape for the micro sign; older programs write the sign itself."""
     mark = "q" * len(stored)
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata={"unit": mark},
@@ -720,9 +714,7 @@ def test_the_origin_of_imagej_moves_with_the_pixels(tmp_path) -> None:
      ((2, 3, H, W), "uint8", "CZYX")],
     ids=["float colour", "float64", "alpha", "other order"],
 )  # fmt: skip
-def test_what_imagej_cannot_hold_becomes_a_plain_tiff(
-    tmp_path, shape: tuple[int, ...], dtype: str, axes: str
-) -> None:
+def test_what_imagej_cannot_hold_becomes_a_plain_tiff(tmp_path, shape, dtype, axes) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(2, 3, H, W), imagej=True,
                      metadata={"axes": "TZYX"}, resolution=(2, 2))  # fmt: skip
     source = read_image(tmp_path / "x.tif")
@@ -795,7 +787,7 @@ def test_ome_tiff(tmp_path) -> None:
     ("shape", "axes"), [((H, W), "YX"), ((H, W, 3), "YXS"), ((4, H, W, 3), "ZYXS"),
                         ((3, H, W), "CYX"), ((2, 5, H, W), "ZTYX")]
 )  # fmt: skip
-def test_ome_with_other_axes(tmp_path, shape: tuple[int, ...], axes: str) -> None:
+def test_ome_with_other_axes(tmp_path, shape, axes) -> None:
     options = {"photometric": "rgb"} if axes.endswith("S") else {"photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "x.ome.tif", noise(*shape), metadata={"axes": axes}, **options)
     image, target = rewritten(tmp_path / "x.ome.tif")
@@ -845,7 +837,7 @@ def test_damaged_ome_xml_loses_only_the_metadata(tmp_path, caplog) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path, suffix: str) -> None:
+def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).save(
         tmp_path / f"x{suffix}", dpi=(72, 72), **({} if suffix == ".tif" else {"icc_profile": ICC})
     )
@@ -915,7 +907,7 @@ def save_tiff(path: Path, pixels: np.ndarray, texts: dict[int, bytes], **options
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path, suffix: str) -> None:
+def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path, suffix) -> None:
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise(H, W, 3)).save(path, exif=exif_of(TEXTS))
     image, target = rewritten(path, to="y.tif")
@@ -929,7 +921,7 @@ def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path, order: str) -> None:
+def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path, order) -> None:
     more = {0x829A: (1, 250), 0x927C: b"maker note"}
     for i, exif in enumerate([exif_of(TEXTS, more).tobytes(), exif_bytes(order)]):
         Image.fromarray(noise(H, W, 3)).save(tmp_path / f"{i}.jpg", exif=exif)
@@ -952,9 +944,7 @@ def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path, order: str) -> N
     ],
     ids=["gray", "big", "colour", "planar", "named stack", "stack"],
 )
-def test_texts_of_a_tiff_are_kept(
-    tmp_path, shape: tuple[int, ...], options: dict[str, Any]
-) -> None:
+def test_texts_of_a_tiff_are_kept(tmp_path, shape, options) -> None:
     save_tiff(tmp_path / "x.tif", noise(*shape), TEXTS, **options)
     image, target = rewritten(tmp_path / "x.tif")
     assert image.notes == ()
@@ -966,7 +956,7 @@ def test_texts_of_a_tiff_are_kept(
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
-def test_imagej_and_ome_keep_their_own_description(tmp_path, kind: str) -> None:
+def test_imagej_and_ome_keep_their_own_description(tmp_path, kind) -> None:
     texts = {tag: text for tag, text in TEXTS.items() if tag != 270}
     save_tiff(tmp_path / "x.tif", noise(5, H, W), texts, metadata={"axes": "ZYX"},
               **{kind: True})  # fmt: skip
@@ -986,7 +976,7 @@ def test_imagej_and_ome_keep_their_own_description(tmp_path, kind: str) -> None:
 
 @pytest.mark.parametrize("text", [b"ImageJ=1.54f\nimages=7\n", b"Aperio Image Library v10",
                                   b'{"shape": [7, 7]}', b"<OME></OME>"])  # fmt: skip
-def test_a_description_that_would_make_it_another_kind_of_file(tmp_path, text: bytes) -> None:
+def test_a_description_that_would_make_it_another_kind_of_file(tmp_path, text) -> None:
     """A JPEG exported from such a file may have one."""
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_of(TEXTS | {270: text}))
     image = read_image(tmp_path / "x.jpg")
@@ -1025,7 +1015,7 @@ def test_a_text_with_a_length_beyond_exif(tmp_path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_texts_of_a_tiff_become_exif(tmp_path, suffix: str, dtype: str) -> None:
+def test_texts_of_a_tiff_become_exif(tmp_path, suffix, dtype) -> None:
     save_tiff(tmp_path / "x.tif", noise(H, W, 3, dtype=dtype), TEXTS, photometric="rgb",
               extratags=[(274, 3, 1, 6, True)])  # fmt: skip
     image = read_image(tmp_path / "x.tif")
@@ -1052,7 +1042,7 @@ def test_a_description_that_is_too_long_for_jpeg(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff\xfe\x00a", b" ", b"line 1\nline 2"])
-def test_texts_in_any_encoding_are_kept(tmp_path, raw: bytes) -> None:
+def test_texts_in_any_encoding_are_kept(tmp_path, raw) -> None:
     save_tiff(tmp_path / "x.tif", noise(H, W), dict.fromkeys((270, 271, 305, 33432), raw))
     _, target = rewritten(tmp_path / "x.tif")
     kept = texts_of(target)
@@ -1088,9 +1078,7 @@ def test_a_difference_of_a_png_is_a_float_tiff(tmp_path) -> None:
         ("x", noise(H, W), "YX", "got ''"),
     ],
 )
-def test_what_a_format_cannot_hold(
-    tmp_path, name: str, pixels: np.ndarray, axes: str, reason: str
-) -> None:
+def test_what_a_format_cannot_hold(tmp_path, name, pixels, axes, reason) -> None:
     source = ImageFile(pixels, axes, tmp_path)
     with pytest.raises(FileFormatError) as caught:
         write_image(tmp_path / name, larger(source), source, 2)
@@ -1110,7 +1098,7 @@ def test_planar_colour_becomes_a_png(tmp_path) -> None:
 @settings(deadline=None)
 @given(axes_and_shapes(), dtypes, st.sampled_from(["plain", "imagej", "ome"]))
 def test_any_axes_and_dtype_round_trip_in_tiff_or_are_refused(
-    tmp_path_factory, named: tuple[str, tuple[int, ...]], dtype: np.dtype, kind: str
+    tmp_path_factory, named, dtype, kind
 ) -> None:
     axes, shape = named
     folder = tmp_path_factory.getbasetemp() / "any"
@@ -1140,7 +1128,7 @@ def test_any_axes_and_dtype_round_trip_in_tiff_or_are_refused(
 
 
 @pytest.mark.parametrize("name", ["nothing.png", "x" * 5000 + ".png", "folder.tif"])
-def test_no_such_file(tmp_path, name: str) -> None:
+def test_no_such_file(tmp_path, name) -> None:
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(FileFormatError, match="expected an image file, there is no such file"):
         read_image(tmp_path / name)
@@ -1153,7 +1141,7 @@ def test_another_format_is_recognised_by_suffix(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_another_format_is_recognised_by_content(tmp_path, suffix: str) -> None:
+def test_another_format_is_recognised_by_content(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W)).save(tmp_path / "x.gif")
     path = (tmp_path / "x.gif").rename(tmp_path / f"x{suffix}")
     with pytest.raises(FileFormatError, match="expected PNG or JPEG inside, got GIF"):
@@ -1171,9 +1159,7 @@ def test_a_jpeg_with_the_suffix_of_png(tmp_path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\0" * 99]
 )
-def test_files_that_are_not_images_give_one_clear_line(
-    tmp_path, suffix: str, content: bytes
-) -> None:
+def test_files_that_are_not_images_give_one_clear_line(tmp_path, suffix, content) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(FileFormatError) as caught:
@@ -1188,9 +1174,7 @@ def test_files_that_are_not_images_give_one_clear_line(
     [("x.png", "uint8", 3), ("x.png", "uint16", 3), ("x.png", "uint16", 1), ("x.jpg", "uint8", 3),
      ("x.tif", "uint8", 3), ("z.tif", "uint16", 1)],
 )  # fmt: skip
-def test_a_truncated_image_is_an_error_and_not_black(
-    tmp_path, name: str, dtype: str, samples: int, share: float
-) -> None:
+def test_a_truncated_image_is_an_error_and_not_black(tmp_path, name, dtype, samples, share) -> None:
     pixels = noise(*((64, 64, samples) if samples > 1 else (64, 64)), dtype=dtype)
     path = tmp_path / name
     if path.suffix == ".tif":
@@ -1219,7 +1203,7 @@ def test_a_large_photo_raises_no_warning(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, name: str) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, name) -> None:
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path)
     (tmp_path / name).write_bytes(b"precious")
     with pytest.raises(OptionError, match="exists: pass overwrite=True to replace it"):
@@ -1244,7 +1228,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("old", [None, b"precious"])
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_a_full_disk(tmp_path, name: str, old: bytes | None) -> None:
+def test_a_full_disk(tmp_path, name, old) -> None:
     if old is not None:
         (tmp_path / name).write_bytes(old)
     source = ImageFile(noise(99, 99, 3), "YXS", tmp_path)
@@ -1273,9 +1257,7 @@ def _unforeseen(*_: object, **__: object) -> None:
         ("x.tif", "uint8", (tifffile, "imwrite")),
     ],
 )
-def test_an_encoder_that_fails(
-    tmp_path, monkeypatch, name: str, dtype: str, where: tuple[Any, str], fault: Callable[..., None]
-) -> None:
+def test_an_encoder_that_fails(tmp_path, monkeypatch, name, dtype, where, fault) -> None:
     (tmp_path / name).write_bytes(b"precious")
     source = ImageFile(noise(H, W, 3, dtype=dtype), "YXS", tmp_path)
 
@@ -1295,7 +1277,7 @@ def test_an_encoder_that_fails(
 
 
 @pytest.mark.parametrize("name", ["file/x.png", "y" * 300 + ".png", "file/x.tif"])
-def test_an_impossible_place(tmp_path, name: str) -> None:
+def test_an_impossible_place(tmp_path, name) -> None:
     (tmp_path / "file").write_text("not a folder")
     source = ImageFile(noise(H, W), "YX", tmp_path)
     with pytest.raises(FileFormatError, match="can't be written"):

@@ -31,7 +31,7 @@ def shaken(config: CFSRConfig) -> CFSR:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_merged_form_gives_the_output_of_the_training_form(scale: int) -> None:
+def test_merged_form_gives_the_output_of_the_training_form(scale) -> None:
     network = shaken(CFSRConfig(scale=scale, merged=False))
     image = torch.rand(2, 3, 20, 17)
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def test_initial_layer_scale_and_gradients_of_the_training_form() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_files_load_strictly(official, scale: int) -> None:
+def test_official_files_load_strictly(official, scale) -> None:
     state = torch.load(official / f"CFSR_x{scale}.pth", weights_only=True)["params"]
     network = CFSR(config_of(state))
     assert network.config == CFSRConfig(scale=scale)

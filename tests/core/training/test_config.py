@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 from dataclasses import asdict, fields, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ def test_the_default_adapts() -> None:
 
 @pytest.mark.parametrize("preset", ["adapt", "benchmark"])
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
+def test_given_values_override_the_preset(preset, placement) -> None:
     own = {
         "loss": "l1+fft", "rate": 0.5, "schedule": "constant", "steps": 7, "batch": 3, "patch": 17,
         "every": 2, "patience": 9, "ema": 0.5, "warm_steps": 11,
@@ -59,7 +58,7 @@ def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
     ("choice", "placements"),
     [("input", ("input",)), ("output", ("output",)), ("auto", ("input", "output"))],
 )
-def test_placements(choice: Any, placements: tuple[str, ...]) -> None:
+def test_placements(choice, placements) -> None:
     for preset in ("adapt", "benchmark"):
         assert set(TrainConfig(preset=preset, placement=choice).placements) == set(placements)
 
@@ -121,7 +120,7 @@ def test_the_degradation() -> None:
         ("intensity", 3, "expected intensity one of"),
     ],
 )  # fmt: skip
-def test_invalid_values(entry: str, value: Any, reason: str) -> None:
+def test_invalid_values(entry, value, reason) -> None:
     with pytest.raises(OptionError, match=reason):
         TrainConfig(**{entry: value})
 
@@ -131,7 +130,7 @@ def test_invalid_values(entry: str, value: Any, reason: str) -> None:
     [("held_out", 0.05), ("held_out", 0.4), ("rate", 1), ("ema", 0), ("patch", 16), ("seed", 0),
      ("memory", 2**24), ("jpeg", 95), ("warm_steps", 0), ("intensity", (-5, 3))],
 )  # fmt: skip
-def test_extreme_but_valid_values(entry: str, value: Any) -> None:
+def test_extreme_but_valid_values(entry, value) -> None:
     assert getattr(TrainConfig(**{entry: value}), entry) == value
 
 

@@ -101,7 +101,7 @@ def test_every_kind_of_file(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("intensity", INTENSITIES, ids=str)
-def test_values_are_those_that_upscale_would_use(folder, intensity: Intensity) -> None:
+def test_values_are_those_that_upscale_would_use(folder, intensity) -> None:
     """Of files and of arrays alike: read_image and resolve_mapping, plane by plane."""
     checked = 0
     for source in folder_data(folder, intensity).hr:
@@ -202,7 +202,7 @@ def test_the_name_of_the_folder_one_is_in(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty", "text", "broken", "long"])
-def test_folders_without_images(tmp_path, kind: str) -> None:
+def test_folders_without_images(tmp_path, kind) -> None:
     folder = tmp_path / ("x" * 300 if kind == "long" else "in")
     if kind in ("empty", "text", "broken"):
         folder.mkdir()
@@ -249,7 +249,7 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 499, 500, 501, 750, 999, 1000, 1234])
-def test_stacks_are_thinned_evenly(count: int) -> None:
+def test_stacks_are_thinned_evenly(count) -> None:
     stack = np.repeat(np.arange(count, dtype=np.uint16)[:, None, None], 2, 1).repeat(2, 2)
     sources = array_sources(stack, "stack", "TYX", (0.0, 65535.0))
     assert len(sources) == min(count, MOST_PLANES)
@@ -321,7 +321,7 @@ def test_lazy_and_foreign_arrays() -> None:
         (np.zeros((2, 3, 4)), "YX", "expected one letter for each"),
     ],
 )
-def test_arrays_that_are_no_images(image: np.ndarray, axes: str | None, reason: str) -> None:
+def test_arrays_that_are_no_images(image, axes, reason) -> None:
     with pytest.raises(ImageError, match=reason):
         array_sources(image, "x", axes)
 

@@ -55,7 +55,7 @@ def test_the_ramp() -> None:
 
 
 @pytest.mark.parametrize("name", ["l1", "mse", "l1+fft"])
-def test_the_loss_of_equal_images_is_zero(name: str) -> None:
+def test_the_loss_of_equal_images_is_zero(name) -> None:
     """Also where a spectrum is zero: there, a magnitude has no slope."""
     for target in (batch(), torch.zeros(1, 3, 8, 8)):
         prediction = target.clone().requires_grad_()

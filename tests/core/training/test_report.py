@@ -52,7 +52,7 @@ def measured(windows: list[TrainingWindow], degradation: Degradation | None = NO
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_score_by_hand(colour: bool) -> None:
+def test_every_score_by_hand(colour) -> None:
     images = colours(2, 160) if colour else spots(2, 128)
     windows = [window(hr, seed=i, name=f"cells {i}") for i, hr in enumerate(images)]
     report = measured(windows)
@@ -219,6 +219,6 @@ def report_of(denoised: float, base: float, sr: float, count: int = 3) -> Report
         ),
     ],
 )
-def test_one_sentence(report: Report, improved: bool, sentence: str) -> None:
+def test_one_sentence(report, improved, sentence) -> None:
     assert verdict(report, improved) == sentence
     assert report.to_dict() == asdict(report)

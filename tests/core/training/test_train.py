@@ -54,7 +54,7 @@ def record(trained: TrainedRefiner) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_the_same_seed_gives_the_same_refiner(placement: str) -> None:
+def test_the_same_seed_gives_the_same_refiner(placement) -> None:
     _, first = once("gray", placement=placement)
     _, again = finish(iter_train(sent("gray", placement=placement)))
     assert state_bytes(first) == state_bytes(again)
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_refiner(placement: str) -> None:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_progress(placement: str) -> None:
+def test_progress(placement) -> None:
     seen, trained = once("gray", placement=placement)
     stages = list(dict.fromkeys(p.stage for p in seen))
     assert stages == ["preparing", "training", "measuring"]
@@ -111,7 +111,7 @@ def test_the_best_so_far() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_preview(kind: str) -> None:
+def test_the_preview(kind) -> None:
     seen, _ = once(kind, placement="input")
     window = prepare(sent(kind, placement="input")).validation[0]
     previews = [p.preview for p in seen if p.preview is not None]
@@ -151,7 +151,7 @@ def test_waiting_for_the_caller_does_not_count(monkeypatch) -> None:
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_the_saved_file_gains_as_much(tmp_path, kind: str, placement: str) -> None:
+def test_the_saved_file_gains_as_much(tmp_path, kind, placement) -> None:
     """Measured again with the public functions."""
     longer = {"steps": 30, "every": 10, "patch": 48} if placement == "output" else {}
     how = {"placement": placement, **longer}
@@ -177,7 +177,7 @@ def test_the_saved_file_gains_as_much(tmp_path, kind: str, placement: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_card(tmp_path, kind: str) -> None:
+def test_the_card(tmp_path, kind) -> None:
     _, trained = once(kind, placement="input")
     card = read_refiner_card(trained.save(tmp_path / "mine.safetensors"))
     assert card == RefinerCard(**json.loads(json.dumps(vars(trained.card))))
@@ -224,7 +224,7 @@ def nothing(trained: TrainedRefiner, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_a_training_that_only_makes_it_worse(tmp_path, placement: str) -> None:
+def test_a_training_that_only_makes_it_worse(tmp_path, placement) -> None:
     """With a rate of 1, weights end up anywhere, NaN included."""
     config = {"placement": placement, "rate": 1.0, "warm_steps": 0, "schedule": "constant"}
     seen, trained = finish(iter_train(sent("gray", **config)))
@@ -282,7 +282,7 @@ def stopped(
 
 @pytest.mark.parametrize("placement", ["auto", "input", "output"])
 @pytest.mark.parametrize("stage", ["Reading", "Upscaling", "Learning", "Try"])
-def test_a_stop_before_any_gain(tmp_path, placement: str, stage: str) -> None:
+def test_a_stop_before_any_gain(tmp_path, placement, stage) -> None:
     wanted = sent("gray", placement=placement, warm_steps=30, every=50, batch=1)
 
     def when(progress: TrainProgress) -> bool:
@@ -301,7 +301,7 @@ def test_a_stop_at_once(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_a_stop_in_mid_training(placement: str) -> None:
+def test_a_stop_in_mid_training(placement) -> None:
     """The best so far is measured and kept, at once: nothing but the report follows."""
     config = {"steps": 10**6, "warm_steps": 10**6, "every": 10}
     wanted = sent("gray", placement=placement, **config)
@@ -327,7 +327,7 @@ def test_a_stop_between_two_placements() -> None:
 
 
 @pytest.mark.parametrize("stage", ["preparing", "training", "measuring"])
-def test_cancelled_by_check(stage: str) -> None:
+def test_cancelled_by_check(stage) -> None:
     """`check` is called within passes of the backbone, so that it takes effect at once."""
     calls, now = 0, False
 

@@ -62,7 +62,7 @@ def made(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
+def test_the_baseline_equals_that_of_the_model(kind, request) -> None:
     context = request.getfixturevalue(kind)
     window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
@@ -78,7 +78,7 @@ def test_the_baseline_equals_that_of_the_model(kind: str, request) -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_does_not_change(gray, placement: str) -> None:
+def test_the_backbone_does_not_change(gray, placement) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -89,7 +89,7 @@ def test_the_backbone_does_not_change(gray, placement: str) -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_refiner_starts_as_the_identity(gray, placement: str) -> None:
+def test_the_refiner_starts_as_the_identity(gray, placement) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
     window = gray.images.validation[0]
@@ -121,7 +121,7 @@ def test_the_number_of_upscaled_windows_is_limited(gray, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_patches_show_the_same_place(kind: str) -> None:
+def test_patches_show_the_same_place(kind) -> None:
     """Without noise: LR patches are the reduced HR patches, however they are turned."""
     context = context_of(spots() if kind == "gray" else colours(4))
     trained = made(context, "input")
@@ -181,7 +181,7 @@ def test_measured_images_get_no_noise(gray) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("jpeg", [None, 40])
-def test_noise_of_a_batch(channels: int, jpeg: int | None) -> None:
+def test_noise_of_a_batch(channels, jpeg) -> None:
     how = Degradation(photons=100, jpeg=jpeg)
     clean = np.full((4, channels, 24, 24), 0.5, np.float32)
     result = noisy(clean, how, np.random.default_rng(3))
@@ -206,7 +206,7 @@ def test_small_images_give_small_patches() -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_same_seed_takes_the_same_steps(gray, placement: str) -> None:
+def test_the_same_seed_takes_the_same_steps(gray, placement) -> None:
     def run(seed: int) -> tuple[list[float], bytes]:
         trained = made(gray, placement, seed=seed)
         phases = ("warm", "main") if placement == "input" else ("main",)
@@ -224,7 +224,7 @@ def test_the_same_seed_takes_the_same_steps(gray, placement: str) -> None:
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_reduce_the_loss(gray, placement: str, phase: str) -> None:
+def test_steps_reduce_the_loss(gray, placement, phase) -> None:
     count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
@@ -281,7 +281,7 @@ def test_the_rate(gray, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_the_one_cycle_schedule_of_few_steps(gray, monkeypatch, steps: int) -> None:
+def test_the_one_cycle_schedule_of_few_steps(gray, monkeypatch, steps) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
     assert len(cycle) == steps
     assert all(0 < rate <= 5e-3 * (1 + 1e-9) for rate in cycle)
@@ -304,7 +304,7 @@ def test_the_average(gray) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_can_be_restored(gray, ema: float) -> None:
+def test_weights_can_be_restored(gray, ema) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()

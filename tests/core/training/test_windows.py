@@ -66,7 +66,7 @@ seeds = st.integers(0, 2**32)
 
 @given(st.lists(st.integers(1, 20), min_size=3, max_size=12), shares, seeds)
 @example([1, 1, 1], 0.4, 0)
-def test_groups_are_not_divided(sizes: list[int], share: float, seed: int) -> None:
+def test_groups_are_not_divided(sizes, share, seed) -> None:
     data = stacks(sizes)
     parts = split(data, TrainConfig(seed=seed, held_out=share))
     assert sorted(p.index for p in parts) == list(range(sum(sizes)))
@@ -79,7 +79,7 @@ def test_groups_are_not_divided(sizes: list[int], share: float, seed: int) -> No
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=2), shares, seeds)
 @example([3], 0.4, 0)
-def test_stacks_are_split_by_runs_of_planes(sizes: list[int], share: float, seed: int) -> None:
+def test_stacks_are_split_by_runs_of_planes(sizes, share, seed) -> None:
     data = stacks(sizes)
     parts = split(data, TrainConfig(seed=seed, held_out=share))
     assert sorted(p.index for p in parts) == list(range(sum(sizes)))
@@ -104,9 +104,7 @@ def test_stacks_are_split_by_runs_of_planes(sizes: list[int], share: float, seed
     ],
 )
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_channels_and_times_of_one_place_have_one_role(
-    axes: str, shape: tuple[int, ...], places: str, seed: int
-) -> None:
+def test_channels_and_times_of_one_place_have_one_role(axes, shape, places, seed) -> None:
     """They look alike: a gain on one channel of what was trained on in another proves nothing."""
     stack = np.random.default_rng(0).random((*shape, 70, 70), np.float32)
     data = TrainData(tuple(array_sources(stack, "stack", axes)))
@@ -123,9 +121,7 @@ def test_channels_and_times_of_one_place_have_one_role(
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (3,)), ("CYX", (8,)), ("CZYX", (3, 2))])
-def test_channels_of_few_places_are_split_by_the_same_area(
-    axes: str, shape: tuple[int, ...]
-) -> None:
+def test_channels_of_few_places_are_split_by_the_same_area(axes, shape) -> None:
     stack = np.random.default_rng(0).random((*shape, 200, 300), np.float32)
     data = TrainData(tuple(array_sources(stack, "stack", axes)))
     for seed in range(4):
@@ -136,7 +132,7 @@ def test_channels_of_few_places_are_split_by_the_same_area(
 
 
 @given(st.integers(1, 2), seeds)
-def test_few_images_are_split_by_area(count: int, seed: int) -> None:
+def test_few_images_are_split_by_area(count, seed) -> None:
     data = stacks([1] * count)
     parts = split(data, TrainConfig(seed=seed))
     for i in range(count):
@@ -163,9 +159,7 @@ def test_the_seed_decides_the_split() -> None:
     seed=seeds,
     scale=st.sampled_from([2, 3]),
 )
-def test_no_pixel_has_two_roles(
-    sizes: list[int], height: int, width: int, share: float, seed: int, scale: int
-) -> None:
+def test_no_pixel_has_two_roles(sizes, height, width, share, seed, scale) -> None:
     """Every pixel of all images has a value of its own, by which it is found in the windows."""
     size = height * width
     images = [
@@ -211,7 +205,7 @@ def named_pixels(window: TrainingWindow, sources: dict[str, np.ndarray]) -> np.n
 @pytest.mark.parametrize(
     ("count", "height", "width"), [(1, 331, 1207), (2, 1207, 331), (5, 1100, 1303)]
 )
-def test_names_contain_rows_and_columns(scale: int, count: int, height: int, width: int) -> None:
+def test_names_contain_rows_and_columns(scale, count, height, width) -> None:
     images = [texture(height, width, i) for i in range(count)]
     made = prepare(request(images, scale))
     sources = {f"image {i}": image for i, image in enumerate(images)}
@@ -238,7 +232,7 @@ def same(a: TrainingImages, b: TrainingImages) -> bool:
 
 
 @pytest.mark.parametrize("noise", [{}, {"photons": 50, "read_noise": 0.01}, {"jpeg": 60}])
-def test_the_same_request_gives_the_same_windows(noise: dict[str, float]) -> None:
+def test_the_same_request_gives_the_same_windows(noise) -> None:
     images = [texture(300, 300, i) for i in range(6)]
     first = prepare(request(images, seed=3, **noise))
     assert same(first, prepare(request(images, seed=3, **noise)))
@@ -320,7 +314,7 @@ def error(window: TrainingWindow) -> float:
 
 
 @pytest.mark.parametrize("move", [(4, -2), (3, 1), (-5, -3)])
-def test_a_known_shift_is_corrected(move: tuple[int, int]) -> None:
+def test_a_known_shift_is_corrected(move) -> None:
     sent = request(array_data([], measured(move), (0, 1)))
     before = prepare(sent)
     after = prepare(replace(sent, config=replace(sent.config, align=True)))
@@ -383,7 +377,7 @@ def test_black_and_flat_images() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan(value: float) -> None:
+def test_nan(value) -> None:
     images = [texture(seed=i) for i in range(5)]
     images[3][80, 80] = value
     refused(
@@ -399,7 +393,7 @@ def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("how", [{}, {"match": False}])
-def test_pairs_of_different_scenes_are_refused(how: dict) -> None:
+def test_pairs_of_different_scenes_are_refused(how) -> None:
     """Otherwise the matched HR image would be flat, and making all gray would be worth using."""
     pairs = measured()
     mixed = [(lr, pairs[i - 1][1]) for i, (lr, _) in enumerate(pairs)]
@@ -496,7 +490,7 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
 
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
-def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
+def test_black_planes_of_a_stack_are_left_out(role) -> None:
     """The other planes of the stack keep the role; no training image is moved."""
     data = stacks([6] * 6)
     config = TrainConfig()
@@ -509,7 +503,7 @@ def test_black_planes_of_a_stack_are_left_out(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
-def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
+def test_a_black_stack_is_replaced_by_a_whole_one(role) -> None:
     data = stacks([6] * 6)
     held = {p.index for p in split(data, TrainConfig()) if p.role == role}
     made = prepare(request(with_faults(data, held)))
@@ -520,7 +514,7 @@ def test_a_black_stack_is_replaced_by_a_whole_one(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
-def test_black_planes_at_the_end_of_one_stack(role: str) -> None:
+def test_black_planes_at_the_end_of_one_stack(role) -> None:
     """Their neighbours are held out instead."""
     data = stacks([20])
     roles = {p.index: p.role for p in split(data, TrainConfig())}
@@ -554,7 +548,7 @@ def flood(count: int, side: int, colour: bool = False) -> TrainData:
 
 
 @pytest.mark.parametrize("count", [1, 4, 30, 700])
-def test_the_number_of_pixels_is_limited(count: int) -> None:
+def test_the_number_of_pixels_is_limited(count) -> None:
     made = prepare(request(flood(count, 1400 if count < 30 else 400)))
     for role in ROLES:
         windows = getattr(made, role)
@@ -570,7 +564,7 @@ def test_the_number_of_pixels_is_limited(count: int) -> None:
 
 @pytest.mark.parametrize(("scale", "colour"), [(2, False), (4, False), (4, True)])
 @pytest.mark.parametrize("memory", [2**24, 2**26, 2**28])
-def test_windows_to_train_on_stay_within_the_memory(scale: int, colour: bool, memory: int) -> None:
+def test_windows_to_train_on_stay_within_the_memory(scale, colour, memory) -> None:
     made = prepare(request(flood(80, 600, colour), scale, memory=memory))
     arrays = {id(a): a.nbytes for w in made.train for a in (w.lr, w.clean, w.hr)}
     assert sum(arrays.values()) <= memory

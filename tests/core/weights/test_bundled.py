@@ -34,7 +34,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_bundled_backbone_is_as_good_as_its_page_says(data, scale: int) -> None:
+def test_a_bundled_backbone_is_as_good_as_its_page_says(data, scale) -> None:
     model = nc.load_model(scale, "bundled", refiner=None, device="cpu")
     folder, found = data / "benchmark" / "Set5", []
     for path in sorted((folder / "HR").glob("*.png")):
@@ -51,7 +51,7 @@ def test_a_bundled_backbone_is_as_good_as_its_page_says(data, scale: int) -> Non
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_bundled_backbone_says_where_it_comes_from(scale: int) -> None:
+def test_a_bundled_backbone_says_where_it_comes_from(scale) -> None:
     path = bundled_path(scale)
     card = read_backbone_card(path)
     assert card["scale"] == scale

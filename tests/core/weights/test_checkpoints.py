@@ -85,7 +85,7 @@ def a_refiner(path: Path, backbone_sha256: str, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("wrapped", [None, "params", "params_ema", "state_dict"])
-def test_the_usual_wrappers_of_tensors_are_known(tmp_path, wrapped: str | None) -> None:
+def test_the_usual_wrappers_of_tensors_are_known(tmp_path, wrapped) -> None:
     state = {"a": torch.arange(3, dtype=torch.float16), "b.c": torch.eye(2, dtype=torch.int64)}
     torch.save(state if wrapped is None else {wrapped: state, "iter": 5}, tmp_path / "x.pth")
     loaded = load_state(tmp_path / "x.pth")
@@ -102,21 +102,21 @@ def test_averaged_weights_are_preferred(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.SAFETENSORS", "x.bin", "x"])
-def test_safetensors_are_recognised_by_content(tmp_path, name: str) -> None:
+def test_safetensors_are_recognised_by_content(tmp_path, name) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / name)
     assert load_state(tmp_path / name)["a"].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.PTH", "x.ckpt"])
 @pytest.mark.parametrize("in_a_zip", [True, False], ids=["zip", "old format"])
-def test_pytorch_files_of_both_formats(tmp_path, name: str, in_a_zip: bool) -> None:
+def test_pytorch_files_of_both_formats(tmp_path, name, in_a_zip) -> None:
     path = tmp_path / name
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=in_a_zip)
     assert load_state(path)["a"].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors", "x" * 5000 + ".pth"])
-def test_no_such_file(tmp_path, name: str) -> None:
+def test_no_such_file(tmp_path, name) -> None:
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(WeightsNotFoundError, match="there is no such file"):
             load_state(path)
@@ -126,7 +126,7 @@ def test_no_such_file(tmp_path, name: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"P", b"<html>404</html>", b"\x80", b"\0" * 100, b"PK\3\4" + b"x" * 99]
 )
-def test_files_that_hold_no_weights(tmp_path, suffix: str, content: bytes) -> None:
+def test_files_that_hold_no_weights(tmp_path, suffix, content) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     kind = "PyTorch" if suffix == ".pth" else "safetensors"
@@ -135,7 +135,7 @@ def test_files_that_hold_no_weights(tmp_path, suffix: str, content: bytes) -> No
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.5, 0.9, 0.999])
-def test_a_truncated_official_file(published, tmp_path, share: float) -> None:
+def test_a_truncated_official_file(published, tmp_path, share) -> None:
     data = (published / "CFSR_x2.pth").read_bytes()
     path = tmp_path / "CFSR_x2.pth"
     path.write_bytes(data[: int(len(data) * share)])
@@ -144,7 +144,7 @@ def test_a_truncated_official_file(published, tmp_path, share: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
-def test_a_truncated_safetensors_file(tmp_path, share: float) -> None:
+def test_a_truncated_safetensors_file(tmp_path, share) -> None:
     file = small_backbone(tmp_path / "x.safetensors")
     data = file.path.read_bytes()
     file.path.write_bytes(data[: int(len(data) * share)])
@@ -164,7 +164,7 @@ def test_a_pytorch_file_of_the_old_format_truncated_anywhere(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "safetensors"])
-def test_damaged_bytes_raise_only_weights_errors(tmp_path, form: str) -> None:
+def test_damaged_bytes_raise_only_weights_errors(tmp_path, form) -> None:
     path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
     state = {"a.weight": torch.ones(9), "b.bias": torch.ones(2, 2)}
     if form == "safetensors":
@@ -202,7 +202,7 @@ def test_damaged_bytes_raise_only_weights_errors(tmp_path, form: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_content_than_named_tensors(tmp_path, content: object, description: str) -> None:
+def test_other_content_than_named_tensors(tmp_path, content, description) -> None:
     path = tmp_path / "x.pth"
     torch.save(content, path)
     with pytest.raises(NotTensorsError) as caught:
@@ -230,7 +230,7 @@ CARRIERS: dict[str, Callable[[Path, object], None]] = {
 
 
 @pytest.mark.parametrize("carrier", list(CARRIERS))
-def test_pickled_code_is_refused_and_not_executed(tmp_path, carrier: str) -> None:
+def test_pickled_code_is_refused_and_not_executed(tmp_path, carrier) -> None:
     mark, path = tmp_path / "executed", tmp_path / "x.pth"
     CARRIERS[carrier](path, Payload(mark))
     for call in (
@@ -274,7 +274,7 @@ def test_a_compiled_network_is_code(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_backbones_are_found_and_load(official_folder, monkeypatch, scale: int) -> None:
+def test_official_backbones_are_found_and_load(official_folder, monkeypatch, scale) -> None:
     """The published files themselves."""
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(official_folder))
     file, notes = weight_files.find_backbone(scale, "official", download=False)
@@ -293,7 +293,7 @@ def test_official_backbones_are_found_and_load(official_folder, monkeypatch, sca
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_training_form_and_merged_form_give_the_same_output(tmp_path, suffix: str) -> None:
+def test_training_form_and_merged_form_give_the_same_output(tmp_path, suffix) -> None:
     torch.manual_seed(5)
     network = CFSR(CFSRConfig(**{**vars(SMALL), "merged": False, "layer_scale": 0.5}))
     with torch.no_grad():
@@ -324,7 +324,7 @@ def test_training_form_and_merged_form_give_the_same_output(tmp_path, suffix: st
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_another_scale_is_reported(tmp_path, suffix: str) -> None:
+def test_another_scale_is_reported(tmp_path, suffix) -> None:
     file = small_backbone(tmp_path / f"x{suffix}", scale=3)
     with pytest.raises(ScaleError) as caught:
         load_backbone(file, 4)
@@ -352,7 +352,7 @@ FOREIGN: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("change", list(FOREIGN))
-def test_tensors_of_another_network(tmp_path, change: str, suffix: str) -> None:
+def test_tensors_of_another_network(tmp_path, change, suffix) -> None:
     state = CFSR(SMALL).state_dict()
     FOREIGN[change](state)
     path = tmp_path / f"x{suffix}"
@@ -453,7 +453,7 @@ GOOD = {"scale": 2, "placement": "output", "backbone_sha256": "0" * 64}
     ],
     ids=lambda text: text[:60],
 )
-def test_an_invalid_card(tmp_path, home, card: str) -> None:
+def test_an_invalid_card(tmp_path, home, card) -> None:
     """It is an error if the file is named, and the list of all refiners leaves it out."""
     folder = home / "data" / "refiners"
     folder.mkdir(parents=True)
@@ -536,7 +536,7 @@ def test_a_named_refiner_selects_its_backbone(official, home, monkeypatch) -> No
 
 
 @pytest.mark.parametrize("refiner", ["nothing", "", "~nobody-here/r", "x" * 5000])
-def test_an_unknown_refiner_lists_what_is_possible(tmp_path, refiner: str) -> None:
+def test_an_unknown_refiner_lists_what_is_possible(tmp_path, refiner) -> None:
     backbone = small_backbone(tmp_path / "b.pth")
     with pytest.raises(WeightsNotFoundError, match='"auto", None, the name of a refiner or a file'):
         find_refiner(backbone, refiner)

@@ -93,7 +93,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     ["mine", "Zellkerne 2x, 50 Photonen", "ядра", "細胞", "a", "x" * 200, "v1.2", "50% (new) #3",
      "console", "com", "com10", "nonesuch", "José's"],
 )  # fmt: skip
-def test_names_that_can_be_used(home, name: str) -> None:
+def test_names_that_can_be_used(home, name) -> None:
     expected = home / "data" / "refiners" / f"{name}.safetensors"
     assert refiner_path_for(name) == expected
     assert refiner_path_for(f"  {name}.safetensors ") == expected
@@ -117,7 +117,7 @@ def test_names_that_can_be_used(home, name: str) -> None:
         ("x" * 201, r"too long \(201 bytes, 200 at most\)"), ("é" * 101, r"too long \(202 bytes"),
     ],
 )  # fmt: skip
-def test_names_that_can_not_be_used(name: str, reason: str) -> None:
+def test_names_that_can_not_be_used(name, reason) -> None:
     with pytest.raises(OptionError, match=f"expected a name for a refiner, got .*{reason}"):
         refiner_path_for(name)
 
@@ -140,12 +140,12 @@ def test_a_unique_name(folder) -> None:
         ("x" * 300, "x" * 190),
     ],
 )  # fmt: skip
-def test_an_unusable_name_is_repaired(text: str, name: str) -> None:
+def test_an_unusable_name_is_repaired(text, name) -> None:
     assert unique_name(text) == name
 
 
 @given(st.text(max_size=300))
-def test_any_text_gives_a_usable_name(text: str) -> None:
+def test_any_text_gives_a_usable_name(text) -> None:
     name = unique_name(text)
     assert refiner_path_for(name).stem == name
     assert not is_taken(name)
@@ -497,7 +497,7 @@ def test_a_card_in_words() -> None:
 
 
 @pytest.mark.parametrize("report", [None, {}, [], "good", {"rows": [1], "images": 2}])
-def test_a_card_with_few_facts(report: object) -> None:
+def test_a_card_with_few_facts(report) -> None:
     card = RefinerCard(3, "output", "0" * 64, extra={"report": report, "degradation": {"haze": 3}})
     assert describe_card(card) == [
         "backbone:    unknown x3",

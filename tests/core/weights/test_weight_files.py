@@ -127,7 +127,7 @@ def test_swapped_official_files_are_detected(published, tmp_path, monkeypatch) -
 
 
 @pytest.mark.parametrize("scale", [0, 1, 5, 8])
-def test_other_scales_have_no_weights(scale: int) -> None:
+def test_other_scales_have_no_weights(scale) -> None:
     for call in (
         weight_files.find_backbone,
         weight_files.official_name,
@@ -169,7 +169,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "backbone", ["nothing", "", "no/such/file.pth", "~nobody-here/x.pth", "x" * 5000]
 )
-def test_an_unknown_backbone_lists_what_is_possible(backbone: str) -> None:
+def test_an_unknown_backbone_lists_what_is_possible(backbone) -> None:
     with pytest.raises(WeightsNotFoundError, match='"auto", "official", "bundled", an imported'):
         weight_files.find_backbone(2, backbone)
 
@@ -182,7 +182,7 @@ def test_a_bundled_backbone_is_found(ours) -> None:
 
 
 @pytest.mark.parametrize("download", [True, False])
-def test_auto_falls_back_to_the_bundled_one_and_says_so(ours, download: bool) -> None:
+def test_auto_falls_back_to_the_bundled_one_and_says_so(ours, download) -> None:
     """Nobody agreed to a download, so none is tried."""
     file, notes = weight_files.find_backbone(2, "auto", download=download)
     assert (file.path, file.kind) == (ours, "bundled")
@@ -349,9 +349,7 @@ def test_once_agreed_auto_fetches_the_official_weights(
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_download_is_kept_in_the_cache_and_not_repeated(
-    serve, published, home, scale: int
-) -> None:
+def test_a_download_is_kept_in_the_cache_and_not_repeated(serve, published, home, scale) -> None:
     content = (published / f"CFSR_x{scale}.pth").read_bytes()
     asked = serve(sends(content))
     steps: list[tuple[int, int]] = []
@@ -408,9 +406,7 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(serve, published, h
     ],
     ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty"],
 )
-def test_a_failed_download_leaves_nothing(
-    serve, published, home, answer: Answer, reason: str
-) -> None:
+def test_a_failed_download_leaves_nothing(serve, published, home, answer, reason) -> None:
     asked = serve(answer)
     with pytest.raises(DownloadError) as caught:
         weight_files.fetch_official(2)
@@ -487,7 +483,7 @@ def test_a_mirror_that_compresses_the_file(serve, published) -> None:
      ("some/folder", r"some/folder/CFSR_x4\.pth: MissingSchema")],
     ids=["refused", "not an address"],
 )  # fmt: skip
-def test_a_mirror_that_can_not_be_reached(home, monkeypatch, address: str, reason: str) -> None:
+def test_a_mirror_that_can_not_be_reached(home, monkeypatch, address, reason) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv(weight_files.URL_VARIABLE, address)
     with pytest.raises(DownloadError, match=reason):
@@ -525,9 +521,7 @@ def test_a_slow_download_can_be_cancelled(serve, published, home) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, RuntimeError])
-def test_errors_of_progress_end_the_download_unchanged(
-    serve, published, home, error: type[BaseException]
-) -> None:
+def test_errors_of_progress_end_the_download_unchanged(serve, published, home, error) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
 
     def stop(done: int, total: int) -> None:
