@@ -29,6 +29,7 @@ from napari_cfsr.core.backbone.train import (
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, flushes_denormals
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.core.weights import find_backbone, load_state, open_backbone
 from napari_cfsr.errors import (
     ArchitectureError,
@@ -40,6 +41,7 @@ from napari_cfsr.errors import (
     TruncatedWeightsError,
     WeightsError,
 )
+from tests.helpers.faults import full_disk
 
 SMALL = {"batch": 2, "patch": 16, "rise": 2, "validations": 2}
 
@@ -136,13 +138,10 @@ def test_a_resumed_training_equals_an_uninterrupted_one(photos, tmp_path, precis
     for entry in ("step", "loss", "psnr"):
         pairs = zip(whole.about["history"], parts.about["history"], strict=True)
         assert entry == "loss" or all(a[entry] == b[entry] for a, b in pairs)
-    assert whole.tensors.keys() == parts.tensors.keys() == {"network", "average", "best", "adam"}
-    for part, tensors in whole.tensors.items():
-        assert tensors.keys() == parts.tensors[part].keys()
-        for key, value in tensors.items():
-            assert torch.equal(value, parts.tensors[part][key]), (part, key)
+    assert whole.tensors.keys() == {"network", "average", "best", "adam"}
+    torch.testing.assert_close(parts.tensors, whole.tensors, rtol=0, atol=0)
     files = [load_state(tmp_path / name / "mine.safetensors") for name in ("whole", "parts")]
-    assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
+    torch.testing.assert_close(*files, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("small_network")
@@ -248,11 +247,7 @@ def test_a_full_disk_leaves_what_was_there(photos, tmp_path, monkeypatch) -> Non
     run(wanted)
     before = wanted.state_path.read_bytes()
     state = TrainingState.load(wanted.state_path)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safetensors.torch.save", full)
+    monkeypatch.setattr("safetensors.torch.save", full_disk)
     with pytest.raises(WeightsError, match=r"can't be written .*No space left"):
         run(replace(wanted, config=replace(wanted.config, steps=8), state=state))
     assert wanted.state_path.read_bytes() == before
@@ -340,12 +335,7 @@ def test_the_recipe_as_plain_values() -> None:
 
 
 def read(folder: Path, scale: int = 2) -> Pairs:
-    steps = iter_pairs(folder, scale)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return exhaust(iter_pairs(folder, scale))
 
 
 def test_images_of_a_folder(tmp_path) -> None:
@@ -374,10 +364,10 @@ def test_the_network_of_the_best_validation_is_kept(photos, tmp_path, monkeypatc
         backbone_training, "evaluate_backbone", lambda network, images: {"x": next(values)}
     )
     wanted = request(photos, tmp_path, steps=6, validations=3)
-    steps = iter_train_backbone(wanted)
-    kept = []
-    for progress in steps:
-        kept.append((progress.psnr, progress.best, read_backbone_card(wanted.output)["step"]))
+    kept = [
+        (progress.psnr, progress.best, read_backbone_card(wanted.output)["step"])
+        for progress in iter_train_backbone(wanted)
+    ]
     assert kept == [(20.0, 20.0, 2), (25.0, 25.0, 4), (22.0, 25.0, 4)]
     best = CFSR(backbone_training.CFSRConfig(scale=2))
     best.load_state_dict(TrainingState.load(wanted.state_path).tensors["best"])

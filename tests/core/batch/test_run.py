@@ -28,6 +28,7 @@ from napari_cfsr.core.engine.model import SRModel, open_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.run import StoreProgress
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.weights import ModelFiles, WeightsFile, find_model
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
@@ -71,12 +72,7 @@ class Batch:
     ) -> list[BatchRecord]:
         self.steps, self.loads, self.model.batches = [], 0, []
         generator = iter_batch(self.plan(overwrite, **options), self.load, check)
-        while True:
-            try:
-                self.steps.append(next(generator))
-            except StopIteration as end:
-                records: list[BatchRecord] = end.value
-                return records
+        return exhaust(generator, self.steps.append)
 
     def states(self, *arguments: Any, **options: Any) -> str:
         """Of a run, by their first letters."""

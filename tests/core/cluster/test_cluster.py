@@ -30,6 +30,7 @@ from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.weights import find_by_hash, hashed_file, keep_by_hash, weight_files
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
+from tests.helpers.faults import contents
 from tests.helpers.tiny_weights import write_tiny_weights
 
 distributed = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]")
@@ -101,12 +102,6 @@ def in_one_process(image: Path, model: SRModel, path: Path) -> Iterator[Any]:
     opened = open_image(image)
     known = {"space": opened.space, "omero": opened.omero, "source": str(image)}
     return iter_upscale_to_zarr(opened.pixels, model, path, OPTIONS, **known)
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    """Every file of a store."""
-    files = (file for file in store.rglob("*") if file.is_file())
-    return {str(file.relative_to(store)): file.read_bytes() for file in files}
 
 
 def level0(shards: str) -> int:
@@ -262,18 +257,15 @@ def test_workers_stop_soon_after_a_cancel(client, image, tmp_path, monkeypatch) 
 
 
 def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path) -> None:
-    opened = open_image(image)
-    elsewhere = replace(opened, path=tmp_path / "none.tif")
-    with pytest.raises(ClusterError, match=r"none\.tif.*workers have to see the image under this"):
-        list(iter_upscale_on_cluster(elsewhere, model, tmp_path / "a.zarr", client, OPTIONS))
-    other = tmp_path / "other.tif"
+    opened, other = open_image(image), tmp_path / "other.tif"
     tifffile.imwrite(other, opened.pixels[...] + 1, metadata={"axes": "ZYX"}, imagej=True)
-    with pytest.raises(ClusterError, match=r"expected the image that the client has, got another"):
-        list(
-            iter_upscale_on_cluster(
-                replace(opened, path=other), model, tmp_path / "a.zarr", client, OPTIONS
-            )
-        )
+    for path, says in (
+        (tmp_path / "none.tif", r"none\.tif.*workers have to see the image under this"),
+        (other, "expected the image that the client has, got another"),
+    ):
+        seen = replace(opened, path=path)
+        with pytest.raises(ClusterError, match=says):
+            list(iter_upscale_on_cluster(seen, model, tmp_path / "a.zarr", client, OPTIONS))
 
 
 def test_workers_of_another_version_end_the_run(
@@ -310,11 +302,8 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
     taken = [client.submit(_device, "auto", 4, workers=[w], pure=False).result() for w in workers]
     assert sorted(taken) == ["cuda:0", "cuda:1"]
     assert _device("auto", 1) == _device("cuda", 1) == "cuda:0"  # without a cluster to ask
-    assert [_device("auto", 0), _device("cpu", 2), _device("cuda:1", 2)] == [
-        "auto",
-        "cpu",
-        "cuda:1",
-    ]
+    others = [_device("auto", 0), _device("cpu", 2), _device("cuda:1", 2)]
+    assert others == ["auto", "cpu", "cuda:1"]
 
 
 def test_weights_are_found_by_their_bytes(model, home) -> None:

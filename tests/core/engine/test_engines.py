@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import shutil
@@ -48,6 +47,7 @@ from napari_cfsr.core.weights.checkpoints import RefinerCard, open_backbone, sav
 from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import BoxModel
+from tests.helpers.faults import CancelAt, full_disk, run_python
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine.openvino_import import openvino as ov
@@ -168,10 +168,9 @@ print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Conca
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa} if isa else dict(os.environ)
     weights = tmp_path / "weights.npz"
     np.savez(weights, **as_arrays(CFSR(CFSRConfig(depths=(1, 1)))))
-    command = [sys.executable, "-c", program, str(weights)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    wide, *found = run.stdout.split()
-    if "avx" not in run.stdout:
+    said = run_python(program, weights, env=environment)
+    wide, *found = said.split()
+    if "avx" not in said:
         pytest.skip("the processor has no AVX2")
     assert isa != "AVX2" or wide == "False"
     vectors = "avx512" if wide == "True" else "avx2"
@@ -308,17 +307,9 @@ def test_cancelling_openvino_stops_inside_a_tile(trained_pairs) -> None:
     began = time.perf_counter()
     expected = model.predict(batch)["baseline"]
     whole = time.perf_counter() - began
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise CancelledError("cancelled")
-
     began = time.perf_counter()
     with pytest.raises(CancelledError):
-        model.predict(batch, check=check)
+        model.predict(batch, check=CancelAt(3))
     assert time.perf_counter() - began < max(0.6 * whole, 0.5)
     # and it is as good as new
     np.testing.assert_array_equal(model.predict(batch)["baseline"], expected)
@@ -360,22 +351,22 @@ def test_importing_openvino_starts_no_telemetry() -> None:
         "len(psutil.Process().children()))\n"
         "import openvino_telemetry  # others still can\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
-    )
-    assert run.stdout.split() == ["False", "1", "0"]
+    assert run_python(program, timeout=60).split() == ["False", "1", "0"]
 
 
 # choosing
 
 
-def test_auto_is_a_rule() -> None:
+def test_auto_is_a_rule_and_others_say_what_they_need(monkeypatch) -> None:
     assert choose_engine("auto", "cuda") == choose_engine("auto", "mps") == "torch"
     assert choose_engine("torch", "cpu") == "torch"
     with pytest.raises(OptionError, match='expected engine "auto", "torch", "openvino"'):
         choose_engine("onnx", "cpu")
     with pytest.raises(DeviceError, match="runs on the CPU, got device 'cuda'"):
         choose_engine("openvino", "cuda")
+    monkeypatch.setattr(EngineEntry, "installed", False)
+    with pytest.raises(DeviceError, match="pip install openvino"):
+        choose_engine("openvino", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -389,12 +380,6 @@ def test_auto_falls_back_to_torch(monkeypatch, machine, there, expected) -> None
     assert choose_engine("auto", "cpu") == expected
 
 
-def test_an_engine_that_is_not_installed_is_an_error_that_says_what_to_do(monkeypatch) -> None:
-    monkeypatch.setattr(EngineEntry, "installed", False)
-    with pytest.raises(DeviceError, match="pip install openvino"):
-        choose_engine("openvino", "cpu")
-
-
 def test_torch_is_not_asked_for_a_gpu_without_a_driver(monkeypatch) -> None:
     monkeypatch.setattr(devices, "may_have_gpu", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
@@ -404,15 +389,11 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(monkeypatch) -> None:
     assert choose_device("auto") == "cuda"
 
 
-@pytest.mark.parametrize("device", ["cpu:0", "cpu"])
-def test_the_cpu_by_any_name(device) -> None:
-    assert choose_device(device) == "cpu"
-
-
-@pytest.mark.parametrize("device", ["auto:1", "gpu", ""])
-def test_devices_that_do_not_exist(device) -> None:
-    with pytest.raises(OptionError, match="expected device"):
-        choose_device(device)
+def test_devices_that_exist_and_that_do_not() -> None:
+    assert choose_device("cpu:0") == choose_device("cpu") == "cpu"
+    for device in ("auto:1", "gpu", ""):
+        with pytest.raises(OptionError, match="expected device"):
+            choose_device(device)
 
 
 def test_torch_runs_where_openvino_cannot_be_loaded(monkeypatch, tiny_backbones) -> None:
@@ -441,10 +422,8 @@ def test_notes_are_of_the_engine_that_ran() -> None:
     model = SRModel(engine, replace(info, notes=("bundled weights",)))
     assert model.info.notes == ("bundled weights", "on the GPU")
     assert model.to_cpu()
-    assert (model.info.device, model.info.notes) == (
-        "cpu",
-        ("bundled weights", registry.NO_BFLOAT16),
-    )
+    assert model.info.device == "cpu"
+    assert model.info.notes == ("bundled weights", registry.NO_BFLOAT16)
 
 
 # what is released
@@ -515,10 +494,7 @@ def test_large_pages_are_asked_for() -> None:
         "ask_for_large_pages()\n"
         "print(before, 'hg' in heap())\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    assert run.stdout.split() == ["False", "True"]
+    assert run_python(program).split() == ["False", "True"]
 
 
 # what is kept on disk
@@ -539,11 +515,7 @@ def test_entries_come_back_unless_damaged(home) -> None:
 
 def test_entries_are_used_where_nothing_can_be_written(home, monkeypatch) -> None:
     engine_cache.write({"n": 1}, b"compiled")
-
-    def read_only(*_: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr("os.utime", read_only)
+    monkeypatch.setattr("os.utime", full_disk)
     assert engine_cache.read({"n": 1}) == b"compiled"
 
 
@@ -570,9 +542,6 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home, monkeypatch) -
 def test_a_full_disk_costs_speed_only(tiny_backbones, home, monkeypatch) -> None:
     """Preferences go through a file; a graph without them is slower, noted, and not kept."""
 
-    def full(**_) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     def predict(engine: str, says: bool = False) -> np.ndarray:
         model = load_model(4, tiny_backbones[4], None, "cpu", engine=engine)
         result = model.predict(images(1, 3, 20, 24))["baseline"]
@@ -581,7 +550,9 @@ def test_a_full_disk_costs_speed_only(tiny_backbones, home, monkeypatch) -> None
 
     expected = predict("torch")
     with monkeypatch.context() as patch:
-        patch.setattr("napari_cfsr.core.engine.openvino_graph.tempfile.TemporaryDirectory", full)
+        patch.setattr(
+            "napari_cfsr.core.engine.openvino_graph.tempfile.TemporaryDirectory", full_disk
+        )
         np.testing.assert_allclose(predict("openvino", says=True), expected, atol=1e-5)
     kept = len(list(home.rglob("*.bin")))  # the weights
     np.testing.assert_allclose(predict("openvino"), expected, atol=1e-5)
@@ -603,11 +574,10 @@ def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path) -> No
     )
     runs = []
     for name in ("first", "second"):
-        result, backbone = (str(tmp_path / file) for file in (f"{name}.npz", "x4.pth"))
-        command = [sys.executable, "-c", program, result, backbone]
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
-        with np.load(tmp_path / f"{name}.npz") as arrays:
-            runs.append((run.stdout.strip(), [arrays[key] for key in arrays.files]))
+        result = tmp_path / f"{name}.npz"
+        has_torch = run_python(program, result, tmp_path / "x4.pth").strip()
+        with np.load(result) as arrays:
+            runs.append((has_torch, [arrays[key] for key in arrays.files]))
     assert [has_torch for has_torch, _ in runs] == ["True", "False"]
     for a, b in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -625,10 +595,8 @@ def test_the_second_start_of_the_command_line_is_quick(tmp_path) -> None:
         before = psutil.Process().cpu_times()
         subprocess.run(command, check=True, capture_output=True)
         after = psutil.Process().cpu_times()
-    spent = (after.children_user - before.children_user) + (
-        after.children_system - before.children_system
-    )
-    assert spent < 4.0
+    user, system = after.children_user, after.children_system
+    assert user - before.children_user + system - before.children_system < 4.0
 
 
 # fast precision
@@ -650,14 +618,8 @@ def test_fast_precision_is_float32_where_onednn_may_not_use_avx512(tiny_backbone
         "model.predict(np.zeros((1, 3, 192, 192), np.float32))\n"
         "print(*model.info.notes)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(tiny_backbones[2])],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0
-    assert registry.NO_BFLOAT16 in run.stdout
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert registry.NO_BFLOAT16 in run_python(program, tiny_backbones[2], env=environment)
 
 
 def skip_where_bfloat16_crashes(core: ov.Core) -> None:

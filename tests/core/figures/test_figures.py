@@ -7,8 +7,6 @@ import io
 import math
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +40,7 @@ from napari_cfsr.core.figures.options import PANELS, Crop, FigureOptions
 from napari_cfsr.core.figures.text import Font, captions, marks, small_print
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
+from tests.helpers.faults import files_of_at_most
 
 YELLOW = 255, 212, 0  # colour of the first crop
 PLAIN = FigureOptions(panels=("bicubic", "HR"), dpi=72, small_print=False)  # quick to draw
@@ -701,18 +700,6 @@ def test_a_figure_that_cannot_be_written(tmp_path, name) -> None:
     with pytest.raises(FileFormatError, match="can't be written"):
         save_figure(tmp_path / name, scene(), PLAIN)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file of this process may grow larger."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])

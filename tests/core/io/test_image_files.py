@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from PIL import Image, ImageCms
 
 from napari_cfsr.core.io.image_files import SUFFIXES, ImageFile, read_image, write_image
 from napari_cfsr.errors import FileFormatError, OptionError
+from tests.helpers.faults import files_of_at_most, full_disk
 from tests.helpers.strategies import axes_and_shapes, dtypes, values
 
 H, W = 6, 10
@@ -1214,18 +1212,6 @@ def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, name) -> Non
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The operating system limits the size of files that this process writes."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("old", [None, b"precious"])
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
 def test_a_full_disk(tmp_path, name, old) -> None:
@@ -1239,15 +1225,11 @@ def test_a_full_disk(tmp_path, name, old) -> None:
         assert (tmp_path / name).read_bytes() == old
 
 
-def _full(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def _unforeseen(*_: object, **__: object) -> None:
     raise ValueError("something that an encoder says\nin two lines")
 
 
-@pytest.mark.parametrize("fault", [_full, _unforeseen])
+@pytest.mark.parametrize("fault", [full_disk, _unforeseen])
 @pytest.mark.parametrize(
     ("name", "dtype", "where"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -21,6 +20,7 @@ from napari_cfsr.core.metrics import image_pair
 from napari_cfsr.core.metrics.image_metrics import error_map, ssim, ssim_map
 from napari_cfsr.core.metrics.image_pair import ImagePair, luma, mod_crop
 from napari_cfsr.errors import CancelledError, ImageError, OptionError
+from tests.helpers.faults import CancelAt, run_python
 from tests.helpers.peak_memory import PEAK
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -260,17 +260,10 @@ def test_check_can_stop_between_strips(monkeypatch) -> None:
     monkeypatch.setattr(image_pair, "STRIP_VALUES", 400)
     a = np.zeros((100, 40))
     for function in (psnr, ssim, ssim_map, error_map):
-        calls = 0
-
-        def check() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                raise CancelledError("enough")
-
-        with pytest.raises(CancelledError, match="enough"):
+        check = CancelAt(4)
+        with pytest.raises(CancelledError):
             function(a, a, check=check)
-        assert calls == 4
+        assert check.calls == 4
 
 
 def test_mod_crop_crops_bottom_and_right_with_a_note() -> None:
@@ -316,13 +309,8 @@ print(json.dumps([peak, len(checks), float(found[5:-5, 5:-5].mean(dtype=float)),
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize(("channels", "most"), [(1, 0.6e9), (3, 1.0e9)])
 def test_a_large_ssim_map_takes_little_memory(channels, most) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", LARGE.replace("CHANNELS", str(channels)).replace("PEAK", PEAK)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak, checks, mean, whole = json.loads(run.stdout)
+    program = LARGE.replace("CHANNELS", str(channels)).replace("PEAK", PEAK)
+    peak, checks, mean, whole = json.loads(run_python(program))
     assert peak < most  # the images are 0.13 and 0.40 GB, the map is 0.07
     assert checks >= 16
     assert mean == pytest.approx(whole, abs=1e-6)

@@ -33,6 +33,7 @@ from napari_cfsr.errors import (
     UnexpectedError,
 )
 from tests.helpers import fake_training
+from tests.helpers.faults import run_python
 
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
@@ -479,4 +480,4 @@ def test_training_brings_no_torch_into_this_process() -> None:
         "import sys, napari_cfsr.core.process.remote_training, napari_cfsr.layers.training_input, "
         "napari_cfsr.workers.run; assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from napari_cfsr import open_image, upscale, upscale_to_zarr
 from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff, write_big_tiff
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.helpers.fakes import BoxModel
@@ -31,14 +32,8 @@ def small_pyramids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(image: np.ndarray, model: BoxModel, names: str, paths: dict[str, Path], **more: object):
     """To the end."""
-    steps = iter_upscale_to_tiff(
-        image, model, paths, UpscaleOptions(axes=names, rgb=False, tile=64, halo=4), **more
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    options = UpscaleOptions(axes=names, rgb=False, tile=64, halo=4)
+    return exhaust(iter_upscale_to_tiff(image, model, paths, options, **more))
 
 
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from napari_cfsr.core.training import array_sources, folder_data, pair_data
 from napari_cfsr.core.training import data as training_data
 from napari_cfsr.core.training.data import MOST_PLANES, Intensity, array_data
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
+from tests.helpers.faults import run_python
 
 H, W = 12, 17
 INTENSITIES: tuple[Intensity, ...] = ("auto", "dtype", "data", "percentile", (10.0, 200.0))
@@ -413,4 +412,4 @@ def test_no_torch_is_needed() -> None:
         "import sys; from napari_cfsr.core.training import TrainRequest, folder_data, windows; "
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -34,6 +32,7 @@ from napari_cfsr.core.training.windows import (
     prepare,
 )
 from napari_cfsr.errors import ImageError
+from tests.helpers.faults import run_python
 from tests.helpers.small_sets import Plane, colours, photographs, planes, request, spots
 
 SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
@@ -620,9 +619,6 @@ def megapixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_memory_of_two_hundred_megapixels(megapixels) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(megapixels)], capture_output=True, text=True, check=True
-    )
-    before, peak, *counts = json.loads(run.stdout)
+    before, peak, *counts = json.loads(run_python(PROGRAM, megapixels))
     assert counts == [140, 12, 16]
     assert peak - before < 1.5e9

@@ -23,6 +23,7 @@ from napari_cfsr.core.upscale import UpscaleOptions, UpscaleProgress, exhaust, i
 from napari_cfsr.core.weights import RefinerCard, bundled_path, save_refiner, sha256_of
 from napari_cfsr.errors import CancelledError, ImageError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import FIELD, BoxModel
+from tests.helpers.faults import CancelAt
 from tests.helpers.strategies import axes_and_shapes, dtypes, values
 
 
@@ -436,18 +437,10 @@ def test_memory_is_checked_before_intensities_are_read() -> None:
 
 
 def test_cancel_stops_inside_a_tile(torch_model) -> None:
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise CancelledError("cancelled")
-
-    image = np.zeros((200, 200), np.uint8)
+    image, check = np.zeros((200, 200), np.uint8), CancelAt(8)
     with pytest.raises(CancelledError):
         list(iter_upscale(image, torch_model, UpscaleOptions(tile=256), check))
-    assert calls == 8  # the only tile calls it before each of the 12 blocks
+    assert check.calls == 8  # the only tile calls it before each of the 12 blocks
 
 
 def test_ensemble_is_the_mean_of_eight_flips_and_rotations(tiny_models) -> None:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import pickle
 import random
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +42,7 @@ from napari_cfsr.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from tests.helpers.faults import full_disk, run_python
 
 SMALL = CFSRConfig(scale=2, embed_dim=8, depths=(1, 1))
 SHIPPED = weight_files.BUNDLED
@@ -473,8 +472,7 @@ def test_cards_are_read_without_torch(tmp_path) -> None:
         "import sys; from pathlib import Path; from napari_cfsr.core.weights import checkpoints; "
         f"print(checkpoints.read_refiner_card(Path({str(path)!r})).scale, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "2 False\n"
+    assert run_python(code) == "2 False\n"
 
 
 def test_a_gain_may_be_an_integer(tmp_path) -> None:
@@ -545,11 +543,7 @@ def test_an_unknown_refiner_lists_what_is_possible(tmp_path, refiner) -> None:
 def test_saving_is_all_or_nothing(tmp_path, monkeypatch) -> None:
     path = a_refiner(tmp_path / "r.safetensors", "0" * 64)
     before = path.read_bytes()
-
-    def full(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(WeightsError, match=r"r\.safetensors: can't be written.*No space left"):
         a_refiner(path, "1" * 64)
     assert path.read_bytes() == before

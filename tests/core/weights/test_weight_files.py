@@ -31,6 +31,7 @@ from napari_cfsr.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from tests.helpers.faults import full_disk
 
 
 def files_below(folder: Path) -> list[str]:
@@ -536,11 +537,7 @@ def test_a_full_disk_during_a_download_is_a_download_error(
     serve, published, home, monkeypatch
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
         weight_files.fetch_official(2)
     assert files_below(home) == []
