@@ -19,6 +19,7 @@ import zarr
 from PIL import Image
 
 import napari_cfsr as nc
+from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER, Ledger
 from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
 from napari_cfsr.core.batch.run import BatchClock, BatchRecord, BatchStep, iter_batch
@@ -35,6 +36,7 @@ from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.helpers.fakes import BoxModel
 
 FAKE = ModelFiles(2, WeightsFile(Path("fake.pth"), "0", "file"), None)
+REFINED = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
 
 
 def picture(path: Path, seed: int = 0) -> np.ndarray:
@@ -82,6 +84,14 @@ class Batch:
 @pytest.fixture
 def batch(tmp_path: Path) -> Batch:
     return Batch(tmp_path)
+
+
+@pytest.fixture
+def done(batch: Batch) -> Batch:
+    """With the results of three images."""
+    pictures(batch.inputs[0])
+    assert batch.states() == "ddd"
+    return batch
 
 
 def content(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -169,46 +179,34 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_what_was_made_otherwise_is_not_skipped(batch, change) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    options = change(batch)
-    before = content(batch.out)
-    records = batch(**options)
-    others = "f" if options or batch.files is not FAKE else "s"
+def test_what_was_made_otherwise_is_not_skipped(done, change) -> None:
+    options = change(done)
+    before = content(done.out)
+    records = done(**options)
+    others = "f" if options or done.files is not FAKE else "s"
     assert "".join(r.state[0] for r in records) == "f" + 2 * others
-    target = batch.out / "a_x2_baseline.png"
+    target = done.out / "a_x2_baseline.png"
     assert records[0].message == (
-        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
+        f"{done.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
     )
-    assert (content(batch.out), batch.loads) == (before, 0)
+    assert (content(done.out), done.loads) == (before, 0)
 
 
-def test_with_overwrite_everything_is_redone(batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    before = content(batch.out)
-    assert batch.states(overwrite=True) == "ddd"
-    assert len(batch.model.batches) == 3
-    after = content(batch.out)
+def test_with_overwrite_everything_is_redone(done) -> None:
+    before = content(done.out)
+    assert done.states(overwrite=True) == "ddd"
+    assert len(done.model.batches) == 3
+    after = content(done.out)
     assert {k: v[0] for k, v in after.items()} == {k: v[0] for k, v in before.items()}
-    assert batch.states() == "sss"
+    assert done.states() == "sss"
 
 
-def test_a_copied_input_is_the_same(batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    os.utime(batch.inputs[0] / "b.png", ns=(5, 5))
-    assert batch.states() == "sss"
-
-
-def test_only_what_is_missing_is_made(batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    (batch.out / "b_x2_baseline.png").unlink()
-    picture(batch.inputs[0] / "d.png", 9)
-    assert batch.states() == "sdsd"
-    assert len(batch.model.batches) == 2
+def test_only_what_is_missing_is_made(done) -> None:
+    (done.out / "b_x2_baseline.png").unlink()
+    picture(done.inputs[0] / "d.png", 9)
+    os.utime(done.inputs[0] / "c.png", ns=(5, 5))  # as a copy of it: the same bytes
+    assert done.states() == "sdsd"
+    assert len(done.model.batches) == 2
 
 
 def test_results_beside_their_inputs(batch, tmp_path) -> None:
@@ -269,11 +267,8 @@ def test_killed_before_a_result_is_entered(batch, monkeypatch, overwrite) -> Non
 
 def test_killed_between_two_results_of_a_file(batch, monkeypatch) -> None:
     """The first is ours, and is made again with the second."""
-    from napari_cfsr.core.batch import upscale_file as file_run
-
     pictures(batch.inputs[0], 2)
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
-    batch.model = BoxModel(refiner=True)
+    batch.files, batch.model = REFINED, BoxModel(refiner=True)
     both = {"outputs": ("baseline", "delta")}
     write, written = file_run.write_image, []
 
@@ -293,40 +288,27 @@ def test_killed_between_two_results_of_a_file(batch, monkeypatch) -> None:
     assert len(content(batch.out)) == 4
 
 
-def test_killed_while_replacing_leaves_the_old_result(batch, monkeypatch) -> None:
-    """The old result is not taken for the new one."""
-    from napari_cfsr.core.batch import upscale_file as file_run
-
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_of_the_user_is_not_taken_for_ours_after_a_kill(
+    batch, monkeypatch, overwrite
+) -> None:
+    """Neither one that was to be replaced, nor one that was put there since."""
     pictures(batch.inputs[0])
-    batch.out.mkdir()
-    (batch.out / "a_x2_baseline.png").write_bytes(b"precious")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_run, "write_image", killed)
-        with pytest.raises(KeyboardInterrupt):
-            batch(overwrite=True)
-    assert batch.states() == "fdd"
-    assert (batch.out / "a_x2_baseline.png").read_bytes() == b"precious"
-
-
-def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(batch, monkeypatch) -> None:
-    from napari_cfsr.core.batch import upscale_file as file_run
-
-    pictures(batch.inputs[0])
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_run, "write_image", killed)
-        with pytest.raises(KeyboardInterrupt):
-            batch()
     target = batch.out / "a_x2_baseline.png"
-    target.write_bytes(b"precious")
-    os.utime(target, ns=(10**18, 10**18))  # copied with its time
+    if overwrite:
+        batch.out.mkdir()
+        target.write_bytes(b"precious")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_run, "write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch(overwrite)
+    if not overwrite:
+        target.write_bytes(b"precious")
+        os.utime(target, ns=(10**18, 10**18))  # copied with its time
     assert batch.states() == "fdd"
     assert target.read_bytes() == b"precious"
 
@@ -441,8 +423,7 @@ def test_the_input_is_never_the_output(batch, tmp_path, overwrite) -> None:
 
 def test_a_file_for_several_inputs_or_outputs_is_refused(batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
-    batch.out = tmp_path / "x.png"
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    batch.out, batch.files = tmp_path / "x.png", REFINED
     reason = "expected a folder for several files or outputs, got"
     assert all(reason in item.fault for item in batch.plan().items)
     batch.inputs = [batch.inputs[0] / "a.png"]
@@ -455,7 +436,7 @@ def test_files_of_one_name_and_two_formats(batch) -> None:
     """Their differences are both TIFFs."""
     picture(batch.inputs[0] / "a.png")
     picture(batch.inputs[0] / "a.jpg")
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    batch.files = REFINED
     faults = [bool(item.fault) for item in batch.plan(outputs=("difference",)).items]
     assert faults == [False, True]
     assert not any(item.fault for item in batch.plan(outputs=("delta",)).items)
@@ -482,18 +463,16 @@ def test_weights_of_another_plan(batch) -> None:
     "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 99, "requests": {}, "outputs": {}}',
                b'{"format": 1, "requests": {}, "outputs": {"a_x2_baseline.png": {}}}'],
 )  # fmt: skip
-def test_a_damaged_ledger_counts_as_empty(batch, damage) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    (batch.out / LEDGER).write_bytes(damage)
-    (batch.out / "c_x2_baseline.png").unlink()
-    assert batch.states() == "ffd"
-    texts = [step.text for step in batch.steps if step.state == "waiting" and step.text]
+def test_a_damaged_ledger_counts_as_empty(done, damage) -> None:
+    (done.out / LEDGER).write_bytes(damage)
+    (done.out / "c_x2_baseline.png").unlink()
+    assert done.states() == "ffd"
+    texts = [step.text for step in done.steps if step.state == "waiting" and step.text]
     assert texts == [
-        f"{batch.out / LEDGER}: can't be used (damaged, or of another version): "
+        f"{done.out / LEDGER}: can't be used (damaged, or of another version): "
         "results of earlier runs are not recognised"
     ]
-    assert batch.states() == "ffs"
+    assert done.states() == "ffs"
 
 
 def test_a_ledger_that_cannot_be_written_is_no_fault(batch) -> None:
@@ -595,8 +574,7 @@ def test_an_unfinished_store_is_resumed(batch, monkeypatch) -> None:
 
 def test_several_outputs_of_a_store_are_images_in_it(batch) -> None:
     store(batch.inputs[0] / "b.zarr")
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
-    batch.model = BoxModel(refiner=True)
+    batch.files, batch.model = REFINED, BoxModel(refiner=True)
     both = {"outputs": ("baseline", "delta")}
     (done,) = batch(**both)
     assert {k: p.name for k, p in done.outputs.items()} == {"baseline": "baseline",

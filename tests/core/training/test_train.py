@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from napari_cfsr.core.training.trainer import InputTrainer, RefinerTrainer
 from napari_cfsr.core.training.windows import prepare
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.errors import CancelledError, ImageError, NoGainError, OptionError
+from tests.helpers.faults import CancelAt
 from tests.helpers.small_sets import colours, finish, request, sim, spots, tiny_backbone
 
 NOISE: dict[str, Any] = {"photons": 50, "read_noise": 0.01}
@@ -138,14 +139,10 @@ def test_waiting_for_the_caller_does_not_count(monkeypatch) -> None:
 
     clock = Time()
     monkeypatch.setattr(training_clock, "time", clock)
-    steps = iter_train(sent("gray", placement="output"))
     left = []
-    try:
-        while True:
-            left.append(next(steps).seconds_left)
-            clock.waited += 1000
-    except StopIteration:
-        pass
+    for progress in iter_train(sent("gray", placement="output")):
+        left.append(progress.seconds_left)
+        clock.waited += 1000
     assert max(left) < 200
 
 
@@ -329,39 +326,27 @@ def test_a_stop_between_two_placements() -> None:
 @pytest.mark.parametrize("stage", ["preparing", "training", "measuring"])
 def test_cancelled_by_check(stage) -> None:
     """`check` is called within passes of the backbone, so that it takes effect at once."""
-    calls, now = 0, False
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if now:
-            raise CancelledError("the training was cancelled")
-
+    check = CancelAt(0)
     steps = iter_train(sent("gray", placement="input"), check)
-    while not now:
-        now = next(steps).stage == stage
-    before = calls
+    while next(steps).stage != stage:
+        pass
+    check.last = check.calls + 1
     with pytest.raises(CancelledError):
         next(steps)
-    assert calls == before + 1
+    assert check.calls == check.last
     with pytest.raises(StopIteration):
         next(steps)
 
 
 def test_check_is_called_often() -> None:
     """Between two steps through the backbone: at each of its blocks."""
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-
+    check = CancelAt(0)
     steps = iter_train(sent("gray", placement="input", warm_steps=0), check)
     while next(steps).stage != "training":
         pass
-    before = calls
+    before = check.calls
     next(steps)
-    assert calls - before >= 12
+    assert check.calls - before >= 12
     steps.close()
 
 
@@ -440,23 +425,16 @@ def test_patience(monkeypatch) -> None:
     assert trained.card.extra["step"] == 4
 
 
-def broken() -> Iterator[tuple[list[np.ndarray], str]]:
+def test_refused_before_it_starts() -> None:
+    """See `test_windows` for what else is."""
     good = list(spots(4, 128))
-    yield [], "expected at least one image"
-    yield [good[0]], "expected at least 64 pixels in Y and X"
-    yield [np.zeros((128, 128), np.float32)] * 4, "expected an image with contrast"
     lost = good[2].copy()
     lost[5, 5] = np.nan
-    yield [*good[:2], lost, good[3]], "expected finite pixels, got NaN"
-
-
-def test_refused_before_it_starts() -> None:
-    for images, reason in broken():
-        steps = iter_train(request(images, intensity=(0, 1)))
-        stages: list[str] = []
-        with pytest.raises(ImageError, match=reason):
-            stages.extend(progress.stage for progress in steps)
-        assert set(stages) <= {"preparing"}
+    steps = iter_train(request([*good[:2], lost, good[3]], intensity=(0, 1)))
+    stages: list[str] = []
+    with pytest.raises(ImageError, match="expected finite pixels, got NaN"):
+        stages.extend(progress.stage for progress in steps)
+    assert set(stages) <= {"preparing"}
     pairs = [(image, image) for image in spots(4)]
     with pytest.raises(ImageError, match="HR 2 times the size of LR"):
         finish(iter_train(request(array_data([], pairs))))

@@ -347,11 +347,8 @@ def refused(images: list[np.ndarray], reason: str, **how: object) -> None:
         prepare(request(images, **how))
 
 
-def test_nothing_to_train_on() -> None:
+def test_no_image_and_one_that_is_too_small() -> None:
     refused([], "expected at least one image to train on, got none: add images")
-
-
-def test_one_image_that_is_too_small() -> None:
     refused(
         [texture(222, 200)],
         r"expected at least 64 pixels in Y and X .* got \d+x200 for 'image 0': add larger images",
@@ -418,9 +415,7 @@ def test_pairs_that_do_not_fit() -> None:
         ):
             prepare(request(array_data([], [*good[:3], (lr, hr), good[3]])))
 
-
-def test_as_many_lr_as_hr() -> None:
-    good = array_data([], [pair(i) for i in range(4)])
+    good = array_data([], good)
     with pytest.raises(ImageError, match="expected an HR image for each LR image, got 4 and 3"):
         prepare(request(replace(good, lr=good.lr[:3])))
 
@@ -489,27 +484,17 @@ def with_faults(data: TrainData, bad: set[int]) -> TrainData:
 
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])
-def test_black_planes_of_a_stack_are_left_out(role) -> None:
-    """The other planes of the stack keep the role; no training image is moved."""
+@pytest.mark.parametrize(("black", "left"), [(4, 2), (6, 6)])
+def test_black_planes_of_a_stack_are_left_out(role, black, left) -> None:
+    """The others keep the role; a stack without any is replaced by a whole one."""
     data = stacks([6] * 6)
-    config = TrainConfig()
-    held = [p.index for p in split(data, config) if p.role == role]
-    made = prepare(request(with_faults(data, set(held[:4]))))
+    held = [p.index for p in split(data, TrainConfig()) if p.role == role]
+    made = prepare(request(with_faults(data, set(held[:black]))))
     groups = {r: {" ".join(w.name.split()[:2]) for w in getattr(made, r)} for r in ROLES}
     assert disjoint(list(groups.values()))
-    assert len(getattr(made, role)) == 2
-    assert len(made.notes) == 4
-
-
-@pytest.mark.parametrize("role", ["held_out", "validation"])
-def test_a_black_stack_is_replaced_by_a_whole_one(role) -> None:
-    data = stacks([6] * 6)
-    held = {p.index for p in split(data, TrainConfig()) if p.role == role}
-    made = prepare(request(with_faults(data, held)))
-    groups = {r: {" ".join(w.name.split()[:2]) for w in getattr(made, r)} for r in ROLES}
-    assert disjoint(list(groups.values()))
-    assert len(getattr(made, role)) == 6
+    assert len(getattr(made, role)) == left
     assert len(groups[role]) == 1
+    assert len(made.notes) == black
 
 
 @pytest.mark.parametrize("role", ["held_out", "validation"])

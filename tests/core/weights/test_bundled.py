@@ -88,8 +88,3 @@ def test_the_demo_works_offline_with_an_empty_cache(offline, home, tmp_path, cap
     assert found["baseline"] > found["bicubic"] + 0.5
     assert (folder / "cat_comparison.png").is_file()
     assert not list(home.rglob("*.pth"))
-
-
-def test_auto_prefers_official_weights_on_this_machine(official) -> None:
-    assert nc.load_model(2, device="cpu").info.backbone == "official CFSR_x2.pth"
-    assert nc.load_model(2, "bundled", device="cpu").info.backbone == "bundled cfsr_x2.safetensors"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,6 @@ from napari_cfsr.core.weights.refiner_library import (
     rename_refiner,
     save_named,
     save_or_elsewhere,
-    save_to,
     unique_name,
 )
 from napari_cfsr.errors import (
@@ -251,6 +251,10 @@ def test_export(folder, tmp_path) -> None:
     exported = export_refiner(BUNDLED, str(tmp_path))
     assert read_refiner_card(exported).scale == 4
     assert not list(tmp_path.rglob("*.partial"))
+    delete_refiner("mine")
+    again = import_refiner(tmp_path / "a.safetensors")
+    assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    assert files(folder) == ["a.safetensors"]
 
 
 def test_export_replaces_files_only_with_overwrite(folder, tmp_path) -> None:
@@ -262,26 +266,24 @@ def test_export_replaces_files_only_with_overwrite(folder, tmp_path) -> None:
         export_refiner("mine", tmp_path / "a.png")
     with pytest.raises(WeightsNotFoundError):
         export_refiner("yours", tmp_path / "b.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TruncatedWeightsError):
+        export_refiner("broken", tmp_path / "b.safetensors")
     assert target.read_bytes() == before
     assert export_refiner("mine", target, overwrite=True).read_bytes() != before
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_export_of_a_damaged_file(folder, tmp_path) -> None:
-    (folder / "broken.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(TruncatedWeightsError):
-        export_refiner("broken", tmp_path / "a.safetensors")
-    assert not (tmp_path / "a.safetensors").exists()
-
-
-def test_export_to_a_full_disk_keeps_what_was_there(folder, tmp_path, monkeypatch) -> None:
-    target = saved(tmp_path / "usb" / "a.safetensors", 0.5)
-    before = target.read_bytes()
-    full_disk(monkeypatch, tmp_path / "usb")
-    with pytest.raises(WeightsError, match=r"a.safetensors: can't be written \(No space left"):
-        export_refiner("mine", target, overwrite=True)
-    assert target.read_bytes() == before
-    assert files(tmp_path / "usb") == ["a.safetensors"]
+def test_full_disks_keep_what_was_there(folder, tmp_path, monkeypatch) -> None:
+    usb = saved(tmp_path / "usb" / "mine.safetensors", 0.5)
+    before = {path: path.read_bytes() for path in (usb, folder / "mine.safetensors")}
+    full_disk(monkeypatch, tmp_path)
+    full_disk(monkeypatch, folder)
+    for write in (partial(export_refiner, "mine", usb), partial(import_refiner, usb)):
+        with pytest.raises(WeightsError, match=r"mine.safetensors: can't be written \(No space"):
+            write(overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert files(usb.parent) == files(folder) == ["mine.safetensors"]
 
 
 def test_export_into_an_impossible_folder(folder, tmp_path) -> None:
@@ -306,14 +308,6 @@ def test_import(home, tmp_path) -> None:
     assert import_refiner(source, overwrite=True) == target
     assert target.read_bytes() == source.read_bytes()
     assert files(home) == [str(Path("data", "refiners", "from usb.safetensors"))]
-
-
-def test_an_exported_refiner_can_be_imported(folder, tmp_path) -> None:
-    before = (folder / "mine.safetensors").read_bytes()
-    export_refiner("mine", tmp_path / "a.safetensors")
-    delete_refiner("mine")
-    assert import_refiner(tmp_path / "a.safetensors").read_bytes() == before
-    assert files(folder) == ["a.safetensors"]
 
 
 def test_import_checks_the_file(folder, tmp_path) -> None:
@@ -353,16 +347,6 @@ def test_the_shapes_are_those_of_the_network() -> None:
     assert shapes == refiner_library.SHAPES
 
 
-def test_import_to_a_full_disk_keeps_what_was_there(folder, tmp_path, monkeypatch) -> None:
-    before = (folder / "mine.safetensors").read_bytes()
-    source = saved(tmp_path / "mine.safetensors", 0.5)
-    full_disk(monkeypatch, folder)
-    with pytest.raises(WeightsError, match="No space left"):
-        import_refiner(source, overwrite=True)
-    assert (folder / "mine.safetensors").read_bytes() == before
-    assert files(folder) == ["mine.safetensors"]
-
-
 def test_save_under_a_name(home) -> None:
     result = trained()
     path = save_named(result, "Kerne")
@@ -383,6 +367,9 @@ def test_saved_where_it_was_asked_for(home, tmp_path) -> None:
     assert save_or_elsewhere(trained(), target) == target
     assert save_or_elsewhere(trained(), target, overwrite=True) == target
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
+    with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
+        save_or_elsewhere(trained(), target)  # it appeared meanwhile
+    assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
     with pytest.raises(NoGainError):
         save_or_elsewhere(trained(0), tmp_path / "b.safetensors")
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
@@ -398,13 +385,6 @@ def test_saved_elsewhere_where_the_disk_is_full(folder, tmp_path, monkeypatch) -
     assert str(caught.value).endswith(f"What was trained is saved as {caught.value.path} instead")
     assert read_refiner_card(caught.value.path) == CARD
     assert target.read_bytes() == before
-
-
-def test_saved_elsewhere_where_a_file_appeared_meanwhile(home, tmp_path) -> None:
-    target = saved(tmp_path / "a.safetensors", 0.5)
-    with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
-        save_or_elsewhere(trained(), target)
-    assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
 
 
 def test_saved_in_the_temporary_folder_as_a_last_resort(home, tmp_path, monkeypatch) -> None:
@@ -446,13 +426,6 @@ def test_a_target_is_checked_beforehand(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(refiner_library.tempfile, "TemporaryFile", refuse)
     with pytest.raises(WeightsError, match="Read-only file system"):
         check_writable(tmp_path / "a.safetensors")
-
-
-def test_save_to_makes_folders(tmp_path) -> None:
-    target = tmp_path / "a" / "b" / "c.safetensors"
-    assert save_to(trained(), target) == target
-    with pytest.raises(OptionError, match="exists"):
-        save_to(trained(), target)
 
 
 def test_a_missing_suffix_is_added(tmp_path, monkeypatch) -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
@@ -68,14 +69,10 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_home_variable_moves_cache_and_data(home) -> None:
+def test_the_home_variable_moves_cache_and_data_of_the_user(home, tmp_path, monkeypatch) -> None:
+    """Which are not created by asking where they are."""
     assert weight_files.cache_folder() == home / "cache"
     assert weight_files.data_folder() == home / "data"
-
-
-def test_without_the_home_variable_the_users_folders_are_used_and_not_created(
-    tmp_path, monkeypatch
-) -> None:
     monkeypatch.delenv(weight_files.HOME_VARIABLE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -244,7 +241,7 @@ def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home) -> None
     assert files_below(home) == []
 
 
-def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home, monkeypatch) -> None:
+def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path, home, monkeypatch) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
 
@@ -256,17 +253,11 @@ def test_an_import_onto_a_full_disk_leaves_nothing(tmp_path, home, monkeypatch) 
     with pytest.raises(WeightsError, match="No space left on device"):
         weight_files.import_file(path, "backbones")
     assert files_below(home) == []
-
-
-def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path, home) -> None:
-    path = tmp_path / "mine.pth"
-    path.write_bytes(b"weights")
+    shutil.rmtree(home)
     home.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match="can't be written"):
         weight_files.import_file(path, "backbones")
 
-
-# download
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 Serve = Callable[[Answer], list[str]]
@@ -305,16 +296,40 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         server.server_close()
 
 
-def sends(body: bytes, length: int | None = None, status: int = 200) -> Answer:
-    """Answer with `body`, announced as `length` bytes."""
+def sends(body: bytes, length: int | None = None, status: int = 200, **headers: str) -> Answer:
+    """Answer with `body`, announced as `length` bytes; of unknown length if that is negative."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
-        request.send_header("Content-Length", str(len(body) if length is None else length))
+        if length is None or length >= 0:
+            request.send_header("Content-Length", str(len(body) if length is None else length))
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
         request.end_headers()
         request.wfile.write(body)
+        request.wfile.flush()
 
     return answer
+
+
+def resets(request: BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def stalling(serve: Serve, body: bytes, length: int) -> Iterator[None]:
+    """A mirror that sends a part and then nothing until the block ends."""
+    released = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sends(body, length)(request)
+        released.wait(10)
+
+    serve(answer)
+    try:
+        yield
+    finally:
+        released.set()
 
 
 def publishes(folder: Path) -> Answer:
@@ -372,13 +387,7 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(serve, published, home
 
 def test_a_download_without_a_length_reports_an_unknown_total(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(content)
-
-    serve(answer)
+    serve(sends(content, length=-1))
     steps: list[tuple[int, int]] = []
     weight_files.fetch_official(2, lambda *step: steps.append(step))
     done = [n for n, _ in steps]
@@ -387,11 +396,15 @@ def test_a_download_without_a_length_reports_an_unknown_total(serve, published) 
     assert done[-1] == len(content)
 
 
-def test_a_download_replaces_a_damaged_file_of_the_same_name(serve, published, home) -> None:
+def test_a_damaged_file_of_the_same_name_is_replaced_in_silence(
+    serve, published, home, capfd
+) -> None:
+    """Output of the download library would mix with that of the command line."""
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "CFSR_x2.pth").write_bytes(b"damaged")
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -404,8 +417,9 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(serve, published, h
         (sends(b"x" * LENGTH), "not the published file"),
         (sends(b"<html>Please log in</html>"), "not the published file"),
         (sends(b""), "not the published file"),
+        (resets, "ConnectionError"),
     ],
-    ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty"],
+    ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty", "reset"],
 )
 def test_a_failed_download_leaves_nothing(serve, published, home, answer, reason) -> None:
     asked = serve(answer)
@@ -423,31 +437,13 @@ def test_a_failed_download_leaves_nothing(serve, published, home, answer, reason
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
-def test_a_connection_that_is_reset_leaves_nothing(serve, home) -> None:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.connection.shutdown(socket.SHUT_RDWR)
-
-    serve(answer)
-    with pytest.raises(DownloadError, match="ConnectionError"):
-        weight_files.fetch_official(2)
-    assert files_below(home) == []
-
-
 def test_a_silent_server_times_out(serve, home, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
-    released = threading.Event()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        sends(b"x" * 100, length=LENGTH)(request)
-        request.wfile.flush()
-        released.wait(10)
-
-    serve(answer)
-    try:
-        with pytest.raises(DownloadError, match="timed out"):
-            weight_files.fetch_official(2)
-    finally:
-        released.set()
+    with (
+        stalling(serve, b"x" * 100, LENGTH),
+        pytest.raises(DownloadError, match="timed out"),
+    ):
+        weight_files.fetch_official(2)
     assert files_below(home) == []
 
 
@@ -463,16 +459,7 @@ def test_a_mirror_that_never_stops(serve, published, home, monkeypatch) -> None:
 
 def test_a_mirror_that_compresses_the_file(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-    packed = gzip.compress(content, 1)
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Encoding", "gzip")
-        request.send_header("Content-Length", str(len(packed)))
-        request.end_headers()
-        request.wfile.write(packed)
-
-    serve(answer)
+    serve(sends(gzip.compress(content, 1), Content_Encoding="gzip"))
     steps: list[tuple[int, int]] = []
     weight_files.fetch_official(2, lambda *step: steps.append(step))
     assert steps[-1] == (len(content), 0)
@@ -494,17 +481,6 @@ def test_a_mirror_that_can_not_be_reached(home, monkeypatch, address, reason) ->
 
 def test_a_slow_download_can_be_cancelled(serve, published, home) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-    released = threading.Event()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content[: 3 * weight_files.CHUNK])
-        request.wfile.flush()
-        released.wait(10)  # stalls until the test ends
-
-    serve(answer)
     steps: list[int] = []
 
     def cancel(done: int, total: int) -> None:
@@ -512,11 +488,9 @@ def test_a_slow_download_can_be_cancelled(serve, published, home) -> None:
         if done >= 2 * weight_files.CHUNK:
             raise CancelledError("cancelled")
 
-    try:
-        with pytest.raises(CancelledError):
-            weight_files.fetch_official(2, cancel)
-    finally:
-        released.set()
+    part = content[: 3 * weight_files.CHUNK]
+    with stalling(serve, part, len(content)), pytest.raises(CancelledError):
+        weight_files.fetch_official(2, cancel)
     assert steps == [weight_files.CHUNK, 2 * weight_files.CHUNK]
     assert files_below(home) == []
 
@@ -533,35 +507,23 @@ def test_errors_of_progress_end_the_download_unchanged(serve, published, home, e
     assert files_below(home) == []
 
 
-def test_a_full_disk_during_a_download_is_a_download_error(
+def test_a_full_disk_and_an_impossible_folder_are_download_errors(
     serve, published, home, monkeypatch
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
-    monkeypatch.setattr(Path, "replace", full_disk)
-    with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
-        weight_files.fetch_official(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full_disk)
+        with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
+            weight_files.fetch_official(2)
     assert files_below(home) == []
-
-
-def test_an_impossible_cache_folder_is_a_download_error(serve, published, home) -> None:
-    serve(sends((published / "CFSR_x2.pth").read_bytes()))
+    shutil.rmtree(home)
     home.write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="can't be written"):
         weight_files.fetch_official(2)
 
 
-def test_a_download_prints_nothing(serve, published, capfd) -> None:
-    """Output of the download library would mix with that of the command line."""
-    serve(sends((published / "CFSR_x2.pth").read_bytes()))
-    weight_files.fetch_official(2)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_fetching_all_on_the_command_line(serve, published, home, capsys) -> None:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        sends((published / Path(request.path).name).read_bytes())(request)
-
-    asked = serve(answer)
+    asked = serve(publishes(published))
     assert main(["models", "fetch"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"x{s} {home / 'cache' / f'CFSR_x{s}.pth'}" for s in (2, 3, 4)]
