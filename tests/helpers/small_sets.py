@@ -20,6 +20,7 @@ from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data
 from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
+from napari_cfsr.core.upscale import exhaust
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +133,5 @@ def finish(
     steps: Generator[TrainProgress, None, TrainedRefiner],
 ) -> tuple[list[TrainProgress], TrainedRefiner]:
     """All progress, and the result."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
+    seen: list[TrainProgress] = []
+    return seen, exhaust(steps, seen.append)

@@ -396,19 +396,20 @@ def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path, tiny_b
     assert result.seconds < 30
 
 
-def test_the_process_ends_with_the_one_that_started_it(tmp_path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from tests.core.process.test_remote_training import *\n"
-        "remote_training.COMMAND = fake_training.COMMAND\n"
-        "training = RemoteTraining()\n"
-        "steps = training.steps(request(steps=10**6, seconds=0.001))\n"
-        "until(steps, 20); print(training.pid, flush=True)\n"
-        "training.pause() if 'pause' in sys.argv else None\n"
-        "finish(steps)\n"
-    )
-    for argument in ("train", "pause"):
-        process = psutil.Popen([sys.executable, "-c", code, argument], stdout=-1, text=True)
+IN_TRAINING = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.core.process.test_remote_training import *
+remote_training.COMMAND = fake_training.COMMAND
+training = RemoteTraining()
+steps = training.steps(request(steps=10**6, seconds=0.001))
+until(steps, 20); print(training.pid, flush=True)
+"""
+
+
+def test_the_process_ends_with_the_one_that_started_it() -> None:
+    for then in ("finish(steps)", "training.pause(); finish(steps)"):
+        command = [sys.executable, "-c", IN_TRAINING + then]
+        process = psutil.Popen(command, stdout=-1, text=True)
         trains = psutil.Process(int(process.stdout.readline()))
         process.stdout.close()
         time.sleep(0.3)
@@ -420,15 +421,8 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path) -> None:
 
 @pytest.mark.parametrize("end", ["", "training.close()", "steps.close()", "training.stop()"])
 def test_this_process_can_end_in_mid_training(end) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from tests.core.process.test_remote_training import *\n"
-        "remote_training.COMMAND = fake_training.COMMAND\n"
-        "training = RemoteTraining()\n"
-        "steps = training.steps(request(steps=10**6, seconds=0.001))\n"
-        f"until(steps, 20); print(training.pid, flush=True); {end}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-c", IN_TRAINING + end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     assert done.returncode == 0
     wait_for(lambda: not psutil.pid_exists(int(done.stdout)), 5)

@@ -137,10 +137,7 @@ def test_extreme_but_valid_values(entry, value) -> None:
 def test_plain_values_for_the_card() -> None:
     """Whatever kind of number came in: a card is JSON, and holds what was asked for."""
     config = TrainConfig(
-        photons=np.float32(50),
-        jpeg=np.int64(75),
-        steps=np.int16(7),
-        intensity=[np.float64(0), 3],
+        photons=np.float32(50), jpeg=np.int64(75), steps=np.int16(7), intensity=[np.float64(0), 3]
     )
     plain = json.loads(json.dumps(config.to_dict()))
     assert (plain["photons"], plain["jpeg"], plain["steps"]) == (50, 75, 7)

@@ -186,14 +186,6 @@ def test_files_that_are_no_images_are_left_out(tmp_path) -> None:
         assert reason in note
 
 
-def test_a_single_file_counts_as_a_folder(tmp_path) -> None:
-    path = write(tmp_path / "stack.tif", pixels(5, H, W), photometric="minisblack")
-    found = folder_data(path)
-    assert len(found.hr) == 5
-    assert found.origin == "stack.tif"
-    assert {s.group for s in found.hr} == {str(path)}
-
-
 def test_the_name_of_the_folder_one_is_in(tmp_path, monkeypatch) -> None:
     write(tmp_path / "mine" / "a.png", pixels())
     monkeypatch.chdir(tmp_path / "mine")
@@ -262,11 +254,12 @@ def test_stacks_are_thinned_evenly(count) -> None:
         assert planes[-1] >= count - 1 - count // MOST_PLANES
 
 
-def test_a_long_stack_in_a_file(tmp_path) -> None:
+def test_a_single_file_counts_as_a_folder_and_its_long_stack_is_thinned(tmp_path) -> None:
     stack = np.arange(600 * 4, dtype=np.uint16).reshape(600, 2, 2)
-    write(tmp_path / "a.tif", stack, photometric="minisblack")
-    found = folder_data(tmp_path, (0.0, 65535.0))
-    assert len(found.hr) == 500
+    path = write(tmp_path / "a.tif", stack, photometric="minisblack")
+    found = folder_data(path, (0.0, 65535.0))
+    assert (len(found.hr), found.origin) == (500, "a.tif")
+    assert {s.group for s in found.hr} == {str(path)}
     assert found.hr[-1].name.endswith("598]")
     np.testing.assert_allclose(found.hr[-1].read() * 65535, stack[598], atol=0.01)
 

@@ -439,10 +439,7 @@ def test_a_failed_download_leaves_nothing(serve, published, home, answer, reason
 
 def test_a_silent_server_times_out(serve, home, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
-    with (
-        stalling(serve, b"x" * 100, LENGTH),
-        pytest.raises(DownloadError, match="timed out"),
-    ):
+    with stalling(serve, b"x" * 100, LENGTH), pytest.raises(DownloadError, match="timed out"):
         weight_files.fetch_official(2)
     assert files_below(home) == []
 
