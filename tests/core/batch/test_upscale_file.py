@@ -15,7 +15,7 @@ from napari_cfsr.core.batch import upscale_file
 from napari_cfsr.core.batch.targets import find_targets
 from napari_cfsr.core.batch.upscale_file import FileRecord, iter_upscale_file
 from napari_cfsr.core.upscale import UpscaleOptions, exhaust
-from napari_cfsr.errors import CFSRError, ImageError
+from napari_cfsr.errors import CFSRError
 from tests.helpers.fakes import BoxModel
 
 H, W = 9, 14
@@ -100,20 +100,6 @@ def test_options_have_the_values_of_upscale(tmp_path, scale, options) -> None:
     np.testing.assert_array_equal(tifffile.imread(out), expected)
     assert nc.read_image(out).axes == axes
     assert record.provenance["axes"] == axes
-
-
-@pytest.mark.parametrize(
-    ("axes", "reason"),
-    [
-        ("YX", "expected one letter for each of the 3 dimensions"),
-        ("YYX", "expected different letters"),
-        ("ZCX", "expected both Y and X"),
-    ],
-)
-def test_axes_that_do_not_fit(tmp_path, axes, reason) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", random(3, H, W), photometric="minisblack")
-    with pytest.raises(ImageError, match=reason):
-        run(tmp_path / "a.tif", tmp_path / "out", axes=axes)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])

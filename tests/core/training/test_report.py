@@ -194,31 +194,19 @@ def report_of(denoised: float, base: float, sr: float, count: int = 3) -> Report
 @pytest.mark.parametrize(
     ("report", "improved", "sentence"),
     [
-        (
-            report_of(29, 22, 31),
-            True,
-            "Worth using: +9.00 dB over the frozen backbone and +2.00 dB over the best "
-            "conventional method (denoised bicubic) on 3 held-out images.",
-        ),
-        (
-            report_of(20, 22, 31, 1),
-            True,
-            "Worth using: +9.00 dB over the frozen backbone on 1 held-out image.",
-        ),
-        (
-            report_of(29, 22, 28),
-            True,
-            "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but "
-            "denoised bicubic, a conventional method, is 1.00 dB better still.",
-        ),
-        (
-            report_of(29, 22, 21.9),
-            False,
-            "No reliable gain over the frozen backbone on 3 held-out images (-0.100 dB): use the "
-            "backbone as it is.",
-        ),
+        (report_of(29, 22, 31), True,
+         "Worth using: +9.00 dB over the frozen backbone and +2.00 dB over the best "
+         "conventional method (denoised bicubic) on 3 held-out images."),
+        (report_of(20, 22, 31, 1), True,
+         "Worth using: +9.00 dB over the frozen backbone on 1 held-out image."),
+        (report_of(29, 22, 28), True,
+         "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but "
+         "denoised bicubic, a conventional method, is 1.00 dB better still."),
+        (report_of(29, 22, 21.9), False,
+         "No reliable gain over the frozen backbone on 3 held-out images (-0.100 dB): use the "
+         "backbone as it is."),
     ],
-)
+)  # fmt: skip
 def test_one_sentence(report, improved, sentence) -> None:
     assert verdict(report, improved) == sentence
     assert report.to_dict() == asdict(report)

@@ -19,7 +19,7 @@ from PIL import Image
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data, array_sources, folder_data
-from napari_cfsr.core.training.split import MOST_IMAGES, ROLES, Part, split
+from napari_cfsr.core.training.split import MOST_IMAGES, ROLES, split
 from napari_cfsr.core.training.windows import (
     CONTEXT,
     GAP,
@@ -41,10 +41,6 @@ SPAN = re.compile(r"(.*) \[(\d+):(\d+), (\d+):(\d+)\]")
 def texture(height: int = 160, width: int = 160, seed: int = 0) -> np.ndarray:
     """Noise in [0,1]."""
     return np.random.default_rng(seed).random((height, width), np.float32)
-
-
-def by_role(parts: list[Part], data: TrainData, attribute: str) -> dict[str, set[str]]:
-    return {r: {getattr(data.hr[p.index], attribute) for p in parts if p.role == r} for r in ROLES}
 
 
 def disjoint(sets: list[set[str]]) -> bool:
@@ -70,7 +66,7 @@ def test_groups_are_not_divided(sizes, share, seed) -> None:
     parts = split(data, TrainConfig(seed=seed, held_out=share))
     assert sorted(p.index for p in parts) == list(range(sum(sizes)))
     assert all(part.area is None for part in parts)
-    groups = by_role(parts, data, "group")
+    groups = {r: {data.hr[p.index].group for p in parts if p.role == r} for r in ROLES}
     assert all(groups[role] for role in ROLES)
     assert disjoint(list(groups.values()))
     assert len(groups["held_out"]) == len(groups["validation"]) <= max(1, round(share * len(sizes)))
@@ -436,10 +432,6 @@ def write(folder: Path, images: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-def good_names(made: TrainingImages) -> dict[str, set[str]]:
-    return {role: {w.name.split(" ")[0] for w in getattr(made, role)} for role in ROLES}
-
-
 def test_unusable_files_of_a_folder_are_left_out(tmp_path) -> None:
     folder = write(tmp_path / "cells", {f"good{i}": texture(seed=i) for i in range(9)})
     write(folder, {"black": np.zeros((160, 160), np.float32), "tiny": texture(20, 20)})
@@ -458,7 +450,7 @@ def test_unusable_files_of_a_folder_are_left_out(tmp_path) -> None:
         ]:
             assert sum(name in note for note in made.notes) == 1
             assert reason in notes
-        names = good_names(made)
+        names = {role: {w.name.split(" ")[0] for w in getattr(made, role)} for role in ROLES}
         assert disjoint(list(names.values()))
         assert set().union(*names.values()) == {f"good{i}.png" for i in range(9)}
         assert len(names["held_out"]) == len(names["validation"]) == 2  # of twelve: none is missing
@@ -510,14 +502,8 @@ def test_black_planes_at_the_end_of_one_stack(role) -> None:
     assert disjoint(list(used.values()))
 
 
-def outer_pixels(windows: tuple[TrainingWindow, ...]) -> int:
-    return sum(w.lr[0].size for w in windows)
-
-
 def inner_pixels(windows: tuple[TrainingWindow, ...]) -> int:
-    return sum(
-        (s[0].stop - s[0].start) * (s[1].stop - s[1].start) for s in (w.inner for w in windows)
-    )
+    return sum((y.stop - y.start) * (x.stop - x.start) for y, x in (w.inner for w in windows))
 
 
 def flood(count: int, side: int, colour: bool = False) -> TrainData:

@@ -199,15 +199,14 @@ def test_a_safetensors_file_without_tensors(tmp_path) -> None:
         load_state(tmp_path / "x.safetensors")
 
 
-def _pickled(path: Path, payload: object, protocol: int) -> None:
-    path.write_bytes(pickle.dumps(payload, protocol))
-
-
-CARRIERS: dict[str, Callable[[Path, object], None]] = {
+CARRIERS: dict[str, Callable[[Path, object], object]] = {
     "beside tensors": lambda path, x: torch.save({"params": {"a": torch.ones(1)}, "x": x}, path),
     "among tensors": lambda path, x: torch.save({"a": torch.ones(1), "x": x}, path),
     "old format": lambda path, x: torch.save({"x": x}, path, _use_new_zipfile_serialization=False),
-    **{f"pickle {n}": lambda path, x, n=n: _pickled(path, {"params": x}, n) for n in range(6)},
+    **{
+        f"pickle {n}": lambda path, x, n=n: path.write_bytes(pickle.dumps({"params": x}, n))
+        for n in range(6)
+    },
 }
 
 
@@ -238,14 +237,11 @@ def test_pickled_code_under_another_suffix_is_not_executed(tmp_path) -> None:
     assert not mark.exists()
 
 
-def test_a_pickled_network_is_code(tmp_path) -> None:
+def test_a_pickled_and_a_compiled_network_are_code(tmp_path) -> None:
+    """The latter is an archive as `torch.jit.save` writes it."""
     torch.save(torch.nn.Linear(1, 1), tmp_path / "x.pth")
     with pytest.raises(UnsafeWeightsError, match="Python code"):
         load_state(tmp_path / "x.pth")
-
-
-def test_a_compiled_network_is_code(tmp_path) -> None:
-    """An archive as `torch.jit.save` writes it."""
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps({"a": 1}, 2))
         archive.writestr("x/code/__torch__.py", "def forward(self): pass")

@@ -82,13 +82,10 @@ def test_the_home_variable_moves_cache_and_data_of_the_user(home, tmp_path, monk
     assert not weight_files.cache_folder().exists()
 
 
-def test_the_named_folder_takes_precedence_over_the_cache(cached, official) -> None:
-    assert weight_files.official_path(2) == official / "CFSR_x2.pth"
-
-
-def test_the_cache_is_searched_if_the_named_folder_lacks_the_file(
-    cached, tmp_path, monkeypatch
+def test_the_named_folder_is_searched_before_the_cache(
+    cached, official, tmp_path, monkeypatch
 ) -> None:
+    assert weight_files.official_path(2) == official / "CFSR_x2.pth"
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
     file, _ = weight_files.find_backbone(2, "auto", download=False)
     assert file.path == cached
