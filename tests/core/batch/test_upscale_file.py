@@ -172,10 +172,8 @@ def test_an_imagej_stack_and_its_difference(tmp_path) -> None:
     tifffile.imwrite(
         tmp_path / "a.tif", random(H, W, 3), imagej=True, metadata=about, resolution=(4, 4)
     )
-    record = run(
-        tmp_path / "a.tif", tmp_path / "out", BoxModel(refiner=True),
-        outputs=("delta", "difference"),
-    )  # fmt: skip
+    model, outputs = BoxModel(refiner=True), ("delta", "difference")
+    record = run(tmp_path / "a.tif", tmp_path / "out", model, outputs=outputs)
     with tifffile.TiffFile(record.outputs["delta"]) as tif:
         assert tif.imagej_metadata["unit"] == "um"
         assert tif.pages[0].resolution == (8, 8)

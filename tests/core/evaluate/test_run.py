@@ -376,22 +376,16 @@ def test_images_that_can_not_be_compared_are_reported(tmp_path) -> None:
         BenchmarkImage("mine", "tiny", folder / "tiny.png", None).read(2, "red")
 
 
-def test_alpha_is_left_out_with_a_note(tmp_path) -> None:
-    hr = scene(40, 48)
-    alpha = np.full((40, 48, 1), 77, np.uint8)
-    save(tmp_path / "mine" / "a.png", np.concatenate([hr, alpha], 2))
+def test_alpha_is_left_out_with_a_note_and_one_bit_is_black_and_white(tmp_path) -> None:
+    hr, mask = scene(40, 48), scene(40, 48, colour=False) > 128
+    save(tmp_path / "alpha" / "a.png", np.dstack([hr, np.full((40, 48), 77, np.uint8)]))
     save(tmp_path / "plain" / "a.png", hr)
-    report = run(tmp_path, "mine", "plain")
-    close(report.images[0].scores["delta"], report.images[1].scores["delta"])
-    assert "a.png: alpha is left out" in report.notes("mine")
-
-
-def test_a_bilevel_image_is_black_and_white(tmp_path) -> None:
-    mask = scene(40, 48, colour=False) > 128
     save(tmp_path / "mask" / "a.png", mask)
     save(tmp_path / "same" / "a.png", mask.astype(np.uint8) * 255)
-    report = run(tmp_path, "mask", "same", channel="gray")
-    close(report.images[0].scores["delta"], report.images[1].scores["delta"])
+    reports = run(tmp_path, "alpha", "plain"), run(tmp_path, "mask", "same", channel="gray")
+    for report in reports:
+        close(report.images[0].scores["delta"], report.images[1].scores["delta"])
+    assert "a.png: alpha is left out" in reports[0].notes("alpha")
 
 
 def test_out_of_memory_is_a_fault_of_one_image(tmp_path) -> None:

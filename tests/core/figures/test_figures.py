@@ -413,13 +413,6 @@ def test_the_whole_image_ends_where_the_crops_do() -> None:
     assert heights["noise"] == pytest.approx(heights["delta"], abs=0.5)
 
 
-def test_no_room(tmp_path) -> None:
-    look = FigureOptions(width=1.5, arrangement="left", crops=(Crop(0, 0, 20),) * 4)
-    with pytest.raises(OptionError, match=r"room for 6 panels in a figure 1.5 inches wide"):
-        save_figure(tmp_path / "f.png", scene(), look)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_whole_image_too_narrow_for_words(tmp_path) -> None:
     save_figure(tmp_path / "f.svg", scene(800, 8, name="a needle"), FigureOptions(dpi=72))
     text = (tmp_path / "f.svg").read_text("utf-8")
@@ -669,16 +662,18 @@ def test_invalid_options(option, message) -> None:
         FigureOptions(**option)
 
 
-def test_a_font_that_is_not_installed(tmp_path) -> None:
-    with pytest.raises(OptionError, match="expected an installed font, got 'No Such Font'"):
-        save_figure(tmp_path / "f.png", scene(), FigureOptions(font="No Such Font"))
-
-
-def test_a_figure_of_too_many_pixels(tmp_path) -> None:
-    look = FigureOptions(width=40, dpi=2400)
-    with pytest.raises(OptionError, match="expected a figure of at most 134217728 pixels"):
-        save_figure(tmp_path / "f.png", scene(), look)
-    draw_figure(content_of(scene(8, 8), look), raster=False)
+def test_figures_that_cannot_be_drawn(tmp_path) -> None:
+    too_large = FigureOptions(width=40, dpi=2400)
+    for look, says in (
+        (FigureOptions(font="No Such Font"), "expected an installed font, got 'No Such Font'"),
+        (FigureOptions(width=1.5, arrangement="left", crops=(Crop(0, 0, 20),) * 4),
+         "room for 6 panels in a figure 1.5 inches wide"),
+        (too_large, "expected a figure of at most 134217728 pixels"),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=says):
+            save_figure(tmp_path / "f.png", scene(), look)
+    assert list(tmp_path.iterdir()) == []
+    draw_figure(content_of(scene(8, 8), too_large), raster=False)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path) -> None:

@@ -358,10 +358,9 @@ def test_pairs_that_do_not_fit(tmp_path) -> None:
     write(tmp_path / "bad" / "0.png", pixels())
     (tmp_path / "bad" / "1.png").write_bytes(b"nonsense")
     cases = {
-        (
-            "three",
-            "two",
-        ): "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so",
+        ("three", "two"): (
+            "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so"
+        ),
         ("empty", "empty"): "expected images .* in .*empty and .*empty, got none",
         ("x", "y"): r"as many LR as HR planes, got 2 in .*0.tif and 1 in .*0.tif",
         ("two", "bad"): r"1\.png: not an image, or damaged",

@@ -91,11 +91,14 @@ def test_the_named_folder_is_searched_before_the_cache(
     assert file.path == cached
 
 
-def test_without_file_and_download_the_message_says_what_to_do() -> None:
+def test_without_any_weights_the_message_says_what_to_do(home) -> None:
     with pytest.raises(WeightsNotFoundError) as caught:
         weight_files.find_backbone(3, "official", download=False)
     for part in ("napari-cfsr models fetch", "CFSR_x3.pth", weight_files.WEIGHTS_VARIABLE):
         assert part in str(caught.value)
+    with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
+        weight_files.find_backbone(2)
+    assert files_below(home) == []
 
 
 def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
@@ -195,12 +198,6 @@ def test_auto_prefers_official_weights_and_reports_damage(ours, cached) -> None:
     tamper(cached)
     with pytest.raises(TamperedWeightsError):
         weight_files.find_backbone(2)
-
-
-def test_auto_without_any_weights_says_what_to_do(home) -> None:
-    with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
-        weight_files.find_backbone(2)
-    assert files_below(home) == []
 
 
 def test_an_official_file_is_imported_into_the_cache_under_its_name(
