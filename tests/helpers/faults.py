@@ -34,7 +34,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 class CancelAt:
-    """A `check` that cancels at its n-th call."""
+    """A `check` that counts its calls and cancels at the n-th, at none if that is 0."""
 
     def __init__(self, last: int) -> None:
         self.last, self.calls = last, 0
