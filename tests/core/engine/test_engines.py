@@ -464,14 +464,18 @@ def test_a_model_does_not_keep_its_results(engine, tiny_backbones) -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="came with torch 2.9")
-def test_float32_on_cuda_is_exact_whatever_the_settings_of_torch(monkeypatch) -> None:
+def test_float32_on_cuda_is_exact_whatever_the_settings_of_torch() -> None:
     conv = torch.backends.cudnn.conv
-    for setting in ("tf32", "ieee", "none"):
-        monkeypatch.setattr(conv, "fp32_precision", setting)
-        kept = conv.fp32_precision
-        with true_float32():
-            assert conv.fp32_precision == "ieee"
-        assert conv.fp32_precision == kept
+    before = conv.fp32_precision
+    try:
+        for setting in ("tf32", "ieee", "none"):
+            conv.fp32_precision = setting
+            kept = conv.fp32_precision
+            with true_float32():
+                assert conv.fp32_precision == "ieee"
+            assert conv.fp32_precision == kept
+    finally:
+        conv.fp32_precision = before
 
 
 @pytest.mark.skipif(

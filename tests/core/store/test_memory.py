@@ -45,8 +45,7 @@ def peak(path: Path, side: int, planes: int, model: str) -> int:
     """Peak resident bytes of a process that upscales such a scene."""
     program = PROGRAM.format(root=str(ROOT), side=side, planes=planes, model=model, path=str(path))
     program = program.replace("PEAK", PEAK)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    return int(run_python(program, env=environment))
+    return int(run_python(program, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}))
 
 
 def test_memory_does_not_depend_on_the_number_of_slices(tmp_path) -> None:
