@@ -30,19 +30,10 @@ SHELLS = ("sh", "bash", "console", "powershell")
 
 @dataclass(frozen=True)
 class Snippet:
-    """A command or a piece of Python on a page.
+    """A command or a piece of Python on a page."""
 
-    Attributes
-    ----------
-    page : str
-        Path from the root of the repository.
-    text : str
-        A single line for commands.
-    python : bool
-    """
-
-    page: str
-    text: str
+    page: str  # path from the root of the repository
+    text: str  # a single line for commands
     python: bool = False
 
 

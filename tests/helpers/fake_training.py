@@ -94,6 +94,6 @@ def main() -> None:
     from napari_cfsr.core.process import training_server as training_process
 
     training = types.ModuleType("napari_cfsr.core.training.train")
-    training.iter_train = iter_train  # type: ignore[attr-defined]
+    training.iter_train = iter_train
     sys.modules[training.__name__] = training
     training_process.main()

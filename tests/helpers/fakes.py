@@ -17,15 +17,8 @@ FIELD = 2  # LR pixels a pixel depends on, to each side
 class BoxModel:
     """Enlarges by repetition after a 5x5 mean with zero padding; delta is 0.25 more.
 
-    Parameters
-    ----------
-    scale : int
-    refiner : bool
-        Whether it can predict delta.
-    memory : int
-        Bytes it says are free.
-    most_pixels : int, optional
-        Out of memory beyond this many LR pixels, while on the device `cuda`.
+    It says that `memory` bytes are free; beyond `most_pixels` LR pixels it is out of memory, until
+    it moves to the CPU.
     """
 
     def __init__(

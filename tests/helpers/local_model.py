@@ -53,15 +53,12 @@ class LocalModel:
         how: PredictOptions = PredictOptions(),  # noqa: B008 - frozen
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, np.ndarray]:
-        assert self._model is not None
         return self._model.predict(batch, how, check)
 
     def free_memory(self) -> int:
-        assert self._model is not None
         return self._model.free_memory()
 
     def to_cpu(self) -> bool:
-        assert self._model is not None
         return self._model.to_cpu()
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import TrainData, array_data
 from napari_cfsr.core.training.results import TrainedRefiner, TrainProgress
+from napari_cfsr.core.upscale import exhaust
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ def planes(images: list[np.ndarray], groups: list[str] | None = None) -> tuple[P
     return tuple(
         Plane(
             f"image {i}", groups[i] if groups else f"image {i}", lambda image=image: image, f"Z{i}"
-        )  # type: ignore[misc]
+        )
         for i, image in enumerate(images)
     )
 
@@ -132,9 +133,5 @@ def finish(
     steps: Generator[TrainProgress, None, TrainedRefiner],
 ) -> tuple[list[TrainProgress], TrainedRefiner]:
     """All progress, and the result."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
+    seen: list[TrainProgress] = []
+    return seen, exhaust(steps, seen.append)

@@ -18,7 +18,7 @@ def tiny_network(scale: int, **changes: object) -> CFSR:
     with torch.random.fork_rng():
         torch.manual_seed(scale)
         config = {"embed_dim": 8, "depths": (1,), **changes}
-        return CFSR(CFSRConfig(scale=scale, **config))  # type: ignore[arg-type]
+        return CFSR(CFSRConfig(scale=scale, **config))
 
 
 def write_tiny_weights(folder: Path) -> Path:

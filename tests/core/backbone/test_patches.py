@@ -33,9 +33,7 @@ def whole(patches: torch.Tensor) -> np.ndarray:
     scale=st.sampled_from([2, 3, 4]),
     seed=st.integers(0, 1000),
 )
-def test_both_sides_of_a_pair_show_the_same_place(
-    sizes: list[tuple[int, int]], scale: int, seed: int
-) -> None:
+def test_both_sides_of_a_pair_show_the_same_place(sizes, scale, seed) -> None:
     images = [numbered(h, w, i) for i, (h, w) in enumerate(sizes)]
     pool = PatchPool([(lr, enlarged(lr, scale)) for lr in images], scale, 8, "cpu")
     lr, hr = pool.batch(np.random.default_rng(seed), 20)
@@ -94,7 +92,7 @@ def test_small_images_are_left_out_and_wrong_pairs_refused() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_lr_images_are_those_of_the_benchmarks(scale: int) -> None:
+def test_lr_images_are_those_of_the_benchmarks(scale) -> None:
     """Rounded to uint8, from HR images cropped to whole LR pixels."""
     hr = np.random.default_rng(0).integers(0, 256, (50, 61, 3), np.uint8)
     lr, cropped = reduced(hr, scale)

@@ -19,6 +19,7 @@ import zarr
 from PIL import Image
 
 import napari_cfsr as nc
+from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER, Ledger
 from napari_cfsr.core.batch.plan import BatchPlan, plan_batch
 from napari_cfsr.core.batch.run import BatchClock, BatchRecord, BatchStep, iter_batch
@@ -28,13 +29,14 @@ from napari_cfsr.core.engine.model import SRModel, open_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.run import StoreProgress
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.weights.model_files import ModelFiles, find_model
-from napari_cfsr.core.weights.weight_files import WeightsFile
+from napari_cfsr.core.weights import ModelFiles, WeightsFile, find_model
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.helpers.fakes import BoxModel
 
 FAKE = ModelFiles(2, WeightsFile(Path("fake.pth"), "0", "file"), None)
+REFINED = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
 
 
 def picture(path: Path, seed: int = 0) -> np.ndarray:
@@ -72,12 +74,7 @@ class Batch:
     ) -> list[BatchRecord]:
         self.steps, self.loads, self.model.batches = [], 0, []
         generator = iter_batch(self.plan(overwrite, **options), self.load, check)
-        while True:
-            try:
-                self.steps.append(next(generator))
-            except StopIteration as end:
-                records: list[BatchRecord] = end.value
-                return records
+        return exhaust(generator, self.steps.append)
 
     def states(self, *arguments: Any, **options: Any) -> str:
         """Of a run, by their first letters."""
@@ -89,13 +86,18 @@ def batch(tmp_path: Path) -> Batch:
     return Batch(tmp_path)
 
 
+@pytest.fixture
+def done(batch: Batch) -> Batch:
+    """With the results of three images."""
+    pictures(batch.inputs[0])
+    assert batch.states() == "ddd"
+    return batch
+
+
 def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Bytes and times of all files but the ledger."""
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != LEDGER)
     return {str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
-
-
-# the whole way, with real weights
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +106,15 @@ def bundled() -> tuple[ModelFiles, SRModel]:
     return files, open_model(files, "cpu")
 
 
-def test_a_second_run_leaves_everything_as_it_is(
-    bundled: tuple[ModelFiles, SRModel], batch: Batch
-) -> None:
+def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
     pixels = pictures(batch.inputs[0])
-    batch.files, batch.model = bundled  # type: ignore[assignment]
+    batch.files, batch.model = bundled
     (first,) = (batch(),)
     assert [r.state for r in first] == ["done"] * 3
     for record, image in zip(first, pixels, strict=True):
         written = nc.read_image(record.outputs["baseline"]).pixels
         expected = nc.upscale(image, bundled[1], axes="YXC").baseline
         np.testing.assert_array_equal(written, expected)
-        assert record.provenance is not None
         assert record.provenance["backbone_sha256"] == batch.files.backbone.sha256
         assert record.seconds > record.provenance["seconds"] > 0
     before = content(batch.out)
@@ -128,18 +127,13 @@ def test_a_second_run_leaves_everything_as_it_is(
     assert (batch.out / LEDGER).stat().st_mtime_ns == ledger
 
 
-def test_other_weights_make_other_results(
-    bundled: tuple[ModelFiles, SRModel], batch: Batch
-) -> None:
+def test_other_weights_make_other_results(bundled, batch) -> None:
     pictures(batch.inputs[0], 1)
     assert batch.states() == "d"
-    batch.files, batch.model = bundled  # type: ignore[assignment]
+    batch.files, batch.model = bundled
     assert batch.states() == "f"
     assert batch.states(overwrite=True) == "d"
     assert batch.states() == "s"
-
-
-# what is skipped
 
 
 def break_input(batch: Batch) -> dict[str, Any]:
@@ -185,53 +179,39 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_what_was_made_otherwise_is_not_skipped(
-    batch: Batch, change: Callable[[Batch], dict[str, Any]]
-) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    options = change(batch)
-    before = content(batch.out)
-    records = batch(**options)
-    others = "f" if options or batch.files is not FAKE else "s"
+def test_what_was_made_otherwise_is_not_skipped(done, change) -> None:
+    options = change(done)
+    before = content(done.out)
+    records = done(**options)
+    others = "f" if options or done.files is not FAKE else "s"
     assert "".join(r.state[0] for r in records) == "f" + 2 * others
-    target = batch.out / "a_x2_baseline.png"
+    target = done.out / "a_x2_baseline.png"
     assert records[0].message == (
-        f"{batch.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
+        f"{done.inputs[0] / 'a.png'}: {target} exists: pass overwrite=True to replace it"
     )
-    assert (content(batch.out), batch.loads) == (before, 0)
+    assert (content(done.out), done.loads) == (before, 0)
 
 
-def test_with_overwrite_everything_is_redone(batch: Batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    before = content(batch.out)
-    assert batch.states(overwrite=True) == "ddd"
-    assert len(batch.model.batches) == 3
-    after = content(batch.out)
+def test_with_overwrite_everything_is_redone(done) -> None:
+    before = content(done.out)
+    assert done.states(overwrite=True) == "ddd"
+    assert len(done.model.batches) == 3
+    after = content(done.out)
     assert {k: v[0] for k, v in after.items()} == {k: v[0] for k, v in before.items()}
-    assert batch.states() == "sss"
+    assert done.states() == "sss"
 
 
-def test_a_copied_input_is_the_same(batch: Batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    os.utime(batch.inputs[0] / "b.png", ns=(5, 5))
-    assert batch.states() == "sss"
+def test_only_what_is_missing_is_made(done) -> None:
+    (done.out / "b_x2_baseline.png").unlink()
+    picture(done.inputs[0] / "d.png", 9)
+    os.utime(done.inputs[0] / "c.png", ns=(5, 5))  # as a copy of it: the same bytes
+    assert done.states() == "sdsd"
+    assert len(done.model.batches) == 2
 
 
-def test_only_what_is_missing_is_made(batch: Batch) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    (batch.out / "b_x2_baseline.png").unlink()
-    picture(batch.inputs[0] / "d.png", 9)
-    assert batch.states() == "sdsd"
-    assert len(batch.model.batches) == 2
-
-
-def test_results_beside_their_inputs(batch: Batch, tmp_path: Path) -> None:
+def test_results_beside_their_inputs(batch, tmp_path) -> None:
     """A ledger in each folder."""
-    batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None  # type: ignore[assignment]
+    batch.inputs, batch.out = [tmp_path / "1", tmp_path / "2"], None
     pictures(tmp_path / "1", 2)
     pictures(tmp_path / "2", 1)
     assert batch.states() == "ddd"
@@ -241,7 +221,7 @@ def test_results_beside_their_inputs(batch: Batch, tmp_path: Path) -> None:
     assert batch.states() == "sss"
 
 
-def test_a_single_file_has_no_ledger(batch: Batch) -> None:
+def test_a_single_file_has_no_ledger(batch) -> None:
     pictures(batch.inputs[0], 1)
     batch.inputs = [batch.inputs[0] / "a.png"]
     assert batch.states() == "d"
@@ -249,10 +229,7 @@ def test_a_single_file_has_no_ledger(batch: Batch) -> None:
     assert batch.states() == "f"
 
 
-# cut off
-
-
-def test_killed_between_two_files(batch: Batch) -> None:
+def test_killed_between_two_files(batch) -> None:
     pictures(batch.inputs[0])
     steps = iter_batch(batch.plan(), batch.load)
     while next(steps).state != "done":
@@ -265,9 +242,7 @@ def test_killed_between_two_files(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_before_a_result_is_entered(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch, overwrite: bool
-) -> None:
+def test_killed_before_a_result_is_entered(batch, monkeypatch, overwrite) -> None:
     pictures(batch.inputs[0])
     if overwrite:
         assert batch.states() == "ddd"
@@ -290,15 +265,10 @@ def test_killed_before_a_result_is_entered(
     assert {name: after[name] for name in new} == new
 
 
-def test_killed_between_two_results_of_a_file(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_between_two_results_of_a_file(batch, monkeypatch) -> None:
     """The first is ours, and is made again with the second."""
-    from napari_cfsr.core.batch import upscale_file as file_run
-
     pictures(batch.inputs[0], 2)
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
-    batch.model = BoxModel(refiner=True)
+    batch.files, batch.model = REFINED, BoxModel(refiner=True)
     both = {"outputs": ("baseline", "delta")}
     write, written = file_run.write_image, []
 
@@ -318,49 +288,32 @@ def test_killed_between_two_results_of_a_file(
     assert len(content(batch.out)) == 4
 
 
-def test_killed_while_replacing_leaves_the_old_result(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_of_the_user_is_not_taken_for_ours_after_a_kill(
+    batch, monkeypatch, overwrite
 ) -> None:
-    """The old result is not taken for the new one."""
-    from napari_cfsr.core.batch import upscale_file as file_run
-
+    """Neither one that was to be replaced, nor one that was put there since."""
     pictures(batch.inputs[0])
-    batch.out.mkdir()
-    (batch.out / "a_x2_baseline.png").write_bytes(b"precious")
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_run, "write_image", killed)
-        with pytest.raises(KeyboardInterrupt):
-            batch(overwrite=True)
-    assert batch.states() == "fdd"
-    assert (batch.out / "a_x2_baseline.png").read_bytes() == b"precious"
-
-
-def test_a_file_that_the_user_put_there_after_a_kill_is_not_ours(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from napari_cfsr.core.batch import upscale_file as file_run
-
-    pictures(batch.inputs[0])
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_run, "write_image", killed)
-        with pytest.raises(KeyboardInterrupt):
-            batch()
     target = batch.out / "a_x2_baseline.png"
-    target.write_bytes(b"precious")
-    os.utime(target, ns=(10**18, 10**18))  # copied with its time
+    if overwrite:
+        batch.out.mkdir()
+        target.write_bytes(b"precious")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_run, "write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch(overwrite)
+    if not overwrite:
+        target.write_bytes(b"precious")
+        os.utime(target, ns=(10**18, 10**18))  # copied with its time
     assert batch.states() == "fdd"
     assert target.read_bytes() == b"precious"
 
 
-def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
+def test_cancel_keeps_what_is_finished(batch) -> None:
     pictures(batch.inputs[0])
     calls = []
 
@@ -378,9 +331,7 @@ def test_cancel_keeps_what_is_finished(batch: Batch) -> None:
     assert batch.states() == "sdd"
 
 
-def test_an_input_that_changes_while_it_is_read(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_input_that_changes_while_it_is_read(batch, monkeypatch) -> None:
     """What the result was made from is unknown: it is not skipped."""
     pictures(batch.inputs[0])
     predict = batch.model.predict
@@ -398,10 +349,7 @@ def test_an_input_that_changes_while_it_is_read(
     assert batch.states() == "fss"
 
 
-# faults
-
-
-def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) -> None:
+def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch) -> None:
     pictures(batch.inputs[0])
     (batch.inputs[0] / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     batch.inputs += [batch.inputs[0] / "missing.png", batch.out]
@@ -420,7 +368,7 @@ def test_a_broken_file_is_reported_and_does_not_stop_the_others(batch: Batch) ->
     assert batch.states() == "fsfsf"
 
 
-def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Path) -> None:
+def test_clashes_are_known_before_the_model_is_loaded(batch, tmp_path) -> None:
     batch.inputs = [tmp_path / "1" / "a.png", tmp_path / "2" / "a.png",
                     tmp_path / "3" / "b.png", tmp_path / "out" / "b_x2_baseline.png"]  # fmt: skip
     for i, path in enumerate(batch.inputs):
@@ -447,7 +395,7 @@ def test_clashes_are_known_before_the_model_is_loaded(batch: Batch, tmp_path: Pa
     assert batch.inputs[3].read_bytes() == before
 
 
-def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
+def test_inputs_are_the_images_of_folders_each_once(tmp_path) -> None:
     folder, other = tmp_path / "in", tmp_path / "e.png"
     for path in ("in/b.png", "in/a.jpg", "in/sub/c.png", "in/.hidden.png", "e.png"):
         picture(tmp_path / path)
@@ -461,7 +409,7 @@ def test_inputs_are_the_images_of_folders_each_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: bool) -> None:
+def test_the_input_is_never_the_output(batch, tmp_path, overwrite) -> None:
     batch.inputs = [tmp_path / "a.png"]
     picture(batch.inputs[0])
     (tmp_path / "link.png").symlink_to(batch.inputs[0])
@@ -473,10 +421,9 @@ def test_the_input_is_never_the_output(batch: Batch, tmp_path: Path, overwrite: 
     assert (batch.loads, batch.inputs[0].read_bytes()) == (0, before)
 
 
-def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path: Path) -> None:
+def test_a_file_for_several_inputs_or_outputs_is_refused(batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
-    batch.out = tmp_path / "x.png"
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    batch.out, batch.files = tmp_path / "x.png", REFINED
     reason = "expected a folder for several files or outputs, got"
     assert all(reason in item.fault for item in batch.plan().items)
     batch.inputs = [batch.inputs[0] / "a.png"]
@@ -485,19 +432,17 @@ def test_a_file_for_several_inputs_or_outputs_is_refused(batch: Batch, tmp_path:
     assert not batch.plan().items[0].fault
 
 
-def test_files_of_one_name_and_two_formats(batch: Batch) -> None:
+def test_files_of_one_name_and_two_formats(batch) -> None:
     """Their differences are both TIFFs."""
     picture(batch.inputs[0] / "a.png")
     picture(batch.inputs[0] / "a.jpg")
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
+    batch.files = REFINED
     faults = [bool(item.fault) for item in batch.plan(outputs=("difference",)).items]
     assert faults == [False, True]
     assert not any(item.fault for item in batch.plan(outputs=("delta",)).items)
 
 
-def test_other_systems_know_no_capitals(
-    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_systems_know_no_capitals(batch, tmp_path, monkeypatch) -> None:
     batch.inputs = [tmp_path / "1" / "caf\u00e9.png", tmp_path / "2" / "Cafe\u0301.png"]
     for path in batch.inputs:
         picture(path)
@@ -506,7 +451,7 @@ def test_other_systems_know_no_capitals(
     assert [bool(item.fault) for item in batch.plan().items] == [False, True]
 
 
-def test_weights_of_another_plan(batch: Batch) -> None:
+def test_weights_of_another_plan(batch) -> None:
     pictures(batch.inputs[0])
     batch.model = BoxModel(scale=3)
     with pytest.raises(OptionError, match="expected the weights that the batch was planned for"):
@@ -518,21 +463,19 @@ def test_weights_of_another_plan(batch: Batch) -> None:
     "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 99, "requests": {}, "outputs": {}}',
                b'{"format": 1, "requests": {}, "outputs": {"a_x2_baseline.png": {}}}'],
 )  # fmt: skip
-def test_a_damaged_ledger_counts_as_empty(batch: Batch, damage: bytes) -> None:
-    pictures(batch.inputs[0])
-    assert batch.states() == "ddd"
-    (batch.out / LEDGER).write_bytes(damage)
-    (batch.out / "c_x2_baseline.png").unlink()
-    assert batch.states() == "ffd"
-    texts = [step.text for step in batch.steps if step.state == "waiting" and step.text]
+def test_a_damaged_ledger_counts_as_empty(done, damage) -> None:
+    (done.out / LEDGER).write_bytes(damage)
+    (done.out / "c_x2_baseline.png").unlink()
+    assert done.states() == "ffd"
+    texts = [step.text for step in done.steps if step.state == "waiting" and step.text]
     assert texts == [
-        f"{batch.out / LEDGER}: can't be used (damaged, or of another version): "
+        f"{done.out / LEDGER}: can't be used (damaged, or of another version): "
         "results of earlier runs are not recognised"
     ]
-    assert batch.states() == "ffs"
+    assert done.states() == "ffs"
 
 
-def test_a_ledger_that_cannot_be_written_is_no_fault(batch: Batch) -> None:
+def test_a_ledger_that_cannot_be_written_is_no_fault(batch) -> None:
     pictures(batch.inputs[0])
     (batch.out / LEDGER).mkdir(parents=True)
     assert batch.states() == "ddd"
@@ -541,7 +484,7 @@ def test_a_ledger_that_cannot_be_written_is_no_fault(batch: Batch) -> None:
     assert texts[1].startswith(f"{batch.out / LEDGER}: can't be written (")
 
 
-def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path: Path) -> None:
+def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path) -> None:
     for name in "ab":
         picture(tmp_path / f"{name}.png")
     first, second = Ledger(tmp_path), Ledger(tmp_path)
@@ -556,13 +499,10 @@ def test_two_runs_into_one_folder_keep_both_their_entries(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
-# names and stores
-
-
 NAMES = ["caf\u00e9 \u4e2d\u6587.png", "\u0420\u0438\u0441 1.png", "\U0001f9ec.png", "a;b,c'd.png"]
 
 
-def test_names_in_any_script(batch: Batch) -> None:
+def test_names_in_any_script(batch) -> None:
     for i, name in enumerate(NAMES):
         picture(batch.inputs[0] / name, i)
     assert batch.states() == "dddd"
@@ -571,7 +511,7 @@ def test_names_in_any_script(batch: Batch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not text are a thing of Linux")
-def test_names_that_are_not_text(batch: Batch, tmp_path: Path) -> None:
+def test_names_that_are_not_text(batch, tmp_path) -> None:
     picture(batch.inputs[0] / "a.png")
     (batch.inputs[0] / "a.png").rename(batch.inputs[0] / os.fsdecode(b"caf\xe9.png"))
     records = batch()
@@ -594,7 +534,7 @@ def store(path: Path) -> zarr.Array[Any]:
     return zarr.open_array(path / "0")
 
 
-def test_stores_are_skipped_and_redone(batch: Batch) -> None:
+def test_stores_are_skipped_and_redone(batch) -> None:
     picture(batch.inputs[0] / "a.png")
     pixels = store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
@@ -613,7 +553,7 @@ def test_stores_are_skipped_and_redone(batch: Batch) -> None:
     assert batch.states(overwrite=True) == "dd"
 
 
-def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_store_is_resumed(batch, monkeypatch) -> None:
     store(batch.inputs[0] / "b.zarr")
     target = batch.out / "b_x2_baseline.zarr"
 
@@ -632,10 +572,9 @@ def test_an_unfinished_store_is_resumed(batch: Batch, monkeypatch: pytest.Monkey
     assert batch.states() == "s"
 
 
-def test_several_outputs_of_a_store_are_images_in_it(batch: Batch) -> None:
+def test_several_outputs_of_a_store_are_images_in_it(batch) -> None:
     store(batch.inputs[0] / "b.zarr")
-    batch.files = replace(FAKE, refiner=WeightsFile(Path("r"), "fake", "file"))
-    batch.model = BoxModel(refiner=True)
+    batch.files, batch.model = REFINED, BoxModel(refiner=True)
     both = {"outputs": ("baseline", "delta")}
     (done,) = batch(**both)
     assert {k: p.name for k, p in done.outputs.items()} == {"baseline": "baseline",
@@ -647,10 +586,7 @@ def test_several_outputs_of_a_store_are_images_in_it(batch: Batch) -> None:
     )
 
 
-# time left
-
-
-def test_the_time_left_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_follows_from_the_sizes(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     clock = BatchClock()
@@ -675,10 +611,7 @@ def test_the_time_left_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -
     assert clock.seconds_left() == 0
 
 
-# summaries
-
-
-def test_summaries(batch: Batch, tmp_path: Path) -> None:
+def test_summaries(batch, tmp_path) -> None:
     pictures(batch.inputs[0], 2)
     assert batch.states() == "dd"
     (batch.inputs[0] / "b.png").write_bytes(b"broken")

@@ -20,17 +20,17 @@ import tifffile
 
 import napari_cfsr
 from napari_cfsr import iter_upscale_to_zarr, open_image
+from napari_cfsr.core.cluster import connect, local_workers
 from napari_cfsr.core.cluster import run as cluster_run
-from napari_cfsr.core.cluster.client import connect, local_workers
 from napari_cfsr.core.cluster.worker_model import _device, slot_among
 from napari_cfsr.core.engine.model import SRModel, load_model
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.weights import weight_files
-from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
+from napari_cfsr.core.weights import find_by_hash, hashed_file, keep_by_hash, weight_files
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
+from tests.helpers.faults import contents
 from tests.helpers.tiny_weights import write_tiny_weights
 
 distributed = pytest.importorskip("distributed", reason="needs napari-cfsr[cluster]")
@@ -104,21 +104,12 @@ def in_one_process(image: Path, model: SRModel, path: Path) -> Iterator[Any]:
     return iter_upscale_to_zarr(opened.pixels, model, path, OPTIONS, **known)
 
 
-def contents(store: Path) -> dict[str, bytes]:
-    """Every file of a store."""
-    files = (file for file in store.rglob("*") if file.is_file())
-    return {str(file.relative_to(store)): file.read_bytes() for file in files}
-
-
 def level0(shards: str) -> int:
     return sum(line.startswith("0 ") for line in shards.splitlines())
 
 
-# the same bytes
-
-
 def test_two_workers_write_the_bytes_of_one_process_and_load_one_model_each(
-    client, bare_home: Path, model, image, whole, tmp_path, monkeypatch
+    client, bare_home, model, image, whole, tmp_path, monkeypatch
 ) -> None:
     """The workers have no such weights: each gets and keeps them, by their hash."""
     submit, waited_for = client.submit, {}
@@ -265,22 +256,16 @@ def test_workers_stop_soon_after_a_cancel(client, image, tmp_path, monkeypatch) 
     assert contents(tmp_path / "a.zarr").keys().isdisjoint({"0/c/0/0/0"})
 
 
-# what can be wrong
-
-
 def test_workers_that_see_other_files_end_the_run(client, model, image, tmp_path) -> None:
-    opened = open_image(image)
-    elsewhere = replace(opened, path=tmp_path / "none.tif")
-    with pytest.raises(ClusterError, match=r"none\.tif.*workers have to see the image under this"):
-        list(iter_upscale_on_cluster(elsewhere, model, tmp_path / "a.zarr", client, OPTIONS))
-    other = tmp_path / "other.tif"
+    opened, other = open_image(image), tmp_path / "other.tif"
     tifffile.imwrite(other, opened.pixels[...] + 1, metadata={"axes": "ZYX"}, imagej=True)
-    with pytest.raises(ClusterError, match=r"expected the image that the client has, got another"):
-        list(
-            iter_upscale_on_cluster(
-                replace(opened, path=other), model, tmp_path / "a.zarr", client, OPTIONS
-            )
-        )
+    for path, says in (
+        (tmp_path / "none.tif", r"none\.tif.*workers have to see the image under this"),
+        (other, "expected the image that the client has, got another"),
+    ):
+        seen = replace(opened, path=path)
+        with pytest.raises(ClusterError, match=says):
+            list(iter_upscale_on_cluster(seen, model, tmp_path / "a.zarr", client, OPTIONS))
 
 
 def test_workers_of_another_version_end_the_run(
@@ -306,9 +291,6 @@ def test_a_task_that_fails_again_and_again_ends_the_run(
     assert "workers died again and again while they had block (1, 2) of level 0" in str(died)
 
 
-# parts
-
-
 def test_workers_of_a_host_count_by_their_names() -> None:
     names = {"tcp://a:1": "w-10", "tcp://a:2": "w-2", "tcp://a:3": "w-0", "tcp://b:4": "w-1"}
     workers = {a: {"host": a[6:7], "name": name} for a, name in names.items()}
@@ -320,14 +302,11 @@ def test_workers_of_a_machine_share_its_gpus_out(client) -> None:
     taken = [client.submit(_device, "auto", 4, workers=[w], pure=False).result() for w in workers]
     assert sorted(taken) == ["cuda:0", "cuda:1"]
     assert _device("auto", 1) == _device("cuda", 1) == "cuda:0"  # without a cluster to ask
-    assert [_device("auto", 0), _device("cpu", 2), _device("cuda:1", 2)] == [
-        "auto",
-        "cpu",
-        "cuda:1",
-    ]
+    others = [_device("auto", 0), _device("cpu", 2), _device("cuda:1", 2)]
+    assert others == ["auto", "cpu", "cuda:1"]
 
 
-def test_weights_are_found_by_their_bytes(model: SRModel, home: Path) -> None:
+def test_weights_are_found_by_their_bytes(model, home) -> None:
     source = Path(model.info.backbone_path)
     wanted = hashed_file(source, model.info.backbone_sha256)
     assert find_by_hash(wanted) is None
@@ -341,5 +320,4 @@ def test_weights_are_found_by_their_bytes(model: SRModel, home: Path) -> None:
     kept.write_bytes(content[:-1] + b"x")  # damaged since
     assert find_by_hash(wanted) is None
     bundled = weight_files.bundled_path(2)
-    assert bundled is not None
     assert find_by_hash(hashed_file(bundled, weight_files.sha256_of(bundled))) == bundled

@@ -35,18 +35,14 @@ def mean_of(data: Path, name: str, model: SRModel, **how: bool) -> Scores:
 
 
 @pytest.mark.parametrize(("name", "scale"), EXPECTED)
-def test_official_weights_give_the_published_figures(
-    data: Path, models: dict[int, SRModel], name: str, scale: int
-) -> None:
+def test_official_weights_give_the_published_figures(data, models, name, scale) -> None:
     found = mean_of(data, name, models[scale])
     assert found.psnr == pytest.approx(EXPECTED[name, scale], abs=0.002)
     if scale == 4:
         assert found.ssim_uint8 == pytest.approx(PUBLISHED_SSIM[name], abs=0.0005)
 
 
-def test_self_ensemble_and_back_projection_gain_what_was_measured(
-    data: Path, models: dict[int, SRModel]
-) -> None:
+def test_self_ensemble_and_back_projection_gain_what_was_measured(data, models) -> None:
     plain = mean_of(data, "Set5", models[4]).psnr
     ensemble = mean_of(data, "Set5", models[4], ensemble=True).psnr
     projected = mean_of(data, "Set5", models[4], back_projection=True).psnr
@@ -56,7 +52,7 @@ def test_self_ensemble_and_back_projection_gain_what_was_measured(
     assert both - plain == pytest.approx(0.095, abs=0.002)
 
 
-def test_fast_precision_costs_little_and_is_never_black(data: Path, official: Path) -> None:
+def test_fast_precision_costs_little_and_is_never_black(data, official) -> None:
     fast = load_model(4, "official", None, "cpu", "fast")
     exact = load_model(4, "official", None, "cpu", "float32")
     file = data / "benchmark" / "Set14" / "LR_bicubic" / "X4" / "baboonx4.png"

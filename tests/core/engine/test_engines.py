@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import shutil
@@ -40,9 +39,7 @@ from napari_cfsr.core.engine.torch_engine import (
     true_float32,
 )
 from napari_cfsr.core.metrics.image_metrics import psnr
-from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
-from napari_cfsr.core.network.folding import fold
-from napari_cfsr.core.network.refinenet import RefineNet
+from napari_cfsr.core.network import CFSR, CFSRConfig, RefineNet, fold
 from napari_cfsr.core.upscale.background import Background
 from napari_cfsr.core.upscale.schedule import TileSchedule
 from napari_cfsr.core.weights import engine_cache
@@ -50,6 +47,7 @@ from napari_cfsr.core.weights.checkpoints import RefinerCard, open_backbone, sav
 from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 from napari_cfsr.errors import CancelledError, DeviceError, OptionError, OutOfMemoryError
 from tests.helpers.fakes import BoxModel
+from tests.helpers.faults import CancelAt, full_disk, run_python
 
 if TYPE_CHECKING:
     from napari_cfsr.core.engine.openvino_import import openvino as ov
@@ -90,7 +88,7 @@ def images(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> None:
+def test_the_folded_form_gives_the_output_of_the_training_form(scale) -> None:
     network = shaken(scale)
     image = torch.rand(2, 3, 21, 18)
     folded = folded_network(network.merge())
@@ -112,7 +110,7 @@ def test_the_folded_form_gives_the_output_of_the_training_form(scale: int) -> No
     ],
 )
 def test_the_graph_gives_the_output_of_the_training_form(
-    scale: int, depths: tuple[int, ...], fixed: bool, concatenated: bool, preferring: bool
+    scale, depths, fixed, concatenated, preferring
 ) -> None:
     from napari_cfsr.core.engine.openvino_graph import backbone_graph, with_preferences
     from napari_cfsr.core.engine.openvino_import import openvino as ov
@@ -141,7 +139,7 @@ def test_the_graph_gives_the_output_of_the_training_form(
 
 @needs_openvino
 @pytest.mark.parametrize("isa", ["", "AVX2"])
-def test_the_implementations_are_the_preferred_ones(isa: str, tmp_path: Path) -> None:
+def test_the_implementations_are_the_preferred_ones(isa, tmp_path) -> None:
     """Also on a CPU without AVX-512."""
     program = """
 import sys
@@ -170,10 +168,9 @@ print(wide, *sorted(one for one in said if one.startswith(("Convolution", "Conca
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa} if isa else dict(os.environ)
     weights = tmp_path / "weights.npz"
     np.savez(weights, **as_arrays(CFSR(CFSRConfig(depths=(1, 1)))))
-    command = [sys.executable, "-c", program, str(weights)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    wide, *found = run.stdout.split()
-    if "avx" not in run.stdout:
+    said = run_python(program, weights, env=environment)
+    wide, *found = said.split()
+    if "avx" not in said:
         pytest.skip("the processor has no AVX2")
     assert isa != "AVX2" or wide == "False"
     vectors = "avx512" if wide == "True" else "avx2"
@@ -310,17 +307,9 @@ def test_cancelling_openvino_stops_inside_a_tile(trained_pairs) -> None:
     began = time.perf_counter()
     expected = model.predict(batch)["baseline"]
     whole = time.perf_counter() - began
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise CancelledError("cancelled")
-
     began = time.perf_counter()
     with pytest.raises(CancelledError):
-        model.predict(batch, check=check)
+        model.predict(batch, check=CancelAt(3))
     assert time.perf_counter() - began < max(0.6 * whole, 0.5)
     # and it is as good as new
     np.testing.assert_array_equal(model.predict(batch)["baseline"], expected)
@@ -362,22 +351,22 @@ def test_importing_openvino_starts_no_telemetry() -> None:
         "len(psutil.Process().children()))\n"
         "import openvino_telemetry  # others still can\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
-    )
-    assert run.stdout.split() == ["False", "1", "0"]
+    assert run_python(program, timeout=60).split() == ["False", "1", "0"]
 
 
 # choosing
 
 
-def test_auto_is_a_rule() -> None:
+def test_auto_is_a_rule_and_others_say_what_they_need(monkeypatch) -> None:
     assert choose_engine("auto", "cuda") == choose_engine("auto", "mps") == "torch"
     assert choose_engine("torch", "cpu") == "torch"
     with pytest.raises(OptionError, match='expected engine "auto", "torch", "openvino"'):
         choose_engine("onnx", "cpu")
     with pytest.raises(DeviceError, match="runs on the CPU, got device 'cuda'"):
         choose_engine("openvino", "cuda")
+    monkeypatch.setattr(EngineEntry, "installed", False)
+    with pytest.raises(DeviceError, match="pip install openvino"):
+        choose_engine("openvino", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -391,12 +380,6 @@ def test_auto_falls_back_to_torch(monkeypatch, machine, there, expected) -> None
     assert choose_engine("auto", "cpu") == expected
 
 
-def test_an_engine_that_is_not_installed_is_an_error_that_says_what_to_do(monkeypatch) -> None:
-    monkeypatch.setattr(EngineEntry, "installed", False)
-    with pytest.raises(DeviceError, match="pip install openvino"):
-        choose_engine("openvino", "cpu")
-
-
 def test_torch_is_not_asked_for_a_gpu_without_a_driver(monkeypatch) -> None:
     monkeypatch.setattr(devices, "may_have_gpu", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
@@ -406,15 +389,11 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(monkeypatch) -> None:
     assert choose_device("auto") == "cuda"
 
 
-@pytest.mark.parametrize("device", ["cpu:0", "cpu"])
-def test_the_cpu_by_any_name(device) -> None:
-    assert choose_device(device) == "cpu"
-
-
-@pytest.mark.parametrize("device", ["auto:1", "gpu", ""])
-def test_devices_that_do_not_exist(device) -> None:
-    with pytest.raises(OptionError, match="expected device"):
-        choose_device(device)
+def test_devices_that_exist_and_that_do_not() -> None:
+    assert choose_device("cpu:0") == choose_device("cpu") == "cpu"
+    for device in ("auto:1", "gpu", ""):
+        with pytest.raises(OptionError, match="expected device"):
+            choose_device(device)
 
 
 def test_torch_runs_where_openvino_cannot_be_loaded(monkeypatch, tiny_backbones) -> None:
@@ -443,10 +422,8 @@ def test_notes_are_of_the_engine_that_ran() -> None:
     model = SRModel(engine, replace(info, notes=("bundled weights",)))
     assert model.info.notes == ("bundled weights", "on the GPU")
     assert model.to_cpu()
-    assert (model.info.device, model.info.notes) == (
-        "cpu",
-        ("bundled weights", registry.NO_BFLOAT16),
-    )
+    assert model.info.device == "cpu"
+    assert model.info.notes == ("bundled weights", registry.NO_BFLOAT16)
 
 
 # what is released
@@ -517,16 +494,13 @@ def test_large_pages_are_asked_for() -> None:
         "ask_for_large_pages()\n"
         "print(before, 'hg' in heap())\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    assert run.stdout.split() == ["False", "True"]
+    assert run_python(program).split() == ["False", "True"]
 
 
 # what is kept on disk
 
 
-def test_entries_come_back_unless_damaged(home: Path) -> None:
+def test_entries_come_back_unless_damaged(home) -> None:
     key = {"graph": ["a", 1], "weights": "00"}
     assert engine_cache.read(key) is None
     engine_cache.write(key, b"compiled")
@@ -539,17 +513,13 @@ def test_entries_come_back_unless_damaged(home: Path) -> None:
     assert engine_cache.read(key) == b"again"
 
 
-def test_entries_are_used_where_nothing_can_be_written(home: Path, monkeypatch) -> None:
+def test_entries_are_used_where_nothing_can_be_written(home, monkeypatch) -> None:
     engine_cache.write({"n": 1}, b"compiled")
-
-    def read_only(*_: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr("os.utime", read_only)
+    monkeypatch.setattr("os.utime", full_disk)
     assert engine_cache.read({"n": 1}) == b"compiled"
 
 
-def test_the_longest_unused_entries_go_first(home: Path, monkeypatch) -> None:
+def test_the_longest_unused_entries_go_first(home, monkeypatch) -> None:
     monkeypatch.setattr(engine_cache, "MOST_BYTES", 1000)
     for i in range(4):
         engine_cache.write({"n": i}, bytes(300))
@@ -559,7 +529,7 @@ def test_the_longest_unused_entries_go_first(home: Path, monkeypatch) -> None:
     assert kept == [0, 2, 3]  # 332 bytes each
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home: Path, monkeypatch) -> None:
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home, monkeypatch) -> None:
     home.parent.mkdir(exist_ok=True)
     home.write_bytes(b"a file where the folder should be")
     engine_cache.write({"n": 1}, b"x")
@@ -569,11 +539,8 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(home: Path, monkeypa
 
 
 @needs_openvino
-def test_a_full_disk_costs_speed_only(tiny_backbones, home: Path, monkeypatch) -> None:
+def test_a_full_disk_costs_speed_only(tiny_backbones, home, monkeypatch) -> None:
     """Preferences go through a file; a graph without them is slower, noted, and not kept."""
-
-    def full(**_) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     def predict(engine: str, says: bool = False) -> np.ndarray:
         model = load_model(4, tiny_backbones[4], None, "cpu", engine=engine)
@@ -583,7 +550,9 @@ def test_a_full_disk_costs_speed_only(tiny_backbones, home: Path, monkeypatch) -
 
     expected = predict("torch")
     with monkeypatch.context() as patch:
-        patch.setattr("napari_cfsr.core.engine.openvino_graph.tempfile.TemporaryDirectory", full)
+        patch.setattr(
+            "napari_cfsr.core.engine.openvino_graph.tempfile.TemporaryDirectory", full_disk
+        )
         np.testing.assert_allclose(predict("openvino", says=True), expected, atol=1e-5)
     kept = len(list(home.rglob("*.bin")))  # the weights
     np.testing.assert_allclose(predict("openvino"), expected, atol=1e-5)
@@ -591,7 +560,7 @@ def test_a_full_disk_costs_speed_only(tiny_backbones, home: Path, monkeypatch) -
 
 
 @needs_openvino
-def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path: Path) -> None:
+def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path) -> None:
     """Small and large images need different graphs."""
     torch.save({"params": CFSR(CFSRConfig(depths=(1, 1))).state_dict()}, tmp_path / "x4.pth")
     program = (
@@ -605,11 +574,10 @@ def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path: Path)
     )
     runs = []
     for name in ("first", "second"):
-        result, backbone = (str(tmp_path / file) for file in (f"{name}.npz", "x4.pth"))
-        command = [sys.executable, "-c", program, result, backbone]
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
-        with np.load(tmp_path / f"{name}.npz") as arrays:
-            runs.append((run.stdout.strip(), [arrays[key] for key in arrays.files]))
+        result = tmp_path / f"{name}.npz"
+        has_torch = run_python(program, result, tmp_path / "x4.pth").strip()
+        with np.load(result) as arrays:
+            runs.append((has_torch, [arrays[key] for key in arrays.files]))
     assert [has_torch for has_torch, _ in runs] == ["True", "False"]
     for a, b in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -617,7 +585,7 @@ def test_the_second_start_needs_no_torch_and_gives_the_same_bits(tmp_path: Path)
 
 @needs_openvino
 @pytest.mark.alone
-def test_the_second_start_of_the_command_line_is_quick(tmp_path: Path) -> None:
+def test_the_second_start_of_the_command_line_is_quick(tmp_path) -> None:
     """2.5 s is for two idle cores; here other tests may run, so processor time counts."""
     image = tmp_path / "image.png"
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
@@ -627,10 +595,8 @@ def test_the_second_start_of_the_command_line_is_quick(tmp_path: Path) -> None:
         before = psutil.Process().cpu_times()
         subprocess.run(command, check=True, capture_output=True)
         after = psutil.Process().cpu_times()
-    spent = (after.children_user - before.children_user) + (
-        after.children_system - before.children_system
-    )
-    assert spent < 4.0
+    user, system = after.children_user, after.children_system
+    assert user - before.children_user + system - before.children_system < 4.0
 
 
 # fast precision
@@ -652,14 +618,8 @@ def test_fast_precision_is_float32_where_onednn_may_not_use_avx512(tiny_backbone
         "model.predict(np.zeros((1, 3, 192, 192), np.float32))\n"
         "print(*model.info.notes)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(tiny_backbones[2])],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0
-    assert registry.NO_BFLOAT16 in run.stdout
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert registry.NO_BFLOAT16 in run_python(program, tiny_backbones[2], env=environment)
 
 
 def skip_where_bfloat16_crashes(core: ov.Core) -> None:
@@ -765,7 +725,7 @@ class SlowModel:
 
     def predict(self, *arguments: object) -> dict[str, np.ndarray]:
         time.sleep(self._seconds)
-        return self._model.predict(*arguments)  # type: ignore[arg-type]
+        return self._model.predict(*arguments)
 
 
 @pytest.mark.alone
@@ -777,7 +737,7 @@ def test_reading_and_writing_overlap_the_network(tiny_backbones, monkeypatch) ->
 
     def slow(*arguments: object):
         time.sleep(0.05)
-        return prepare(*arguments)  # type: ignore[arg-type]
+        return prepare(*arguments)
 
     monkeypatch.setattr(tile_run, "prepare", slow)
     monkeypatch.setattr(TileSchedule, "take", lambda self: [self.jobs.popleft()])

@@ -26,7 +26,7 @@ def test_reading_and_writing_all_planes_reproduces_the_array(drawn) -> None:
 
 
 @given(axes_and_shapes(), st.integers(2, 4))
-def test_scaled_shape(drawn, scale: int) -> None:
+def test_scaled_shape(drawn, scale) -> None:
     names, shape = drawn
     out = parse_axes(names, shape, rgb=False).scaled(scale)
     assert out == tuple(n * scale if a in "YX" else n for a, n in zip(names, shape, strict=True))

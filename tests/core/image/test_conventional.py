@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from napari_cfsr import psnr
-from napari_cfsr.core.image.conventional import _Noise, bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, bicubic, denoise, imresize
+from napari_cfsr.core.image.conventional import _Noise
 from napari_cfsr.errors import ImageError
 
 LOW_LIGHT = Degradation(photons=50, read_noise=0.01)
@@ -38,29 +37,27 @@ def mean_psnr(hrs: list[np.ndarray], degradation: Degradation, scale: int) -> di
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
 
 
-def test_in_low_light_fluorescence(fluorescence: list[np.ndarray]) -> None:
+def test_in_low_light_fluorescence(fluorescence) -> None:
     found = mean_psnr(fluorescence, LOW_LIGHT, 2)
     assert found["bicubic"] == pytest.approx(28.6, abs=0.2)
     assert found["non-local means"] > found["bicubic"] + 2.3
 
 
 @pytest.mark.parametrize(("photons", "gain"), [(None, 7), (200, 0.5), (50, 0.4)])
-def test_undoing_a_known_blur(
-    fluorescence: list[np.ndarray], photons: float | None, gain: float
-) -> None:
+def test_undoing_a_known_blur(fluorescence, photons, gain) -> None:
     found = mean_psnr(fluorescence, Degradation(blur=1, photons=photons), 2)
     others = [value for name, value in found.items() if name != "deconvolution"]
     assert found["deconvolution"] > max(others) + gain
 
 
-def test_gain_and_offset_change_nothing(fluorescence: list[np.ndarray]) -> None:
+def test_gain_and_offset_change_nothing(fluorescence) -> None:
     plain = mean_psnr(fluorescence[:4], LOW_LIGHT, 2)
     dim = Degradation(photons=50, read_noise=0.01, gain=0.5, offset=0.2)
     for name, value in mean_psnr(fluorescence[:4], dim, 2).items():
         assert value == pytest.approx(plain[name], abs=0.3)
 
 
-def test_on_noisy_photographs(data: Path) -> None:
+def test_on_noisy_photographs(data) -> None:
     files = sorted((data / "validation" / "Kodak24").iterdir())[::8]
     hrs = [np.asarray(Image.open(file))[:512, :512].astype(np.float32) / 255 for file in files]
     found = mean_psnr(hrs, Degradation(read_noise=10 / 255), 4)
@@ -68,9 +65,7 @@ def test_on_noisy_photographs(data: Path) -> None:
 
 
 @pytest.mark.parametrize("read_noise", [0.01, 0.05])
-def test_without_a_degradation_the_noise_is_estimated(
-    fluorescence: list[np.ndarray], read_noise: float
-) -> None:
+def test_without_a_degradation_the_noise_is_estimated(fluorescence, read_noise) -> None:
     rng, degradation = np.random.default_rng(0), Degradation(read_noise=read_noise)
     for hr in fluorescence[:4]:
         lr, clean = degradation.apply(hr, 2, rng), degradation.clean(hr, 2)
@@ -80,14 +75,14 @@ def test_without_a_degradation_the_noise_is_estimated(
             assert psnr(guessed[name], clean) > psnr(known[name], clean) - 1
 
 
-def test_images_without_noise_are_not_denoised(fluorescence: list[np.ndarray]) -> None:
+def test_images_without_noise_are_not_denoised(fluorescence) -> None:
     assert denoise(fluorescence[0], Degradation("area", gain=0.5)) == {}
     assert denoise(np.full((20, 20), 0.5)) == {}
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 @pytest.mark.parametrize("degradation", [LOW_LIGHT, Degradation(read_noise=0.05)])
-def test_a_flat_image_gets_its_value_back(degradation: Degradation, channels: tuple) -> None:
+def test_a_flat_image_gets_its_value_back(degradation, channels) -> None:
     rng = np.random.default_rng(0)
     for level in (0.2, 0.7):
         lr = degradation.noise(np.full((64, 70, *channels), level, np.float32), rng)
@@ -101,7 +96,7 @@ def test_a_flat_image_gets_its_value_back(degradation: Degradation, channels: tu
 
 
 @pytest.mark.parametrize("photons", [5.0, 50.0, 500.0])
-def test_the_transform_stabilises_and_its_inverse_is_unbiased(photons: float) -> None:
+def test_the_transform_stabilises_and_its_inverse_is_unbiased(photons) -> None:
     rng, noise = np.random.default_rng(0), _Noise(photons, 0.02)
     for level in (0.2, 0.5, 1.0):
         shot = rng.poisson(photons * level, 200_000) / photons

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.estimation import Estimate, _clipped, estimate_degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, Estimate, estimate_degradation, imresize
+from napari_cfsr.core.image.estimation import _clipped
 from napari_cfsr.errors import ImageError, OptionError
 
 Images = dict[str, list[np.ndarray]]
@@ -49,12 +48,9 @@ def says(estimate: Estimate, words: str) -> bool:
     ("photons", "read_noise"),
     [(20, 0.005), (20, 0.05), (50, 0.01), (50, 0.02), (100, 0.02), (200, 0.01), (500, 0.02)],
 )
-def test_photons_and_read_noise(
-    images: Images, name: str, photons: float, read_noise: float
-) -> None:
+def test_photons_and_read_noise(images, name, photons, read_noise) -> None:
     lrs = degraded(images[name], Degradation(photons=photons, read_noise=read_noise))
     found = estimate_degradation(lrs)
-    assert found.photons is not None
     assert 1 / 1.5 < found.photons / photons < 1.5
     assert found.offset == 0
     # where read noise can be told at all: shot noise is as strong at intensity photons * sigma**2
@@ -66,14 +62,14 @@ def test_photons_and_read_noise(
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("read_noise", [0.01, 0.05])
-def test_read_noise_alone(images: Images, name: str, read_noise: float) -> None:
+def test_read_noise_alone(images, name, read_noise) -> None:
     found = estimate_degradation(degraded(images[name], Degradation(read_noise=read_noise)))
     assert found.read_noise == pytest.approx(read_noise, rel=0.2)
     assert found.photons is None or found.photons > 1000
 
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
-def test_images_without_noise(images: Images, name: str) -> None:
+def test_images_without_noise(images, name) -> None:
     found = estimate_degradation(degraded(images[name], Degradation()))
     assert found.photons is None
     assert found.read_noise < 0.002
@@ -81,7 +77,7 @@ def test_images_without_noise(images: Images, name: str) -> None:
     assert says(found, "Blur cannot be estimated without HR images")
 
 
-def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
+def test_an_offset_is_found_where_there_is_darkness(images) -> None:
     camera = Degradation(photons=50, read_noise=0.02, offset=0.1)
     hrs = [hr for hr in images["nuclei"] if np.quantile(hr, 0.02) < 0.03]
     assert len(hrs) >= 3
@@ -95,7 +91,7 @@ def test_an_offset_is_found_where_there_is_darkness(images: Images) -> None:
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_the_same_scenes(images: Images, name: str, blur: float) -> None:
+def test_blur_from_the_same_scenes(images, name, blur) -> None:
     for degradation, within in (
         (Degradation(blur=blur), 0.05),
         (Degradation(blur=blur, photons=200, read_noise=0.01), 0.2),
@@ -105,7 +101,7 @@ def test_blur_from_the_same_scenes(images: Images, name: str, blur: float) -> No
 
 
 @pytest.mark.parametrize("blur", [0.5, 1.0, 1.5])
-def test_blur_from_other_scenes_of_the_same_kind(images: Images, blur: float) -> None:
+def test_blur_from_other_scenes_of_the_same_kind(images, blur) -> None:
     lrs = degraded(images["sim"][::2], Degradation(blur=blur, photons=200, read_noise=0.01))
     found = estimate_degradation(lrs, images["sim"][1::2], 2)
     assert found.blur == pytest.approx(blur, abs=0.25)
@@ -113,13 +109,13 @@ def test_blur_from_other_scenes_of_the_same_kind(images: Images, blur: float) ->
 
 @pytest.mark.parametrize("name", ["sim", "nuclei", "photos"])
 @pytest.mark.parametrize("photons", [None, 200])
-def test_no_blur(images: Images, name: str, photons: float | None) -> None:
+def test_no_blur(images, name, photons) -> None:
     lrs = degraded(images[name], Degradation(photons=photons))
     found = estimate_degradation(lrs, images[name], 2)
     assert found.blur == 0
 
 
-def test_an_estimate_as_a_degradation(images: Images) -> None:
+def test_an_estimate_as_a_degradation(images) -> None:
     camera = Degradation(blur=1, photons=50, read_noise=0.02)
     found = estimate_degradation(degraded(images["nuclei"], camera), images["nuclei"], 2)
     again = found.degradation("area")
@@ -130,7 +126,7 @@ def test_an_estimate_as_a_degradation(images: Images) -> None:
     assert twice.blur == pytest.approx(found.blur, abs=0.15)
 
 
-def test_saturated_images(images: Images) -> None:
+def test_saturated_images(images) -> None:
     camera = Degradation(photons=50, read_noise=0.02, gain=4)
     found = estimate_degradation(degraded(images["sim"], camera))
     assert says(found, "saturated")
@@ -138,7 +134,7 @@ def test_saturated_images(images: Images) -> None:
     assert found.photons == pytest.approx(50 / 4, rel=0.25)
 
 
-def test_integers_and_a_single_image(images: Images) -> None:
+def test_integers_and_a_single_image(images) -> None:
     lr = degraded(images["photos"][:1], Degradation(photons=50, read_noise=0.02))[0]
     expected = estimate_degradation(lr)
     for dtype in (np.uint8, np.uint16):

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import IntensityMapping, resolve_mapping
+from napari_cfsr.core.image import IntensityMapping, parse_axes, resolve_mapping
 from napari_cfsr.errors import ImageError, OptionError
 from tests.helpers.strategies import dtypes, values
 
@@ -21,7 +20,7 @@ def mapping_of(image, mode="auto", axes="YX", **options) -> tuple[IntensityMappi
 
 
 @given(dtypes, modes, st.integers(0, 2**32 - 1))
-def test_round_trip(dtype, mode, seed: int) -> None:
+def test_round_trip(dtype, mode, seed) -> None:
     image = values(dtype, (7, 9), seed)
     if dtype.kind == "f" and mode == "dtype":
         image = np.clip(image / 300, 0, 1).astype(dtype)  # that is the range it is for
@@ -51,7 +50,7 @@ def test_twelve_bits_in_sixteen_use_the_whole_range_and_survive() -> None:
     ("dtype", "low", "high"),
     [("uint8", 0, 255), ("uint16", 0, 65535), ("int16", -32768, 32767), ("float32", 0, 1)],
 )
-def test_dtype_range(dtype: str, low: float, high: float) -> None:
+def test_dtype_range(dtype, low, high) -> None:
     (mapping,) = mapping_of(np.zeros((3, 3), dtype), "dtype")
     assert (mapping.low, mapping.high) == (low, high)
 
@@ -92,7 +91,7 @@ def test_nan_and_infinity_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 1e-20, -3e9])
-def test_a_constant_is_reproduced(value: float) -> None:
+def test_a_constant_is_reproduced(value) -> None:
     image = np.full((4, 4), value)
     (mapping,) = mapping_of(image, "data")
     noisy = mapping.to_unit(image) + np.float32(0.01)  # what a network may add
@@ -162,6 +161,6 @@ def test_limits_that_can_not_be_computed_with(dtype, limits) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "U3", "O", "datetime64[s]"])
-def test_pixels_that_are_no_numbers(dtype: str) -> None:
+def test_pixels_that_are_no_numbers(dtype) -> None:
     with pytest.raises(ImageError, match="expected bool, integer or real float pixels"):
         mapping_of(np.zeros((2, 2), dtype))

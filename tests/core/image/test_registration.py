@@ -88,9 +88,7 @@ def test_the_sign_of_a_shift() -> None:
     st.sampled_from([2, 4]),
     st.sampled_from([CLEAN, NOISY]),
 )
-def test_shifts_are_found_to_a_twentieth_of_a_pixel(
-    data: Path, name: str, dy: int, dx: int, scale: int, degradation: Degradation
-) -> None:
+def test_shifts_are_found_to_a_twentieth_of_a_pixel(data, name, dy, dx, scale, degradation) -> None:
     shift = (round(dy * scale / 4), round(dx * scale / 4))  # up to 5 LR pixels
     lr, hr = moved(real(data / name), scale, shift, degradation)
     found = estimate_shift(lr, hr, scale)
@@ -100,7 +98,7 @@ def test_shifts_are_found_to_a_twentieth_of_a_pixel(
 
 @pytest.mark.parametrize("photons", [20, 50, 200])
 @pytest.mark.parametrize("name", IMAGES)
-def test_the_uncertainty_is_calibrated(data: Path, name: str, photons: int) -> None:
+def test_the_uncertainty_is_calibrated(data, name, photons) -> None:
     degradation = Degradation(blur=0.5, photons=photons, read_noise=0.02)
     found = []
     for shift in ((3, -5), (-9, 2), (0, 7)):
@@ -112,7 +110,7 @@ def test_the_uncertainty_is_calibrated(data: Path, name: str, photons: int) -> N
     assert max(found) < 5
 
 
-def test_images_of_different_scenes_do_not_correlate(data: Path) -> None:
+def test_images_of_different_scenes_do_not_correlate(data) -> None:
     a, b = real(data / IMAGES[0]), real(data / IMAGES[2])
     height, width = (min(pair) // 2 * 2 for pair in zip(a.shape, b.shape, strict=True))
     found = estimate_shift(imresize(a[:height, :width], 0.5), b[:height, :width], 2)
@@ -123,7 +121,7 @@ def test_images_of_different_scenes_do_not_correlate(data: Path) -> None:
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, -3), (-10, 13)])
 @pytest.mark.parametrize(("name", "exact"), [(IMAGES[0], 60), (IMAGES[1], 44), (IMAGES[2], 33)])
-def test_aligned_images_match(data: Path, name: str, exact: float, shift: tuple[int, int]) -> None:
+def test_aligned_images_match(data, name, exact, shift) -> None:
     """Halved images, so that a pixel of the original is half a pixel: the truth is known."""
     scene, other = cut(real(data / name), 4, shift)
     reference, hr = imresize(scene, 0.5), imresize(other, 0.5)
@@ -143,7 +141,7 @@ def test_aligned_images_match(data: Path, name: str, exact: float, shift: tuple[
 
 
 @given(st.integers(24, 40), st.integers(24, 40), st.floats(-9, 9), st.floats(-9, 9))
-def test_aligned_sizes_fit(height: int, width: int, dy: float, dx: float) -> None:
+def test_aligned_sizes_fit(height, width, dy, dx) -> None:
     lr, hr = np.zeros((height, width, 3)), np.zeros((height * 3 + 2, width * 3 + 1, 3))
     cut_lr, cut_hr = align_pair(lr, hr, 3, Shift(dy, dx, 0, 1))
     assert cut_lr.shape[0] == height - int(np.ceil(abs(dy) - 0.01))

@@ -16,23 +16,19 @@ FEW = settings(max_examples=30)  # a plane with many tiles takes long; a fault s
 
 @FEW
 @given(lengths, lengths, tiles, halos)
-def test_every_pixel_is_written_once(height, width, tile, halo) -> None:
-    written = np.zeros((height, width), int)
-    for t in tile_grid(height, width, tile, halo):
-        written[t.write] += 1
-        assert t.pixels == written[t.write].size
-    assert (written == 1).all()
-
-
-@FEW
-@given(lengths, lengths, tiles, halos)
-def test_stitching_the_crops_gives_the_image(height, width, tile, halo) -> None:
+def test_stitching_the_crops_writes_every_pixel_once(height, width, tile, halo) -> None:
+    """From parts that all have the same shape."""
     image = np.arange(height * width).reshape(height, width)
-    copy = np.zeros_like(image)
-    for t in tile_grid(height, width, tile, halo):
+    copy, written = np.zeros_like(image), np.zeros_like(image)
+    grid = tile_grid(height, width, tile, halo)
+    for t in grid:
         assert image[t.read].shape == t.read_shape
+        assert image[t.write].size == t.pixels
         copy[t.write] = image[t.read][t.crop]
+        written[t.write] += 1
     np.testing.assert_array_equal(copy, image)
+    assert (written == 1).all()
+    assert len({t.read_shape for t in grid}) <= 1
 
 
 @FEW
@@ -61,12 +57,6 @@ def test_the_halo_is_whole_except_at_the_border(height, width, tile, halo) -> No
             assert read.stop - read.start <= tile + 2 * halo
 
 
-@FEW
-@given(lengths, lengths, tiles, halos)
-def test_all_tiles_read_the_same_shape(height, width, tile, halo) -> None:
-    assert len({t.read_shape for t in tile_grid(height, width, tile, halo)}) <= 1
-
-
 @given(lengths, tiles, halos, st.data())
 def test_nothing_is_read_beyond_the_halo_of_a_part(length, tile, halo, data) -> None:
     start = data.draw(st.integers(0, length - 1))
@@ -84,14 +74,12 @@ def test_inner_cuts_are_aligned_when_tiles_are(length, tile) -> None:
     assert len(starts) <= -(-length // tile) + 1
 
 
-def test_two_tiles_read_no_more_than_they_need() -> None:
+def test_tiles_are_about_equal_and_read_no_more_than_they_need() -> None:
     assert {t.read_shape[0] for t in tile_grid(1024, 1, 512, 32)} == {544}
     assert {t.read_shape[0] for t in tile_grid(1536, 1, 512, 32)} == {576}
-
-
-def test_tiles_are_about_equal() -> None:
     sizes = [t.write[0].stop - t.write[0].start for t in tile_grid(600, 1, 512, 32)]
     assert sizes == [304, 296]
+    assert tile_grid(0, 5, 16, 4) == []
 
 
 @given(lengths, lengths, tiles, st.integers(2, 4))
@@ -111,10 +99,6 @@ def test_cutting_a_part_covers_just_that_part(height, width, tile) -> None:
     expected = np.zeros_like(written)
     expected[part] = 1
     np.testing.assert_array_equal(written, expected)
-
-
-def test_an_empty_plane_has_no_tiles() -> None:
-    assert tile_grid(0, 5, 16, 4) == []
 
 
 @pytest.mark.parametrize(("tile", "halo"), [(0, 1), (-3, 1), (16, -1)])

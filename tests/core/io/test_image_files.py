@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import itertools
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from PIL import Image, ImageCms
 
 from napari_cfsr.core.io.image_files import SUFFIXES, ImageFile, read_image, write_image
 from napari_cfsr.errors import FileFormatError, OptionError
+from tests.helpers.faults import files_of_at_most, full_disk
 from tests.helpers.strategies import axes_and_shapes, dtypes, values
 
 H, W = 6, 10
@@ -100,9 +97,7 @@ def save_png(path: Path, pixels: np.ndarray, **options: Any) -> np.ndarray:
     ids=["1 bit", "gray", "gray alpha", "RGB", "RGBA", "16 gray", "16 gray alpha", "16 RGB",
          "16 RGBA"],
 )  # fmt: skip
-def test_every_kind_of_png(
-    tmp_path: Path, shape: tuple[int, ...], dtype: Any, header: tuple[int, int]
-) -> None:
+def test_every_kind_of_png(tmp_path, shape, dtype, header) -> None:
     """Bit depth and colour type of the header are those of the source."""
     pixels = save_png(tmp_path / "x.png", noise(*shape, dtype=dtype))
     image, target = rewritten(tmp_path / "x.png")
@@ -116,7 +111,7 @@ def test_every_kind_of_png(
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_gray_png_of_few_bits_is_scaled_to_its_range(tmp_path: Path, bits: int) -> None:
+def test_a_gray_png_of_few_bits_is_scaled_to_its_range(tmp_path, bits) -> None:
     levels = noise(H, W) % 2**bits
     rows = np.zeros((H, W * bits), np.uint8)
     for bit in range(bits):
@@ -142,7 +137,7 @@ def write_png(path: Path, bits: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
-def test_a_palette_becomes_colour(tmp_path: Path, name: str) -> None:
+def test_a_palette_becomes_colour(tmp_path, name) -> None:
     picture = Image.fromarray(noise(H, W, 3)).quantize(7)
     picture.save(tmp_path / name)
     image = read_image(tmp_path / name)
@@ -151,7 +146,7 @@ def test_a_palette_becomes_colour(tmp_path: Path, name: str) -> None:
     round_trip(tmp_path / name)
 
 
-def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path: Path) -> None:
+def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path) -> None:
     picture = Image.fromarray(noise(H, W, 3)).quantize(7)
     picture.save(tmp_path / "x.png", transparency=2)
     image = read_image(tmp_path / "x.png")
@@ -172,9 +167,7 @@ def test_a_palette_with_transparency_becomes_colour_with_alpha(tmp_path: Path) -
     ],
     ids=["gray", "RGB", "1 bit", "16 gray"],
 )
-def test_one_transparent_colour_becomes_alpha(
-    tmp_path: Path, pixels: np.ndarray, transparent: Any
-) -> None:
+def test_one_transparent_colour_becomes_alpha(tmp_path, pixels, transparent) -> None:
     save_png(tmp_path / "x.png", pixels, transparency=transparent)
     image = read_image(tmp_path / "x.png")
     colours = pixels if pixels.ndim == 3 else pixels[..., None]
@@ -190,7 +183,7 @@ def test_one_transparent_colour_becomes_alpha(
     round_trip(tmp_path / "x.png")
 
 
-def test_sixteen_bit_colour_keeps_metadata_too(tmp_path: Path) -> None:
+def test_sixteen_bit_colour_keeps_metadata_too(tmp_path) -> None:
     """Pillow can't write these; the chunks are inserted by this package."""
     source = ImageFile(
         noise(H, W, 3, dtype=np.uint16), "YXS", tmp_path, exif=exif_bytes(), icc=ICC, dpi=(72, 96)
@@ -208,7 +201,7 @@ def test_sixteen_bit_colour_keeps_metadata_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.pixels, larger(source))
 
 
-def test_a_note_says_that_only_the_first_frame_is_read(tmp_path: Path) -> None:
+def test_a_note_says_that_only_the_first_frame_is_read(tmp_path) -> None:
     frames = [Image.fromarray(noise(H, W, seed=i)) for i in range(3)]
     frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
     image = read_image(tmp_path / "x.png")
@@ -221,7 +214,7 @@ def test_a_note_says_that_only_the_first_frame_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_jpeg(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_jpeg(tmp_path, mode, suffix) -> None:
     smooth = np.add.outer(np.arange(32), np.arange(40)).astype(np.uint8) * 3
     picture = Image.fromarray(smooth).convert(mode)
     picture.save(tmp_path / f"x{suffix}", quality=95)
@@ -230,19 +223,14 @@ def test_jpeg(tmp_path: Path, mode: str, suffix: str) -> None:
     with Image.open(target) as written:
         assert (written.mode, written.size, written.format) == (mode, (80, 64), "JPEG")
         error = np.asarray(written).astype(int) - larger(image)
+        if mode == "RGB":  # colour is not stored at half the resolution
+            assert [part[1:3] for part in written.layer] == [(1, 1)] * 3
     assert np.abs(error).max() <= 8
     assert np.abs(error).mean() < 1.5
-    if mode == "RGB":  # colour is not stored at half the resolution
-        assert subsampling(target) == [(1, 1)] * 3
-
-
-def subsampling(path: Path) -> list[tuple[int, int]]:
-    with Image.open(path) as picture:
-        return [(h, v) for _, h, v, _ in picture.layer]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_cmyk_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_cmyk_is_refused(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).convert("CMYK").save(tmp_path / f"x{suffix}")
     with pytest.raises(FileFormatError) as caught:
         read_image(tmp_path / f"x{suffix}")
@@ -257,12 +245,7 @@ def test_cmyk_is_refused(tmp_path: Path, suffix: str) -> None:
 def exif_bytes(order: str = "<", kind: int = 4, width: int = W, height: int = H) -> bytes:
     """EXIF with orientation, resolution, sizes, a maker's note with an offset, GPS.
 
-    Parameters
-    ----------
-    order : {"<", ">"}
-        Byte order.
-    kind : {3, 4}
-        Whether sizes are stored in 16 or 32 bits.
+    `order` is that of the bytes; sizes of `kind` 3 have 16 bits, of `kind` 4 32.
     """
 
     def entry(tag: int, kind: int, count: int, value: int) -> bytes:
@@ -298,7 +281,7 @@ def exif_bytes(order: str = "<", kind: int = 4, width: int = W, height: int = H)
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [3, 4])
 def test_exif_is_kept_byte_for_byte_except_sizes_and_resolutions(
-    tmp_path: Path, suffix: str, order: str, kind: int
+    tmp_path, suffix, order, kind
 ) -> None:
     before = exif_bytes(order, kind)
     path = tmp_path / f"x{suffix}"
@@ -318,7 +301,7 @@ def test_exif_is_kept_byte_for_byte_except_sizes_and_resolutions(
     assert len(changed) <= 8  # two sizes and two resolutions, each within 16 bits
 
 
-def test_a_size_that_outgrows_its_field_in_exif(tmp_path: Path) -> None:
+def test_a_size_that_outgrows_its_field_in_exif(tmp_path) -> None:
     """40,000 pixels fit in 16 bits, 80,000 do not."""
     source = ImageFile(
         np.zeros((1, 40_000), np.uint8), "YX", tmp_path, exif=exif_bytes(kind=3, width=40_000)
@@ -330,12 +313,11 @@ def test_a_size_that_outgrows_its_field_in_exif(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("length", [7, 10, 20, 60, 100, 150])
-def test_damaged_exif_does_no_harm(tmp_path: Path, suffix: str, length: int) -> None:
+def test_damaged_exif_does_no_harm(tmp_path, suffix, length) -> None:
     exif = exif_bytes()[:length]
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path, exif=exif)
     write_image(tmp_path / f"x{suffix}", larger(source), source, 2)
     again = read_image(tmp_path / f"x{suffix}")
-    assert again.exif is not None
     assert again.exif.startswith(exif[:20])
     assert again.pixels.shape == (2 * H, 2 * W, 3)
     write_image(tmp_path / "x.tif", larger(source), source, 2)
@@ -343,7 +325,7 @@ def test_damaged_exif_does_no_harm(tmp_path: Path, suffix: str, length: int) -> 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_icc_profile_and_resolution(tmp_path: Path, suffix: str, scale: int) -> None:
+def test_icc_profile_and_resolution(tmp_path, suffix, scale) -> None:
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise(H, W, 3)).save(path, icc_profile=ICC, dpi=(72, 96))
     image, target = rewritten(path, scale)
@@ -354,7 +336,7 @@ def test_icc_profile_and_resolution(tmp_path: Path, suffix: str, scale: int) -> 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_no_metadata_are_invented(tmp_path: Path, suffix: str) -> None:
+def test_no_metadata_are_invented(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / f"x{suffix}")
     image, target = rewritten(tmp_path / f"x{suffix}")
     assert (image.exif, image.icc, image.dpi) == (None, None, None)
@@ -362,7 +344,7 @@ def test_no_metadata_are_invented(tmp_path: Path, suffix: str) -> None:
         assert not {"exif", "icc_profile", "dpi"} & set(picture.info)
 
 
-def test_a_jpeg_with_a_resolution_in_exif_only(tmp_path: Path) -> None:
+def test_a_jpeg_with_a_resolution_in_exif_only(tmp_path) -> None:
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_bytes())
     data = (tmp_path / "x.jpg").read_bytes()
     at = data.index(b"JFIF\0") - 4  # cut the JFIF segment, as cameras do
@@ -375,7 +357,7 @@ def test_a_jpeg_with_a_resolution_in_exif_only(tmp_path: Path) -> None:
         assert picture.getexif()[0x011A] == 600
 
 
-def test_a_resolution_that_jpeg_cannot_state_is_left_out(tmp_path: Path) -> None:
+def test_a_resolution_that_jpeg_cannot_state_is_left_out(tmp_path) -> None:
     """It has 16 bits for it; a larger one would become another number."""
     source = ImageFile(noise(H, W), "YX", tmp_path, dpi=(20_000, 20_000))
     for scale, expected in ((3, (60_000, 60_000)), (4, None)):
@@ -392,7 +374,7 @@ TIFF_DTYPES = ["bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "i
 
 
 @pytest.mark.parametrize("dtype", TIFF_DTYPES)
-def test_tiff_of_every_dtype(tmp_path: Path, dtype: str) -> None:
+def test_tiff_of_every_dtype(tmp_path, dtype) -> None:
     pixels = noise(H, W, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels)
     image, target = rewritten(tmp_path / "x.tif")
@@ -415,6 +397,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "planar RGB": ((3, H, W), {"photometric": "rgb", "planarconfig": "separate"}, "SYX"),
     "pages": ((5, H, W), {"photometric": "minisblack"}, "QYX"),
     "pages without a word": ((5, H, W), {"photometric": "minisblack", "metadata": None}, "IYX"),
+    "two axes without a name": ((2, 5, H, W), {"photometric": "minisblack"}, "QRYX"),
     "RGB pages": ((5, H, W, 3), {"photometric": "rgb"}, "QYXS"),
     "planar RGB pages": ((5, 3, H, W), {"photometric": "rgb", "planarconfig": "separate"}, "QSYX"),
     "named axes": ((2, 3, H, W), {"photometric": "minisblack", "metadata": {"axes": "TCYX"}},
@@ -429,7 +412,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_tiff_of_every_layout(tmp_path: Path, layout: str, dtype: str) -> None:
+def test_tiff_of_every_layout(tmp_path, layout, dtype) -> None:
     shape, options, axes = LAYOUTS[layout]
     pixels = noise(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
@@ -441,11 +424,12 @@ def test_tiff_of_every_layout(tmp_path: Path, layout: str, dtype: str) -> None:
         for name in ("PhotometricInterpretation", "PlanarConfiguration", "ExtraSamples"):
             a, b = (t.pages[0].tags.get(name) for t in (before, after))
             assert (a and a.value) == (b and b.value), name
+        assert after.pages[0].resolution == (1, 1)  # none is invented
         assert len(before.pages) == len(after.pages)
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", None])
-def test_lossless_compression_stays(tmp_path: Path, compression: str | None) -> None:
+def test_lossless_compression_stays(tmp_path, compression) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, 3), photometric="rgb", compression=compression)
     _, target = rewritten(tmp_path / "x.tif")
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
@@ -454,7 +438,7 @@ def test_lossless_compression_stays(tmp_path: Path, compression: str | None) -> 
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "packbits", "lzma"])
-def test_other_compression_becomes_zlib(tmp_path: Path, compression: str) -> None:
+def test_other_compression_becomes_zlib(tmp_path, compression) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(16, 16, 3), photometric="rgb",
                      compression=compression)  # fmt: skip
     _, target = rewritten(tmp_path / "x.tif")
@@ -463,7 +447,7 @@ def test_other_compression_becomes_zlib(tmp_path: Path, compression: str) -> Non
     round_trip(tmp_path / "x.tif")
 
 
-def test_jpeg_in_tiff_is_read_as_rgb(tmp_path: Path) -> None:
+def test_jpeg_in_tiff_is_read_as_rgb(tmp_path) -> None:
     smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     pixels = np.stack([smooth, smooth // 2, 200 - smooth], -1)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb", compression="jpeg",
@@ -476,21 +460,9 @@ def test_jpeg_in_tiff_is_read_as_rgb(tmp_path: Path) -> None:
         assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.RGB
 
 
-def test_unnamed_axes_get_different_names(tmp_path: Path) -> None:
-    """Four dimensions that the file does not name."""
-    pixels = noise(2, 5, H, W)
-    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="minisblack")
-    image = read_image(tmp_path / "x.tif")
-    assert len(set(image.axes)) == 4
-    assert image.axes.endswith("YX")
-    np.testing.assert_array_equal(round_trip(tmp_path / "x.tif").pixels.shape, (2, 5, 2 * H, 2 * W))
-
-
 @pytest.mark.parametrize("last", [True, False], ids=["contig", "separate"])
 @pytest.mark.parametrize("channels", [2, 3, 4, 5])
-def test_samples_that_are_not_colours_are_channels(
-    tmp_path: Path, channels: int, last: bool
-) -> None:
+def test_samples_that_are_not_colours_are_channels(tmp_path, channels, last) -> None:
     """Several gray samples per pixel are channels of a microscope or a scanner, not colours."""
     pixels = noise(*((H, W, channels) if last else (channels, H, W)), dtype=np.uint16)
     config = "contig" if last else "separate"
@@ -504,7 +476,7 @@ def test_samples_that_are_not_colours_are_channels(
             assert after.pages[0].tags[name].value == before.pages[0].tags[name].value, name
 
 
-def test_rgb_with_infrared_is_four_channels(tmp_path: Path) -> None:
+def test_rgb_with_infrared_is_four_channels(tmp_path) -> None:
     """A fourth sample that is not declared as alpha hides nothing."""
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, 4), photometric="rgb",
                      extrasamples=["unspecified"])  # fmt: skip
@@ -517,7 +489,7 @@ def test_rgb_with_infrared_is_four_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "uint16"])
-def test_white_is_zero_is_kept(tmp_path: Path, dtype: str) -> None:
+def test_white_is_zero_is_kept(tmp_path, dtype) -> None:
     """As in faxes: the values are kept, and so is their meaning."""
     pixels = noise(H, W, dtype=dtype)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="miniswhite")
@@ -530,7 +502,7 @@ def test_white_is_zero_is_kept(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(read_image(png).pixels, ~larger(image))
 
 
-def test_one_bit_colour_is_refused_where_it_would_be_written_wrongly(tmp_path: Path) -> None:
+def test_one_bit_colour_is_refused_where_it_would_be_written_wrongly(tmp_path) -> None:
     """tifffile would write wrong values."""
     for name in ("x.tif", "x.png"):
         source = ImageFile(noise(H, W, 3, dtype=bool), "YXS", tmp_path)
@@ -539,7 +511,7 @@ def test_one_bit_colour_is_refused_where_it_would_be_written_wrongly(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tiff_without_photometric_interpretation(tmp_path: Path) -> None:
+def test_a_tiff_without_photometric_interpretation(tmp_path) -> None:
     """Without PhotometricInterpretation, black is zero."""
     pixels = noise(H, W)
     tifffile.imwrite(tmp_path / "x.tif", pixels, metadata=None)
@@ -554,15 +526,7 @@ def test_a_tiff_without_photometric_interpretation(tmp_path: Path) -> None:
         assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_the_orientation_of_a_photo_is_kept_in_a_tiff(tmp_path: Path, order: str) -> None:
-    Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_bytes(order))
-    _, target = rewritten(tmp_path / "x.jpg", to="y.tif")
-    with tifffile.TiffFile(target) as tif:
-        assert tif.pages[0].tags["Orientation"].value == 6
-
-
-def test_a_palette_over_pages_becomes_colour(tmp_path: Path) -> None:
+def test_a_palette_over_pages_becomes_colour(tmp_path) -> None:
     colours = noise(3, 256, dtype=np.uint8).astype(np.uint16) * 257
     pixels = noise(5, H, W)
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="palette", colormap=colours)
@@ -573,14 +537,14 @@ def test_a_palette_over_pages_becomes_colour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("photometric", "samples"), [("cielab", 3), ("separated", 4)])
-def test_other_colour_spaces_are_refused(tmp_path: Path, photometric: str, samples: int) -> None:
+def test_other_colour_spaces_are_refused(tmp_path, photometric, samples) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W, samples), photometric=photometric)
     with pytest.raises(FileFormatError, match=r"expected gray or RGB, got C.*convert it to RGB"):
         read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("unit", ["inch", "centimeter", "none"])
-def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path: Path, unit: str) -> None:
+def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path, unit) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), resolution=(300, 150.5), resolutionunit=unit)
     _, target = rewritten(tmp_path / "x.tif", 4)
     with tifffile.TiffFile(tmp_path / "x.tif") as before, tifffile.TiffFile(target) as after:
@@ -588,15 +552,7 @@ def test_tiff_resolution_is_multiplied_in_its_unit(tmp_path: Path, unit: str) ->
         assert after.pages[0].resolutionunit == before.pages[0].resolutionunit
 
 
-def test_no_resolution_is_invented(tmp_path: Path) -> None:
-    """1 pixel per no unit is what programs write that know no resolution."""
-    tifffile.imwrite(tmp_path / "x.tif", noise(H, W))
-    _, target = rewritten(tmp_path / "x.tif")
-    with tifffile.TiffFile(target) as tif:
-        assert tif.pages[0].resolution == (1, 1)
-
-
-def test_tiff_orientation_and_profile(tmp_path: Path) -> None:
+def test_tiff_orientation_and_profile(tmp_path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(5, H, W, 3), photometric="rgb", iccprofile=ICC,
                      extratags=[(274, 3, 1, 6, True)])  # fmt: skip
     image, target = rewritten(tmp_path / "x.tif")
@@ -606,7 +562,7 @@ def test_tiff_orientation_and_profile(tmp_path: Path) -> None:
         assert tif.pages[0].tags["InterColorProfile"].value == ICC
 
 
-def test_a_note_says_that_only_the_first_image_is_read(tmp_path: Path) -> None:
+def test_a_note_says_that_only_the_first_image_is_read(tmp_path) -> None:
     with tifffile.TiffWriter(tmp_path / "x.tif") as tif:
         tif.write(noise(H, W), metadata=None)
         tif.write(noise(2 * H, W), metadata=None)
@@ -618,7 +574,7 @@ def test_a_note_says_that_only_the_first_image_is_read(tmp_path: Path) -> None:
 # ImageJ
 
 
-def test_an_imagej_hyperstack(tmp_path: Path) -> None:
+def test_an_imagej_hyperstack(tmp_path) -> None:
     pixels = noise(2, 3, 4, H, W, dtype=np.uint16)
     about = {
         "axes": "TZCYX", "spacing": 0.7, "unit": "um", "finterval": 3.5, "fps": 2.0, "min": 5.0,
@@ -654,9 +610,7 @@ def test_an_imagej_hyperstack(tmp_path: Path) -> None:
         ("ZYXS", (4, H, W, 3), "uint8"),
     ],
 )
-def test_imagej_images_with_fewer_axes(
-    tmp_path: Path, axes: str, shape: tuple[int, ...], dtype: str
-) -> None:
+def test_imagej_images_with_fewer_axes(tmp_path, axes, shape, dtype) -> None:
     tifffile.imwrite(
         tmp_path / "x.tif", noise(*shape, dtype=dtype), imagej=True, metadata={"axes": axes}
     )
@@ -667,7 +621,7 @@ def test_imagej_images_with_fewer_axes(
         assert tif.is_imagej
 
 
-def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path: Path) -> None:
+def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path) -> None:
     """Such as Fire: the values are intensities, the table is how they are shown."""
     table = noise(3, 256).astype(np.uint16) * 257
     pixels = noise(H, W)
@@ -684,7 +638,7 @@ def test_a_lookup_table_of_imagej_is_kept_with_the_values(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("stored", "kept"), [(b"micron", "micron"), (b"\\u00B5m", "\\u00B5m"), (b"\xb5m", "\\u00B5m")]
 )
-def test_units_of_imagej(tmp_path: Path, stored: bytes, kept: str) -> None:
+def test_units_of_imagej(tmp_path, stored, kept) -> None:
     """ImageJ writes an escape for the micro sign; older programs write the sign itself."""
     mark = "q" * len(stored)
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata={"unit": mark},
@@ -697,7 +651,7 @@ def test_units_of_imagej(tmp_path: Path, stored: bytes, kept: str) -> None:
         assert tif.pages[0].resolution == (2, 2)  # one pixel per unit, so now two
 
 
-def test_a_note_says_that_regions_of_imagej_are_left_out(tmp_path: Path) -> None:
+def test_a_note_says_that_regions_of_imagej_are_left_out(tmp_path) -> None:
     """They are in pixels of the small image, in a private format of ImageJ."""
     about = {"ROI": b"Iout" + bytes(60), "Overlays": [b"Iout" + bytes(60)]}
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata=about)
@@ -707,7 +661,7 @@ def test_a_note_says_that_regions_of_imagej_are_left_out(tmp_path: Path) -> None
         assert not {"ROI", "Overlays"} & set(tif.imagej_metadata)
 
 
-def test_the_origin_of_imagej_moves_with_the_pixels(tmp_path: Path) -> None:
+def test_the_origin_of_imagej_moves_with_the_pixels(tmp_path) -> None:
     """ImageJ's x is (column - origin) * pixel size, columns counted from pixel centres."""
     about = {"xorigin": 3.0, "yorigin": 0.0, "zorigin": 2.0}
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata=about)
@@ -723,9 +677,7 @@ def test_the_origin_of_imagej_moves_with_the_pixels(tmp_path: Path) -> None:
      ((2, 3, H, W), "uint8", "CZYX")],
     ids=["float colour", "float64", "alpha", "other order"],
 )  # fmt: skip
-def test_what_imagej_cannot_hold_becomes_a_plain_tiff(
-    tmp_path: Path, shape: tuple[int, ...], dtype: str, axes: str
-) -> None:
+def test_what_imagej_cannot_hold_becomes_a_plain_tiff(tmp_path, shape, dtype, axes) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(2, 3, H, W), imagej=True,
                      metadata={"axes": "TZYX"}, resolution=(2, 2))  # fmt: skip
     source = read_image(tmp_path / "x.tif")
@@ -739,7 +691,7 @@ def test_what_imagej_cannot_hold_becomes_a_plain_tiff(
         assert tif.pages[0].resolution == (4, 4)
 
 
-def test_a_difference_does_not_get_the_display_range(tmp_path: Path) -> None:
+def test_a_difference_does_not_get_the_display_range(tmp_path) -> None:
     about = {"min": 5.0, "max": 99.0, "Ranges": (5.0, 99.0), "Info": "a note"}
     tifffile.imwrite(tmp_path / "x.tif", noise(H, W), imagej=True, metadata=about)
     image = read_image(tmp_path / "x.tif")
@@ -771,14 +723,12 @@ def ome_attributes(path: Path) -> tuple[dict[str, str], list[dict[str, str]], st
     with tifffile.TiffFile(path) as tif:
         assert tif.is_ome
         image = ElementTree.fromstring(tif.ome_metadata).find("{*}Image")
-    assert image is not None
     pixels = image.find("{*}Pixels")
-    assert pixels is not None
     channels = [dict(c.attrib) for c in pixels.findall("{*}Channel")]
     return dict(pixels.attrib), channels, image.get("Name", "")
 
 
-def test_ome_tiff(tmp_path: Path) -> None:
+def test_ome_tiff(tmp_path) -> None:
     pixels = noise(2, 3, 4, H, W, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.ome.tif", pixels, metadata=OME)
     _, target = rewritten(tmp_path / "x.ome.tif", 4)
@@ -800,7 +750,7 @@ def test_ome_tiff(tmp_path: Path) -> None:
     ("shape", "axes"), [((H, W), "YX"), ((H, W, 3), "YXS"), ((4, H, W, 3), "ZYXS"),
                         ((3, H, W), "CYX"), ((2, 5, H, W), "ZTYX")]
 )  # fmt: skip
-def test_ome_with_other_axes(tmp_path: Path, shape: tuple[int, ...], axes: str) -> None:
+def test_ome_with_other_axes(tmp_path, shape, axes) -> None:
     options = {"photometric": "rgb"} if axes.endswith("S") else {"photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "x.ome.tif", noise(*shape), metadata={"axes": axes}, **options)
     image, target = rewritten(tmp_path / "x.ome.tif")
@@ -812,7 +762,7 @@ def test_ome_with_other_axes(tmp_path: Path, shape: tuple[int, ...], axes: str) 
     round_trip(tmp_path / "x.ome.tif")
 
 
-def test_ome_with_names_for_some_channels_only(tmp_path: Path) -> None:
+def test_ome_with_names_for_some_channels_only(tmp_path) -> None:
     about = {"axes": "CYX", "Channel": {"Name": ["one", "two"]}}
     tifffile.imwrite(tmp_path / "x.ome.tif", noise(2, H, W), metadata=about)
     data = (tmp_path / "x.ome.tif").read_bytes()
@@ -822,7 +772,7 @@ def test_ome_with_names_for_some_channels_only(tmp_path: Path) -> None:
     assert [c.get("Name") for c in ome_attributes(target)[1]] == ["one", ""]
 
 
-def test_ome_with_names_in_a_namespace(tmp_path: Path) -> None:
+def test_ome_with_names_in_a_namespace(tmp_path) -> None:
     """As older programs write it: <OME:OME xmlns:OME=...>."""
     xml = (
         '<?xml version="1.0"?><ome:OME xmlns:ome="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
@@ -836,9 +786,7 @@ def test_ome_with_names_in_a_namespace(tmp_path: Path) -> None:
     assert (pixels["PhysicalSizeX"], channels[0]["Name"], name) == ("0.25", "c", "n")
 
 
-def test_damaged_ome_xml_loses_only_the_metadata(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_ome_xml_loses_only_the_metadata(tmp_path, caplog) -> None:
     pixels = noise(H, W)
     xml = '<?xml version="1.0"?><OME><Image><Pixels SizeX="</OME>'
     tifffile.imwrite(tmp_path / "x.tif", pixels, description=xml, metadata=None)
@@ -852,7 +800,7 @@ def test_damaged_ome_xml_loses_only_the_metadata(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path: Path, suffix: str) -> None:
+def test_to_tiff_and_back_keeps_resolution_and_profile(tmp_path, suffix) -> None:
     Image.fromarray(noise(H, W, 3)).save(
         tmp_path / f"x{suffix}", dpi=(72, 72), **({} if suffix == ".tif" else {"icc_profile": ICC})
     )
@@ -922,7 +870,7 @@ def save_tiff(path: Path, pixels: np.ndarray, texts: dict[int, bytes], **options
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path: Path, suffix: str) -> None:
+def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path, suffix) -> None:
     path = tmp_path / f"x{suffix}"
     Image.fromarray(noise(H, W, 3)).save(path, exif=exif_of(TEXTS))
     image, target = rewritten(path, to="y.tif")
@@ -936,7 +884,7 @@ def test_texts_of_a_photo_are_kept_in_a_tiff(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path: Path, order: str) -> None:
+def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path, order) -> None:
     more = {0x829A: (1, 250), 0x927C: b"maker note"}
     for i, exif in enumerate([exif_of(TEXTS, more).tobytes(), exif_bytes(order)]):
         Image.fromarray(noise(H, W, 3)).save(tmp_path / f"{i}.jpg", exif=exif)
@@ -945,6 +893,8 @@ def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path: Path, order: str
         assert write_image(tmp_path / f"{i}.tif", larger(image), image, 2) == (LEFT_OUT,)
         assert write_image(tmp_path / f"{i}.png", larger(image), image, 2) == ()
     assert texts_of(tmp_path / "0.tif") == TEXTS
+    with tifffile.TiffFile(tmp_path / "1.tif") as tif:
+        assert tif.pages[0].tags["Orientation"].value == 6
 
 
 @pytest.mark.parametrize(
@@ -959,9 +909,7 @@ def test_a_note_says_what_a_tiff_can_not_keep_of_exif(tmp_path: Path, order: str
     ],
     ids=["gray", "big", "colour", "planar", "named stack", "stack"],
 )
-def test_texts_of_a_tiff_are_kept(
-    tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any]
-) -> None:
+def test_texts_of_a_tiff_are_kept(tmp_path, shape, options) -> None:
     save_tiff(tmp_path / "x.tif", noise(*shape), TEXTS, **options)
     image, target = rewritten(tmp_path / "x.tif")
     assert image.notes == ()
@@ -973,7 +921,7 @@ def test_texts_of_a_tiff_are_kept(
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
-def test_imagej_and_ome_keep_their_own_description(tmp_path: Path, kind: str) -> None:
+def test_imagej_and_ome_keep_their_own_description(tmp_path, kind) -> None:
     texts = {tag: text for tag, text in TEXTS.items() if tag != 270}
     save_tiff(tmp_path / "x.tif", noise(5, H, W), texts, metadata={"axes": "ZYX"},
               **{kind: True})  # fmt: skip
@@ -993,7 +941,7 @@ def test_imagej_and_ome_keep_their_own_description(tmp_path: Path, kind: str) ->
 
 @pytest.mark.parametrize("text", [b"ImageJ=1.54f\nimages=7\n", b"Aperio Image Library v10",
                                   b'{"shape": [7, 7]}', b"<OME></OME>"])  # fmt: skip
-def test_a_description_that_would_make_it_another_kind_of_file(tmp_path: Path, text: bytes) -> None:
+def test_a_description_that_would_make_it_another_kind_of_file(tmp_path, text) -> None:
     """A JPEG exported from such a file may have one."""
     Image.fromarray(noise(H, W, 3)).save(tmp_path / "x.jpg", exif=exif_of(TEXTS | {270: text}))
     image = read_image(tmp_path / "x.jpg")
@@ -1004,7 +952,7 @@ def test_a_description_that_would_make_it_another_kind_of_file(tmp_path: Path, t
     assert {k: v for k, v in texts_of(tmp_path / "y.tif").items() if k != 270} == rest
 
 
-def test_a_note_says_that_exif_inside_a_tiff_is_left_out(tmp_path: Path) -> None:
+def test_a_note_says_that_exif_inside_a_tiff_is_left_out(tmp_path) -> None:
     for more, notes in (({0x829A: (1, 250)}, (LEFT_OUT,)), ({}, ())):
         exif = exif_of(TEXTS, more)
         exif[0x8769] = dict(exif.get_ifd(0x8769))  # else Pillow leaves it out of a TIFF
@@ -1018,7 +966,7 @@ def test_a_note_says_that_exif_inside_a_tiff_is_left_out(tmp_path: Path) -> None
         assert kept[33432] == TEXTS[33432]
 
 
-def test_a_text_with_a_length_beyond_exif(tmp_path: Path) -> None:
+def test_a_text_with_a_length_beyond_exif(tmp_path) -> None:
     exif = bytearray(exif_of({271: b"A maker", 272: b"A model"}).tobytes())
     order = "<" if exif[6:8] == b"II" else ">"
     at = exif.index(struct.pack(f"{order}HHI", 271, 2, 8)) + 4
@@ -1032,7 +980,7 @@ def test_a_text_with_a_length_beyond_exif(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_texts_of_a_tiff_become_exif(tmp_path: Path, suffix: str, dtype: str) -> None:
+def test_texts_of_a_tiff_become_exif(tmp_path, suffix, dtype) -> None:
     save_tiff(tmp_path / "x.tif", noise(H, W, 3, dtype=dtype), TEXTS, photometric="rgb",
               extratags=[(274, 3, 1, 6, True)])  # fmt: skip
     image = read_image(tmp_path / "x.tif")
@@ -1047,7 +995,7 @@ def test_texts_of_a_tiff_become_exif(tmp_path: Path, suffix: str, dtype: str) ->
     assert texts_of(again) == TEXTS
 
 
-def test_a_description_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
+def test_a_description_that_is_too_long_for_jpeg(tmp_path) -> None:
     """EXIF in a JPEG is limited to 64 KiB, in a PNG and a TIFF it is not."""
     save_tiff(tmp_path / "x.tif", noise(H, W), TEXTS | {270: b"x" * 70_000})
     image = read_image(tmp_path / "x.tif")
@@ -1059,7 +1007,7 @@ def test_a_description_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff\xfe\x00a", b" ", b"line 1\nline 2"])
-def test_texts_in_any_encoding_are_kept(tmp_path: Path, raw: bytes) -> None:
+def test_texts_in_any_encoding_are_kept(tmp_path, raw) -> None:
     save_tiff(tmp_path / "x.tif", noise(H, W), dict.fromkeys((270, 271, 305, 33432), raw))
     _, target = rewritten(tmp_path / "x.tif")
     kept = texts_of(target)
@@ -1069,7 +1017,7 @@ def test_texts_in_any_encoding_are_kept(tmp_path: Path, raw: bytes) -> None:
     assert texts_of(again).get(33432) == kept.get(33432)
 
 
-def test_a_difference_of_a_png_is_a_float_tiff(tmp_path: Path) -> None:
+def test_a_difference_of_a_png_is_a_float_tiff(tmp_path) -> None:
     """Colour without alpha, and gray without alpha, with a last axis of length 1."""
     for samples in (1, 3):
         source = ImageFile(noise(H, W, samples + 1), "YXS", tmp_path, dpi=(72, 72), icc=ICC)
@@ -1095,9 +1043,7 @@ def test_a_difference_of_a_png_is_a_float_tiff(tmp_path: Path) -> None:
         ("x", noise(H, W), "YX", "got ''"),
     ],
 )
-def test_what_a_format_cannot_hold(
-    tmp_path: Path, name: str, pixels: np.ndarray, axes: str, reason: str
-) -> None:
+def test_what_a_format_cannot_hold(tmp_path, name, pixels, axes, reason) -> None:
     source = ImageFile(pixels, axes, tmp_path)
     with pytest.raises(FileFormatError) as caught:
         write_image(tmp_path / name, larger(source), source, 2)
@@ -1106,7 +1052,7 @@ def test_what_a_format_cannot_hold(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_planar_colour_becomes_a_png(tmp_path: Path) -> None:
+def test_planar_colour_becomes_a_png(tmp_path) -> None:
     source = ImageFile(noise(3, H, W), "SYX", tmp_path)
     write_image(tmp_path / "x.png", larger(source), source, 2)
     np.testing.assert_array_equal(
@@ -1117,10 +1063,7 @@ def test_planar_colour_becomes_a_png(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(axes_and_shapes(), dtypes, st.sampled_from(["plain", "imagej", "ome"]))
 def test_any_axes_and_dtype_round_trip_in_tiff_or_are_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-    named: tuple[str, tuple[int, ...]],
-    dtype: np.dtype,
-    kind: str,
+    tmp_path_factory, named, dtype, kind
 ) -> None:
     axes, shape = named
     folder = tmp_path_factory.getbasetemp() / "any"
@@ -1150,27 +1093,24 @@ def test_any_axes_and_dtype_round_trip_in_tiff_or_are_refused(
 
 
 @pytest.mark.parametrize("name", ["nothing.png", "x" * 5000 + ".png", "folder.tif"])
-def test_no_such_file(tmp_path: Path, name: str) -> None:
+def test_no_such_file(tmp_path, name) -> None:
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(FileFormatError, match="expected an image file, there is no such file"):
         read_image(tmp_path / name)
 
 
-def test_another_format_is_recognised_by_suffix(tmp_path: Path) -> None:
-    Image.fromarray(noise(H, W)).save(tmp_path / "x.gif")
+def test_another_format_is_recognised_by_suffix_and_content(tmp_path) -> None:
+    path = tmp_path / "x.gif"
+    Image.fromarray(noise(H, W)).save(path)
     with pytest.raises(FileFormatError, match=r"expected one of \.png, .*, got '\.gif'"):
-        read_image(tmp_path / "x.gif")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_another_format_is_recognised_by_content(tmp_path: Path, suffix: str) -> None:
-    Image.fromarray(noise(H, W)).save(tmp_path / "x.gif")
-    path = (tmp_path / "x.gif").rename(tmp_path / f"x{suffix}")
-    with pytest.raises(FileFormatError, match="expected PNG or JPEG inside, got GIF"):
         read_image(path)
+    for suffix in (".png", ".jpg"):
+        path = path.rename(path.with_suffix(suffix))
+        with pytest.raises(FileFormatError, match="expected PNG or JPEG inside, got GIF"):
+            read_image(path)
 
 
-def test_a_jpeg_with_the_suffix_of_png(tmp_path: Path) -> None:
+def test_a_jpeg_with_the_suffix_of_png(tmp_path) -> None:
     Image.fromarray(noise(H, W)).save(tmp_path / "x.jpg")
     path = (tmp_path / "x.jpg").rename(tmp_path / "x.png")
     assert read_image(path).pixels.shape == (H, W)
@@ -1181,9 +1121,7 @@ def test_a_jpeg_with_the_suffix_of_png(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\0" * 99]
 )
-def test_files_that_are_not_images_give_one_clear_line(
-    tmp_path: Path, suffix: str, content: bytes
-) -> None:
+def test_files_that_are_not_images_give_one_clear_line(tmp_path, suffix, content) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(FileFormatError) as caught:
@@ -1198,9 +1136,7 @@ def test_files_that_are_not_images_give_one_clear_line(
     [("x.png", "uint8", 3), ("x.png", "uint16", 3), ("x.png", "uint16", 1), ("x.jpg", "uint8", 3),
      ("x.tif", "uint8", 3), ("z.tif", "uint16", 1)],
 )  # fmt: skip
-def test_a_truncated_image_is_an_error_and_not_black(
-    tmp_path: Path, name: str, dtype: str, samples: int, share: float
-) -> None:
+def test_a_truncated_image_is_an_error_and_not_black(tmp_path, name, dtype, samples, share) -> None:
     pixels = noise(*((64, 64, samples) if samples > 1 else (64, 64)), dtype=dtype)
     path = tmp_path / name
     if path.suffix == ".tif":
@@ -1215,7 +1151,7 @@ def test_a_truncated_image_is_an_error_and_not_black(
         read_image(path)
 
 
-def test_a_large_photo_raises_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_photo_raises_no_warning(tmp_path, monkeypatch) -> None:
     """Pillow warns beyond 89 million pixels, and refuses twice as many."""
     Image.fromarray(noise(H, W)).save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
@@ -1229,7 +1165,7 @@ def test_a_large_photo_raises_no_warning(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, name) -> None:
     source = ImageFile(noise(H, W, 3), "YXS", tmp_path)
     (tmp_path / name).write_bytes(b"precious")
     with pytest.raises(OptionError, match="exists: pass overwrite=True to replace it"):
@@ -1240,21 +1176,9 @@ def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path, name: 
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The operating system limits the size of files that this process writes."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("old", [None, b"precious"])
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
-def test_a_full_disk(tmp_path: Path, name: str, old: bytes | None) -> None:
+def test_a_full_disk(tmp_path, name, old) -> None:
     if old is not None:
         (tmp_path / name).write_bytes(old)
     source = ImageFile(noise(99, 99, 3), "YXS", tmp_path)
@@ -1265,15 +1189,11 @@ def test_a_full_disk(tmp_path: Path, name: str, old: bytes | None) -> None:
         assert (tmp_path / name).read_bytes() == old
 
 
-def _full(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def _unforeseen(*_: object, **__: object) -> None:
     raise ValueError("something that an encoder says\nin two lines")
 
 
-@pytest.mark.parametrize("fault", [_full, _unforeseen])
+@pytest.mark.parametrize("fault", [full_disk, _unforeseen])
 @pytest.mark.parametrize(
     ("name", "dtype", "where"),
     [
@@ -1283,14 +1203,7 @@ def _unforeseen(*_: object, **__: object) -> None:
         ("x.tif", "uint8", (tifffile, "imwrite")),
     ],
 )
-def test_an_encoder_that_fails(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    dtype: str,
-    where: tuple[Any, str],
-    fault: Callable[..., None],
-) -> None:
+def test_an_encoder_that_fails(tmp_path, monkeypatch, name, dtype, where, fault) -> None:
     (tmp_path / name).write_bytes(b"precious")
     source = ImageFile(noise(H, W, 3, dtype=dtype), "YXS", tmp_path)
 
@@ -1310,7 +1223,7 @@ def test_an_encoder_that_fails(
 
 
 @pytest.mark.parametrize("name", ["file/x.png", "y" * 300 + ".png", "file/x.tif"])
-def test_an_impossible_place(tmp_path: Path, name: str) -> None:
+def test_an_impossible_place(tmp_path, name) -> None:
     (tmp_path / "file").write_text("not a folder")
     source = ImageFile(noise(H, W), "YX", tmp_path)
     with pytest.raises(FileFormatError, match="can't be written"):
@@ -1321,7 +1234,7 @@ def test_an_impossible_place(tmp_path: Path, name: str) -> None:
 # real files
 
 
-def test_real_images_round_trip(data: Path, tmp_path: Path) -> None:
+def test_real_images_round_trip(data, tmp_path) -> None:
     """The first images of every data set."""
     images = 0
     for folder in (data / "benchmark/Set5/HR", *sorted((data / "microscopy").iterdir())):
@@ -1334,7 +1247,7 @@ def test_real_images_round_trip(data: Path, tmp_path: Path) -> None:
     assert images >= 10
 
 
-def test_a_file_is_not_left_open(tmp_path: Path) -> None:
+def test_a_file_is_not_left_open(tmp_path) -> None:
     """On some systems an open file can't be replaced or deleted."""
     for name in ("x.png", "x.tif"):
         source = ImageFile(noise(H, W), "YX", tmp_path)
@@ -1342,4 +1255,4 @@ def test_a_file_is_not_left_open(tmp_path: Path) -> None:
         image = read_image(tmp_path / name)
         (tmp_path / name).unlink()
         write_image(tmp_path / name, image.pixels, image, 1)
-        assert io.BytesIO((tmp_path / name).read_bytes()).getbuffer().nbytes > 50
+        assert (tmp_path / name).stat().st_size > 50

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from napari_cfsr import psnr, upscale
-from napari_cfsr.core.engine.model import SRModel
+from napari_cfsr import psnr
 from napari_cfsr.core.metrics import image_pair
 from napari_cfsr.core.metrics.image_metrics import error_map, ssim, ssim_map
 from napari_cfsr.core.metrics.image_pair import ImagePair, luma, mod_crop
 from napari_cfsr.errors import CancelledError, ImageError, OptionError
+from tests.helpers.faults import CancelAt, run_python
 from tests.helpers.peak_memory import PEAK
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
-def pairs(count: int = 20):
+def pairs(count: int):
     rng = np.random.default_rng(0)
     for _ in range(count):
         a = rng.random((31, 40, 3))
         yield a, np.clip(a + rng.normal(0, rng.uniform(0.001, 0.2), a.shape), 0, 1)
-
-
-def test_psnr_is_that_of_scikit_image() -> None:
-    for a, b in pairs():
-        assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1), abs=1e-9)
-        ya, yb = rgb2ycbcr(a)[..., 0], rgb2ycbcr(b)[..., 0]
-        shaved = (slice(4, -4), slice(4, -4))
-        expected = peak_signal_noise_ratio(yb[shaved], ya[shaved], data_range=255)
-        assert psnr(a, b, shave=4, channel="Y") == pytest.approx(expected, abs=1e-4)
 
 
 def test_data_range_and_identical_images() -> None:
@@ -49,18 +37,6 @@ def test_data_range_and_identical_images() -> None:
     assert psnr(a, a) == float("inf")
     expected = peak_signal_noise_ratio(a, a + 3, data_range=4095)
     assert psnr(a + 3, a, data_range=4095, channel="gray") == pytest.approx(expected)
-
-
-def test_images_and_options_that_do_not_fit() -> None:
-    a = np.zeros((10, 10))
-    with pytest.raises(ImageError, match=r"got \(10, 10\) and \(9, 10\)"):
-        psnr(a, a[:9])
-    with pytest.raises(ImageError, match="after shaving 5"):
-        psnr(a, a, shave=5)
-    with pytest.raises(OptionError, match='channel "Y"'):
-        psnr(a, a, channel="Y")
-    with pytest.raises(OptionError, match="got 'red'"):
-        psnr(a, a, channel="red")  # type: ignore[arg-type]
 
 
 def original_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -102,27 +78,14 @@ def test_ssim_of_identical_and_of_smallest_images() -> None:
         ssim(np.zeros((12, 12, 3)), np.zeros((12, 12, 3)), channel="gray")
 
 
-def test_ssim_of_the_official_weights_is_the_published_one(
-    data: Path, models: dict[int, SRModel]
-) -> None:
-    folder, values = data / "benchmark" / "Set5", []
-    for file in sorted((folder / "LR_bicubic" / "X4").glob("*.png")):
-        lr = np.asarray(Image.open(file).convert("RGB"))
-        hr = np.asarray(Image.open(folder / "HR" / file.name.replace("x4", "")).convert("RGB"))
-        hr = hr[: lr.shape[0] * 4, : lr.shape[1] * 4]
-        sr = upscale(lr, models[4]).baseline  # rounded to 8 bits, as for the published table
-        values.append(ssim(sr, hr, shave=4, channel="Y", data_range=255))
-    assert np.mean(values) == pytest.approx(0.8964, abs=1e-4)
-
-
 @pytest.mark.parametrize("metric", [psnr, ssim])
 def test_checks_that_both_metrics_share(metric) -> None:
     a = np.zeros((20, 20, 3))
-    with pytest.raises(ImageError, match="same shape"):
+    with pytest.raises(ImageError, match=r"same shape, got \(20, 20, 3\) and \(19, 20, 3\)"):
         metric(a, a[:-1])
     with pytest.raises(OptionError, match="got 'red'"):
         metric(a, a, channel="red")
-    with pytest.raises(OptionError, match="expected RGB images"):
+    with pytest.raises(OptionError, match='expected RGB images for channel "Y"'):
         metric(a[..., 0], a[..., 0], channel="Y")
     for wrong in ({"shave": -1}, {"data_range": 0}, {"data_range": float("nan")}):
         with pytest.raises(OptionError, match="expected shave >= 0 and data_range > 0"):
@@ -194,7 +157,7 @@ def test_fifty_pairs_agree_on_shaved_luma() -> None:
         assert ssim(a, b, **how) == pytest.approx(torch_ssim(ya, yb, 255.0), abs=1e-4)
 
 
-def test_strips_agree_with_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_agree_with_the_whole_image(monkeypatch) -> None:
     rng = np.random.default_rng(3)
     for shape, strip in [((97, 40), 40), ((97, 40, 3), 900), ((64, 50), 2500), ((11, 30), 30)]:
         a = rng.random(shape).astype(np.float32)
@@ -260,21 +223,14 @@ def test_a_pixel_that_is_not_a_number_is_not_hidden() -> None:
     assert np.isnan(error_map(a, b)).sum() == 1
 
 
-def test_check_can_stop_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_can_stop_between_strips(monkeypatch) -> None:
     monkeypatch.setattr(image_pair, "STRIP_VALUES", 400)
     a = np.zeros((100, 40))
     for function in (psnr, ssim, ssim_map, error_map):
-        calls = 0
-
-        def check() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                raise CancelledError("enough")
-
-        with pytest.raises(CancelledError, match="enough"):
+        check = CancelAt(4)
+        with pytest.raises(CancelledError):
             function(a, a, check=check)
-        assert calls == 4
+        assert check.calls == 4
 
 
 def test_mod_crop_crops_bottom_and_right_with_a_note() -> None:
@@ -319,14 +275,9 @@ print(json.dumps([peak, len(checks), float(found[5:-5, 5:-5].mean(dtype=float)),
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize(("channels", "most"), [(1, 0.6e9), (3, 1.0e9)])
-def test_a_large_ssim_map_takes_little_memory(channels: int, most: float) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", LARGE.replace("CHANNELS", str(channels)).replace("PEAK", PEAK)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak, checks, mean, whole = json.loads(run.stdout)
+def test_a_large_ssim_map_takes_little_memory(channels, most) -> None:
+    program = LARGE.replace("CHANNELS", str(channels)).replace("PEAK", PEAK)
+    peak, checks, mean, whole = json.loads(run_python(program))
     assert peak < most  # the images are 0.13 and 0.40 GB, the map is 0.07
     assert checks >= 16
     assert mean == pytest.approx(whole, abs=1e-6)

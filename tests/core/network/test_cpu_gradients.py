@@ -22,7 +22,7 @@ def shaken() -> CFSR:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 4, 5])
-def test_gradients_of_a_batch(threads: int, count: int) -> None:
+def test_gradients_of_a_batch(threads, count) -> None:
     network = shaken()
     source, target = torch.rand(count, 3, 14, 11), torch.rand(count, 3, 28, 22)
     expected = F.l1_loss(network(source), target)
@@ -39,7 +39,7 @@ def test_gradients_of_a_batch(threads: int, count: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_step_of_fused_adam_is_that_of_plain_torch(threads: int, batch: int) -> None:
+def test_a_step_of_fused_adam_is_that_of_plain_torch(threads, batch) -> None:
     """Channels last; with gradients in another order in memory it would mix up the weights."""
     source, target = torch.rand(batch, 3, 12, 12), torch.rand(batch, 3, 24, 24)
     stepped = []
@@ -75,7 +75,7 @@ def test_a_fault_in_a_thread_is_raised() -> None:
 
 @pytest.mark.parametrize("size", [3, 5, 7, 9])
 @pytest.mark.parametrize("shape", [(2, 6, 12, 9), (1, 6, 3, 4)])
-def test_a_depthwise_convolution_in_strips(size: int, shape: tuple[int, ...]) -> None:
+def test_a_depthwise_convolution_in_strips(size, shape) -> None:
     """For kernels whose width is a multiple of a strip's and others, larger than the image too."""
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 6, size, padding=size // 2, groups=6)
@@ -103,7 +103,7 @@ def test_in_low_precision() -> None:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_denormals_are_what_they_were_when_it_is_closed(before: bool) -> None:
+def test_denormals_are_what_they_were_when_it_is_closed(before) -> None:
     torch.set_flush_denormal(before)
     try:
         gradients = Gradients(shaken(), "cpu", 1)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from napari_cfsr.core.engine.model import PredictOptions, SRModel
-from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv, config_of
+from napari_cfsr.core.engine.model import PredictOptions
+from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv
 from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
-from napari_cfsr.core.weights.checkpoints import open_backbone
-from napari_cfsr.core.weights.weight_files import bundled_path
-
-PARAMETERS = {2: 291_324, 3: 297_819, 4: 306_912}
-
-
-def count(network: torch.nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
+from napari_cfsr.core.weights import bundled_path, open_backbone
 
 
 def shaken(config: CFSRConfig) -> CFSR:
@@ -34,7 +25,7 @@ def shaken(config: CFSRConfig) -> CFSR:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_merged_form_gives_the_output_of_the_training_form(scale: int) -> None:
+def test_merged_form_gives_the_output_of_the_training_form(scale) -> None:
     network = shaken(CFSRConfig(scale=scale, merged=False))
     image = torch.rand(2, 3, 20, 17)
     with torch.inference_mode():
@@ -88,16 +79,7 @@ def test_initial_layer_scale_and_gradients_of_the_training_form() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_official_files_load_strictly(official: Path, scale: int) -> None:
-    state = torch.load(official / f"CFSR_x{scale}.pth", weights_only=True)["params"]
-    network = CFSR(config_of(state))
-    assert network.config == CFSRConfig(scale=scale)
-    network.load_state_dict(state, strict=True)
-    assert count(network) == PARAMETERS[scale]
-
-
-def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder: Path, models) -> None:
+def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder, models) -> None:
     image = np.random.default_rng(0).random((2, 3, 40, 33), np.float32)
     session = onnxruntime.InferenceSession(official_folder / "CFSRx4.onnx")
     (expected,) = session.run(None, {"modelInput": image})
@@ -110,7 +92,6 @@ def test_gradient_reaches_exactly_as_far_as_the_stated_field() -> None:
     image = torch.rand(1, 3, 132, 132, requires_grad=True)
     out = network(image)
     out[0, :, 132, 132].sum().backward()  # LR pixel 66
-    assert image.grad is not None
     ys, xs = torch.nonzero(image.grad.abs().sum((0, 1)), as_tuple=True)
     assert BACKBONE_FIELD == 63
     assert max(66 - int(ys.min()), int(ys.max()) - 66) == BACKBONE_FIELD
@@ -119,7 +100,7 @@ def test_gradient_reaches_exactly_as_far_as_the_stated_field() -> None:
 
 def test_the_initial_refiner_is_small_and_the_identity() -> None:
     refiner = RefineNet(torch.Generator().manual_seed(5))
-    assert count(refiner) == 11_011
+    assert sum(p.numel() for p in refiner.parameters()) == 11_011
     last = refiner.body[-1]
     assert torch.all(last.bias == 0)
     assert last.weight.std().item() == pytest.approx(1e-4, rel=0.1)
@@ -134,12 +115,11 @@ def test_refiner_sees_three_pixels() -> None:
     refiner = RefineNet()
     image = torch.rand(1, 3, 21, 21, requires_grad=True)
     refiner.body(image)[0, :, 10, 10].sum().backward()
-    assert image.grad is not None
     ys, _ = torch.nonzero(image.grad.abs().sum((0, 1)), as_tuple=True)
     assert (int(ys.min()), int(ys.max())) == (10 - REFINER_FIELD, 10 + REFINER_FIELD)
 
 
-def test_gray_is_the_mean_of_three_equal_channels(tiny_models: dict[int, SRModel]) -> None:
+def test_gray_is_the_mean_of_three_equal_channels(tiny_models) -> None:
     image = np.random.default_rng(0).random((1, 1, 20, 24), np.float32)
     gray = tiny_models[3].predict(image, PredictOptions())["baseline"]
     rgb = tiny_models[3].predict(np.repeat(image, 3, 1), PredictOptions())["baseline"]

@@ -17,8 +17,7 @@ import pytest
 
 from napari_cfsr import load_model, upscale
 from napari_cfsr.core.process.remote_model import RemoteModel
-from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.upscale.run import iter_upscale
+from napari_cfsr.core.upscale import UpscaleOptions, iter_upscale
 from napari_cfsr.errors import (
     CancelledError,
     ModelProcessError,

@@ -22,9 +22,8 @@ from scipy.ndimage import gaussian_filter
 from napari_cfsr import load_model
 from napari_cfsr.core.process import child, remote_training
 from napari_cfsr.core.process.remote_training import THREAD, RemoteTraining
-from napari_cfsr.core.training.config import TrainConfig, TrainRequest
+from napari_cfsr.core.training import TrainConfig, TrainProgress, TrainRequest
 from napari_cfsr.core.training.data import array_data
-from napari_cfsr.core.training.results import TrainProgress
 from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.errors import (
     CancelledError,
@@ -34,6 +33,7 @@ from napari_cfsr.errors import (
     UnexpectedError,
 )
 from tests.helpers import fake_training
+from tests.helpers.faults import run_python
 
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
@@ -91,9 +91,6 @@ def real_request(**how: Any) -> TrainRequest:
     return TrainRequest(array_data(images), load, TrainConfig(**how))
 
 
-# what goes through
-
-
 def test_images_and_results_go_through(fake) -> None:
     images = [
         np.random.default_rng(0).integers(0, 65535, (30, 40, 3)).astype(np.uint16)[:, ::-1],
@@ -140,9 +137,6 @@ def test_a_last_step_that_waits_is_reported_before_a_pause(fake) -> None:
     fake.resume()
     assert seen
     assert until(steps, 0).step <= seen[-1] + 12  # at most what a tenth of a second brings
-
-
-# faults
 
 
 @pytest.mark.parametrize(
@@ -233,9 +227,6 @@ def test_a_process_that_cannot_start_is_named(training, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ModelProcessError, match="the process that trains the refiner can't start"):
         finish(training.steps(request()))
-
-
-# commands of the user
 
 
 @pytest.mark.alone
@@ -341,9 +332,6 @@ def test_an_abandoned_training_does_not_disturb_the_next_one(fake) -> None:
     assert finish(second).state["step"][0] < 49
 
 
-# the network itself
-
-
 def test_a_real_training_gives_bit_identical_results(training, tiny_backbones) -> None:
     from napari_cfsr.core.training.train import iter_train
 
@@ -408,22 +396,20 @@ def test_a_real_training_is_killed_paused_and_stopped(training, tmp_path, tiny_b
     assert result.seconds < 30
 
 
-# the other process, and this one
+IN_TRAINING = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.core.process.test_remote_training import *
+remote_training.COMMAND = fake_training.COMMAND
+training = RemoteTraining()
+steps = training.steps(request(steps=10**6, seconds=0.001))
+until(steps, 20); print(training.pid, flush=True)
+"""
 
 
-def test_the_process_ends_with_the_one_that_started_it(tmp_path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from tests.core.process.test_remote_training import *\n"
-        "remote_training.COMMAND = fake_training.COMMAND\n"
-        "training = RemoteTraining()\n"
-        "steps = training.steps(request(steps=10**6, seconds=0.001))\n"
-        "until(steps, 20); print(training.pid, flush=True)\n"
-        "training.pause() if 'pause' in sys.argv else None\n"
-        "finish(steps)\n"
-    )
-    for argument in ("train", "pause"):
-        process = psutil.Popen([sys.executable, "-c", code, argument], stdout=-1, text=True)
+def test_the_process_ends_with_the_one_that_started_it() -> None:
+    for then in ("finish(steps)", "training.pause(); finish(steps)"):
+        command = [sys.executable, "-c", IN_TRAINING + then]
+        process = psutil.Popen(command, stdout=-1, text=True)
         trains = psutil.Process(int(process.stdout.readline()))
         process.stdout.close()
         time.sleep(0.3)
@@ -435,15 +421,8 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path) -> None:
 
 @pytest.mark.parametrize("end", ["", "training.close()", "steps.close()", "training.stop()"])
 def test_this_process_can_end_in_mid_training(end) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from tests.core.process.test_remote_training import *\n"
-        "remote_training.COMMAND = fake_training.COMMAND\n"
-        "training = RemoteTraining()\n"
-        "steps = training.steps(request(steps=10**6, seconds=0.001))\n"
-        f"until(steps, 20); print(training.pid, flush=True); {end}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-c", IN_TRAINING + end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     assert done.returncode == 0
     wait_for(lambda: not psutil.pid_exists(int(done.stdout)), 5)
@@ -495,4 +474,4 @@ def test_training_brings_no_torch_into_this_process() -> None:
         "import sys, napari_cfsr.core.process.remote_training, napari_cfsr.layers.training_input, "
         "napari_cfsr.workers.run; assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from napari_cfsr import open_image, upscale, upscale_to_zarr
 from napari_cfsr.core.image.spacing import pixel_space
 from napari_cfsr.core.store.big_tiff import iter_upscale_to_tiff, write_big_tiff
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.errors import CancelledError, FileFormatError, OptionError
 from tests.helpers.fakes import BoxModel
@@ -31,17 +32,8 @@ def small_pyramids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(image: np.ndarray, model: BoxModel, names: str, paths: dict[str, Path], **more: object):
     """To the end."""
-    steps = iter_upscale_to_tiff(
-        image, model, paths, UpscaleOptions(axes=names, rgb=False, tile=64, halo=4), **more
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
-# writing
+    options = UpscaleOptions(axes=names, rgb=False, tile=64, halo=4)
+    return exhaust(iter_upscale_to_tiff(image, model, paths, options, **more))
 
 
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])
@@ -170,9 +162,6 @@ def test_what_cannot_be_written_is_reported_before_any_work(tmp_path) -> None:
     assert tifffile.imread(tmp_path / "a.tif").shape == (60, 60)
 
 
-# reading
-
-
 @pytest.mark.parametrize(
     ("write", "axes", "dtype"),
     [
@@ -238,7 +227,7 @@ def test_pixel_sizes_of_ome_and_imagej_are_read(tmp_path) -> None:
     assert open_image(tmp_path / "c.tif").space.units == (None, None)
 
 
-def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data: Path) -> None:
+def test_photos_are_opened_too_and_faults_are_reported(tmp_path, data) -> None:
     read = open_image(data / "benchmark/B100/HR/101085.png")
     assert (read.axes, read.pixels.shape) == ("YXS", (481, 321, 3))
     assert read.space.axes == "YX"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.faults import run_python
 from tests.helpers.peak_memory import PEAK
 
 ROOT = Path(__file__).parents[3]
@@ -45,11 +45,7 @@ def peak(path: Path, side: int, planes: int, model: str) -> int:
     """Peak resident bytes of a process that upscales such a scene."""
     program = PROGRAM.format(root=str(ROOT), side=side, planes=planes, model=model, path=str(path))
     program = program.replace("PEAK", PEAK)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    )
-    return int(run.stdout)
+    return int(run_python(program, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}))
 
 
 def test_memory_does_not_depend_on_the_number_of_slices(tmp_path) -> None:

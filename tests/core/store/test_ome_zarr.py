@@ -25,23 +25,16 @@ from numpy.testing import assert_array_equal
 from napari_cfsr import iter_upscale_to_zarr, open_image, upscale, upscale_to_zarr
 from napari_cfsr.core.engine.model import load_model
 from napari_cfsr.core.image.spacing import PixelSpace, pixel_space
-from napari_cfsr.core.io.ome_zarr import open_ome_zarr
-from napari_cfsr.core.io.store_metadata import store_status
+from napari_cfsr.core.io import open_ome_zarr, store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import halved, plan_layout
-from napari_cfsr.core.upscale.blocks import plan_blocks
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions, plan_blocks
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError, OptionError
 from tests.helpers.fakes import BoxModel
+from tests.helpers.faults import CancelAt, contents
 from tests.helpers.strategies import dtypes, values
 
 ROOT = Path(__file__).parents[3]
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    """Every file of a store."""
-    files = (file for file in store.rglob("*") if file.is_file())
-    return {str(file.relative_to(store)): file.read_bytes() for file in files}
 
 
 def small_run(image: np.ndarray, path: Path, model: BoxModel | None = None, **more: object):
@@ -49,6 +42,14 @@ def small_run(image: np.ndarray, path: Path, model: BoxModel | None = None, **mo
     model = model or BoxModel(2, refiner=True)
     options = UpscaleOptions(axes="YX", tile=32, halo=4)
     return iter_upscale_to_zarr(image, model, path, options, **more)
+
+
+def begun(image: np.ndarray, path: Path, steps: int) -> None:
+    """Such a run, broken off after so many steps."""
+    run = small_run(image, path)
+    for _ in range(steps):
+        next(run, None)
+    run.close()
 
 
 @pytest.fixture
@@ -390,10 +391,7 @@ def test_stopped_anywhere_and_resumed_it_is_the_same(tmp_path, image) -> None:
     list(small_run(image, whole))
     for after in (1, 2, 7, 13):
         path = tmp_path / str(after) / "a.zarr"
-        steps = small_run(image, path)
-        for _ in range(after):
-            next(steps, None)
-        steps.close()
+        begun(image, path, after)
         list(small_run(image, path))
         assert contents(path) == contents(whole)
 
@@ -402,10 +400,7 @@ def test_stopped_anywhere_and_resumed_it_is_the_same(tmp_path, image) -> None:
 def test_leftovers_of_a_crash_do_no_harm(tmp_path, image) -> None:
     path, whole = tmp_path / "store" / "a.zarr", tmp_path / "whole" / "a.zarr"
     list(small_run(image, whole))
-    steps = small_run(image, path)
-    for _ in range(6):
-        next(steps)
-    steps.close()
+    begun(image, path, 6)
     journal = (path / JOURNAL).read_text("ascii")
     assert len(journal.splitlines()) >= 4
     (path / JOURNAL).write_text(journal + "0 1", "ascii")  # torn
@@ -420,17 +415,9 @@ def test_leftovers_of_a_crash_do_no_harm(tmp_path, image) -> None:
 
 @pytest.mark.usefixtures("one_tile_blocks")
 def test_cancelled_inside_a_block_it_is_resumed(tmp_path, image) -> None:
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 20:
-            raise CancelledError("cancelled")
-
     path = tmp_path / "a.zarr"
     with pytest.raises(CancelledError):
-        list(small_run(image, path, check=check))
+        list(small_run(image, path, check=CancelAt(20)))
     done = len((path / JOURNAL).read_text("ascii").splitlines())
     assert 0 < done < 12
     steps = small_run(image, path)
@@ -515,10 +502,7 @@ def test_a_growing_store_can_be_viewed_but_is_not_an_image_yet(tmp_path, image) 
 @pytest.mark.usefixtures("one_tile_blocks")
 def test_only_the_same_call_resumes_a_store(tmp_path, image) -> None:
     path = tmp_path / "a.zarr"
-    steps = small_run(image, path)
-    for _ in range(4):
-        next(steps)
-    steps.close()
+    begun(image, path, 4)
     same = UpscaleOptions(axes="YX", tile=32, halo=4)
     others = [
         (image, UpscaleOptions(axes="YX", tile=32, halo=8), {}, "halo = 4, now it is 8"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cfsr.core.training import TrainConfig
 from napari_cfsr.core.training import clock as training_clock
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
-from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.windows import prepare
 from tests.helpers.small_sets import request, spots
 
@@ -29,7 +29,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return made
 
 
-def test_one_kind_of_work(time: Time) -> None:
+def test_one_kind_of_work(time) -> None:
     clock = Clock({"step": Work(10, 5.0)})
     assert (clock.seconds_left, clock.fraction) == (50, 0)
     left = []
@@ -41,7 +41,7 @@ def test_one_kind_of_work(time: Time) -> None:
     assert clock.fraction == 1
 
 
-def test_waiting_does_not_count(time: Time) -> None:
+def test_waiting_does_not_count(time) -> None:
     clock = Clock({"step": Work(10, 5.0)})
     for _ in range(5):
         time.now += 1000
@@ -52,7 +52,7 @@ def test_waiting_does_not_count(time: Time) -> None:
     assert (clock.spent, clock.seconds_left, clock.fraction) == (10, 10, 0.5)
 
 
-def test_dropped_work_is_not_counted(time: Time) -> None:
+def test_dropped_work_is_not_counted(time) -> None:
     clock = Clock({"step": Work(10, 1.0), "trial": Work(10, 1.0), "measure": Work(4, 1.0)})
     time.now += 2
     clock.tick("step", 2)
@@ -63,7 +63,7 @@ def test_dropped_work_is_not_counted(time: Time) -> None:
     assert (clock.seconds_left, clock.fraction) == (4, 2 / 6)
 
 
-def test_the_fraction_never_decreases(time: Time) -> None:
+def test_the_fraction_never_decreases(time) -> None:
     """Even if there is more work, or it is slower than guessed."""
     rng = np.random.default_rng(0)
     clock = Clock({"step": Work(40, 0.1), "measure": Work(5, 0.1)})
@@ -81,7 +81,7 @@ def test_the_fraction_never_decreases(time: Time) -> None:
     assert clock.seconds_left == 0
 
 
-def test_more_work_than_expected(time: Time) -> None:
+def test_more_work_than_expected(time) -> None:
     clock = Clock({"step": Work(1, 1.0)})
     for _ in range(3):
         time.now += 1
@@ -110,7 +110,7 @@ def test_the_expected_work() -> None:
         "validate output": 4,
     }
     for placement in ("input", "output"):
-        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)  # type: ignore[arg-type]
+        only = expected_work(TrainConfig(placement=placement, steps=70), images, 2)
         assert only["prepare output"].items == (len(images.train) if placement == "output" else 0)
         assert only[f"trial {placement}"].items == 0
         assert f"main {'output' if placement == 'input' else 'input'}" not in only

@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 from dataclasses import asdict, fields, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ def test_the_default_adapts() -> None:
 
 @pytest.mark.parametrize("preset", ["adapt", "benchmark"])
 @pytest.mark.parametrize("placement", ["input", "output"])
-def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
+def test_given_values_override_the_preset(preset, placement) -> None:
     own = {
         "loss": "l1+fft", "rate": 0.5, "schedule": "constant", "steps": 7, "batch": 3, "patch": 17,
         "every": 2, "patience": 9, "ema": 0.5, "warm_steps": 11,
@@ -46,9 +45,9 @@ def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
     expected = {**own, "warm_steps": 11 if placement == "input" else 0}
     base = TrainConfig(preset=preset).recipe(placement)
     for name, value in own.items():
-        changed = TrainConfig(preset=preset, **{name: value}).recipe(placement)  # type: ignore[arg-type]
+        changed = TrainConfig(preset=preset, **{name: value}).recipe(placement)
         assert changed == replace(base, **{name: expected[name]})
-    changed = TrainConfig(preset=preset, **own).recipe(placement)  # type: ignore[arg-type]
+    changed = TrainConfig(preset=preset, **own).recipe(placement)
     assert changed == replace(base, **expected)
     nothing = TrainConfig(preset=preset, ema=0, warm_steps=0, seed=0)  # 0 is not None
     assert nothing.recipe(placement).ema == nothing.recipe(placement).warm_steps == 0
@@ -59,9 +58,9 @@ def test_given_values_override_the_preset(preset: Any, placement: Any) -> None:
     ("choice", "placements"),
     [("input", ("input",)), ("output", ("output",)), ("auto", ("input", "output"))],
 )
-def test_placements(choice: Any, placements: tuple[str, ...]) -> None:
+def test_placements(choice, placements) -> None:
     for preset in ("adapt", "benchmark"):
-        assert set(TrainConfig(preset=preset, placement=choice).placements) == set(placements)  # type: ignore[arg-type]
+        assert set(TrainConfig(preset=preset, placement=choice).placements) == set(placements)
 
 
 def test_the_degradation() -> None:
@@ -121,7 +120,7 @@ def test_the_degradation() -> None:
         ("intensity", 3, "expected intensity one of"),
     ],
 )  # fmt: skip
-def test_invalid_values(entry: str, value: Any, reason: str) -> None:
+def test_invalid_values(entry, value, reason) -> None:
     with pytest.raises(OptionError, match=reason):
         TrainConfig(**{entry: value})
 
@@ -131,17 +130,14 @@ def test_invalid_values(entry: str, value: Any, reason: str) -> None:
     [("held_out", 0.05), ("held_out", 0.4), ("rate", 1), ("ema", 0), ("patch", 16), ("seed", 0),
      ("memory", 2**24), ("jpeg", 95), ("warm_steps", 0), ("intensity", (-5, 3))],
 )  # fmt: skip
-def test_extreme_but_valid_values(entry: str, value: Any) -> None:
+def test_extreme_but_valid_values(entry, value) -> None:
     assert getattr(TrainConfig(**{entry: value}), entry) == value
 
 
 def test_plain_values_for_the_card() -> None:
     """Whatever kind of number came in: a card is JSON, and holds what was asked for."""
     config = TrainConfig(
-        photons=np.float32(50),  # type: ignore[arg-type]
-        jpeg=np.int64(75),  # type: ignore[arg-type]
-        steps=np.int16(7),  # type: ignore[arg-type]
-        intensity=[np.float64(0), 3],  # type: ignore[arg-type]
+        photons=np.float32(50), jpeg=np.int64(75), steps=np.int16(7), intensity=[np.float64(0), 3]
     )
     plain = json.loads(json.dumps(config.to_dict()))
     assert (plain["photons"], plain["jpeg"], plain["steps"]) == (50, 75, 7)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cfsr.core.image.axes import parse_axes
-from napari_cfsr.core.image.intensity import resolve_mapping
+from napari_cfsr.core.image import parse_axes, resolve_mapping
 from napari_cfsr.core.io.image_files import read_image
+from napari_cfsr.core.training import array_sources, folder_data, pair_data
 from napari_cfsr.core.training import data as training_data
-from napari_cfsr.core.training.data import (
-    MOST_PLANES,
-    Intensity,
-    array_data,
-    array_sources,
-    folder_data,
-    pair_data,
-)
+from napari_cfsr.core.training.data import MOST_PLANES, Intensity, array_data
 from napari_cfsr.errors import FileFormatError, ImageError, OptionError
+from tests.helpers.faults import run_python
 
 H, W = 12, 17
 INTENSITIES: tuple[Intensity, ...] = ("auto", "dtype", "data", "percentile", (10.0, 200.0))
@@ -81,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_kind_of_file(tmp_path: Path) -> None:
+def test_every_kind_of_file(tmp_path) -> None:
     expected = kinds_of_files(tmp_path / "images")
     found = folder_data(tmp_path / "images")
     assert found.lr is None
@@ -108,7 +100,7 @@ def test_every_kind_of_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("intensity", INTENSITIES, ids=str)
-def test_values_are_those_that_upscale_would_use(folder: Path, intensity: Intensity) -> None:
+def test_values_are_those_that_upscale_would_use(folder, intensity) -> None:
     """Of files and of arrays alike: read_image and resolve_mapping, plane by plane."""
     checked = 0
     for source in folder_data(folder, intensity).hr:
@@ -131,7 +123,7 @@ def test_values_are_those_that_upscale_would_use(folder: Path, intensity: Intens
     assert checked == 23
 
 
-def test_intensity_changes_the_values(folder: Path) -> None:
+def test_intensity_changes_the_values(folder) -> None:
     means = {
         str(mode): float(np.mean([s.read().mean() for s in folder_data(folder, mode).hr]))
         for mode in INTENSITIES
@@ -144,7 +136,7 @@ def test_intensity_changes_the_values(folder: Path) -> None:
     assert limits.max() > 1
 
 
-def test_microscopes_have_odd_formats(data: Path) -> None:
+def test_microscopes_have_odd_formats(data) -> None:
     """16-bit PNG, palettes in TIFF and 8 bits, as the microscopes wrote them."""
     found = folder_data(data / "microscopy" / "cellprofiler")
     assert (len(found.hr), found.notes) == (18, ())
@@ -164,7 +156,7 @@ def test_microscopes_have_odd_formats(data: Path) -> None:
     np.testing.assert_allclose(found.hr[0].read(), expected, atol=1e-6)
 
 
-def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_left_out(tmp_path) -> None:
     folder = tmp_path / "in"
     write(folder / "good.png", pixels())
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
@@ -194,22 +186,14 @@ def test_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
         assert reason in note
 
 
-def test_a_single_file_counts_as_a_folder(tmp_path: Path) -> None:
-    path = write(tmp_path / "stack.tif", pixels(5, H, W), photometric="minisblack")
-    found = folder_data(path)
-    assert len(found.hr) == 5
-    assert found.origin == "stack.tif"
-    assert {s.group for s in found.hr} == {str(path)}
-
-
-def test_the_name_of_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_the_folder_one_is_in(tmp_path, monkeypatch) -> None:
     write(tmp_path / "mine" / "a.png", pixels())
     monkeypatch.chdir(tmp_path / "mine")
     assert folder_data(".").origin == "mine"
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty", "text", "broken", "long"])
-def test_folders_without_images(tmp_path: Path, kind: str) -> None:
+def test_folders_without_images(tmp_path, kind) -> None:
     folder = tmp_path / ("x" * 300 if kind == "long" else "in")
     if kind in ("empty", "text", "broken"):
         folder.mkdir()
@@ -226,7 +210,7 @@ def test_folders_without_images(tmp_path: Path, kind: str) -> None:
         assert "there is no such file" in text or "can't be read" in text
 
 
-def test_files_that_become_unreadable_are_named(tmp_path: Path) -> None:
+def test_files_that_become_unreadable_are_named(tmp_path) -> None:
     for i in range(2):
         write(tmp_path / f"{i}.png", pixels())
     found = folder_data(tmp_path)
@@ -235,7 +219,7 @@ def test_files_that_become_unreadable_are_named(tmp_path: Path) -> None:
         found.hr[0].read()
 
 
-def test_damage_behind_the_head_shows_when_it_is_read(tmp_path: Path) -> None:
+def test_damage_behind_the_head_shows_when_it_is_read(tmp_path) -> None:
     """A folder is listed without decoding its PNG and JPEG files, which takes long."""
     path = write(tmp_path / "a.png", pixels(300, 300))
     path.write_bytes(path.read_bytes()[:5000])
@@ -244,7 +228,7 @@ def test_damage_behind_the_head_shows_when_it_is_read(tmp_path: Path) -> None:
         source.read()
 
 
-def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_was_written_again_is_read_again(tmp_path) -> None:
     path = write(tmp_path / "a.tif", pixels(dtype=np.uint16))
     (before,) = folder_data(tmp_path).hr
     assert before.read().max() == 1
@@ -255,11 +239,8 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     assert before.read().min() == 0
 
 
-# stacks
-
-
 @pytest.mark.parametrize("count", [1, 2, 499, 500, 501, 750, 999, 1000, 1234])
-def test_stacks_are_thinned_evenly(count: int) -> None:
+def test_stacks_are_thinned_evenly(count) -> None:
     stack = np.repeat(np.arange(count, dtype=np.uint16)[:, None, None], 2, 1).repeat(2, 2)
     sources = array_sources(stack, "stack", "TYX", (0.0, 65535.0))
     assert len(sources) == min(count, MOST_PLANES)
@@ -273,11 +254,12 @@ def test_stacks_are_thinned_evenly(count: int) -> None:
         assert planes[-1] >= count - 1 - count // MOST_PLANES
 
 
-def test_a_long_stack_in_a_file(tmp_path: Path) -> None:
+def test_a_single_file_counts_as_a_folder_and_its_long_stack_is_thinned(tmp_path) -> None:
     stack = np.arange(600 * 4, dtype=np.uint16).reshape(600, 2, 2)
-    write(tmp_path / "a.tif", stack, photometric="minisblack")
-    found = folder_data(tmp_path, (0.0, 65535.0))
-    assert len(found.hr) == 500
+    path = write(tmp_path / "a.tif", stack, photometric="minisblack")
+    found = folder_data(path, (0.0, 65535.0))
+    assert (len(found.hr), found.origin) == (500, "a.tif")
+    assert {s.group for s in found.hr} == {str(path)}
     assert found.hr[-1].name.endswith("598]")
     np.testing.assert_allclose(found.hr[-1].read() * 65535, stack[598], atol=0.01)
 
@@ -290,9 +272,6 @@ def test_channels_have_mappings_of_their_own() -> None:
         low, high = int(stack[channel].min()), int(stack[channel].max())
         plane = stack[channel, int(source.name[8])]
         np.testing.assert_allclose(source.read(), (plane - low) / (high - low), atol=1e-6)
-
-
-# arrays
 
 
 def test_arrays() -> None:
@@ -308,7 +287,6 @@ def test_arrays() -> None:
 def test_pairs_of_arrays() -> None:
     pairs = [(pixels(seed=i), pixels(2 * H, 2 * W, seed=i)) for i in range(3)]
     found = array_data([], pairs)
-    assert found.lr is not None
     assert [s.name for s in found.lr] == ["LR 0", "LR 1", "LR 2"]
     for (lr, hr), of_lr, of_hr in zip(pairs, found.lr, found.hr, strict=True):
         np.testing.assert_allclose(of_lr.read(), lr / 255, atol=1e-7)
@@ -335,7 +313,7 @@ def test_lazy_and_foreign_arrays() -> None:
         (np.zeros((2, 3, 4)), "YX", "expected one letter for each"),
     ],
 )
-def test_arrays_that_are_no_images(image: np.ndarray, axes: str | None, reason: str) -> None:
+def test_arrays_that_are_no_images(image, axes, reason) -> None:
     with pytest.raises(ImageError, match=reason):
         array_sources(image, "x", axes)
 
@@ -343,36 +321,31 @@ def test_arrays_that_are_no_images(image: np.ndarray, axes: str | None, reason: 
 def test_invalid_intensity() -> None:
     for intensity, reason in {("best",): "one of auto, dtype", ((3.0, 1.0),): "low < high"}.items():
         with pytest.raises(OptionError, match=reason):
-            array_sources(pixels(), "x", None, intensity[0])  # type: ignore[arg-type]
+            array_sources(pixels(), "x", None, intensity[0])
 
 
-# pairs of files
-
-
-def test_pairs_of_folders(tmp_path: Path) -> None:
+def test_pairs_of_folders(tmp_path) -> None:
     for i, name in enumerate("abc"):
         write(tmp_path / "lr" / f"{name}.png", pixels(seed=i))
         write(tmp_path / "hr" / f"{name}_60x.tif", pixels(2 * H, 2 * W, seed=i))
     (tmp_path / "lr" / "notes.txt").write_text("")
     found = pair_data(tmp_path / "lr", tmp_path / "hr")
-    assert found.lr is not None
     assert [s.name for s in found.lr] == ["a.png", "b.png", "c.png"]
     assert [s.name for s in found.hr] == ["a_60x.tif", "b_60x.tif", "c_60x.tif"]
     assert [s.read().shape for s in found.hr] == [(2 * H, 2 * W)] * 3
     assert found.origin == "lr and hr"
 
 
-def test_a_pair_of_stacks(tmp_path: Path) -> None:
+def test_a_pair_of_stacks(tmp_path) -> None:
     lr = write(tmp_path / "lr.tif", pixels(600, 2, 2), photometric="minisblack")
     hr = write(tmp_path / "hr.tif", pixels(600, 4, 4), photometric="minisblack")
     found = pair_data(lr, hr)
-    assert found.lr is not None
     assert len(found.hr) == len(found.lr) == MOST_PLANES
     places = [[s.name.split("[")[1] for s in side] for side in (found.lr, found.hr)]
     assert places[0] == places[1]  # thinned alike
 
 
-def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
+def test_pairs_that_do_not_fit(tmp_path) -> None:
     for i in range(3):
         write(tmp_path / "three" / f"{i}.png", pixels())
     write(tmp_path / "two" / "0.png", pixels())
@@ -385,10 +358,9 @@ def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
     write(tmp_path / "bad" / "0.png", pixels())
     (tmp_path / "bad" / "1.png").write_bytes(b"nonsense")
     cases = {
-        (
-            "three",
-            "two",
-        ): "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so",
+        ("three", "two"): (
+            "as many LR as HR files, got 3 in .*three and 2 in .*two: name the files so"
+        ),
         ("empty", "empty"): "expected images .* in .*empty and .*empty, got none",
         ("x", "y"): r"as many LR as HR planes, got 2 in .*0.tif and 1 in .*0.tif",
         ("two", "bad"): r"1\.png: not an image, or damaged",
@@ -400,10 +372,7 @@ def test_pairs_that_do_not_fit(tmp_path: Path) -> None:
             pair_data(tmp_path / lr, tmp_path / hr)
 
 
-# cost
-
-
-def test_sources_are_pickled_without_pixels(folder: Path) -> None:
+def test_sources_are_pickled_without_pixels(folder) -> None:
     """What is sent holds no pixels of files; it gives the same images there."""
     found = folder_data(folder, "percentile")
     sent = pickle.dumps(found)
@@ -412,7 +381,7 @@ def test_sources_are_pickled_without_pixels(folder: Path) -> None:
         np.testing.assert_array_equal(before.read(), after.read())
 
 
-def test_files_are_read_late_and_one_at_a_time(tmp_path: Path) -> None:
+def test_files_are_read_late_and_one_at_a_time(tmp_path) -> None:
     """200 images of a megapixel are 400 MB; what stays is one of them."""
     image = pixels(1000, 1000, dtype=np.uint16)
     for i in range(200):
@@ -435,4 +404,4 @@ def test_no_torch_is_needed() -> None:
         "import sys; from napari_cfsr.core.training import TrainRequest, folder_data, windows; "
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

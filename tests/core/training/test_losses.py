@@ -55,12 +55,11 @@ def test_the_ramp() -> None:
 
 
 @pytest.mark.parametrize("name", ["l1", "mse", "l1+fft"])
-def test_the_loss_of_equal_images_is_zero(name: str) -> None:
+def test_the_loss_of_equal_images_is_zero(name) -> None:
     """Also where a spectrum is zero: there, a magnitude has no slope."""
     for target in (batch(), torch.zeros(1, 3, 8, 8)):
         prediction = target.clone().requires_grad_()
-        loss = loss_function(name)(prediction, target, 2000)  # type: ignore[arg-type]
+        loss = loss_function(name)(prediction, target, 2000)
         loss.backward()
         assert loss.item() == 0
-        assert prediction.grad is not None
         assert prediction.grad.abs().max() == 0

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_cfsr import psnr, ssim
-from napari_cfsr.core.image.conventional import bicubic, denoise
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.estimation import estimate_degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, bicubic, denoise, estimate_degradation, imresize
 from napari_cfsr.core.training.report import LEAST_GAIN, HeldOutScores, is_gain, verdict
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import MOST_PSNR, TrainingWindow
@@ -56,7 +52,7 @@ def measured(windows: list[TrainingWindow], degradation: Degradation | None = NO
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_score_by_hand(colour: bool) -> None:
+def test_every_score_by_hand(colour) -> None:
     images = colours(2, 160) if colour else spots(2, 128)
     windows = [window(hr, seed=i, name=f"cells {i}") for i, hr in enumerate(images)]
     report = measured(windows)
@@ -87,7 +83,7 @@ def test_every_score_by_hand(colour: bool) -> None:
         ]
         np.testing.assert_allclose([row.psnr, row.ssim], max(each), rtol=1e-6)
     gains = [
-        psnr(a, hr, 2, channel) - psnr(b, hr, 2, channel)  # type: ignore[arg-type]
+        psnr(a, hr, 2, channel) - psnr(b, hr, 2, channel)
         for a, b, hr in zip(expected["delta"][0], expected["baseline"][0], hrs, strict=True)
     ]
     np.testing.assert_allclose(report.gains, gains, rtol=1e-6)
@@ -132,7 +128,7 @@ def pair(hr: np.ndarray, how: Degradation, seed: int = 0) -> TrainingWindow:
     )
 
 
-def test_measured_pairs_keep_their_offset(data: Path) -> None:
+def test_measured_pairs_keep_their_offset(data) -> None:
     """It is estimated from the noise alone; without it, denoised images would be too dark."""
     how = Degradation(photons=20, read_noise=0.01, gain=0.8, offset=0.2)
     made = pair(sim(data, 6, 240)[0], how)
@@ -198,31 +194,19 @@ def report_of(denoised: float, base: float, sr: float, count: int = 3) -> Report
 @pytest.mark.parametrize(
     ("report", "improved", "sentence"),
     [
-        (
-            report_of(29, 22, 31),
-            True,
-            "Worth using: +9.00 dB over the frozen backbone and +2.00 dB over the best "
-            "conventional method (denoised bicubic) on 3 held-out images.",
-        ),
-        (
-            report_of(20, 22, 31, 1),
-            True,
-            "Worth using: +9.00 dB over the frozen backbone on 1 held-out image.",
-        ),
-        (
-            report_of(29, 22, 28),
-            True,
-            "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but "
-            "denoised bicubic, a conventional method, is 1.00 dB better still.",
-        ),
-        (
-            report_of(29, 22, 21.9),
-            False,
-            "No reliable gain over the frozen backbone on 3 held-out images (-0.100 dB): use the "
-            "backbone as it is.",
-        ),
+        (report_of(29, 22, 31), True,
+         "Worth using: +9.00 dB over the frozen backbone and +2.00 dB over the best "
+         "conventional method (denoised bicubic) on 3 held-out images."),
+        (report_of(20, 22, 31, 1), True,
+         "Worth using: +9.00 dB over the frozen backbone on 1 held-out image."),
+        (report_of(29, 22, 28), True,
+         "Not worth using: +6.00 dB over the frozen backbone on 3 held-out images, but "
+         "denoised bicubic, a conventional method, is 1.00 dB better still."),
+        (report_of(29, 22, 21.9), False,
+         "No reliable gain over the frozen backbone on 3 held-out images (-0.100 dB): use the "
+         "backbone as it is."),
     ],
-)
-def test_one_sentence(report: Report, improved: bool, sentence: str) -> None:
+)  # fmt: skip
+def test_one_sentence(report, improved, sentence) -> None:
     assert verdict(report, improved) == sentence
     assert report.to_dict() == asdict(report)

@@ -12,8 +12,7 @@ import torch
 
 from napari_cfsr import load_model, psnr
 from napari_cfsr.core.engine.model import PredictOptions
-from napari_cfsr.core.image.degradation import Degradation
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image import Degradation, imresize
 from napari_cfsr.core.training import trainer as trainer
 from napari_cfsr.core.training.config import CLIP, Recipe, TrainConfig
 from napari_cfsr.core.training.trainer import (
@@ -24,8 +23,7 @@ from napari_cfsr.core.training.trainer import (
     noisy,
 )
 from napari_cfsr.core.training.windows import TrainingWindow, prepare
-from napari_cfsr.core.weights.checkpoints import load_backbone
-from napari_cfsr.core.weights.weight_files import WeightsFile
+from napari_cfsr.core.weights import WeightsFile, load_backbone
 from tests.helpers.small_sets import colours, request, spots, tiny_backbone
 
 PLACEMENTS = ("input", "output")
@@ -63,11 +61,8 @@ def made(
     return result
 
 
-# the backbone
-
-
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_the_baseline_equals_that_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_baseline_equals_that_of_the_model(kind, request) -> None:
     context = request.getfixturevalue(kind)
     window = context.images.validation[0]
     mine = context.array(context.baseline(window.lr))
@@ -78,12 +73,12 @@ def test_the_baseline_equals_that_of_the_model(kind: str, request: pytest.Fixtur
     image = np.moveaxis(mine, 0, -1) if kind == "colour" else mine[0]
     hr = np.moveaxis(window.hr, 0, -1) if kind == "colour" else window.hr[0]
     channel = "Y" if kind == "colour" else "gray"
-    assert context.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))  # type: ignore[arg-type]
+    assert context.psnr(mine, window) == pytest.approx(psnr(image, hr, 2, channel))
     assert math.isnan(context.psnr(mine * np.float32(np.nan), window))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> None:
+def test_the_backbone_does_not_change(gray, placement) -> None:
     before = {k: v.clone() for k, v in gray.backbone.state_dict().items()}
     trained = made(gray, placement)
     for _ in trained.steps("main"):
@@ -93,11 +88,8 @@ def test_the_backbone_does_not_change(gray: TrainingContext, placement: str) -> 
     assert all(p.grad is not None for p in trained.network.parameters())
 
 
-# what a step sees
-
-
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: str) -> None:
+def test_the_refiner_starts_as_the_identity(gray, placement) -> None:
     trained = made(gray, placement)
     assert abs(trained.gain()) < 0.05
     window = gray.images.validation[0]
@@ -106,7 +98,7 @@ def test_the_refiner_starts_as_the_identity(gray: TrainingContext, placement: st
     )
 
 
-def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext) -> None:
+def test_patches_of_the_output_are_those_of_whole_windows(gray) -> None:
     """The backbone sees them with their surroundings."""
     rng = np.random.default_rng(0)
     large = context_of(tuple(rng.random((4, 560, 560), np.float32)), memory=2**24)
@@ -120,9 +112,7 @@ def test_patches_of_the_output_are_those_of_whole_windows(gray: TrainingContext)
             np.testing.assert_array_equal(target, window.hr[:, ys, xs])
 
 
-def test_the_number_of_upscaled_windows_is_limited(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_upscaled_windows_is_limited(gray, monkeypatch) -> None:
     size = gray.images.train[0].lr[0].size
     monkeypatch.setattr(trainer, "MOST_UPSCALED", 3 * size)
     assert len(made(gray, "output")._pool) == 3
@@ -131,7 +121,7 @@ def test_the_number_of_upscaled_windows_is_limited(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour"])
-def test_patches_show_the_same_place(kind: str) -> None:
+def test_patches_show_the_same_place(kind) -> None:
     """Without noise: LR patches are the reduced HR patches, however they are turned."""
     context = context_of(spots() if kind == "gray" else colours(4))
     trained = made(context, "input")
@@ -153,14 +143,14 @@ def test_patches_show_the_same_place(kind: str) -> None:
     assert abs(turned[0].mean(0) - turned[1].mean(0)).mean() < 0.05
 
 
-def test_all_eight_orientations_occur(gray: TrainingContext) -> None:
+def test_all_eight_orientations_occur(gray) -> None:
     trained = made(gray, "input")
     corner = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
     ways = {np.array2string(trained._flipped(corner)[0]) for _ in range(200)}
     assert len(ways) == 8
 
 
-def test_the_noise_is_fresh_at_every_step(gray: TrainingContext) -> None:
+def test_the_noise_is_fresh_at_every_step(gray) -> None:
     trained = made(gray, "input")
     lr, clean = zip(*(trained._batch(8, 32, reduced=True) for _ in range(12)), strict=True)
     noise, clean = np.stack(lr) - np.clip(clean, 0, 1), np.clip(np.stack(clean), 0, 1)
@@ -182,7 +172,7 @@ def prepare_same(context: TrainingContext) -> TrainingContext:
     return TrainingContext(context.backbone, replace(context.images, **windows, degradation=None))
 
 
-def test_measured_images_get_no_noise(gray: TrainingContext) -> None:
+def test_measured_images_get_no_noise(gray) -> None:
     trained = made(prepare_same(gray), "input")
     pixels = {p for w in gray.images.train for p in np.unique(w.lr)}
     lr, _ = trained._batch(4, 24, reduced=True)
@@ -191,7 +181,7 @@ def test_measured_images_get_no_noise(gray: TrainingContext) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("jpeg", [None, 40])
-def test_noise_of_a_batch(channels: int, jpeg: int | None) -> None:
+def test_noise_of_a_batch(channels, jpeg) -> None:
     how = Degradation(photons=100, jpeg=jpeg)
     clean = np.full((4, channels, 24, 24), 0.5, np.float32)
     result = noisy(clean, how, np.random.default_rng(3))
@@ -215,11 +205,8 @@ def test_small_images_give_small_patches() -> None:
             assert all(math.isfinite(loss) for loss in trained.steps(phase))
 
 
-# steps
-
-
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: str) -> None:
+def test_the_same_seed_takes_the_same_steps(gray, placement) -> None:
     def run(seed: int) -> tuple[list[float], bytes]:
         trained = made(gray, placement, seed=seed)
         phases = ("warm", "main") if placement == "input" else ("main",)
@@ -237,7 +224,7 @@ def test_the_same_seed_takes_the_same_steps(gray: TrainingContext, placement: st
 @pytest.mark.parametrize(
     ("placement", "phase"), [("input", "warm"), ("input", "main"), ("output", "main")]
 )
-def test_steps_reduce_the_loss(gray: TrainingContext, placement: str, phase: str) -> None:
+def test_steps_reduce_the_loss(gray, placement, phase) -> None:
     count = 60
     trained = made(gray, placement, steps=count, warm_steps=count, ema=0.9)
     losses = list(trained.steps(phase))
@@ -247,10 +234,10 @@ def test_steps_reduce_the_loss(gray: TrainingContext, placement: str, phase: str
 
 
 def norm(network: torch.nn.Module) -> float:
-    return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())  # type: ignore[union-attr]
+    return float(torch.stack([p.grad.norm() for p in network.parameters()]).norm())
 
 
-def test_gradients_are_clipped(gray: TrainingContext) -> None:
+def test_gradients_are_clipped(gray) -> None:
     trained = made(gray, "output")
     plain = trained.loss
     next(iter(trained.steps("main")))
@@ -283,7 +270,7 @@ def rates(
     return Recorder.rates
 
 
-def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate(gray, monkeypatch) -> None:
     assert rates(gray, monkeypatch, "main") == [3e-3] * 4
     assert rates(gray, monkeypatch, "warm") == [5e-3] * 4
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=50)
@@ -294,16 +281,14 @@ def test_the_rate(gray: TrainingContext, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
-def test_the_one_cycle_schedule_of_few_steps(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
+def test_the_one_cycle_schedule_of_few_steps(gray, monkeypatch, steps) -> None:
     cycle = rates(gray, monkeypatch, "warm", schedule="one-cycle", warm_steps=steps)
     assert len(cycle) == steps
     assert all(0 < rate <= 5e-3 * (1 + 1e-9) for rate in cycle)
     assert steps == 1 or max(cycle) == pytest.approx(5e-3, rel=0.05)
 
 
-def test_the_average(gray: TrainingContext) -> None:
+def test_the_average(gray) -> None:
     """Of the weights, by hand; it is what is validated and kept."""
     trained = made(gray, "output", ema=0.75)
     average: dict[str, np.ndarray] = {}
@@ -319,7 +304,7 @@ def test_the_average(gray: TrainingContext) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
+def test_weights_can_be_restored(gray, ema) -> None:
     trained = made(gray, "output", ema=ema, steps=20)
     list(trained.steps("main"))
     kept, gain = trained.state(), trained.gain()
@@ -335,9 +320,7 @@ def test_weights_can_be_restored(gray: TrainingContext, ema: float) -> None:
     assert other.gain() == gain
 
 
-def test_the_psnr_of_a_baseline_is_computed_once(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_psnr_of_a_baseline_is_computed_once(gray, monkeypatch) -> None:
     trained, scored = made(gray, "output"), []
     expected = np.mean(
         [
@@ -357,9 +340,7 @@ def test_the_psnr_of_a_baseline_is_computed_once(
     assert scored == list(gray.images.validation)
 
 
-def test_a_baseline_that_is_known_is_not_computed(
-    gray: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_that_is_known_is_not_computed(gray, monkeypatch) -> None:
     trained, window = made(gray, "output"), gray.images.validation[0]
     expected = trained.predict(window.lr)
     known = gray.validation[0].baseline
@@ -367,7 +348,7 @@ def test_a_baseline_that_is_known_is_not_computed(
     assert torch.equal(trained.predict(window.lr, known), expected)
 
 
-def test_the_published_recipe_runs(gray: TrainingContext) -> None:
+def test_the_published_recipe_runs(gray) -> None:
     recipe = replace(TrainConfig(preset="benchmark").recipe("output"), steps=2, batch=2)
     trained = made(gray, "output", recipe)
     assert isinstance(trained, OutputTrainer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import dask
 import dask.array as da
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 
 import napari_cfsr as nc
 from napari_cfsr import upscale, upscale_dask
-from napari_cfsr.core.upscale.blocks import plan_blocks
-from napari_cfsr.core.upscale.options import UpscaleOptions
+from napari_cfsr.core.upscale import UpscaleOptions, plan_blocks
 from napari_cfsr.errors import ImageError, OptionError
 from tests.helpers.fakes import BoxModel
 from tests.helpers.strategies import axes_and_shapes, dtypes, values
@@ -62,9 +60,7 @@ def test_any_axes_dtype_and_chunks_have_the_values_of_upscale(drawn, named, dtyp
 
 
 @pytest.mark.parametrize("chunks", [(300, 400), (77, 91), (1, 400)])
-def test_the_real_network_gives_the_values_of_upscale(
-    bundled_models, monkeypatch: pytest.MonkeyPatch, chunks
-) -> None:
+def test_the_real_network_gives_the_values_of_upscale(bundled_models, monkeypatch, chunks) -> None:
     image = skimage.data.camera()[:200, :230].astype(np.float32) / 255
     monkeypatch.setattr("napari_cfsr.core.upscale.dask_arrays.LAZY_SIDE", 256)
     lazy = upscale_dask(da.from_array(image, chunks=chunks), bundled_models[2], tile=64)
@@ -196,7 +192,7 @@ def test_ensemble_back_projection_and_alpha_are_those_of_upscale(tiny_models) ->
         assert (got != expected).mean() < 1e-3
 
 
-def test_zarr_arrays_are_read_a_block_at_a_time(tmp_path: Path) -> None:
+def test_zarr_arrays_are_read_a_block_at_a_time(tmp_path) -> None:
     image = values(np.dtype("uint16"), (2, 1200, 600), 0)
     stored = zarr.create_array(str(tmp_path / "a.zarr"), data=image, chunks=(1, 100, 100))
     reads = []

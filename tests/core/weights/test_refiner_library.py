@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,6 @@ from napari_cfsr.core.weights.refiner_library import (
     rename_refiner,
     save_named,
     save_or_elsewhere,
-    save_to,
     unique_name,
 )
 from napari_cfsr.errors import (
@@ -88,15 +88,12 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(Path, "replace", replace)
 
 
-# names
-
-
 @pytest.mark.parametrize(
     "name",
     ["mine", "Zellkerne 2x, 50 Photonen", "ядра", "細胞", "a", "x" * 200, "v1.2", "50% (new) #3",
      "console", "com", "com10", "nonesuch", "José's"],
 )  # fmt: skip
-def test_names_that_can_be_used(home: Path, name: str) -> None:
+def test_names_that_can_be_used(home, name) -> None:
     expected = home / "data" / "refiners" / f"{name}.safetensors"
     assert refiner_path_for(name) == expected
     assert refiner_path_for(f"  {name}.safetensors ") == expected
@@ -120,12 +117,12 @@ def test_names_that_can_be_used(home: Path, name: str) -> None:
         ("x" * 201, r"too long \(201 bytes, 200 at most\)"), ("é" * 101, r"too long \(202 bytes"),
     ],
 )  # fmt: skip
-def test_names_that_can_not_be_used(name: str, reason: str) -> None:
+def test_names_that_can_not_be_used(name, reason) -> None:
     with pytest.raises(OptionError, match=f"expected a name for a refiner, got .*{reason}"):
         refiner_path_for(name)
 
 
-def test_a_unique_name(folder: Path) -> None:
+def test_a_unique_name(folder) -> None:
     assert unique_name("new") == "new"
     assert unique_name("mine") == "mine 2"
     assert unique_name("mine.safetensors") == "mine 2"
@@ -143,18 +140,18 @@ def test_a_unique_name(folder: Path) -> None:
         ("x" * 300, "x" * 190),
     ],
 )  # fmt: skip
-def test_an_unusable_name_is_repaired(text: str, name: str) -> None:
+def test_an_unusable_name_is_repaired(text, name) -> None:
     assert unique_name(text) == name
 
 
 @given(st.text(max_size=300))
-def test_any_text_gives_a_usable_name(text: str) -> None:
+def test_any_text_gives_a_usable_name(text) -> None:
     name = unique_name(text)
     assert refiner_path_for(name).stem == name
     assert not is_taken(name)
 
 
-def test_taken_names(folder: Path) -> None:
+def test_taken_names(folder) -> None:
     for name in ("mine", "Mine", "mine.safetensors", BUNDLED, BUNDLED.upper()):
         assert is_taken(name)
     assert not is_taken("yours")
@@ -168,17 +165,13 @@ def test_taken_names(folder: Path) -> None:
             check_target(BUNDLED, overwrite)
 
 
-# files
-
-
-def test_rename(folder: Path) -> None:
+def test_rename(folder) -> None:
     before = (folder / "mine.safetensors").read_bytes()
     assert rename_refiner("mine", "Zellkerne 2") == folder / "Zellkerne 2.safetensors"
     assert files(folder) == ["Zellkerne 2.safetensors"]
     assert (folder / "Zellkerne 2.safetensors").read_bytes() == before
     backbone = weight_files.WeightsFile(Path("x"), CARD.backbone_sha256, "official")
     found = find_refiner(backbone, "Zellkerne 2")
-    assert found is not None
     assert found.path.name == "Zellkerne 2.safetensors"
     rename_refiner("Zellkerne 2.safetensors", "zellkerne 2")  # letters' case alone
     assert files(folder) == ["zellkerne 2.safetensors"]
@@ -186,7 +179,7 @@ def test_rename(folder: Path) -> None:
     assert files(folder) == ["zellkerne 2.safetensors"]
 
 
-def test_a_failed_rename_changes_nothing(folder: Path) -> None:
+def test_a_failed_rename_changes_nothing(folder) -> None:
     saved(folder / "yours.safetensors", 0.5)
     before = {name: (folder / name).read_bytes() for name in files(folder)}
     for new in ("yours", "Yours", BUNDLED):
@@ -203,7 +196,7 @@ def test_a_failed_rename_changes_nothing(folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
-def test_names_that_differ_in_case_only(folder: Path) -> None:
+def test_names_that_differ_in_case_only(folder) -> None:
     saved(folder / "Mine.safetensors", 0.5)
     if len(files(folder)) == 1:
         pytest.skip("this file system does not tell them apart")
@@ -212,7 +205,7 @@ def test_names_that_differ_in_case_only(folder: Path) -> None:
     assert files(folder) == ["Mine.safetensors", "mine.safetensors"]
 
 
-def test_delete(folder: Path) -> None:
+def test_delete(folder) -> None:
     saved(folder / "yours.safetensors")
     (folder / "broken.safetensors").write_bytes(b"nonsense")
     assert delete_refiner("mine") == folder / "mine.safetensors"
@@ -226,7 +219,7 @@ def test_delete(folder: Path) -> None:
             delete_refiner(name)
 
 
-def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
+def test_the_users_own_refiner_takes_precedence(folder) -> None:
     """If a file of a bundled refiner's name was put into the folder by hand."""
     saved(folder / f"{BUNDLED}.safetensors")
     assert find_refiner_file(BUNDLED)[1] == "imported"
@@ -234,7 +227,7 @@ def test_the_users_own_refiner_takes_precedence(folder: Path) -> None:
     assert find_refiner_file(BUNDLED)[1] == "bundled"
 
 
-def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_changed(folder, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "it is open in another program")
 
@@ -246,7 +239,7 @@ def test_a_file_that_cannot_be_changed(folder: Path, monkeypatch: pytest.MonkeyP
         delete_refiner("mine")
 
 
-def test_export(folder: Path, tmp_path: Path) -> None:
+def test_export(folder, tmp_path) -> None:
     for path, expected in {
         "a.safetensors": "a.safetensors",
         "b": "b.safetensors",
@@ -258,9 +251,13 @@ def test_export(folder: Path, tmp_path: Path) -> None:
     exported = export_refiner(BUNDLED, str(tmp_path))
     assert read_refiner_card(exported).scale == 4
     assert not list(tmp_path.rglob("*.partial"))
+    delete_refiner("mine")
+    again = import_refiner(tmp_path / "a.safetensors")
+    assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    assert files(folder) == ["a.safetensors"]
 
 
-def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path: Path) -> None:
+def test_export_replaces_files_only_with_overwrite(folder, tmp_path) -> None:
     target = saved(tmp_path / "a.safetensors", 0.5)
     before = target.read_bytes()
     with pytest.raises(OptionError, match=r"a.safetensors exists: pass overwrite=True"):
@@ -269,38 +266,34 @@ def test_export_replaces_files_only_with_overwrite(folder: Path, tmp_path: Path)
         export_refiner("mine", tmp_path / "a.png")
     with pytest.raises(WeightsNotFoundError):
         export_refiner("yours", tmp_path / "b.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TruncatedWeightsError):
+        export_refiner("broken", tmp_path / "b.safetensors")
     assert target.read_bytes() == before
     assert export_refiner("mine", target, overwrite=True).read_bytes() != before
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_export_of_a_damaged_file(folder: Path, tmp_path: Path) -> None:
-    (folder / "broken.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(TruncatedWeightsError):
-        export_refiner("broken", tmp_path / "a.safetensors")
-    assert not (tmp_path / "a.safetensors").exists()
+def test_full_disks_keep_what_was_there(folder, tmp_path, monkeypatch) -> None:
+    usb = saved(tmp_path / "usb" / "mine.safetensors", 0.5)
+    before = {path: path.read_bytes() for path in (usb, folder / "mine.safetensors")}
+    full_disk(monkeypatch, tmp_path)
+    full_disk(monkeypatch, folder)
+    for write in (partial(export_refiner, "mine", usb), partial(import_refiner, usb)):
+        with pytest.raises(WeightsError, match=r"mine.safetensors: can't be written \(No space"):
+            write(overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert files(usb.parent) == files(folder) == ["mine.safetensors"]
 
 
-def test_export_to_a_full_disk_keeps_what_was_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = saved(tmp_path / "usb" / "a.safetensors", 0.5)
-    before = target.read_bytes()
-    full_disk(monkeypatch, tmp_path / "usb")
-    with pytest.raises(WeightsError, match=r"a.safetensors: can't be written \(No space left"):
-        export_refiner("mine", target, overwrite=True)
-    assert target.read_bytes() == before
-    assert files(tmp_path / "usb") == ["a.safetensors"]
-
-
-def test_export_into_an_impossible_folder(folder: Path, tmp_path: Path) -> None:
+def test_export_into_an_impossible_folder(folder, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.safetensors", tmp_path / ("x" * 300)):
         with pytest.raises(WeightsError, match="can't be written"):
             export_refiner("mine", path)
 
 
-def test_import(home: Path, tmp_path: Path) -> None:
+def test_import(home, tmp_path) -> None:
     source = saved(tmp_path / "from usb.safetensors")
     target = home / "data" / "refiners" / "from usb.safetensors"
     assert import_refiner(source) == target
@@ -317,15 +310,7 @@ def test_import(home: Path, tmp_path: Path) -> None:
     assert files(home) == [str(Path("data", "refiners", "from usb.safetensors"))]
 
 
-def test_an_exported_refiner_can_be_imported(folder: Path, tmp_path: Path) -> None:
-    before = (folder / "mine.safetensors").read_bytes()
-    export_refiner("mine", tmp_path / "a.safetensors")
-    delete_refiner("mine")
-    assert import_refiner(tmp_path / "a.safetensors").read_bytes() == before
-    assert files(folder) == ["a.safetensors"]
-
-
-def test_import_checks_the_file(folder: Path, tmp_path: Path) -> None:
+def test_import_checks_the_file(folder, tmp_path) -> None:
     good = saved(tmp_path / "good.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(good[:-100])
     save_file(STATE, tmp_path / "bare.safetensors")
@@ -362,22 +347,7 @@ def test_the_shapes_are_those_of_the_network() -> None:
     assert shapes == refiner_library.SHAPES
 
 
-def test_import_to_a_full_disk_keeps_what_was_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = (folder / "mine.safetensors").read_bytes()
-    source = saved(tmp_path / "mine.safetensors", 0.5)
-    full_disk(monkeypatch, folder)
-    with pytest.raises(WeightsError, match="No space left"):
-        import_refiner(source, overwrite=True)
-    assert (folder / "mine.safetensors").read_bytes() == before
-    assert files(folder) == ["mine.safetensors"]
-
-
-# saving
-
-
-def test_save_under_a_name(home: Path) -> None:
+def test_save_under_a_name(home) -> None:
     result = trained()
     path = save_named(result, "Kerne")
     assert path == home / "data" / "refiners" / "Kerne.safetensors"
@@ -392,19 +362,20 @@ def test_save_under_a_name(home: Path) -> None:
     assert files(path.parent) == ["Kerne.safetensors", "best so far.safetensors"]
 
 
-def test_saved_where_it_was_asked_for(home: Path, tmp_path: Path) -> None:
+def test_saved_where_it_was_asked_for(home, tmp_path) -> None:
     target = tmp_path / "new" / "a.safetensors"
     assert save_or_elsewhere(trained(), target) == target
     assert save_or_elsewhere(trained(), target, overwrite=True) == target
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
+    with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
+        save_or_elsewhere(trained(), target)  # it appeared meanwhile
+    assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
     with pytest.raises(NoGainError):
         save_or_elsewhere(trained(0), tmp_path / "b.safetensors")
     assert files(tmp_path) == [str(Path("new", "a.safetensors"))]
 
 
-def test_saved_elsewhere_where_the_disk_is_full(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saved_elsewhere_where_the_disk_is_full(folder, tmp_path, monkeypatch) -> None:
     target = saved(tmp_path / "out" / "mine.safetensors", 0.5)
     before = target.read_bytes()
     full_disk(monkeypatch, tmp_path / "out")
@@ -416,16 +387,7 @@ def test_saved_elsewhere_where_the_disk_is_full(
     assert target.read_bytes() == before
 
 
-def test_saved_elsewhere_where_a_file_appeared_meanwhile(home: Path, tmp_path: Path) -> None:
-    target = saved(tmp_path / "a.safetensors", 0.5)
-    with pytest.raises(SavedElsewhereError, match=r"a.safetensors exists") as caught:
-        save_or_elsewhere(trained(), target)
-    assert caught.value.path == home / "data" / "refiners" / "a.safetensors"
-
-
-def test_saved_in_the_temporary_folder_as_a_last_resort(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saved_in_the_temporary_folder_as_a_last_resort(home, tmp_path, monkeypatch) -> None:
     home.write_text("a file where the folder should be")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -442,7 +404,7 @@ def test_saved_in_the_temporary_folder_as_a_last_resort(
     assert list(tmp_path.rglob("*.partial")) == []
 
 
-def test_a_target_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_checked_beforehand(tmp_path, monkeypatch) -> None:
     check_writable(tmp_path / "a.safetensors")
     check_writable(tmp_path / "new" / "sub" / "a.safetensors")
     assert list(tmp_path.iterdir()) == []  # it left nothing behind
@@ -466,23 +428,13 @@ def test_a_target_is_checked_beforehand(tmp_path: Path, monkeypatch: pytest.Monk
         check_writable(tmp_path / "a.safetensors")
 
 
-def test_save_to_makes_folders(tmp_path: Path) -> None:
-    target = tmp_path / "a" / "b" / "c.safetensors"
-    assert save_to(trained(), target) == target
-    with pytest.raises(OptionError, match="exists"):
-        save_to(trained(), target)
-
-
-def test_a_missing_suffix_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_suffix_is_added(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert export_path("~", "x") == tmp_path / "x.safetensors"
     assert export_path("~/y", "x") == tmp_path / "y.safetensors"
     with pytest.raises(OptionError):
         export_path("y.v2", "x")
-
-
-# cards
 
 
 def test_a_card_in_words() -> None:
@@ -518,7 +470,7 @@ def test_a_card_in_words() -> None:
 
 
 @pytest.mark.parametrize("report", [None, {}, [], "good", {"rows": [1], "images": 2}])
-def test_a_card_with_few_facts(report: object) -> None:
+def test_a_card_with_few_facts(report) -> None:
     card = RefinerCard(3, "output", "0" * 64, extra={"report": report, "degradation": {"haze": 3}})
     assert describe_card(card) == [
         "backbone:    unknown x3",

@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +32,7 @@ from napari_cfsr.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from tests.helpers.faults import full_disk
 
 
 def files_below(folder: Path) -> list[str]:
@@ -67,17 +69,10 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-# where weights are searched for
-
-
-def test_the_home_variable_moves_cache_and_data(home: Path) -> None:
+def test_the_home_variable_moves_cache_and_data_of_the_user(home, tmp_path, monkeypatch) -> None:
+    """Which are not created by asking where they are."""
     assert weight_files.cache_folder() == home / "cache"
     assert weight_files.data_folder() == home / "data"
-
-
-def test_without_the_home_variable_the_users_folders_are_used_and_not_created(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.delenv(weight_files.HOME_VARIABLE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -87,27 +82,27 @@ def test_without_the_home_variable_the_users_folders_are_used_and_not_created(
     assert not weight_files.cache_folder().exists()
 
 
-def test_the_named_folder_takes_precedence_over_the_cache(cached: Path, official: Path) -> None:
-    assert weight_files.official_path(2) == official / "CFSR_x2.pth"
-
-
-def test_the_cache_is_searched_if_the_named_folder_lacks_the_file(
-    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_named_folder_is_searched_before_the_cache(
+    cached, official, tmp_path, monkeypatch
 ) -> None:
+    assert weight_files.official_path(2) == official / "CFSR_x2.pth"
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path / "nowhere"))
     file, _ = weight_files.find_backbone(2, "auto", download=False)
     assert file.path == cached
 
 
-def test_without_file_and_download_the_message_says_what_to_do() -> None:
+def test_without_any_weights_the_message_says_what_to_do(home) -> None:
     with pytest.raises(WeightsNotFoundError) as caught:
         weight_files.find_backbone(3, "official", download=False)
     for part in ("napari-cfsr models fetch", "CFSR_x3.pth", weight_files.WEIGHTS_VARIABLE):
         assert part in str(caught.value)
+    with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
+        weight_files.find_backbone(2)
+    assert files_below(home) == []
 
 
 def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
-    cached: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cached, published, tmp_path, monkeypatch
 ) -> None:
     folder = tmp_path / "named"
     folder.mkdir()
@@ -122,9 +117,7 @@ def test_a_tampered_file_in_the_first_folder_is_an_error_and_not_skipped(
         assert f"({(folder / 'CFSR_x2.pth').stat().st_size} bytes)" in text
 
 
-def test_swapped_official_files_are_detected(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swapped_official_files_are_detected(published, tmp_path, monkeypatch) -> None:
     shutil.copy(published / "CFSR_x3.pth", tmp_path / "CFSR_x2.pth")
     monkeypatch.setenv(weight_files.WEIGHTS_VARIABLE, str(tmp_path))
     with pytest.raises(TamperedWeightsError, match=weight_files.OFFICIAL_SHA256[3]):
@@ -132,7 +125,7 @@ def test_swapped_official_files_are_detected(
 
 
 @pytest.mark.parametrize("scale", [0, 1, 5, 8])
-def test_other_scales_have_no_weights(scale: int) -> None:
+def test_other_scales_have_no_weights(scale) -> None:
     for call in (
         weight_files.find_backbone,
         weight_files.official_name,
@@ -142,7 +135,7 @@ def test_other_scales_have_no_weights(scale: int) -> None:
             call(scale)
 
 
-def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
+def test_imported_backbones_are_found_by_name_and_by_stem(home) -> None:
     folder = home / "data" / "backbones"
     folder.mkdir(parents=True)
     for name in ("mine.pth", "Other.SAFETENSORS", "notes.txt", "mine.pth.partial"):
@@ -154,9 +147,7 @@ def test_imported_backbones_are_found_by_name_and_by_stem(home: Path) -> None:
         assert file.sha256 == hashlib.sha256(b"mine.pth").hexdigest()
 
 
-def test_a_file_takes_precedence_over_an_imported_name(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_takes_precedence_over_an_imported_name(home, tmp_path, monkeypatch) -> None:
     (home / "data" / "backbones").mkdir(parents=True)
     (home / "data" / "backbones" / "mine.pth").write_bytes(b"imported")
     (tmp_path / "mine.pth").write_bytes(b"here")
@@ -166,7 +157,7 @@ def test_a_file_takes_precedence_over_an_imported_name(
     assert weight_files.find_backbone(2, "mine")[0].kind == "imported"
 
 
-def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch) -> None:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     (tmp_path / "mine.pth").write_bytes(b"here")
@@ -176,12 +167,12 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "backbone", ["nothing", "", "no/such/file.pth", "~nobody-here/x.pth", "x" * 5000]
 )
-def test_an_unknown_backbone_lists_what_is_possible(backbone: str) -> None:
+def test_an_unknown_backbone_lists_what_is_possible(backbone) -> None:
     with pytest.raises(WeightsNotFoundError, match='"auto", "official", "bundled", an imported'):
         weight_files.find_backbone(2, backbone)
 
 
-def test_a_bundled_backbone_is_found(ours: Path) -> None:
+def test_a_bundled_backbone_is_found(ours) -> None:
     file, notes = weight_files.find_backbone(2, "bundled")
     assert (file.path, file.kind, notes) == (ours, "bundled", [])
     with pytest.raises(WeightsNotFoundError, match=r'x3 backbone .* use backbone="official"'):
@@ -189,7 +180,7 @@ def test_a_bundled_backbone_is_found(ours: Path) -> None:
 
 
 @pytest.mark.parametrize("download", [True, False])
-def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bool) -> None:
+def test_auto_falls_back_to_the_bundled_one_and_says_so(ours, download) -> None:
     """Nobody agreed to a download, so none is tried."""
     file, notes = weight_files.find_backbone(2, "auto", download=download)
     assert (file.path, file.kind) == (ours, "bundled")
@@ -202,24 +193,15 @@ def test_auto_falls_back_to_the_bundled_one_and_says_so(ours: Path, download: bo
     assert not weight_files.agreed()  # nothing was downloaded
 
 
-def test_auto_prefers_official_weights_and_reports_damage(ours: Path, cached: Path) -> None:
+def test_auto_prefers_official_weights_and_reports_damage(ours, cached) -> None:
     assert weight_files.find_backbone(2)[0].path == cached
     tamper(cached)
     with pytest.raises(TamperedWeightsError):
         weight_files.find_backbone(2)
 
 
-def test_auto_without_any_weights_says_what_to_do(home: Path) -> None:
-    with pytest.raises(DownloadError, match=weight_files.WEIGHTS_VARIABLE):
-        weight_files.find_backbone(2)
-    assert files_below(home) == []
-
-
-# import
-
-
 def test_an_official_file_is_imported_into_the_cache_under_its_name(
-    published: Path, tmp_path: Path, home: Path
+    published, tmp_path, home
 ) -> None:
     copy = Path(shutil.copy(published / "CFSR_x3.pth", tmp_path / "from a colleague.pth"))
     target = weight_files.import_file(copy, "backbones")
@@ -229,7 +211,7 @@ def test_an_official_file_is_imported_into_the_cache_under_its_name(
     assert files_below(home) == ["cache/CFSR_x3.pth"]
 
 
-def test_import_replaces_another_file_only_with_overwrite(tmp_path: Path, home: Path) -> None:
+def test_import_replaces_another_file_only_with_overwrite(tmp_path, home) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"old")
     target = weight_files.import_file(path, "refiners")
@@ -243,7 +225,7 @@ def test_import_replaces_another_file_only_with_overwrite(tmp_path: Path, home: 
     assert files_below(home) == ["data/refiners/mine.pth"]
 
 
-def test_a_name_that_would_not_be_found_again_is_refused(tmp_path: Path, home: Path) -> None:
+def test_a_name_that_would_not_be_found_again_is_refused(tmp_path, home) -> None:
     """Only files with certain suffixes are listed, and some names have other meanings."""
     for name in ("mine.bin", "mine", "auto.pth", "none.safetensors"):
         path = tmp_path / name
@@ -253,9 +235,7 @@ def test_a_name_that_would_not_be_found_again_is_refused(tmp_path: Path, home: P
     assert files_below(home) == []
 
 
-def test_an_import_onto_a_full_disk_leaves_nothing(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path, home, monkeypatch) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"weights")
 
@@ -267,17 +247,11 @@ def test_an_import_onto_a_full_disk_leaves_nothing(
     with pytest.raises(WeightsError, match="No space left on device"):
         weight_files.import_file(path, "backbones")
     assert files_below(home) == []
-
-
-def test_an_import_into_an_impossible_folder_is_a_clear_error(tmp_path: Path, home: Path) -> None:
-    path = tmp_path / "mine.pth"
-    path.write_bytes(b"weights")
+    shutil.rmtree(home)
     home.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match="can't be written"):
         weight_files.import_file(path, "backbones")
 
-
-# download
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 Serve = Callable[[Answer], list[str]]
@@ -316,16 +290,40 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         server.server_close()
 
 
-def sends(body: bytes, length: int | None = None, status: int = 200) -> Answer:
-    """Answer with `body`, announced as `length` bytes."""
+def sends(body: bytes, length: int | None = None, status: int = 200, **headers: str) -> Answer:
+    """Answer with `body`, announced as `length` bytes; of unknown length if that is negative."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
-        request.send_header("Content-Length", str(len(body) if length is None else length))
+        if length is None or length >= 0:
+            request.send_header("Content-Length", str(len(body) if length is None else length))
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
         request.end_headers()
         request.wfile.write(body)
+        request.wfile.flush()
 
     return answer
+
+
+def resets(request: BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def stalling(serve: Serve, body: bytes, length: int) -> Iterator[None]:
+    """A mirror that sends a part and then nothing until the block ends."""
+    released = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sends(body, length)(request)
+        released.wait(10)
+
+    serve(answer)
+    try:
+        yield
+    finally:
+        released.set()
 
 
 def publishes(folder: Path) -> Answer:
@@ -338,7 +336,7 @@ def publishes(folder: Path) -> Answer:
 
 
 def test_once_agreed_auto_fetches_the_official_weights(
-    ours: Path, serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ours, serve, published, home, monkeypatch
 ) -> None:
     """For other scales, too; where the download fails, the bundled one is used."""
     asked = serve(publishes(published))
@@ -361,9 +359,7 @@ def test_once_agreed_auto_fetches_the_official_weights(
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_download_is_kept_in_the_cache_and_not_repeated(
-    serve: Serve, published: Path, home: Path, scale: int
-) -> None:
+def test_a_download_is_kept_in_the_cache_and_not_repeated(serve, published, home, scale) -> None:
     content = (published / f"CFSR_x{scale}.pth").read_bytes()
     asked = serve(sends(content))
     steps: list[tuple[int, int]] = []
@@ -383,17 +379,9 @@ def test_a_download_is_kept_in_the_cache_and_not_repeated(
     assert asked == [f"/zoo/CFSR_x{scale}.pth"]
 
 
-def test_a_download_without_a_length_reports_an_unknown_total(
-    serve: Serve, published: Path
-) -> None:
+def test_a_download_without_a_length_reports_an_unknown_total(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(content)
-
-    serve(answer)
+    serve(sends(content, length=-1))
     steps: list[tuple[int, int]] = []
     weight_files.fetch_official(2, lambda *step: steps.append(step))
     done = [n for n, _ in steps]
@@ -402,13 +390,15 @@ def test_a_download_without_a_length_reports_an_unknown_total(
     assert done[-1] == len(content)
 
 
-def test_a_download_replaces_a_damaged_file_of_the_same_name(
-    serve: Serve, published: Path, home: Path
+def test_a_damaged_file_of_the_same_name_is_replaced_in_silence(
+    serve, published, home, capfd
 ) -> None:
+    """Output of the download library would mix with that of the command line."""
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "CFSR_x2.pth").write_bytes(b"damaged")
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -421,12 +411,11 @@ def test_a_download_replaces_a_damaged_file_of_the_same_name(
         (sends(b"x" * LENGTH), "not the published file"),
         (sends(b"<html>Please log in</html>"), "not the published file"),
         (sends(b""), "not the published file"),
+        (resets, "ConnectionError"),
     ],
-    ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty"],
+    ids=["404", "503", "cut", "cut at once", "wrong content", "login page", "empty", "reset"],
 )
-def test_a_failed_download_leaves_nothing(
-    serve: Serve, published: Path, home: Path, answer: Answer, reason: str
-) -> None:
+def test_a_failed_download_leaves_nothing(serve, published, home, answer, reason) -> None:
     asked = serve(answer)
     with pytest.raises(DownloadError) as caught:
         weight_files.fetch_official(2)
@@ -442,39 +431,14 @@ def test_a_failed_download_leaves_nothing(
     assert weight_files.fetch_official(2).sha256 == weight_files.OFFICIAL_SHA256[2]
 
 
-def test_a_connection_that_is_reset_leaves_nothing(serve: Serve, home: Path) -> None:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.connection.shutdown(socket.SHUT_RDWR)
-
-    serve(answer)
-    with pytest.raises(DownloadError, match="ConnectionError"):
+def test_a_silent_server_times_out(serve, home, monkeypatch) -> None:
+    monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
+    with stalling(serve, b"x" * 100, LENGTH), pytest.raises(DownloadError, match="timed out"):
         weight_files.fetch_official(2)
     assert files_below(home) == []
 
 
-def test_a_silent_server_times_out(
-    serve: Serve, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weight_files, "TIMEOUT", 0.2)
-    released = threading.Event()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        sends(b"x" * 100, length=LENGTH)(request)
-        request.wfile.flush()
-        released.wait(10)
-
-    serve(answer)
-    try:
-        with pytest.raises(DownloadError, match="timed out"):
-            weight_files.fetch_official(2)
-    finally:
-        released.set()
-    assert files_below(home) == []
-
-
-def test_a_mirror_that_never_stops(
-    serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_that_never_stops(serve, published, home, monkeypatch) -> None:
     monkeypatch.setattr(weight_files, "LARGEST_DOWNLOAD", 10_000)
     serve(sends(b"x" * LENGTH))
     steps: list[int] = []
@@ -484,18 +448,9 @@ def test_a_mirror_that_never_stops(
     assert files_below(home) == []
 
 
-def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> None:
+def test_a_mirror_that_compresses_the_file(serve, published) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-    packed = gzip.compress(content, 1)
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Encoding", "gzip")
-        request.send_header("Content-Length", str(len(packed)))
-        request.end_headers()
-        request.wfile.write(packed)
-
-    serve(answer)
+    serve(sends(gzip.compress(content, 1), Content_Encoding="gzip"))
     steps: list[tuple[int, int]] = []
     weight_files.fetch_official(2, lambda *step: steps.append(step))
     assert steps[-1] == (len(content), 0)
@@ -507,9 +462,7 @@ def test_a_mirror_that_compresses_the_file(serve: Serve, published: Path) -> Non
      ("some/folder", r"some/folder/CFSR_x4\.pth: MissingSchema")],
     ids=["refused", "not an address"],
 )  # fmt: skip
-def test_a_mirror_that_can_not_be_reached(
-    home: Path, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
-) -> None:
+def test_a_mirror_that_can_not_be_reached(home, monkeypatch, address, reason) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv(weight_files.URL_VARIABLE, address)
     with pytest.raises(DownloadError, match=reason):
@@ -517,19 +470,8 @@ def test_a_mirror_that_can_not_be_reached(
     assert files_below(home) == []
 
 
-def test_a_slow_download_can_be_cancelled(serve: Serve, published: Path, home: Path) -> None:
+def test_a_slow_download_can_be_cancelled(serve, published, home) -> None:
     content = (published / "CFSR_x2.pth").read_bytes()
-    released = threading.Event()
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content[: 3 * weight_files.CHUNK])
-        request.wfile.flush()
-        released.wait(10)  # stalls until the test ends
-
-    serve(answer)
     steps: list[int] = []
 
     def cancel(done: int, total: int) -> None:
@@ -537,19 +479,15 @@ def test_a_slow_download_can_be_cancelled(serve: Serve, published: Path, home: P
         if done >= 2 * weight_files.CHUNK:
             raise CancelledError("cancelled")
 
-    try:
-        with pytest.raises(CancelledError):
-            weight_files.fetch_official(2, cancel)
-    finally:
-        released.set()
+    part = content[: 3 * weight_files.CHUNK]
+    with stalling(serve, part, len(content)), pytest.raises(CancelledError):
+        weight_files.fetch_official(2, cancel)
     assert steps == [weight_files.CHUNK, 2 * weight_files.CHUNK]
     assert files_below(home) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, RuntimeError])
-def test_errors_of_progress_end_the_download_unchanged(
-    serve: Serve, published: Path, home: Path, error: type[BaseException]
-) -> None:
+def test_errors_of_progress_end_the_download_unchanged(serve, published, home, error) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
 
     def stop(done: int, total: int) -> None:
@@ -560,48 +498,23 @@ def test_errors_of_progress_end_the_download_unchanged(
     assert files_below(home) == []
 
 
-def test_a_full_disk_during_a_download_is_a_download_error(
-    serve: Serve, published: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_and_an_impossible_folder_are_download_errors(
+    serve, published, home, monkeypatch
 ) -> None:
     serve(sends((published / "CFSR_x2.pth").read_bytes()))
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
-        weight_files.fetch_official(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full_disk)
+        with pytest.raises(DownloadError, match=r"can't be written .*No space left"):
+            weight_files.fetch_official(2)
     assert files_below(home) == []
-
-
-def test_an_impossible_cache_folder_is_a_download_error(
-    serve: Serve, published: Path, home: Path
-) -> None:
-    serve(sends((published / "CFSR_x2.pth").read_bytes()))
+    shutil.rmtree(home)
     home.write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="can't be written"):
         weight_files.fetch_official(2)
 
 
-def test_a_download_prints_nothing(
-    serve: Serve, published: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Output of the download library would mix with that of the command line."""
-    serve(sends((published / "CFSR_x2.pth").read_bytes()))
-    weight_files.fetch_official(2)
-    assert capfd.readouterr() == ("", "")
-
-
-# the same from the command line
-
-
-def test_fetching_all_on_the_command_line(
-    serve: Serve, published: Path, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        sends((published / Path(request.path).name).read_bytes())(request)
-
-    asked = serve(answer)
+def test_fetching_all_on_the_command_line(serve, published, home, capsys) -> None:
+    asked = serve(publishes(published))
     assert main(["models", "fetch"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"x{s} {home / 'cache' / f'CFSR_x{s}.pth'}" for s in (2, 3, 4)]
@@ -613,9 +526,7 @@ def test_fetching_all_on_the_command_line(
     assert len(asked) == 3
 
 
-def test_a_failed_fetch_on_the_command_line_is_one_line(
-    serve: Serve, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_fetch_on_the_command_line_is_one_line(serve, home, capsys) -> None:
     serve(sends(b"not here", status=404))
     assert main(["models", "fetch", "--scale", "2"]) == 2
     out, err = capsys.readouterr()
@@ -625,9 +536,7 @@ def test_a_failed_fetch_on_the_command_line_is_one_line(
     assert files_below(home) == []
 
 
-def test_upscaling_fetches_weights_on_first_use(
-    serve: Serve, published: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_upscaling_fetches_weights_on_first_use(serve, published, home, tmp_path, capsys) -> None:
     asked = serve(sends((published / "CFSR_x2.pth").read_bytes()))
     Image.new("L", (5, 4), 99).save(tmp_path / "a.png")
     assert main(["upscale", str(tmp_path / "a.png"), "--scale", "2", "--device", "cpu"]) == 0
