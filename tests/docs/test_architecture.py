@@ -62,7 +62,8 @@ def floor_of_each_room() -> dict[str, int]:
     """From the contracts of import-linter; 0 is at the top."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = project["tool"]["importlinter"]["contracts"]
-    outer, inner = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    layers = {c["containers"][0]: c["layers"] for c in contracts if c["type"] == "layers"}
+    outer, inner = layers["napari_cfsr"], layers["napari_cfsr.core"]
     at_core = outer.index("core")
     floors = [*outer[: at_core + 1], *inner, *outer[at_core + 1 :]]
     return {room: i for i, floor in enumerate(floors) for room in floor.split(" | ")}
