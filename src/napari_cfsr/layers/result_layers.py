@@ -108,8 +108,7 @@ def _spec(
     levels = pyramid(data, spatial)
     multiscale = len(levels) > 1
     return LayerSpec(
-        levels if multiscale else data,
-        {"name": name, "rgb": rgb, "multiscale": multiscale, **look},
+        levels if multiscale else data, {"name": name, "rgb": rgb, "multiscale": multiscale, **look}
     )
 
 

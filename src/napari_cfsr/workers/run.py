@@ -107,9 +107,7 @@ def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
 
 
 def quality_worker(
-    name: str,
-    steps: Callable[[Callable[[], None]], Generator[Step, None, Any]],
-    token: CancelToken,
+    name: str, steps: Callable[[Callable[[], None]], Generator[Step, None, Any]], token: CancelToken
 ) -> GeneratorWorker:
     """Worker that measures or maps; yields `Step`.
 

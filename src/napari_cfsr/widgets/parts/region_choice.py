@@ -19,9 +19,7 @@ VIEW, BOX = "current view", "box of a shape or label"
 SLICES = ("all slices", "current slice")
 NO_BOX = "Add a shapes or labels layer to select a box."
 
-TOOLTIPS = {
-    "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
-}
+TOOLTIPS = {"box_layer": "The selected shapes, or all if none is selected; or the selected label."}
 
 
 def chosen_region(

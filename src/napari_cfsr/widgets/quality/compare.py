@@ -149,10 +149,7 @@ class ComparePage(QWidget):
     """
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        images: Callable[[], Sequence[Image]],
-        blink: Blink,
+        self, viewer: napari.viewer.Viewer, images: Callable[[], Sequence[Image]], blink: Blink
     ) -> None:
         super().__init__()
         self._viewer, self._images, self.blink = viewer, images, blink
