@@ -152,9 +152,7 @@ class BatchWidget(NetworkWidget):
             return
         write_settings(SETTINGS, self.form.remembered())
         self._outcome = None
-        token = CancelToken()
-        worker = batch_worker(self.form.request(folder), self._model, token)
-        self._run(worker, token, self._on_result)
+        self._run(partial(batch_worker, self.form.request(folder), self._model), self._on_result)
 
     def _on_step(self, news: Any) -> None:
         if not isinstance(news, BatchNews):
@@ -175,17 +173,14 @@ class BatchWidget(NetworkWidget):
         text = f"{min(over + 1, count)} of {count}: {step.path.name}"
         self.controls.show_step(text, fraction, step.seconds_left)
 
-    def _on_result(self, outcome: BatchOutcome | Failure | None) -> None:
-        if outcome is None or isinstance(outcome, Failure):
-            self._end("Cancelled." if outcome is None else outcome.message)
-            return
+    def _on_result(self, outcome: BatchOutcome) -> str:
         from napari_cfsr.core.batch import summary_line
 
         self._outcome = outcome
         self.table.show_records(outcome.records)
         text = summary_line(outcome.records, outcome.seconds)
         rest = " Upscale all resumes with the rest." if outcome.cancelled else ""
-        self._end(f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{rest}")
+        return f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{rest}"
 
     # afterwards
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QApplication, QPushButton, QWidget
 
-from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
+from napari_cfsr.core.weights import OFFICIAL_NOTICE
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.widgets.parts.accessible import explain
@@ -89,7 +90,8 @@ class RunWidget(QWidget):
         super().__init__()
         self._viewer = viewer
         self._token: CancelToken | None = None
-        self._then: Callable[[Any], str] | None = None  # what to do with the result of a task
+        self._then: Callable[[Any], str] | None = None  # what to do with the result of a run
+        self._cancelled = ""  # status of a run that was cancelled
         self._followed: weakref.WeakSet[Layer] = weakref.WeakSet()  # layers, for their names
         self.controls = controls
         self.controls.cancelled.connect(self._cancel)
@@ -121,11 +123,16 @@ class RunWidget(QWidget):
     # a run
 
     def _run(
-        self, worker: GeneratorWorker, token: CancelToken, returned: Callable[[Any], None]
+        self,
+        make: Callable[[CancelToken], GeneratorWorker],
+        then: Callable[[Any], str],
+        cancelled: str = "Cancelled.",
     ) -> None:
-        """Start a worker; `returned` is called with its result."""
-        self._token = self._cleanup.token = token
-        worker.returned.connect(returned)
+        """Start a worker; `then` gets its result, never None or a failure, and returns a status."""
+        self._token = self._cleanup.token = CancelToken()
+        self._then, self._cancelled = then, cancelled
+        worker = make(self._token)
+        worker.returned.connect(self._on_returned)
         worker.yielded.connect(self._on_step)
         worker.errored.connect(self._on_error)
         worker.aborted.connect(self._on_cancelled)
@@ -147,24 +154,10 @@ class RunWidget(QWidget):
         self.form.update()
         self._refresh()
 
-    def _on_cancelled(self) -> None:
-        self._end("Cancelled; nothing was added.")
-
-    def _on_error(self, error: BaseException) -> None:
-        self._end(f"Unexpected error: {error!r}")
-
-    # small tasks
-
-    def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
-        """Call `task` in a worker; `then` gets its result, never None, and returns a status."""
-        self._then = then
-        token = CancelToken()
-        self._run(call_worker(text, task, token), token, self._on_task)
-
-    def _on_task(self, outcome: Any) -> None:
+    def _on_returned(self, outcome: Any) -> None:
         then, self._then = self._then, None
         if isinstance(outcome, Failure):
-            self._end(outcome.message)
+            self._on_failure(outcome)
         elif outcome is None or then is None:
             self._on_cancelled()
         else:
@@ -175,6 +168,27 @@ class RunWidget(QWidget):
                 text = str(error)
             finally:  # whatever happens, the form is usable again
                 self._end(text)
+
+    def _on_failure(self, failure: Failure) -> None:
+        self._end(failure.message)
+
+    def _on_cancelled(self) -> None:
+        self._end(self._cancelled)
+
+    def _on_error(self, error: BaseException) -> None:
+        self._end(f"Unexpected error: {error!r}")
+
+    def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
+        """Call `task` in a worker; `then` as for `_run`."""
+        self._run(partial(call_worker, text, task), then)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Show errors of this package in the status line."""
+        try:
+            yield
+        except CFSRError as error:
+            self.controls.end(str(error))
 
 
 class NetworkWidget(RunWidget):
@@ -206,15 +220,8 @@ class NetworkWidget(RunWidget):
         self.fetch_button.setEnabled(not self.controls.running)
 
     def _fetch(self) -> None:
-        token = CancelToken()
-        worker = fetch_worker(self.form.scale.value, token)
-        self._run(worker, token, self._on_fetched)
-
-    def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
-        if isinstance(file, Failure):
-            self._end(file.message)
-        else:
-            self._end("Cancelled." if file is None else f"Downloaded {file.path}")
+        fetch = partial(fetch_worker, self.form.scale.value)
+        self._run(fetch, lambda file: f"Downloaded {file.path}")
 
 
 def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:

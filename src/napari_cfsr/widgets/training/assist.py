@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
 
-from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers import LayerSpec, read_layer
+from napari_cfsr.layers import ImageInput, LayerSpec, read_layer
 from napari_cfsr.widgets.parts.region_choice import shown_slice
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget, add_layer
 from napari_cfsr.widgets.training.form import TrainForm
@@ -43,18 +43,14 @@ class TrainAids(NetworkWidget):
 
     def _simulate(self) -> None:
         """Simulate the LR image of the first image, and show it."""
-        try:
+        with self._reported():
             values = self.form.values()
-            if values.folder is not None:
-                task = partial(simulate, values.folder)
-            else:
+            source: Path | tuple[ImageInput, ImageInput] | None = values.folder
+            if source is None:
                 first = values.layers[0]
-                task = partial(simulate, (read_layer(first), shown_slice(self._viewer, first)))
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(task, config=values.config, scale=values.load["scale"])
-        self._task("Simulating an LR image", task, self._on_simulated)
+                source = read_layer(first), shown_slice(self._viewer, first)
+            task = partial(simulate, source, values.config, values.load["scale"])
+            self._task("Simulating an LR image", task, self._on_simulated)
 
     def _on_simulated(self, simulated: Simulated) -> str:
         spec = simulated_layer(simulated, self.form.real_layer)
@@ -90,15 +86,12 @@ class TrainAids(NetworkWidget):
         layer = self.form.real_layer
         if layer is None:
             return
-        try:
+        with self._reported():
             values = self.form.values()
             real = read_layer(layer), shown_slice(self._viewer, layer)
             hr = tuple(shown_slice(self._viewer, x) for x in values.layers if x is not layer)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(estimate, real, values.folder or hr, values.config, values.load["scale"])
-        self._task("Estimating noise and blur", task, self._on_estimated)
+            task = partial(estimate, real, values.folder or hr, values.config, values.load["scale"])
+            self._task("Estimating noise and blur", task, self._on_estimated)
 
     def _on_estimated(self, found: Estimate) -> str:
         self.form.set_degradation(found)
@@ -110,14 +103,11 @@ class TrainAids(NetworkWidget):
 
     def _measure_shift(self) -> None:
         """Measure the shift between the layers of a pair."""
-        try:
+        with self._reported():
             values = self.form.values()
             lr, hr = (shown_slice(self._viewer, layer) for layer in values.layers)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(measure_shift, lr, hr, values.config, values.load["scale"])
-        self._task("Measuring the shift", task, self._on_shift)
+            task = partial(measure_shift, lr, hr, values.config, values.load["scale"])
+            self._task("Measuring the shift", task, self._on_shift)
 
     def _on_shift(self, shift: Shift) -> str:
         from napari_cfsr.core.image import LEAST_CORRELATION

@@ -13,9 +13,8 @@ from qtpy.QtCore import QSignalBlocker, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteTraining
-from napari_cfsr.core.training import TrainedRefiner, TrainProgress
+from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress
 from napari_cfsr.core.weights import save_named
-from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import TrainInput, TrainJob, read_layer
 from napari_cfsr.widgets.parts.accessible import explain, explain_pages, make_accessible
 from napari_cfsr.widgets.parts.form import FormArea, Section, stacked
@@ -27,7 +26,7 @@ from napari_cfsr.widgets.training.form import TrainForm, TrainValues
 from napari_cfsr.widgets.training.plot import TrainingPlot
 from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
-from napari_cfsr.workers import CancelToken, Failure, train_worker
+from napari_cfsr.workers import Failure, train_worker
 
 SETTINGS = "train"
 TOOLTIPS = {
@@ -173,21 +172,17 @@ class TrainWidget(TrainAids):
     # a training
 
     def _start(self) -> None:
-        try:
+        with self._reported():
             values = self.form.values()
             job = TrainJob(self._input(values), values.load, values.config)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        write_settings(SETTINGS, self.form.remembered())
-        self._values = replace(values, layers=())  # which may be removed meanwhile
-        self._preview.begin(values.layers[-1] if values.layers else None)
-        self.plot.begin()
-        self.pages.setCurrentIndex(1)
-        token = CancelToken()
-        self.controls.is_training = True
-        self._run(train_worker(job, self._training, token), token, self._on_trained)
-        self._timer.start()
+            write_settings(SETTINGS, self.form.remembered())
+            self._values = replace(values, layers=())  # which may be removed meanwhile
+            self._preview.begin(values.layers[-1] if values.layers else None)
+            self.plot.begin()
+            self.pages.setCurrentIndex(1)
+            self.controls.is_training = True
+            self._run(partial(train_worker, job, self._training), self._on_trained)
+            self._timer.start()
 
     def _input(self, values: TrainValues) -> TrainInput:
         """Snapshot of the training data."""
@@ -242,22 +237,20 @@ class TrainWidget(TrainAids):
         best = self._training.best
         if best is None:
             self._end("Cancelled; nothing was trained.")
-            return
-        self._end("Cancelled. The best refiner so far can still be saved.")
-        self._show_outcome(best)
-
-    def _on_trained(self, outcome: TrainedRefiner | Failure | None) -> None:
-        if outcome is None:
-            self._on_cancelled()
-        elif isinstance(outcome, Failure):
-            self._end(outcome.message)
-            if outcome.best is not None:
-                self._show_outcome(outcome.best)
         else:
-            self._end(outcome.verdict)
-            self._show_outcome(outcome)
+            self._end("Cancelled. The best refiner so far can still be saved.")
+            self._show_outcome(best)
 
-    def _show_outcome(self, outcome: Any) -> None:
+    def _on_trained(self, outcome: TrainedRefiner) -> str:
+        self._show_outcome(outcome)
+        return outcome.verdict
+
+    def _on_failure(self, failure: Failure) -> None:
+        super()._on_failure(failure)
+        if failure.best is not None:
+            self._show_outcome(failure.best)
+
+    def _show_outcome(self, outcome: TrainedRefiner | Checkpoint) -> None:
         if self._values is not None:
             self._load = self._values.load
             self.result.name.setText(self._values.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import napari
@@ -24,8 +25,6 @@ from napari_cfsr.widgets.parts.run_widget import LAYER_PAUSE, NetworkWidget
 from napari_cfsr.widgets.upscaling.form import FormValues, UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
 from napari_cfsr.workers import (
-    CancelToken,
-    Failure,
     Step,
     StoreOutcome,
     StoreRequest,
@@ -38,6 +37,7 @@ from napari_cfsr.workers import (
 
 SETTINGS = "upscale"
 START = "Upscale the layer. The results are added as new layers."
+NOT_ADDED = "Cancelled; nothing was added."
 TOOLTIPS = {
     "copy_button": "Copy the Python call that makes the last result, or the next one.",
     "advanced": "Tiles, precision and intensities, which seldom need changing.",
@@ -173,21 +173,17 @@ class UpscaleWidget(NetworkWidget):
 
     def _start(self) -> None:
         values = self.form.values()
-        try:
+        with self._reported():
             source = self._read(values)
             store, _ = self._target(values, source)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        write_settings(SETTINGS, self.form.remembered())
-        asked = source, values.load, values.options(source)
-        token = CancelToken()
-        if store is None:
-            request = UpscaleRequest(*asked)
-            self._run(upscale_worker(request, self._model, token), token, self._on_result)
-        else:
-            to_store = StoreRequest(*asked, store)
-            self._run(store_worker(to_store, self._model, token), token, self._on_stored)
+            write_settings(SETTINGS, self.form.remembered())
+            asked = source, values.load, values.options(source)
+            if store is None:
+                run = partial(upscale_worker, UpscaleRequest(*asked), self._model)
+                self._run(run, self._on_result, NOT_ADDED)
+            else:
+                run = partial(store_worker, StoreRequest(*asked, store), self._model)
+                self._run(run, self._on_stored, NOT_ADDED)
 
     def _on_step(self, step: Step | StoreStep) -> None:
         super()._on_step(step)
@@ -204,48 +200,32 @@ class UpscaleWidget(NetworkWidget):
             layer, chosen_region(self._viewer, layer, values.region, box, values.slices)
         )
 
-    def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
-        if outcome is None:
-            self._on_cancelled()
-            return
-        if isinstance(outcome, Failure):
-            self._end(outcome.message)
-            return
+    def _on_result(self, outcome: UpscaleOutcome) -> str:
         image, result = outcome.request.image, outcome.result
         load = load_arguments(result.info)
         self._last_python = python_call(image.expression, load, result.options)
         self._pending = result_layers(result, image, outcome.difference, outcome.limits)
-        self._end(summary(outcome))
         QTimer.singleShot(LAYER_PAUSE, self._add_next)
+        return summary(outcome)
 
-    def _on_stored(self, outcome: StoreOutcome | Failure | None) -> None:
-        if outcome is None or isinstance(outcome, Failure):
-            self._growing.discard()
-            if outcome is None:
-                self._on_cancelled()
-            else:
-                self._end(outcome.message)
-            return
+    def _on_stored(self, outcome: StoreOutcome) -> str:
         image, done = outcome.begun.request.image, outcome.done
         load = load_arguments(done.result.info)
         self._last_python = python_call(image.expression, load, done.result.options, str(done.path))
         with self._adds():
             self._growing.finish(outcome)
-        self._store = None
-        self._end(stored(outcome))
+        return stored(outcome)
 
     def _on_cancelled(self) -> None:
-        store, self._store = self._store, None
-        if store is None:
+        if self._store is None:
             super()._on_cancelled()
         else:
-            self._growing.discard()
-            self._end(f"Cancelled. {store} keeps what is done: the same settings resume it.")
+            self._end(f"Cancelled. {self._store} keeps what is done: the same settings resume it.")
 
-    def _on_error(self, error: BaseException) -> None:
+    def _end(self, text: str) -> None:
         self._store = None
-        self._growing.discard()
-        super()._on_error(error)
+        self._growing.discard()  # nothing, if they are finished
+        super()._end(text)
 
     @contextlib.contextmanager
     def _adds(self) -> Iterator[None]:
