@@ -20,21 +20,11 @@ FACTORS = range(2, 9)  # by which an LR image may be smaller
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to compare.
+    """An image to compare."""
 
-    Attributes
-    ----------
-    image : ImageInput
-        All of the layer.
-    enlarge : int
-        Factor by which it is enlarged bicubically first.
-    placed : bool
-        Whether its position in the world is known even if that is the origin.
-    """
-
-    image: ImageInput
-    enlarge: int = 1
-    placed: bool = False
+    image: ImageInput  # all of the layer
+    enlarge: int = 1  # factor by which it is enlarged bicubically first
+    placed: bool = False  # whether its position in the world is known even if that is the origin
 
     @property
     def name(self) -> str:
@@ -60,21 +50,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Match:
-    """The part of a reference that an image covers.
+    """The part of a reference that an image covers."""
 
-    Attributes
-    ----------
-    offset : tuple of int
-        Index in the reference minus index in the image, on the (last) axes that both have.
-    covered : tuple of slice
-        The part of the reference, on the same axes.
-    note, warning : str
-        For the user; may be empty.
-    """
-
+    # index in the reference minus index in the image, on the (last) axes that both have
     offset: tuple[int, ...]
-    covered: Region
-    note: str = ""
+    covered: Region  # the part of the reference, on the same axes
+    note: str = ""  # for the user, as is the warning; both may be empty
     warning: str = ""
 
 

@@ -20,30 +20,15 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class QualityRequest:
-    """What to measure, read on the GUI thread.
+    """What to measure, read on the GUI thread."""
 
-    Attributes
-    ----------
-    reference : ImageInput
-        All of the layer.
-    region : tuple of slice
-        The part of it to measure.
-    part : str
-        The same in words.
-    candidates : tuple of Candidate
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-    data_range : float or None
-        None: from the reference, see `core.metrics.default_range`.
-    """
-
-    reference: ImageInput
-    region: Region
-    part: str
+    reference: ImageInput  # all of the layer
+    region: Region  # the part of it to measure
+    part: str  # the same in words
     candidates: tuple[Candidate, ...]
     channel: Channel
     shave: int
-    data_range: float | None
+    data_range: float | None  # None: from the reference, see `core.metrics.default_range`
 
 
 class Comparison:

@@ -24,34 +24,20 @@ Planes = list[ArraySource]
 
 @dataclass(frozen=True, eq=False)
 class TrainInput:
-    """Layers, a folder, or measured pairs of either; made on the GUI thread, reads nothing.
+    """Layers, a folder, or measured pairs of either; made on the GUI thread, reads nothing."""
 
-    Attributes
-    ----------
-    hr : tuple of ImageInput, or Path
-        Snapshots of layers (`layers.read_layer`), or a folder of images; for pairs also a file.
-    lr : the same, or None
-        The measured LR images, in the order of `hr`. None: LR images are simulated.
-    """
-
+    # snapshots of layers (`layers.read_layer`), or a folder of images; for pairs also a file
     hr: tuple[ImageInput, ...] | Path
+    # the measured LR images, in the order of `hr`. None: LR images are simulated
     lr: tuple[ImageInput, ...] | Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class TrainJob:
-    """All that `workers.train_worker` needs.
-
-    Attributes
-    ----------
-    data : TrainInput
-    load : dict
-        `scale`, `backbone`, `device`, `download`: arguments of `load_model`.
-    config : TrainConfig
-    """
+    """All that `workers.train_worker` needs."""
 
     data: TrainInput
-    load: dict[str, Any]
+    load: dict[str, Any]  # `scale`, `backbone`, `device`, `download`: arguments of `load_model`
     config: TrainConfig
 
 

@@ -18,39 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BatchRequest:
-    """Everything that a batch needs, read on the GUI thread.
+    """Everything that a batch needs, read on the GUI thread."""
 
-    Attributes
-    ----------
-    inputs : tuple of Path
-        Files, stores and folders.
-    output : Path or None
-        A folder; None: beside each input.
-    load : dict
-        Arguments of `load_model`.
-    options : UpscaleOptions
-    overwrite : bool
-    """
-
-    inputs: tuple[Path, ...]
-    output: Path | None
-    load: dict[str, Any]
+    inputs: tuple[Path, ...]  # files, stores and folders
+    output: Path | None  # a folder; None: beside each input
+    load: dict[str, Any]  # arguments of `load_model`
     options: UpscaleOptions
     overwrite: bool
 
 
 @dataclass(frozen=True, eq=False)
 class BatchNews:
-    """Progress of a batch.
+    """Progress of a batch."""
 
-    Attributes
-    ----------
-    paths : tuple of Path
-        Its inputs; only in the first one.
-    step : BatchStep or None
-    """
-
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path, ...] = ()  # its inputs; only in the first one
     step: BatchStep | None = None
 
 

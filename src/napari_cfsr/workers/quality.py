@@ -44,17 +44,10 @@ COLORMAPS: dict[MapKind, str] = {"error": "magma", "SSIM": "viridis"}
 
 @dataclass(frozen=True, eq=False)
 class QualityResult:
-    """What was measured.
-
-    Attributes
-    ----------
-    table : QualityTable
-    region : tuple of slice
-        The measured part of the reference, which all images cover.
-    """
+    """What was measured."""
 
     table: QualityTable
-    region: Region
+    region: Region  # the measured part of the reference, which all images cover
 
 
 def measure_layers(

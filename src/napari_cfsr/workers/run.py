@@ -30,18 +30,10 @@ BEAT = 0.1  # seconds between two checks whether to stop
 
 @dataclass(frozen=True, eq=False)
 class UpscaleRequest:
-    """Everything that a run needs, read on the GUI thread.
-
-    Attributes
-    ----------
-    image : ImageInput
-    load : dict
-        Arguments of `load_model`.
-    options : UpscaleOptions
-    """
+    """Everything that a run needs, read on the GUI thread."""
 
     image: ImageInput
-    load: dict[str, Any]
+    load: dict[str, Any]  # arguments of `load_model`
     options: UpscaleOptions
 
 
@@ -57,17 +49,10 @@ class UpscaleOutcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed with an error that its message explains.
-
-    Attributes
-    ----------
-    message : str
-    best : Checkpoint or None
-        The best refiner of a training that failed later.
-    """
+    """A run that failed with an error that its message explains."""
 
     message: str
-    best: Checkpoint | None = None
+    best: Checkpoint | None = None  # the best refiner of a training that failed later
 
 
 class CancelToken:

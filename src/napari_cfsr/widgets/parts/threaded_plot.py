@@ -32,21 +32,11 @@ Picture = NDArray[np.uint8]  # [Y,X,4], RGBA
 
 @dataclass(frozen=True)
 class Look:
-    """How a plot is drawn.
+    """How a plot is drawn."""
 
-    Attributes
-    ----------
-    theme : str
-        Name of napari's theme.
-    size : (int, int)
-        Width and height.
-    ratio : float
-        Screen pixels per pixel of `size`.
-    """
-
-    theme: str
-    size: tuple[int, int]
-    ratio: float
+    theme: str  # name of napari's theme
+    size: tuple[int, int]  # width and height
+    ratio: float  # screen pixels per pixel of `size`
 
 
 class PlotFigure:

@@ -49,24 +49,11 @@ TOOLTIPS = {
 
 @dataclass(frozen=True, eq=False)
 class QualityValues:
-    """The form's values at one moment.
-
-    Attributes
-    ----------
-    reference : Image
-    layers : tuple of Image
-    lr : (Image, int) or None
-        To be enlarged bicubically, and by how much.
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-    data_range : float or None
-    region, slices : str
-    box_layer : Layer or None
-    """
+    """The form's values at one moment."""
 
     reference: Image
     layers: tuple[Image, ...]
-    lr: tuple[Image, int] | None
+    lr: tuple[Image, int] | None  # to be enlarged bicubically, and by how much
     channel: Channel
     shave: int
     data_range: float | None

@@ -16,20 +16,11 @@ COMPARED = ("baseline", "delta")  # outputs of an upscaling that are images
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What is chosen until the user chooses.
-
-    Attributes
-    ----------
-    reference : Image or None
-    layers : tuple of Image
-        To compare.
-    lr : Image or None
-        The input of the results.
-    """
+    """What is chosen until the user chooses."""
 
     reference: Image | None = None
-    layers: tuple[Image, ...] = ()
-    lr: Image | None = None
+    layers: tuple[Image, ...] = ()  # to compare
+    lr: Image | None = None  # the input of the results
 
 
 def record(layer: Image) -> dict[str, Any]:

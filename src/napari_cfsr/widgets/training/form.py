@@ -30,24 +30,12 @@ NOT_REMEMBERED = ("backbone_file", "layers", "lr_layer", "hr_layer", "name", "bl
 
 @dataclass(frozen=True)
 class TrainValues:
-    """The form's values at one moment.
+    """The form's values at one moment."""
 
-    Attributes
-    ----------
-    layers : tuple of Image
-        HR layers; for a measured pair, the LR layer and the HR layer.
-    folder : Path or None
-    config : TrainConfig
-    load : dict
-        Arguments of `load_model`; downloads are requested separately.
-    name : str
-    previews : bool
-    """
-
-    layers: tuple[Image, ...]
+    layers: tuple[Image, ...]  # HR layers; for a measured pair, the LR layer and the HR layer
     folder: Path | None
     config: TrainConfig
-    load: dict[str, Any]
+    load: dict[str, Any]  # arguments of `load_model`; downloads are requested separately
     name: str
     previews: bool
 

@@ -25,19 +25,11 @@ COLORS = {  # of the placements, on dark and on light ground
 
 @dataclass
 class Curve:
-    """Progress of one placement.
+    """Progress of one placement."""
 
-    Attributes
-    ----------
-    steps, losses : list
-        Of the steps that were reported.
-    gain_steps, gains : list
-        Of the validations.
-    """
-
-    steps: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # of the steps that were reported
     losses: list[float] = field(default_factory=list)
-    gain_steps: list[int] = field(default_factory=list)
+    gain_steps: list[int] = field(default_factory=list)  # of the validations
     gains: list[float] = field(default_factory=list)
 
     def copy(self) -> Curve:
@@ -56,18 +48,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What is plotted.
+    """What is plotted."""
 
-    Attributes
-    ----------
-    curves : dict of str to Curve
-        By placement.
-    best : (str, int, float) or None
-        Placement, step and gain of the best validation.
-    """
-
-    curves: dict[str, Curve]
-    best: tuple[str, int, float] | None
+    curves: dict[str, Curve]  # by placement
+    best: tuple[str, int, float] | None  # placement, step and gain of the best validation
 
 
 class TrainingFigure(PlotFigure):

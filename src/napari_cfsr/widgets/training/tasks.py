@@ -30,27 +30,13 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
-    """A simulated LR image, in the dtype, units and axes of its source.
-
-    Attributes
-    ----------
-    pixels : array
-    name : str
-        Of the source.
-    source : ImageInput or None
-        The layer and slice that was reduced; None for a file.
-    scale : int
-        Of the training.
-    factor : int
-        Width of an LR pixel in HR pixels.
-    degradation : Degradation
-    """
+    """A simulated LR image, in the dtype, units and axes of its source."""
 
     pixels: NDArray[Any]
-    name: str
-    source: ImageInput | None
-    scale: int
-    factor: int
+    name: str  # of the source
+    source: ImageInput | None  # the layer and slice that was reduced; None for a file
+    scale: int  # of the training
+    factor: int  # width of an LR pixel in HR pixels
     degradation: Degradation
 
 

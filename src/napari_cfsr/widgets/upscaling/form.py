@@ -40,21 +40,10 @@ TOOLTIPS = {
 
 @dataclass(frozen=True)
 class FormValues:
-    """The form's values at one moment.
-
-    Attributes
-    ----------
-    layer : str
-    load : dict
-        Arguments of `load_model`.
-    outputs : tuple of str
-    region, box_layer, slices, quality : str
-    tile, halo : int
-    intensity : str
-    """
+    """The form's values at one moment."""
 
     layer: str
-    load: dict[str, Any]
+    load: dict[str, Any]  # arguments of `load_model`
     outputs: tuple[str, ...]
     region: str
     box_layer: str
