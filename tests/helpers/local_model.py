@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
 from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
+from napari_cfsr.core.process import RemoteModel
 from napari_cfsr.errors import ModelProcessError
 from tests.helpers.fakes import BoxModel
 
@@ -18,6 +19,8 @@ _loaded: dict[str, SRModel] = {}  # by their infos
 
 class LocalModel:
     """As `RemoteModel`, without its process. Models are kept for the next test."""
+
+    loaded = RemoteModel.loaded
 
     def __init__(self) -> None:
         self._model: SRModel | None = None
