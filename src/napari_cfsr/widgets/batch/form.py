@@ -24,13 +24,7 @@ TOOLTIPS = {
 
 
 class BatchForm(NetworkForm):
-    """Fields by name, and what depends on what.
-
-    Parameters
-    ----------
-    changed : callable
-        Called after each change by the user.
-    """
+    """Fields by name, and what depends on what."""
 
     TOOLTIPS = TOOLTIPS
     REMEMBERED = (

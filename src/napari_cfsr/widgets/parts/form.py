@@ -29,14 +29,7 @@ FROM_FILE = "file..."  # the choice that shows a field for a file
 
 
 class IntegerField:
-    """An integer; its minimum can have a meaning of its own, unlike in magicgui's spin box.
-
-    Parameters
-    ----------
-    value, low, high : int
-    lowest : str
-        Shown in place of `low`.
-    """
+    """An integer; unlike in magicgui's spin box, the text `lowest` can be shown in place of `low`."""
 
     def __init__(self, value: int, low: int, high: int, lowest: str = "") -> None:
         self.native = QSpinBox()
@@ -96,10 +89,7 @@ class Rows(QWidget):
 class Form:
     """Named fields in rows. A subclass makes its fields, lays them out, and calls `_connect`.
 
-    Parameters
-    ----------
-    changed : callable
-        Called after each change by the user.
+    `changed` is called after each change by the user.
     """
 
     TOOLTIPS: ClassVar[Mapping[str, str]]  # of all fields, by name
@@ -209,11 +199,6 @@ class Section(QCollapsible):
     """A part of a form that is folded at first.
 
     Its arrow has the colour of its text, and folded fields are out of the keyboard's reach, too.
-
-    Parameters
-    ----------
-    title : str
-    content : QWidget
     """
 
     def __init__(self, title: str, content: QWidget) -> None:

@@ -41,13 +41,7 @@ TOOLTIPS = {
 
 
 class RefinerChoice:
-    """The widgets `refiner`, `refiner_file`, `baseline`, `delta` and `difference` of a form.
-
-    Parameters
-    ----------
-    backbone : BackboneChoice
-        What the refiners have to belong to.
-    """
+    """The widgets `refiner`, `refiner_file`, `baseline`, `delta` and `difference` of a form."""
 
     def __init__(self, backbone: BackboneChoice) -> None:
         self._backbone = backbone

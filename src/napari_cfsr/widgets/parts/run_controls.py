@@ -23,10 +23,7 @@ CANCEL = "Stop what is running now."
 def paragraph(fixed: bool = False) -> QLabel:
     """A paragraph that can be copied; long words, such as paths, do not widen the dock.
 
-    Parameters
-    ----------
-    fixed : bool
-        Whether it is plain text, exactly as high as it needs at its width.
+    If `fixed`, it is plain text, exactly as high as it needs at its width.
     """
     label = QLabel()
     label.setWordWrap(True)
@@ -44,12 +41,7 @@ def paragraph(fixed: bool = False) -> QLabel:
 class RunControls(QWidget):
     """Controls of one kind of run; emits clicks, and shows the state that it is given.
 
-    Parameters
-    ----------
-    start_text : str
-        Of the button.
-    start_tooltip : str
-        What it does; while it is disabled, the reason is shown instead.
+    While the start button is disabled, its tooltip is the reason.
     """
 
     started = Signal()

@@ -32,10 +32,7 @@ LAYER_PAUSE = 20  # milliseconds between two layers, so that the window can draw
 class WidgetCleanup:
     """What remains to be done when a widget is destroyed, without touching the widget.
 
-    Parameters
-    ----------
-    *close : callable
-        Called then; may be called twice.
+    The functions `close` may be called twice.
     """
 
     def __init__(self, *close: Callable[[], object]) -> None:
@@ -72,14 +69,8 @@ class WidgetCleanup:
 class RunWidget(QWidget):
     """A widget that runs one worker at a time; after each, its form is usable again.
 
-    Subclasses have a `form` and a `_refresh` that enables what is possible.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    controls : RunControls
-    *close : callable
-        Called when the widget is destroyed: ends what runs in other processes.
+    Subclasses have a `form` and a `_refresh` that enables what is possible. When the widget is
+    destroyed, the functions `close` end what runs in other processes.
     """
 
     form: Form

@@ -89,12 +89,7 @@ class PlotFigure:
 class ThreadedPlot(QWidget):
     """Draws after a change, and only while it is visible.
 
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    figure : callable
-        Makes the figure, in the thread that draws: importing matplotlib takes long.
+    The thread that draws also makes the figure: importing matplotlib takes long.
     """
 
     EMPTY: ClassVar[str] = ""  # shown until there is a picture
@@ -188,15 +183,7 @@ class ThreadedPlot(QWidget):
 
 
 class DrawingThread:
-    """Draws one picture after the other, each in a thread.
-
-    Parameters
-    ----------
-    figure : callable
-        As for `ThreadedPlot`.
-    redraw : float
-        Minimum seconds between two drawings.
-    """
+    """Draws one picture after the other, each in a thread, at least `redraw` seconds apart."""
 
     def __init__(self, figure: Callable[[], PlotFigure], redraw: float) -> None:
         self._make, self._redraw = figure, redraw

@@ -37,12 +37,7 @@ class Blink:
 
     Other images are hidden meanwhile, since they might cover these. The canvas shows the name of
     the visible layer. Removing one of the two layers ends it; so does closing the widget.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    changed : callable
-        Called whenever it starts, switches or stops.
+    `changed` is called whenever it starts, switches or stops.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, changed: Callable[[], None]) -> None:
@@ -139,13 +134,7 @@ class Blink:
 class ComparePage(QWidget):
     """Two layers, how fast they alternate, start and stop.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    images : callable
-        The layers that can be compared.
-    blink : Blink
-        Outlives the page; whoever owns it calls `refresh` when it changes.
+    `blink` outlives the page; whoever owns it calls `refresh` when it changes.
     """
 
     def __init__(
@@ -201,13 +190,7 @@ class ComparePage(QWidget):
         return [(x.name, x) for x in self._images()]
 
     def update_layers(self, suggested: Sequence[Image | None] = ()) -> None:
-        """Offer the layers that exist now.
-
-        Parameters
-        ----------
-        suggested : sequence of Image
-            The two to choose, unless the user has chosen.
-        """
+        """Offer the layers that exist now; choose the two suggested, unless the user has chosen."""
         self._updating = True
         for combo in (self.first, self.second):
             combo.reset_choices()

@@ -124,12 +124,7 @@ def _state(ticked: bool) -> Qt.CheckState:
 class QualityForm(Form):
     """Fields by name, their choices, and what depends on what.
 
-    Parameters
-    ----------
-    images, boxes : callable
-        The layers that can be compared, and those that can select a box.
-    changed : callable
-        Called after each change by the user.
+    `images` are the layers that can be compared, `boxes` those that can select a box.
     """
 
     TOOLTIPS = TOOLTIPS

@@ -97,13 +97,7 @@ def _number_width(axes: Axes) -> float:
 
 
 class SlicePlot(ThreadedPlot):
-    """Shows the quality table of a stack.
-
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
+    """Shows the quality table of a stack."""
 
     def __init__(self, theme: str) -> None:
         super().__init__(theme, SliceFigure)

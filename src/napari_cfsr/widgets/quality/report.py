@@ -40,13 +40,7 @@ TOOLTIPS = {
 
 
 class QualityPage(QWidget):
-    """The measured values, and buttons; emits clicks.
-
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
+    """The measured values, and buttons; emits clicks."""
 
     mapped = Signal(str)  # the kind of map
     exported = Signal()
@@ -113,14 +107,7 @@ class QualityPage(QWidget):
         return [(NONE, None), *able]
 
     def show_table(self, table: QualityTable, over: int | None) -> None:
-        """Show a table.
-
-        Parameters
-        ----------
-        table : QualityTable
-        over : int, optional
-            The row that gains are over at first.
-        """
+        """Show a table; `over` is the row that gains are over at first."""
         self.table = table
         with self.over.changed.blocked():
             self.over.reset_choices()

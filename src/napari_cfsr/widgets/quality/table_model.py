@@ -34,15 +34,7 @@ class QualityModel(QAbstractTableModel):
         self._short: list[str] = []
 
     def show_lines(self, table: QualityTable, lines: list[Line], gains: bool) -> None:
-        """Show these lines in this order.
-
-        Parameters
-        ----------
-        table : QualityTable
-        lines : list of Line
-        gains : bool
-            Whether the gains are shown.
-        """
+        """Show these lines in this order, with the gains or without."""
         self.beginResetModel()
         self.table, self.lines = table, list(lines)
         self._short = short_names([row.name for row in table.rows])

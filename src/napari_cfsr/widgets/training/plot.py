@@ -121,13 +121,7 @@ def _above(axes: Axes, x: float, side: Literal["left", "right"], text: str) -> T
 
 
 class TrainingPlot(ThreadedPlot):
-    """Shows the progress that it is given, drawn twice a second at most.
-
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
+    """Shows the progress that it is given, drawn twice a second at most."""
 
     EMPTY = "The training curves appear here."
     TICK = 100

@@ -106,10 +106,6 @@ class LivePreview:
 
     They are added with the first preview of a training, and updated later. A layer that the user
     removes is not added again; the next training reuses the others.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:

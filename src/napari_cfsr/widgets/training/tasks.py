@@ -45,13 +45,8 @@ def simulate(
 ) -> Simulated:
     """Simulate the LR image of an HR image, with the degradation of the form.
 
-    Parameters
-    ----------
-    source : (ImageInput, ImageInput) or Path
-        A whole layer, for the range of its intensities, and the slice of it that is shown; or a
-        folder, whose first image is taken.
-    config : TrainConfig
-    scale : int
+    The source is a whole layer, for the range of its intensities, and the slice of it that is
+    shown; or a folder, whose first image is taken.
     """
     factor = scale * config.reduce
     if isinstance(source, Path):
@@ -100,16 +95,9 @@ def estimate(
     config: TrainConfig,
     scale: int,
 ) -> Estimate:
-    """Estimate noise and blur of a real LR image.
+    """Estimate noise of a real LR image, and its blur if there are HR images of the same kind.
 
-    Parameters
-    ----------
-    real : (ImageInput, ImageInput)
-        A whole layer, for the range of its intensities, and the slice of it that is shown.
-    hr : tuple of ImageInput, or Path
-        HR images of the same kind, to estimate the blur from; without any it is not estimated.
-    config : TrainConfig
-    scale : int
+    `real` is a whole layer, for the range of its intensities, and the slice of it that is shown.
     """
     from napari_cfsr.core.image import estimate_degradation
 

@@ -79,12 +79,8 @@ class FormValues:
 class UpscaleForm(NetworkForm):
     """Fields by name, their choices, and what depends on what.
 
-    Parameters
-    ----------
-    images, boxes : callable
-        Names of the layers that can be upscaled, and of those that can select a box.
-    changed : callable
-        Called after each change by the user.
+    `images` are the names of the layers that can be upscaled, `boxes` of those that can select a
+    box.
     """
 
     TOOLTIPS = TOOLTIPS

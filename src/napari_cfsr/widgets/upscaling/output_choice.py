@@ -41,16 +41,7 @@ class OutputChoice:
     def store(
         self, layer: Image, source: ImageInput, outputs: tuple[str, ...], scale: int
     ) -> tuple[Path | None, str]:
-        """Path of the store, None for memory, and the reason.
-
-        Parameters
-        ----------
-        layer : Image
-            Where the input comes from.
-        source : ImageInput
-        outputs : tuple of str
-        scale : int
-        """
+        """Path of the store, None for memory, and the reason; `source` is read from the layer."""
         if not self.may_be_disk:
             return None, ""
         path = store_path(self._folder(layer), source.name, scale)
