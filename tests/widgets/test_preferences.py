@@ -214,7 +214,7 @@ def test_a_batch_finds_them(opened, page, qtbot, official_folder, tmp_path) -> N
 def test_the_training_process_gets_the_folder(opened, page, official_folder) -> None:
     page.weights.folder, page.forms.backbone = str(official_folder), "official"
     widget = opened("Train")
-    assert widget.form.values().load["weights_folder"] == str(official_folder)
+    assert widget.form.load_arguments()["weights_folder"] == str(official_folder)
 
 
 def test_a_training_finds_them(official_folder) -> None:
@@ -285,7 +285,7 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
     assert widget.controls.start_button.isEnabled()
-    assert "weights_folder" not in widget.form.values().load
+    assert "weights_folder" not in widget.form.load_arguments()
 
 
 def test_a_folder_without_the_file_is_reported(opened, page, tmp_path) -> None:

@@ -162,8 +162,8 @@ def test_train_save_and_upscale_give_the_gain_of_the_card(opened, cells, qtbot) 
     widget.result.use_button.click()
     upscale = viewer.window.dock_widgets["Upscale (napari-cfsr)"]
     assert isinstance(upscale, UpscaleWidget)
-    assert upscale.form.values().load["refiner"] == "cells 0 x2"
-    assert upscale.form.values().scale == 2
+    assert upscale.form.load_arguments()["refiner"] == "cells 0 x2"
+    assert upscale.form.scale.value == 2
     upscale.form.layer.value = "LR"
     upscale.form.intensity.value = "dtype"
     upscale.controls.start_button.click()

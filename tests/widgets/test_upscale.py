@@ -341,7 +341,7 @@ def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> No
         parts = []
         for name in ("pyramid", "plain"):
             widget.form.layer.value = name
-            parts.append(np.array(widget._read(widget.form.values()).part))
+            parts.append(np.array(widget._read().part))
         assert np.abs(parts[0] - parts[1]).max() <= 1
         assert parts[0].min() > 0
 
@@ -520,16 +520,16 @@ def test_settings_are_remembered(opened, qtbot) -> None:
     widget.form.tile.value = 128
     press(qtbot, widget)
     _, again = opened(photo(32, 32))
-    values = again.form.values()
-    assert (values.scale, values.load["refiner"], values.tile) == (3, None, 128)
-    assert values.quality == "self-ensemble (8 times slower)"
+    form = again.form
+    assert (form.scale.value, form.refiner_choice.value, form.tile.value) == (3, None, 128)
+    assert form.quality.value == "self-ensemble (8 times slower)"
 
 
 def test_settings_that_can_not_be_read_do_no_harm(opened, home) -> None:
     (home / "data/settings").mkdir(parents=True)
     (home / "data/settings/upscale.json").write_text('{"scale": 9, "quality": 3, "tile": "x"}')
     _, widget = opened(photo(32, 32))
-    assert widget.form.values().scale == 4
+    assert widget.form.scale.value == 4
     assert widget.controls.start_button.isEnabled()
 
 

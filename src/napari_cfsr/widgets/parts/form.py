@@ -29,7 +29,7 @@ FROM_FILE = "file..."  # the choice that shows a field for a file
 
 
 class IntegerField:
-    """An integer; unlike in magicgui's spin box, the text `lowest` can be shown in place of `low`."""
+    """An integer; unlike in magicgui's spin box, `lowest` can be shown in place of `low`."""
 
     def __init__(self, value: int, low: int, high: int, lowest: str = "") -> None:
         self.native = QSpinBox()

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.metrics import Line, MapKind, QualityTable, short_names
+from napari_cfsr.core.metrics import Line, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
 from napari_cfsr.widgets.parts.form import narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
@@ -42,7 +42,7 @@ TOOLTIPS = {
 class QualityPage(QWidget):
     """The measured values, and buttons; emits clicks."""
 
-    mapped = Signal(str)  # the kind of map
+    mapped = Signal(str)  # the `MapKind`
     exported = Signal()
     copied = Signal()
 
@@ -182,8 +182,3 @@ class QualityPage(QWidget):
     def text(self) -> str:
         """The table as shown, as tab-separated text."""
         return self.table.text(self.model.lines) if self.table is not None else ""
-
-
-def map_kind(name: str) -> MapKind:
-    """The kind of map that a signal names."""
-    return "error" if name == "error" else "SSIM"

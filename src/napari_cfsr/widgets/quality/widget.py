@@ -11,7 +11,7 @@ import napari
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout
 
-from napari_cfsr.core.metrics import csv_path, write_csv
+from napari_cfsr.core.metrics import MapKind, csv_path, write_csv
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers import LayerSpec, QualityRequest, read_layer
 from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
@@ -20,8 +20,8 @@ from napari_cfsr.widgets.parts.region_choice import chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
 from napari_cfsr.widgets.quality.compare import Blink, ComparePage
-from napari_cfsr.widgets.quality.form import REGIONS, QualityForm, QualityValues
-from napari_cfsr.widgets.quality.report import QualityPage, map_kind
+from napari_cfsr.widgets.quality.form import REGIONS, QualityForm
+from napari_cfsr.widgets.quality.report import QualityPage
 from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
 from napari_cfsr.workers import QualityResult, map_layer, measure_layers, quality_worker
 
@@ -114,27 +114,24 @@ class QualityWidget(RunWidget):
 
     def _start(self) -> None:
         with self._reported():
-            values = self.form.values()
-            request = self._read(values)
+            measure = partial(measure_layers, self._read())
             self.form.chosen = True  # what was measured stays chosen
-            layers = [(values.reference, 1), *values.sources]
+            layers = [(self.form.reference.value, 1), *self.form.sources]
             self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
-            measure = partial(measure_layers, request)
             self._run(partial(quality_worker, "a comparison", measure), self._on_measured)
 
-    def _read(self, values: QualityValues) -> QualityRequest:
+    def _read(self) -> QualityRequest:
         """Snapshot of the layers to compare."""
-        layer = values.reference
+        form, layer = self.form, self.form.reference.value
+        where = form.region.value, form.box_layer.value, form.slices.value
         return QualityRequest(
             reference=read_layer(layer),
-            region=chosen_region(
-                self._viewer, layer, values.region, values.box_layer, values.slices
-            ),
-            part=PARTS[values.region],
-            candidates=tuple(candidate(x, factor) for x, factor in values.sources),
-            channel=values.channel,
-            shave=values.shave,
-            data_range=values.data_range,
+            region=chosen_region(self._viewer, layer, *where),
+            part=PARTS[form.region.value],
+            candidates=tuple(candidate(x, factor) for x, factor in form.sources),
+            channel=form.channel.value,
+            shave=form.border,
+            data_range=form.range(),
         )
 
     def _on_measured(self, outcome: QualityResult) -> str:
@@ -163,10 +160,10 @@ class QualityWidget(RunWidget):
 
     # maps and tables
 
-    def _map(self, name: str) -> None:
+    def _map(self, kind: MapKind) -> None:
         """Map the selected layer, as it is now."""
         with self._reported():
-            measure = partial(map_layer, self._map_request(), map_kind(name))
+            measure = partial(map_layer, self._map_request(), kind)
             self._run(partial(quality_worker, "a map", measure), self._on_map)
 
     def _map_request(self) -> QualityRequest:

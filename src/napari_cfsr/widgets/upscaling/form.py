@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from magicgui.widgets import ComboBox, SpinBox
@@ -36,44 +35,6 @@ TOOLTIPS = {
     "the full range for 8-bit images and colour, smallest to largest value otherwise. Contrast "
     "limits are those of the layer; colour has none, and gets auto.",
 }
-
-
-@dataclass(frozen=True)
-class FormValues:
-    """The form's values at one moment."""
-
-    layer: str
-    load: dict[str, Any]  # arguments of `load_model`
-    outputs: tuple[str, ...]
-    region: str
-    box_layer: str
-    slices: str
-    quality: str
-    tile: int
-    halo: int
-    intensity: str
-
-    @property
-    def scale(self) -> int:
-        return int(self.load["scale"])
-
-    def options(self, image: ImageInput) -> UpscaleOptions:
-        """Options of `upscale` for an image."""
-        ensemble, back_projection = QUALITIES[self.quality]
-        intensity: Any = self.intensity
-        if intensity == LIMITS:
-            intensity = image.contrast_limits or "auto"
-        return UpscaleOptions(
-            axes=image.axes,
-            rgb=False,  # colour samples are called S, so C are independent channels
-            outputs=self.outputs,
-            ensemble=ensemble,
-            back_projection=back_projection,
-            tile=self.tile or None,
-            halo=self.halo,
-            intensity=intensity,
-            region=image.part,
-        )
 
 
 class UpscaleForm(NetworkForm):
@@ -129,20 +90,27 @@ class UpscaleForm(NetworkForm):
         with self._quiet():
             getattr(self, field).value = name
 
-    def values(self) -> FormValues:
-        """What is chosen now."""
-        load = self.load_arguments()
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
+        load = super().load_arguments()
         if load["weights_folder"] is None:
             del load["weights_folder"]
-        return FormValues(
-            layer=self.layer.value or "",
-            load=load,
+        return load
+
+    def options(self, image: ImageInput) -> UpscaleOptions:
+        """Options of `upscale` for an image."""
+        ensemble, back_projection = QUALITIES[self.quality.value]
+        intensity: Any = self.intensity.value
+        if intensity == LIMITS:
+            intensity = image.contrast_limits or "auto"
+        return UpscaleOptions(
+            axes=image.axes,
+            rgb=False,  # colour samples are called S, so C are independent channels
             outputs=self.refiner_choice.wanted,
-            region=self.region.value,
-            box_layer=self.box_layer.value or "",
-            slices=self.slices.value,
-            quality=self.quality.value,
-            tile=self.tile.value,
+            ensemble=ensemble,
+            back_projection=back_projection,
+            tile=self.tile.value or None,
             halo=self.halo.value,
-            intensity=self.intensity.value,
+            intensity=intensity,
+            region=image.part,
         )

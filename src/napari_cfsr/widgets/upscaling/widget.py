@@ -22,7 +22,7 @@ from napari_cfsr.widgets.parts.preferences import preferred, read_settings, writ
 from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import LAYER_PAUSE, NetworkWidget
-from napari_cfsr.widgets.upscaling.form import FormValues, UpscaleForm
+from napari_cfsr.widgets.upscaling.form import UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
 from napari_cfsr.workers import (
     Step,
@@ -122,40 +122,38 @@ class UpscaleWidget(NetworkWidget):
 
     def _refresh(self) -> None:
         super()._refresh()
-        values = self.form.values()
-        names = {"layer": values.layer, "box_layer": values.box_layer}
-        self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
-        reason = self._reason(values)
+        form, layers = self.form, self._viewer.layers
+        names = {"layer": form.layer.value, "box_layer": form.box_layer.value}
+        self._chosen = {field: layers[name] for field, name in names.items() if name}
+        reason = self._reason()
         self.controls.block(reason)
-        self.form.output_choice.show("" if reason else self._where(values))
-        self.copy_button.setEnabled(bool(values.layer))
+        form.output_choice.show("" if reason else self._where())
+        self.copy_button.setEnabled(bool(form.layer.value))
 
-    def _reason(self, values: FormValues) -> str:
+    def _reason(self) -> str:
         """Why nothing can be upscaled now; empty if it can."""
-        if not values.layer:
+        form = self.form
+        if not form.layer.value:
             return "Open an image first: there is no image layer to upscale."
-        if reason := self.form.backbone_choice.reason():
+        if reason := form.backbone_choice.reason() or form.refiner_choice.reason():
             return reason
-        if reason := self.form.refiner_choice.reason():
-            return reason
-        if values.region == BOX and not values.box_layer:
-            return NO_BOX
-        return ""
+        return NO_BOX if form.region.value == BOX and not form.box_layer.value else ""
 
-    def _where(self, values: FormValues) -> str:
+    def _where(self) -> str:
         """A note on where the result goes, if that is known at once."""
-        box = self._viewer.layers[values.box_layer] if values.region == BOX else None
+        box = self._chosen.get("box_layer") if self.form.region.value == BOX else None
         if box is not None and not box_is_quick(box):
             return ""
         try:
-            return self._target(values, self._read(values))[1]
+            return self._target(self._read())[1]
         except CFSRError:
             return ""  # reported when Upscale is pressed
 
-    def _target(self, values: FormValues, source: ImageInput) -> tuple[Path | None, str]:
+    def _target(self, source: ImageInput) -> tuple[Path | None, str]:
         """The store that the result goes to, None for memory, and a note on it."""
-        layer = self._viewer.layers[values.layer]
-        return self.form.output_choice.store(layer, source, values.outputs, values.scale)
+        layer, form = self._viewer.layers[self.form.layer.value], self.form
+        outputs = form.refiner_choice.wanted
+        return form.output_choice.store(layer, source, outputs, form.scale.value)
 
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
@@ -172,12 +170,11 @@ class UpscaleWidget(NetworkWidget):
     # a run
 
     def _start(self) -> None:
-        values = self.form.values()
         with self._reported():
-            source = self._read(values)
-            store, _ = self._target(values, source)
+            source = self._read()
+            store, _ = self._target(source)
             write_settings(SETTINGS, self.form.remembered())
-            asked = source, values.load, values.options(source)
+            asked = source, self.form.load_arguments(), self.form.options(source)
             if store is None:
                 run = partial(upscale_worker, UpscaleRequest(*asked), self._model)
                 self._run(run, self._on_result, NOT_ADDED)
@@ -192,13 +189,13 @@ class UpscaleWidget(NetworkWidget):
             with self._adds():
                 self._growing.begin(step.begun)
 
-    def _read(self, values: FormValues) -> ImageInput:
+    def _read(self) -> ImageInput:
         """Snapshot of the chosen region of the chosen layer."""
-        layers = self._viewer.layers
-        layer, box = layers[values.layer], layers[values.box_layer] if values.box_layer else None
-        return read_layer(
-            layer, chosen_region(self._viewer, layer, values.region, box, values.slices)
-        )
+        form, layers = self.form, self._viewer.layers
+        layer = layers[form.layer.value]
+        box = layers[form.box_layer.value] if form.box_layer.value else None
+        region = chosen_region(self._viewer, layer, form.region.value, box, form.slices.value)
+        return read_layer(layer, region)
 
     def _on_result(self, outcome: UpscaleOutcome) -> str:
         image, result = outcome.request.image, outcome.result
@@ -257,15 +254,14 @@ class UpscaleWidget(NetworkWidget):
         """The call that makes the last result; the next one's once the form has changed."""
         if self._last_python:
             return self._last_python
-        values = self.form.values()
         try:
-            source = self._read(values)
-            store, _ = self._target(values, source)
+            source = self._read()
+            store, _ = self._target(source)
         except CFSRError as error:
             self.controls.end(str(error))
             return ""
-        load = {k: v for k, v in values.load.items() if k != "download"}
-        return python_call(source.expression, load, values.options(source), str(store or ""))
+        load = {k: v for k, v in self.form.load_arguments().items() if k != "download"}
+        return python_call(source.expression, load, self.form.options(source), str(store or ""))
 
 
 # what the status line says of a run that is over
