@@ -40,6 +40,7 @@ from napari_cfsr.core.weights import (
 )
 from napari_cfsr.errors import CFSRError, WeightsError
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
+from napari_cfsr.widgets.parts.form import fill
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import offer_refiners
 from napari_cfsr.workers import CancelToken, Failure, call_worker
@@ -138,16 +139,10 @@ class RefinersWidget(QWidget):
         split.addWidget(self.card)
         split.setSizes([200, 200])
         split.setStretchFactor(1, 1)
-        renaming, files = QHBoxLayout(), QHBoxLayout()
-        renaming.addWidget(self.name, 1)
-        renaming.addWidget(self.rename_button)
-        for button in (self.import_button, self.export_button, self.delete_button):
-            files.addWidget(button, 1)
-        layout = QVBoxLayout(self)
-        layout.addWidget(split, 1)
-        layout.addLayout(renaming)
-        layout.addLayout(files)
-        layout.addWidget(self.status)
+        renaming = fill(QHBoxLayout(), self.name, self.rename_button, stretch=(1,))
+        three = self.import_button, self.export_button, self.delete_button
+        files = fill(QHBoxLayout(), *three, stretch=(1, 1, 1))
+        fill(QVBoxLayout(self), split, renaming, files, self.status, stretch=(1,))
 
     # the list
 

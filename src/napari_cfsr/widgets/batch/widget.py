@@ -15,8 +15,8 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch.form import BatchForm
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.form import FormArea, fill, stacked
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget
 from napari_cfsr.workers import (
@@ -32,7 +32,6 @@ from napari_cfsr.workers import (
 if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchStep
 
-SETTINGS = "batch"
 LOOKING = "Checking for existing results"
 FILTER = "Summaries (*.csv *.json)"
 START = "Upscale all images of the folder that have no results yet."
@@ -54,6 +53,7 @@ class BatchWidget(NetworkWidget):
     """
 
     form: BatchForm
+    SETTINGS = "batch"
     _fault = ""  # of the chosen folder; events come before the widget is complete
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
@@ -71,10 +71,7 @@ class BatchWidget(NetworkWidget):
         self.controls.started.connect(self._start)
         self.summary_button.clicked.connect(self._save)
         self.table.opened.connect(self._open)
-        self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        wanted = preferred("scale", "backbone", "device", "precision")
-        self.form.restore(read_settings(SETTINGS) | wanted)
-        self._follow_weights()
+        self._restore()
         self._refresh()
         make_accessible(self, napari_viewer)
 
@@ -83,11 +80,8 @@ class BatchWidget(NetworkWidget):
         split.addWidget(FormArea(stacked(self.form.main)))
         split.addWidget(self.table)
         split.setSizes([300, 160])
-        layout = QVBoxLayout(self)
-        layout.addWidget(split, 1)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
-        layout.addWidget(self.summary_button)
+        parts = split, self.fetch_button, self.controls, self.summary_button
+        fill(QVBoxLayout(self), *parts, stretch=(1,))
 
     def _on_form(self) -> None:
         if self.form.folder != self._listed:
@@ -150,7 +144,7 @@ class BatchWidget(NetworkWidget):
         folder = self.form.folder
         if folder is None:
             return
-        write_settings(SETTINGS, self.form.remembered())
+        write_settings(self.SETTINGS, self.form.remembered())
         self._outcome = None
         self._run(partial(batch_worker, self.form.request(folder), self._model), self._on_result)
 

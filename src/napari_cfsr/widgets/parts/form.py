@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from magicgui.widgets import CheckBox, FileEdit, LineEdit, Widget
@@ -14,9 +15,11 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QLabel,
+    QLayout,
     QScrollArea,
     QSizePolicy,
     QSpinBox,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -233,15 +236,32 @@ class BeforeChoice(QObject):
         return bool(super().eventFilter(watched, event))
 
 
+def fill(layout: QBoxLayout, *parts: QWidget | QLayout, stretch: Sequence[int] = ()) -> QBoxLayout:
+    """Add widgets and layouts, the first ones with these stretch factors."""
+    for part, factor in itertools.zip_longest(parts, stretch, fillvalue=0):
+        (layout.addLayout if isinstance(part, QLayout) else layout.addWidget)(part, factor)
+    return layout
+
+
 def stacked(*parts: QWidget) -> QWidget:
     """Parts of a form below each other, at the top of the space there is."""
     form = QWidget()
-    column = QVBoxLayout(form)
+    column = fill(QVBoxLayout(form), *parts)
     column.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        column.addWidget(part)
     column.addStretch()
     return form
+
+
+def tabbed(tooltip: str, **pages: QWidget) -> QTabWidget:
+    """Pages that scroll, under tabs of these names."""
+    tabs = QTabWidget()
+    explain(tabs.tabBar(), tooltip)
+    name_control(tabs.tabBar(), "pages")
+    for title, page in pages.items():
+        area = FormArea(page)
+        name_control(area, title)
+        tabs.addTab(area, title)
+    return tabs
 
 
 def together(*fields: Field, vertical: bool = False) -> QWidget:

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfsr.core.upscale import duration
 from napari_cfsr.widgets.parts.accessible import explain
+from napari_cfsr.widgets.parts.form import fill
 
 STEPS = 1000  # resolution of the progress bar
 CANCEL = "Stop what is running now."
@@ -58,26 +59,15 @@ class RunControls(QWidget):
         self.reason = paragraph()
         self.status = paragraph()
         self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 2)
-        buttons.addWidget(self.cancel_button, 1)
-        layout = QVBoxLayout(self)
+        buttons = fill(QHBoxLayout(), self.start_button, self.cancel_button, stretch=(2, 1))
+        self._rows = fill(QVBoxLayout(), buttons)
+        layout = fill(QVBoxLayout(self), self.reason, self._rows, self.progress, self.status)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._rows = QVBoxLayout()
-        self._rows.addLayout(buttons)
-        layout.addWidget(self.reason)
-        layout.addLayout(self._rows)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.status)
         self.start_button.clicked.connect(self.started)
         self.cancel_button.clicked.connect(self.cancelled)
         self._running = False
         self.progress.setTextVisible(True)
         self._update()
-
-    def add_row(self, row: QHBoxLayout) -> None:
-        """Add more buttons below Start and Cancel."""
-        self._rows.addLayout(row)
 
     @property
     def running(self) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import napari
 from napari.layers import Image, Layer
@@ -16,7 +16,9 @@ from napari_cfsr.core.weights import OFFICIAL_NOTICE
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.widgets.parts.accessible import explain
-from napari_cfsr.widgets.parts.preferences import folder_changed
+from napari_cfsr.widgets.parts.form import BeforeChoice
+from napari_cfsr.widgets.parts.preferences import folder_changed, preferred, read_settings
+from napari_cfsr.widgets.parts.refiner_choice import NetworkForm
 from napari_cfsr.workers import CancelToken, Failure, Step, StoreStep, call_worker, fetch_worker
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cfsr.widgets.parts.form import Form
     from napari_cfsr.widgets.parts.run_controls import RunControls
 
+PREFERENCES = ("scale", "backbone", "device", "precision")  # that forms start from
 LAYER_PAUSE = 20  # milliseconds between two layers, so that the window can draw and respond
 
 
@@ -186,6 +189,7 @@ class NetworkWidget(RunWidget):
     """A page with a backbone, whose official weights can be downloaded."""
 
     form: BackboneForm
+    SETTINGS: ClassVar[str]  # name of the file with those of the last run
 
     def __init__(
         self, viewer: napari.viewer.Viewer, controls: RunControls, *close: Callable[[], object]
@@ -195,8 +199,12 @@ class NetworkWidget(RunWidget):
         explain(self.fetch_button, OFFICIAL_NOTICE)
         self.fetch_button.clicked.connect(self._fetch)
 
-    def _follow_weights(self) -> None:
-        """Another weights folder in Preferences takes effect at once."""
+    def _restore(self) -> None:
+        """Start from Preferences and the last run; another weights folder takes effect at once."""
+        choices = [x for x in PREFERENCES if x in self.form.REMEMBERED]
+        self.form.restore(read_settings(self.SETTINGS) | preferred(*choices))
+        if isinstance(self.form, NetworkForm):  # other programs may add or remove refiners
+            self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
         event = folder_changed()
         if event is not None:
             self._cleanup.connect(event, self.reload_refiners)

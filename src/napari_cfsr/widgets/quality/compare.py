@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.form import Rows, narrow
+from napari_cfsr.widgets.parts.form import Rows, fill, narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
 
 BY_HAND = "by hand"
@@ -168,21 +168,15 @@ class ComparePage(QWidget):
             rows.add(name, field, name)
             narrow(field)
         rows.add("seconds", self.seconds, "each for")
-        buttons = QHBoxLayout()
+        buttons = fill(QHBoxLayout(), self.blink_button, self.switch_button, stretch=(2, 1))
         buttons.setContentsMargins(6, 0, 6, 0)
-        buttons.addWidget(self.blink_button, 2)
-        buttons.addWidget(self.switch_button, 1)
         self.hint.setText(HINT)
         self.hint.setContentsMargins(6, 6, 6, 0)
         self.now.setTextFormat(Qt.TextFormat.PlainText)
         self.now.setContentsMargins(6, 6, 6, 0)
         self.now.setMinimumWidth(1)  # a long name does not widen the dock
-        layout = QVBoxLayout(self)
+        layout = fill(QVBoxLayout(self), rows, buttons, self.now, self.hint)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(rows)
-        layout.addLayout(buttons)
-        layout.addWidget(self.now)
-        layout.addWidget(self.hint)
         layout.addStretch()
         explain_all(self, TOOLTIPS, {})
 

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfsr.core.metrics import Line, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.form import narrow
+from napari_cfsr.widgets.parts.form import fill, narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.quality.plot import SlicePlot
 from napari_cfsr.widgets.quality.table_model import LEAST_WIDTH, QualityModel, QualityView
@@ -69,23 +69,15 @@ class QualityPage(QWidget):
 
     def _arrange(self) -> None:
         narrow(self.over, 8)
-        row, grid = QHBoxLayout(), QGridLayout()
-        label = QLabel("gain over")
+        grid, label = QGridLayout(), QLabel("gain over")
         label.setBuddy(self.over.native)
-        row.addWidget(label)
-        row.addWidget(self.over.native, 1)
-        row.addWidget(self.every.native)
+        row = fill(QHBoxLayout(), label, self.over.native, self.every.native, stretch=(0, 1))
         buttons = (self.error_button, self.ssim_button, self.copy_button, self.export_button)
         for i, button in enumerate(buttons):
             grid.addWidget(button, i // 2, i % 2)
-        layout = QVBoxLayout(self)
+        parts = (self.heading, self.warnings, self.view, row, grid, self.plot, self.notes)
+        layout = fill(QVBoxLayout(self), *parts)
         layout.setContentsMargins(4, 6, 4, 6)
-        for part in (self.heading, self.warnings, self.view):
-            layout.addWidget(part)
-        layout.addLayout(row)
-        layout.addLayout(grid)
-        layout.addWidget(self.plot)
-        layout.addWidget(self.notes)
         layout.addItem(QSpacerItem(LEAST_WIDTH, 0))  # the dock does not widen when a table comes
         layout.addStretch()
         explain_all(self, TOOLTIPS, {"view": "measured values", "over": "gain over"})

@@ -9,13 +9,13 @@ from typing import Any
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QFileDialog, QVBoxLayout
 
 from napari_cfsr.core.metrics import MapKind, csv_path, write_csv
 from napari_cfsr.errors import ImageError
 from napari_cfsr.layers import LayerSpec, QualityRequest, read_layer
-from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea, stacked
+from napari_cfsr.widgets.parts.accessible import make_accessible
+from napari_cfsr.widgets.parts.form import fill, stacked, tabbed
 from napari_cfsr.widgets.parts.region_choice import chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
@@ -57,14 +57,9 @@ class QualityWidget(RunWidget):
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        self.pages = QTabWidget()
-        self.pages.addTab(FormArea(stacked(self.form.main)), "Setup")
-        self.pages.addTab(FormArea(self.result), "Result")
-        self.pages.addTab(FormArea(self.compare), "Compare")
-        explain_pages(self.pages, PAGES)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.pages, 1)
-        layout.addWidget(self.controls)
+        setup = stacked(self.form.main)
+        self.pages = tabbed(PAGES, Setup=setup, Result=self.result, Compare=self.compare)
+        fill(QVBoxLayout(self), self.pages, self.controls, stretch=(1,))
 
     def _connect(self) -> None:
         self.controls.started.connect(self._start)

@@ -10,15 +10,15 @@ from typing import Any
 import napari
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, QTimer, Signal
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteTraining
 from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress
 from napari_cfsr.core.weights import save_named
 from napari_cfsr.layers import TrainInput, TrainJob, read_layer
-from napari_cfsr.widgets.parts.accessible import explain, explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea, Section, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.accessible import explain, make_accessible
+from napari_cfsr.widgets.parts.form import Section, fill, stacked, tabbed
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training.assist import TrainAids
@@ -28,7 +28,6 @@ from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
 from napari_cfsr.workers import Failure, train_worker
 
-SETTINGS = "train"
 TOOLTIPS = {
     "advanced": "The training recipe: its fields override the preset.",
     "pause_button": "Pause training; it takes no processor time meanwhile.",
@@ -56,10 +55,7 @@ class TrainControls(RunControls):
         self.pause_button.setCheckable(True)
         explain(self.pause_button, TOOLTIPS["pause_button"])
         explain(self.stop_button, TOOLTIPS["stop_button"])
-        row = QHBoxLayout()
-        row.addWidget(self.pause_button, 1)
-        row.addWidget(self.stop_button, 2)
-        self.add_row(row)
+        self._rows.addLayout(fill(QHBoxLayout(), *self._extra, stretch=(1, 2)))
         self.pause_button.toggled.connect(self._on_pause)
         self.stop_button.clicked.connect(self._on_stop)
         self._update()
@@ -103,6 +99,7 @@ class TrainWidget(TrainAids):
     """
 
     controls: TrainControls
+    SETTINGS = "train"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         training, preview = RemoteTraining(), LivePreview(napari_viewer)
@@ -119,8 +116,7 @@ class TrainWidget(TrainAids):
         self._timer.timeout.connect(self._show_progress)
         self._arrange()
         self._connect()
-        self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
-        self._follow_weights()
+        self._restore()
         self._follow_layers()
         self._cleanup.connect(napari_viewer.layers.events.inserted, self._choose_first)
         self._choose_first()
@@ -128,17 +124,10 @@ class TrainWidget(TrainAids):
 
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
-        self.pages = QTabWidget()
-        setup = stacked(self.form.main, self.advanced)
-        areas = [FormArea(page) for page in (setup, self.plot, self.result)]
-        for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
-            self.pages.addTab(area, title)
         explain(self.advanced, TOOLTIPS["advanced"])
-        explain_pages(self.pages, PAGES)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.pages, 1)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
+        setup = stacked(self.form.main, self.advanced)
+        self.pages = tabbed(PAGES, Setup=setup, Progress=self.plot, Result=self.result)
+        fill(QVBoxLayout(self), self.pages, self.fetch_button, self.controls, stretch=(1,))
 
     def _connect(self) -> None:
         self.controls.started.connect(self._start)
@@ -175,7 +164,7 @@ class TrainWidget(TrainAids):
         with self._reported():
             values = self.form.values()
             job = TrainJob(self._input(values), values.load, values.config)
-            write_settings(SETTINGS, self.form.remembered())
+            write_settings(self.SETTINGS, self.form.remembered())
             self._values = replace(values, layers=())  # which may be removed meanwhile
             self._preview.begin(values.layers[-1] if values.layers else None)
             self.plot.begin()

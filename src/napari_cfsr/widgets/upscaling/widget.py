@@ -17,8 +17,8 @@ from napari_cfsr.core.upscale import UpscaleResult, duration, load_arguments, py
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, box_is_quick, read_layer, result_layers
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, Section, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.form import FormArea, Section, fill, stacked
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import LAYER_PAUSE, NetworkWidget
@@ -35,7 +35,6 @@ from napari_cfsr.workers import (
     upscale_worker,
 )
 
-SETTINGS = "upscale"
 START = "Upscale the layer. The results are added as new layers."
 NOT_ADDED = "Cancelled; nothing was added."
 TOOLTIPS = {
@@ -54,6 +53,7 @@ class UpscaleWidget(NetworkWidget):
     """
 
     form: UpscaleForm
+    SETTINGS = "upscale"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
@@ -72,11 +72,7 @@ class UpscaleWidget(NetworkWidget):
         explain_all(self, TOOLTIPS, {})
         self.controls.started.connect(self._start)
         self.copy_button.clicked.connect(self._copy)
-        # other programs may have added or removed refiners
-        self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        wanted = preferred("scale", "backbone", "device", "precision")
-        self.form.restore(read_settings(SETTINGS) | wanted)
-        self._follow_weights()
+        self._restore()
         self._follow_layers()
         selection = napari_viewer.layers.selection
         self._cleanup.connect(selection.events.active, self._on_active)
@@ -85,12 +81,9 @@ class UpscaleWidget(NetworkWidget):
 
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
-        layout = QVBoxLayout(self)
-        layout.addWidget(FormArea(stacked(self.form.main, self.advanced)), 1)
-        layout.addWidget(self.form.output_choice.note)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
-        layout.addWidget(self.copy_button)
+        area = FormArea(stacked(self.form.main, self.advanced))
+        parts = self.form.output_choice.note, self.fetch_button, self.controls, self.copy_button
+        fill(QVBoxLayout(self), area, *parts, stretch=(1,))
 
     # layers and choices
 
@@ -173,7 +166,7 @@ class UpscaleWidget(NetworkWidget):
         with self._reported():
             source = self._read()
             store, _ = self._target(source)
-            write_settings(SETTINGS, self.form.remembered())
+            write_settings(self.SETTINGS, self.form.remembered())
             asked = source, self.form.load_arguments(), self.form.options(source)
             if store is None:
                 run = partial(upscale_worker, UpscaleRequest(*asked), self._model)
