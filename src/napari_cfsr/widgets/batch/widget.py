@@ -24,9 +24,9 @@ from napari_cfsr.workers import (
     BatchOutcome,
     CancelToken,
     Failure,
-    batch_worker,
     call_worker,
     list_inputs,
+    run_batch,
 )
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class BatchWidget(NetworkWidget):
             return
         write_settings(self.SETTINGS, self.form.remembered())
         self._outcome = None
-        self._run(partial(batch_worker, self.form.request(folder), self._model), self._on_result)
+        steps = partial(run_batch, self.form.request(folder), self._model)
+        self._run_steps("a batch", steps, self._on_result)
 
     def _on_step(self, news: Any) -> None:
         if not isinstance(news, BatchNews):

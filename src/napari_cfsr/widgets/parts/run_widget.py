@@ -19,7 +19,15 @@ from napari_cfsr.widgets.parts.accessible import explain
 from napari_cfsr.widgets.parts.form import BeforeChoice
 from napari_cfsr.widgets.parts.preferences import folder_changed, preferred, read_settings
 from napari_cfsr.widgets.parts.refiner_choice import NetworkForm
-from napari_cfsr.workers import CancelToken, Failure, Step, StoreStep, call_worker, fetch_worker
+from napari_cfsr.workers import (
+    CancelToken,
+    Failure,
+    Step,
+    StoreStep,
+    call_worker,
+    fetch_weights,
+    step_worker,
+)
 
 if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
     from napari_cfsr.widgets.parts.form import Form
     from napari_cfsr.widgets.parts.run_controls import RunControls
+    from napari_cfsr.workers import Steps
 
 PREFERENCES = ("scale", "backbone", "device", "precision")  # that forms start from
 LAYER_PAUSE = 20  # milliseconds between two layers, so that the window can draw and respond
@@ -172,6 +181,12 @@ class RunWidget(QWidget):
     def _on_error(self, error: BaseException) -> None:
         self._end(f"Unexpected error: {error!r}")
 
+    def _run_steps(
+        self, name: str, steps: Steps, then: Callable[[Any], str], cancelled: str = "Cancelled."
+    ) -> None:
+        """Run the generator `steps(check)` in a worker; `then` and `cancelled` as for `_run`."""
+        self._run(partial(step_worker, name, steps), then, cancelled)
+
     def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
         """Call `task` in a worker; `then` as for `_run`."""
         self._run(partial(call_worker, text, task), then)
@@ -219,8 +234,8 @@ class NetworkWidget(RunWidget):
         self.fetch_button.setEnabled(not self.controls.running)
 
     def _fetch(self) -> None:
-        fetch = partial(fetch_worker, self.form.scale.value)
-        self._run(fetch, lambda file: f"Downloaded {file.path}")
+        fetch = partial(fetch_weights, self.form.scale.value)
+        self._run_steps("a download", fetch, lambda file: f"Downloaded {file.path}")
 
 
 def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:

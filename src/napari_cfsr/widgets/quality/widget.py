@@ -23,7 +23,7 @@ from napari_cfsr.widgets.quality.compare import Blink, ComparePage
 from napari_cfsr.widgets.quality.form import REGIONS, QualityForm
 from napari_cfsr.widgets.quality.report import QualityPage
 from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
-from napari_cfsr.workers import QualityResult, map_layer, measure_layers, quality_worker
+from napari_cfsr.workers import QualityResult, map_layer, measure_layers
 
 FILTER = "Tables (*.csv)"
 START = "Measure PSNR and SSIM of the ticked layers."
@@ -113,7 +113,7 @@ class QualityWidget(RunWidget):
             self.form.chosen = True  # what was measured stays chosen
             layers = [(self.form.reference.value, 1), *self.form.sources]
             self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
-            self._run(partial(quality_worker, "a comparison", measure), self._on_measured)
+            self._run_steps("a comparison", measure, self._on_measured)
 
     def _read(self) -> QualityRequest:
         """Snapshot of the layers to compare."""
@@ -158,8 +158,7 @@ class QualityWidget(RunWidget):
     def _map(self, kind: MapKind) -> None:
         """Map the selected layer, as it is now."""
         with self._reported():
-            measure = partial(map_layer, self._map_request(), kind)
-            self._run(partial(quality_worker, "a map", measure), self._on_map)
+            self._run_steps("a map", partial(map_layer, self._map_request(), kind), self._on_map)
 
     def _map_request(self) -> QualityRequest:
         line, result = self.result.selected, self._result

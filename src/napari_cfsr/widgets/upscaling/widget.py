@@ -31,8 +31,8 @@ from napari_cfsr.workers import (
     StoreStep,
     UpscaleOutcome,
     UpscaleRequest,
-    store_worker,
-    upscale_worker,
+    upscale_layer,
+    upscale_to_store,
 )
 
 START = "Upscale the layer. The results are added as new layers."
@@ -169,11 +169,11 @@ class UpscaleWidget(NetworkWidget):
             write_settings(self.SETTINGS, self.form.remembered())
             asked = source, self.form.load_arguments(), self.form.options(source)
             if store is None:
-                run = partial(upscale_worker, UpscaleRequest(*asked), self._model)
-                self._run(run, self._on_result, NOT_ADDED)
+                steps = partial(upscale_layer, UpscaleRequest(*asked), self._model)
+                self._run_steps("an upscaling", steps, self._on_result, NOT_ADDED)
             else:
-                run = partial(store_worker, StoreRequest(*asked, store), self._model)
-                self._run(run, self._on_stored, NOT_ADDED)
+                to_store = partial(upscale_to_store, StoreRequest(*asked, store), self._model)
+                self._run_steps("an upscaling to disk", to_store, self._on_stored, NOT_ADDED)
 
     def _on_step(self, step: Step | StoreStep) -> None:
         super()._on_step(step)
