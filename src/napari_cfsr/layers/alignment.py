@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,8 @@ class Candidate:
         """Data to world, homogeneous."""
         if self.enlarge == 1:
             return to_world(self.image)
-        return to_world(replace(self.image, **_transform(self.image, self.enlarge)))
+        placed = output_placement(self.image, self.enlarge)
+        return to_world(replace(self.image, **{k: placed[k] for k in ("scale", "translate")}))
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,6 @@ class Match:
 def to_world(image: ImageInput) -> Matrix:
     """Data to world of a whole layer, homogeneous."""
     return np.asarray(layer_to_world(image).affine_matrix, float)
-
-
-def _transform(image: ImageInput, scale: int) -> dict[str, Any]:
-    placed = output_placement(image, scale)
-    return {name: placed[name] for name in ("scale", "translate")}
 
 
 def plane_axes(axes: str) -> str:

@@ -120,11 +120,9 @@ class Comparison:
 
     def box(self, at: Index) -> Region:
         """The region of one plane."""
-        box, places = [], iter(at)
-        for axis, s in zip(self.axes, self.region, strict=True):
-            place = s.start if axis in "YX" else next(places)
-            box.append(s if axis in "YX" else slice(place, place + 1))
-        return tuple(box)
+        places = (slice(i, i + 1) for i in at)
+        parts = zip(self.axes, self.region, strict=True)
+        return tuple(s if axis in "YX" else next(places) for axis, s in parts)
 
     def reference_plane(self, at: Index) -> NDArray[Any]:
         """[Y,X] or [Y,X,3] of the reference."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,8 +119,8 @@ def _label_bounds(layer: Labels) -> Bounds:
     """Outer edges of the selected label's box; plane by plane, since stacks are large."""
     data = level_zero(layer)
     low, high = np.full(data.ndim, np.inf), np.full(data.ndim, -np.inf)
-    for index, plane in _planes(data):
-        mask = plane == layer.selected_label
+    for index in np.ndindex(data.shape[:-2]):
+        mask = np.asarray(data[index]) == layer.selected_label
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows):
             first, last = [*index, rows[0], columns[0]], [*index, rows[-1], columns[-1]]
@@ -131,11 +131,6 @@ def _label_bounds(layer: Labels) -> Bounds:
             "select a label that is painted"
         )
     return low - 0.5, high + 0.5
-
-
-def _planes(data: Any) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
-    for index in np.ndindex(data.shape[:-2]):
-        yield index, np.asarray(data[index])
 
 
 def current_slices(

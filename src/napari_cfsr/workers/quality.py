@@ -29,6 +29,7 @@ from napari_cfsr.layers import (
     QualityRequest,
     Region,
     extremes,
+    of_levels,
     output_placement,
     pyramid,
     read_plane,
@@ -207,12 +208,11 @@ def _spec(
         "name": f"{name} {kind} map",
         "colormap": COLORMAPS[kind],
         "contrast_limits": (0.0, _brightest(values)) if kind == "error" else (0.0, 1.0),
-        "multiscale": len(levels) > 1,
         "rgb": False,
         "metadata": {"napari_cfsr": record},
         **output_placement(replace(source, region=comparison.region), 1),
     }
-    return LayerSpec(levels if len(levels) > 1 else values, arguments)
+    return of_levels(levels, arguments)
 
 
 def _brightest(values: NDArray[np.float32]) -> float:

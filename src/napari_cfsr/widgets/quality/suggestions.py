@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +67,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _pixels(layer: Image) -> int:
     sizes = zip(layer_axes(layer), layer_shape(layer), strict=False)
-    pixels = 1
-    for axis, n in sizes:
-        pixels *= n if axis in "YX" else 1
-    return pixels
+    return math.prod(n for axis, n in sizes if axis in "YX")
 
 
 def _rank(reference: Image, layer: Image) -> int | None:

@@ -66,12 +66,9 @@ def simulated_layer(simulated: Simulated, beside: Image | None) -> LayerSpec:
 
 def _plane(pixels: NDArray[Any], axes: str) -> NDArray[Any]:
     """The first plane [Y,X] or [Y,X,S]."""
-    order = [i for i, name in enumerate(axes) if name not in "YXS"]
-    order += [axes.index(name) for name in "YXS" if name in axes]
-    plane = pixels.transpose(order)
-    while plane.ndim > len([name for name in axes if name in "YXS"]):
-        plane = plane[0]
-    return plane
+    left = [name for name in axes if name in "YXS"]
+    plane = pixels[tuple(slice(None) if name in "YXS" else 0 for name in axes)]
+    return plane.transpose([left.index(name) for name in "YXS" if name in left])
 
 
 def _beside(layer: Image) -> dict[str, Any]:

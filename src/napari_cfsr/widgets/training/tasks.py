@@ -114,12 +114,8 @@ def estimate(
 
 def _middle(image: Float32) -> Float32:
     """The middle of a large image, in [0,1]: more takes longer and adds nothing."""
-    where = [
-        slice(start, start + MOST_PIXELS)
-        for n in image.shape[:2]
-        for start in [max(0, (n - MOST_PIXELS) // 2)]
-    ]
-    return np.clip(image[tuple(where)], 0, 1)
+    top, left = (max(0, (n - MOST_PIXELS) // 2) for n in image.shape[:2])
+    return np.clip(image[top : top + MOST_PIXELS, left : left + MOST_PIXELS], 0, 1)
 
 
 def measure_shift(lr: ImageInput, hr: ImageInput, config: TrainConfig, scale: int) -> Shift:
