@@ -259,7 +259,7 @@ def test_scale_without_bundled_weights_is_disabled_with_the_reason(
 def test_ready_refiners_are_offered_by_what_they_are_for(opened, official, qtbot) -> None:
     viewer, widget = opened(photo(32, 32), name="photo")
     widget.form.scale.value = 2
-    titles = dict(widget.form.refiner_choice._names(None))
+    titles = dict(widget.form._refiners(None))
     name = titles["Fluorescence at low light, 25 to 100 photons where it is brightest"]
     assert name == "fluorescence_low_light_official_x2"
     widget.form.refiner.value = name
@@ -280,7 +280,7 @@ def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     assert not widget.form.delta.enabled
     assert not widget.form.difference.enabled
     widget.form.scale.value = 3
-    assert any("three: for tests" in str(c) for c in widget.form.refiner_choice._names(None))
+    assert any("three: for tests" in str(c) for c in widget.form._refiners(None))
     widget.form.refiner.value = "three"
     assert widget.form.delta.enabled
     widget.form.scale.value = 4  # the refiner belongs to another backbone
@@ -521,7 +521,7 @@ def test_settings_are_remembered(opened, qtbot) -> None:
     press(qtbot, widget)
     _, again = opened(photo(32, 32))
     form = again.form
-    assert (form.scale.value, form.refiner_choice.value, form.tile.value) == (3, None, 128)
+    assert (form.scale.value, form.load_arguments()["refiner"], form.tile.value) == (3, None, 128)
     assert form.quality.value == "self-ensemble (8 times slower)"
 
 

@@ -136,7 +136,7 @@ class BatchWidget(NetworkWidget):
             return f"Looking into {self.form.folder}"
         if self._fault:
             return self._fault
-        return self.form.backbone_choice.reason() or self.form.refiner_choice.reason()
+        return self.form.network_reason()
 
     # a run
 

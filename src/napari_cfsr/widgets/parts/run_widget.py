@@ -230,7 +230,7 @@ class NetworkWidget(RunWidget):
             self._refresh_form()
 
     def _refresh(self) -> None:
-        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
+        self.fetch_button.setVisible(self.form.fetchable)
         self.fetch_button.setEnabled(not self.controls.running)
 
     def _fetch(self) -> None:

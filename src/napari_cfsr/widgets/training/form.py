@@ -105,7 +105,7 @@ class TrainForm(TrainFields):
         for name, visible in {
             "layers": source == SOURCES[0],
             "folder": source == SOURCES[1],
-            "backbone_file": self.backbone_choice.from_file,
+            "backbone_file": self.own_backbone,
             **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align", "match"), self.paired),
             **dict.fromkeys(SIMULATION_ROWS, not self.paired),
             "blur_unit": not self.paired and self.blur_in.has_units,
@@ -214,7 +214,7 @@ class TrainForm(TrainFields):
 
     def reason(self) -> str:
         """Why nothing can be trained now; empty if it can."""
-        if reason := self.data_reason() or self.backbone_choice.reason():
+        if reason := self.data_reason() or self.network_reason():
             return reason
         try:
             self.config()

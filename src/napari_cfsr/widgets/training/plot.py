@@ -46,12 +46,18 @@ class Curve:
         return np.add.reduceat(steps, first) / counts, np.add.reduceat(losses, first) / counts
 
 
-@dataclass(frozen=True)
-class TrainingCurves:
-    """What is plotted."""
+Curves = dict[str, Curve]  # by placement
 
-    curves: dict[str, Curve]  # by placement
-    best: tuple[str, int, float] | None  # placement, step and gain of the best validation
+
+def best_of(curves: Curves) -> tuple[str, int, float] | None:
+    """Placement, step and gain of the best validation, if it gained something."""
+    found = [
+        (placement, step, gain)
+        for placement, curve in curves.items()
+        for step, gain in zip(curve.gain_steps, curve.gains, strict=True)
+        if gain > 0
+    ]
+    return max(found, key=lambda f: f[2], default=None)
 
 
 class TrainingFigure(PlotFigure):
@@ -82,14 +88,14 @@ class TrainingFigure(PlotFigure):
         }
         self._lines: dict[str, tuple[Any, Any]] = {}
 
-    def _plot(self, data: TrainingCurves, look: Look) -> None:
-        if data.curves.keys() != self._lines.keys():
-            self._make_lines(data.curves)
-        for placement, curve in data.curves.items():
+    def _plot(self, data: Curves, look: Look) -> None:
+        if data.keys() != self._lines.keys():
+            self._make_lines(data)
+        for placement, curve in data.items():
             loss, gain = self._lines[placement]
             loss.set_data(*curve.thinned())
             gain.set_data(curve.gain_steps, curve.gains)
-        best = data.best
+        best = best_of(data)
         self._star.set_data(*(([], []) if best is None else ([best[1]], [best[2]])))
         self._best.set_text("" if best is None else f"best {best[2]:+.2f} dB")
         for axes in self._axes:
@@ -102,7 +108,7 @@ class TrainingFigure(PlotFigure):
             for artist in (name, *self._lines.get(placement, ())):
                 artist.set_color(COLORS[colors.type][placement])
 
-    def _make_lines(self, curves: dict[str, Curve]) -> None:
+    def _make_lines(self, curves: Curves) -> None:
         for lines in self._lines.values():
             for line in lines:
                 line.remove()
@@ -129,7 +135,7 @@ class TrainingPlot(ThreadedPlot):
 
     def __init__(self, theme: str) -> None:
         super().__init__(theme, TrainingFigure)
-        self.curves: dict[str, Curve] = {}
+        self.curves: Curves = {}
         self._over = False
 
     def begin(self) -> None:
@@ -137,8 +143,7 @@ class TrainingPlot(ThreadedPlot):
         self.curves.clear()
         self._over = False
         self._clear()
-        curve = Curve([1, 2], [1.0, 0.1], [2], [0.1])
-        self._drawer.load(TrainingCurves({"input": curve}, ("input", 2, 0.1)))
+        self._drawer.load({"input": Curve([1, 2], [1.0, 0.1], [2], [0.1])})
 
     def add(self, progress: TrainProgress) -> None:
         """Record a step."""
@@ -158,17 +163,7 @@ class TrainingPlot(ThreadedPlot):
         self._over = True
 
     def best(self) -> tuple[str, int, float] | None:
-        """Placement, step and gain of the best validation, if it gained something."""
-        found = [
-            (gain, step, placement)
-            for placement, curve in self.curves.items()
-            for step, gain in zip(curve.gain_steps, curve.gains, strict=True)
-            if gain > 0
-        ]
-        if not found:
-            return None
-        gain, step, placement = max(found, key=lambda f: f[0])
-        return placement, step, gain
+        return best_of(self.curves)
 
     def _has_content(self) -> bool:
         return bool(self.curves)
@@ -176,5 +171,5 @@ class TrainingPlot(ThreadedPlot):
     def _expects_more(self) -> bool:
         return not self._over
 
-    def _data(self) -> TrainingCurves:
-        return TrainingCurves({name: c.copy() for name, c in self.curves.items()}, self.best())
+    def _data(self) -> Curves:
+        return {name: curve.copy() for name, curve in self.curves.items()}

@@ -106,7 +106,7 @@ class UpscaleForm(NetworkForm):
         return UpscaleOptions(
             axes=image.axes,
             rgb=False,  # colour samples are called S, so C are independent channels
-            outputs=self.refiner_choice.wanted,
+            outputs=self.wanted,
             ensemble=ensemble,
             back_projection=back_projection,
             tile=self.tile.value or None,

@@ -128,7 +128,7 @@ class UpscaleWidget(NetworkWidget):
         form = self.form
         if not form.layer.value:
             return "Open an image first: there is no image layer to upscale."
-        if reason := form.backbone_choice.reason() or form.refiner_choice.reason():
+        if reason := form.network_reason():
             return reason
         return NO_BOX if form.region.value == BOX and not form.box_layer.value else ""
 
@@ -145,12 +145,11 @@ class UpscaleWidget(NetworkWidget):
     def _target(self, source: ImageInput) -> tuple[Path | None, str]:
         """The store that the result goes to, None for memory, and a note on it."""
         layer, form = self._viewer.layers[self.form.layer.value], self.form
-        outputs = form.refiner_choice.wanted
-        return form.output_choice.store(layer, source, outputs, form.scale.value)
+        return form.output_choice.store(layer, source, form.wanted, form.scale.value)
 
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
-        self.form.backbone_choice.choose(backbone)
+        self.form.choose_backbone(backbone)
 
     def choose_refiner(self, scale: int, backbone: str, refiner: str) -> None:
         """Choose a refiner, its backbone and scale."""
