@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +80,8 @@ def fake(monkeypatch) -> Callable[..., None]:
     """A training without a network, in the real child process, that does what it is told."""
 
     def with_options(widget: TrainWidget, **options) -> None:
-        values = widget.form.values
-        told = lambda: replace(values(), load={**values().load, **options})  # noqa: E731
-        monkeypatch.setattr(widget.form, "values", told)
+        load = widget.form.load_arguments
+        monkeypatch.setattr(widget.form, "load_arguments", lambda: {**load(), **options})
 
     monkeypatch.setattr(remote_training, "COMMAND", fake_training.COMMAND)
     return with_options
@@ -310,7 +308,7 @@ def test_pause_takes_no_processor_time_and_resume_goes_on(opened, fake, qtbot) -
     widget.controls.pause_button.click()
     qtbot.wait(300)
     widget.controls.stop_button.click()  # also ends the pause
-    assert not widget.controls.is_paused
+    assert not widget.controls.pause_button.isChecked()
     assert widget.controls.pause_button.text() == "Pause"
     wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."

@@ -72,11 +72,8 @@ def layer_axes(layer: Image) -> str:
 def _letter(label: str) -> str:
     """The axis letter of a label, or nothing."""
     word = label.strip().lower()
-    if word in ("channel", "channels"):
-        return "C"
-    if word in ("time", "frame", "frames"):
-        return "T"
-    return word.upper() if len(word) == 1 and word in "tzcyxpqruvw" else ""
+    known = {"channel": "C", "channels": "C", "time": "T", "frame": "T", "frames": "T"}
+    return known.get(word, word.upper() if len(word) == 1 and word in "tzcyxpqruvw" else "")
 
 
 def level_zero(layer: Image) -> Any:

@@ -34,20 +34,6 @@ class QualityRequest:
 class Comparison:
     """Which part of each image is compared with which part of the reference.
 
-    Parameters
-    ----------
-    request : QualityRequest
-
-    Attributes
-    ----------
-    matches : dict of int to Match
-        Of the images that can be compared, by their index in the request.
-    faults : dict of int to str
-        Why the others can't be compared.
-    region : tuple of slice
-        The part of the reference that all of them cover.
-    notes, warnings : list of str
-
     Raises
     ------
     ImageError
@@ -57,9 +43,9 @@ class Comparison:
     def __init__(self, request: QualityRequest) -> None:
         self.request = request
         self.axes = plane_axes(request.reference.axes)
-        self.region = request.region
-        self.matches: dict[int, Match] = {}
-        self.faults: dict[int, str] = {}
+        self.region = request.region  # the part of the reference that all images cover
+        self.matches: dict[int, Match] = {}  # of those that can be compared, by their index
+        self.faults: dict[int, str] = {}  # why the others can't be compared
         self.notes: list[str] = []
         self.warnings: list[str] = []
         check_dtype(request.reference.data.dtype)

@@ -56,13 +56,8 @@ def measure_layers(
 ) -> Generator[Step, None, QualityResult]:
     """Measure PSNR and SSIM of all images, plane by plane.
 
-    The row of an image that can't be compared gives the reason.
-
-    Parameters
-    ----------
-    request : QualityRequest
-    check : callable
-        Called several times a second; may raise to stop.
+    The row of an image that can't be compared gives the reason. `check` is called several times a
+    second; it may raise to stop.
 
     Raises
     ------
@@ -159,13 +154,7 @@ def map_layer(
 ) -> Generator[Step, None, LayerSpec]:
     """Error or SSIM of one image at each pixel, as a layer over the region of the reference.
 
-    Parameters
-    ----------
-    request : QualityRequest
-        With one candidate and a data range.
-    kind : {"error", "SSIM"}
-    check : callable
-        Called several times a second; may raise to stop.
+    The request has one candidate and a data range; `check` as for `measure_layers`.
 
     Raises
     ------

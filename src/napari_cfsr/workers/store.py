@@ -95,12 +95,7 @@ def upscale_to_store(
 ) -> Generator[StoreStep, None, StoreOutcome]:
     """Upscale step by step to the store; after an interruption, the next call resumes it.
 
-    Parameters
-    ----------
-    request : StoreRequest
-    model : RemoteModel
-    check : callable
-        Called several times a second; an exception from it ends the run.
+    `check` is called several times a second; an exception from it ends the run.
 
     Raises
     ------

@@ -65,13 +65,9 @@ class RunControls(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         self.start_button.clicked.connect(self.started)
         self.cancel_button.clicked.connect(self.cancelled)
-        self._running = False
+        self.running = False
         self.progress.setTextVisible(True)
         self._update()
-
-    @property
-    def running(self) -> bool:
-        return self._running
 
     def block(self, reason: str) -> None:
         """Disable Start with the reason shown; an empty reason enables it."""
@@ -79,7 +75,7 @@ class RunControls(QWidget):
         self._update()
 
     def begin(self) -> None:
-        self._running = True
+        self.running = True
         self.progress.setRange(0, 0)
         self.progress.setFormat("")
         self._update()
@@ -99,7 +95,7 @@ class RunControls(QWidget):
 
     def end(self, text: str) -> None:
         """The run is over, for whatever reason; the form can be used again."""
-        self._running = False
+        self.running = False
         self.progress.setRange(0, STEPS)
         self.progress.setValue(0)
         self.progress.setFormat("")
@@ -108,8 +104,8 @@ class RunControls(QWidget):
 
     def _update(self) -> None:
         reason = self.reason.text()
-        self.start_button.setEnabled(not self._running and not reason)
+        self.start_button.setEnabled(not self.running and not reason)
         explain(self.start_button, reason or self._start_tooltip)
-        self.reason.setVisible(bool(reason) and not self._running)
-        self.cancel_button.setEnabled(self._running)
-        self.progress.setVisible(self._running)
+        self.reason.setVisible(bool(reason) and not self.running)
+        self.cancel_button.setEnabled(self.running)
+        self.progress.setVisible(self.running)

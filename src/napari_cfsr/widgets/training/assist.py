@@ -44,12 +44,12 @@ class TrainAids(NetworkWidget):
     def _simulate(self) -> None:
         """Simulate the LR image of the first image, and show it."""
         with self._reported():
-            values = self.form.values()
-            source: Path | tuple[ImageInput, ImageInput] | None = values.folder
+            form = self.form
+            source: Path | tuple[ImageInput, ImageInput] | None = form.chosen_folder
             if source is None:
-                first = values.layers[0]
+                first = form.chosen[0]
                 source = read_layer(first), shown_slice(self._viewer, first)
-            task = partial(simulate, source, values.config, values.load["scale"])
+            task = partial(simulate, source, form.config(), form.scale.value)
             self._task("Simulating an LR image", task, self._on_simulated)
 
     def _on_simulated(self, simulated: Simulated) -> str:
@@ -87,10 +87,11 @@ class TrainAids(NetworkWidget):
         if layer is None:
             return
         with self._reported():
-            values = self.form.values()
+            form = self.form
             real = read_layer(layer), shown_slice(self._viewer, layer)
-            hr = tuple(shown_slice(self._viewer, x) for x in values.layers if x is not layer)
-            task = partial(estimate, real, values.folder or hr, values.config, values.load["scale"])
+            hr = tuple(shown_slice(self._viewer, x) for x in form.chosen if x is not layer)
+            sharp = form.chosen_folder or hr
+            task = partial(estimate, real, sharp, form.config(), form.scale.value)
             self._task("Estimating noise and blur", task, self._on_estimated)
 
     def _on_estimated(self, found: Estimate) -> str:
@@ -104,9 +105,8 @@ class TrainAids(NetworkWidget):
     def _measure_shift(self) -> None:
         """Measure the shift between the layers of a pair."""
         with self._reported():
-            values = self.form.values()
-            lr, hr = (shown_slice(self._viewer, layer) for layer in values.layers)
-            task = partial(measure_shift, lr, hr, values.config, values.load["scale"])
+            lr, hr = (shown_slice(self._viewer, layer) for layer in self.form.chosen)
+            task = partial(measure_shift, lr, hr, self.form.config(), self.form.scale.value)
             self._task("Measuring the shift", task, self._on_shift)
 
     def _on_shift(self, shift: Shift) -> str:

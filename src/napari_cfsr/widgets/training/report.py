@@ -103,7 +103,7 @@ class ResultPage(QWidget):
         self.save_button.clicked.connect(self.save)
         self.copy_button.clicked.connect(self.copy)
         self.use_button.clicked.connect(self.use)
-        self.clear()
+        self._show(None, "The training result appears here.", "", "")
 
     def _arrange(self) -> None:
         label = QLabel("name")
@@ -115,10 +115,6 @@ class ResultPage(QWidget):
         layout = fill(QVBoxLayout(self), *parts)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.addStretch()
-
-    def clear(self) -> None:
-        """Nothing has been trained yet."""
-        self._show(None, "The training result appears here.", "", "")
 
     def show_outcome(self, outcome: Outcome) -> None:
         """Show a measured refiner, or the best so far of an unfinished training."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training.assist import TrainAids
-from napari_cfsr.widgets.training.form import TrainForm, TrainValues
+from napari_cfsr.widgets.training.form import TrainForm
 from napari_cfsr.widgets.training.plot import TrainingPlot
 from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
@@ -59,10 +58,6 @@ class TrainControls(RunControls):
         self.pause_button.toggled.connect(self._on_pause)
         self.stop_button.clicked.connect(self._on_stop)
         self._update()
-
-    @property
-    def is_paused(self) -> bool:
-        return bool(self.pause_button.isChecked())
 
     def end(self, text: str) -> None:
         self.is_training = False
@@ -105,7 +100,9 @@ class TrainWidget(TrainAids):
         training, preview = RemoteTraining(), LivePreview(napari_viewer)
         super().__init__(napari_viewer, TrainControls(), training.close, preview.close)
         self._training, self._preview = training, preview
-        self._values: TrainValues | None = None  # of the current or the last training
+        # of the current or the last training: arguments of `load_model`, name, live preview
+        self._asked: tuple[dict[str, Any], str] = {}, ""
+        self._previews = False
         self._load: dict[str, Any] = {}  # backbone of the refiner on the result page
         self._progress: TrainProgress | None = None  # not shown yet
         self.form = TrainForm(self._images, self._refresh)
@@ -161,23 +158,23 @@ class TrainWidget(TrainAids):
     # a training
 
     def _start(self) -> None:
+        form = self.form
         with self._reported():
-            values = self.form.values()
-            job = TrainJob(self._input(values), values.load, values.config)
-            write_settings(self.SETTINGS, self.form.remembered())
-            self._values = replace(values, layers=())  # which may be removed meanwhile
-            self._preview.begin(values.layers[-1] if values.layers else None)
+            job = TrainJob(self._input(), form.load_arguments(), form.config())
+            write_settings(self.SETTINGS, form.remembered())
+            self._asked, self._previews = (job.load, form.name.value), form.previews.value
+            self._preview.begin(form.chosen[-1] if form.chosen else None)
             self.plot.begin()
             self.pages.setCurrentIndex(1)
             self.controls.is_training = True
             self._run(partial(train_worker, job, self._training), self._on_trained)
             self._timer.start()
 
-    def _input(self, values: TrainValues) -> TrainInput:
+    def _input(self) -> TrainInput:
         """Snapshot of the training data."""
-        if values.folder is not None:
-            return TrainInput(values.folder)
-        images = tuple(read_layer(layer) for layer in values.layers)
+        if self.form.chosen_folder is not None:
+            return TrainInput(self.form.chosen_folder)
+        images = tuple(read_layer(layer) for layer in self.form.chosen)
         return TrainInput(images[1:], images[:1]) if self.form.paired else TrainInput(images)
 
     def _on_step(self, step: Any) -> None:
@@ -188,14 +185,14 @@ class TrainWidget(TrainAids):
             return
         self._progress = step
         self.plot.add(step)
-        if step.preview is not None and self._values is not None and self._values.previews:
+        if step.preview is not None and self._previews:
             self._preview.show(step.preview)
 
     def _show_progress(self) -> None:
         progress, self._progress = self._progress, None
         if progress is None or self._token is None:
             return
-        text = "Paused" if self.controls.is_paused else _text(progress)
+        text = "Paused" if self.controls.pause_button.isChecked() else _text(progress)
         best = self.plot.best()
         if best is not None:
             text += f"\nBest so far: {best[2]:+.2f} dB at step {best[1]} (placement {best[0]})"
@@ -240,9 +237,8 @@ class TrainWidget(TrainAids):
             self._show_outcome(failure.best)
 
     def _show_outcome(self, outcome: TrainedRefiner | Checkpoint) -> None:
-        if self._values is not None:
-            self._load = self._values.load
-            self.result.name.setText(self._values.name)
+        self._load, name = self._asked
+        self.result.name.setText(name)
         self.result.show_outcome(outcome)
         self.pages.setCurrentIndex(2)
 
