@@ -192,7 +192,6 @@ class RefinersWidget(QWidget):
         self._refresh()
 
     def _refresh(self) -> None:
-        """Enable what is possible."""
         current, idle = self._current, not self._busy
         own = idle and current is not None and current[1] != "bundled"
         self.name.setEnabled(own)
@@ -284,7 +283,6 @@ def _card(path: Path) -> RefinerCard | str:
 
 
 def _cells(path: Path, kind: Kind, card: RefinerCard | str) -> list[str]:
-    """A row of the table."""
     name, origin = path.stem, ORIGINS.get(kind, "this machine")
     if isinstance(card, str):
         return [name, "", "", "", origin, "", "can't be read"]

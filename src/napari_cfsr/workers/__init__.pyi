@@ -1,4 +1,3 @@
-from .batch import BatchNews as BatchNews
 from .batch import BatchOutcome as BatchOutcome
 from .batch import BatchRequest as BatchRequest
 from .batch import list_inputs as list_inputs

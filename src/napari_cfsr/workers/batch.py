@@ -28,14 +28,6 @@ class BatchRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNews:
-    """Progress of a batch."""
-
-    paths: tuple[Path, ...] = ()  # its inputs; only in the first one
-    step: BatchStep | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class BatchOutcome:
     """A batch that finished or was cancelled."""
 
@@ -57,8 +49,10 @@ def list_inputs(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
 
 def run_batch(
     request: BatchRequest, model: RemoteModel, check: Callable[[], None]
-) -> Generator[BatchNews, None, BatchOutcome]:
-    """Run a batch step by step. Where `check` raises `CancelledError`, it ends with an outcome.
+) -> Generator[tuple[Path, ...] | BatchStep, None, BatchOutcome]:
+    """Run a batch; yields its paths, then its steps.
+
+    Where `check` raises `CancelledError`, it ends with an outcome.
 
     Raises
     ------
@@ -78,7 +72,7 @@ def run_batch(
         request.inputs, request.output, files, request.options, load["precision"],
         request.overwrite,
     )  # fmt: skip
-    yield BatchNews(tuple(item.path for item in plan.items))
+    yield tuple(item.path for item in plan.items)
 
     with ExitStack() as run:
 
@@ -87,6 +81,5 @@ def run_batch(
             return model
 
         steps = WithResult(iter_batch(plan, loaded, check))
-        for step in steps:
-            yield BatchNews(step=step)
+        yield from steps
     return BatchOutcome(tuple(steps.result), time.perf_counter() - began)

@@ -20,10 +20,10 @@ from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget
 from napari_cfsr.workers import (
-    BatchNews,
     BatchOutcome,
     CancelToken,
     Failure,
+    Step,
     call_worker,
     list_inputs,
     run_batch,
@@ -149,14 +149,14 @@ class BatchWidget(NetworkWidget):
         steps = partial(run_batch, self.form.request(folder), self._model)
         self._run_steps("a batch", steps, self._on_result)
 
-    def _on_step(self, news: Any) -> None:
-        if not isinstance(news, BatchNews):
-            super()._on_step(news)
-        elif news.step is None:
-            self.table.show_paths(news.paths)
+    def _on_step(self, step: Any) -> None:
+        if isinstance(step, Step):  # of a download
+            super()._on_step(step)
+        elif isinstance(step, tuple):
+            self.table.show_paths(step)
             self.controls.show_step(LOOKING)
         else:
-            self._show(news.step)
+            self._show(step)
 
     def _show(self, step: BatchStep) -> None:
         self.table.show_step(step)
@@ -199,7 +199,6 @@ class BatchWidget(NetworkWidget):
             self.controls.status.setText(f"Saved {path}")
 
     def _open(self, paths: tuple[Path, ...]) -> None:
-        """Open results in the viewer."""
         for path in paths:
             store = any((parent / "zarr.json").is_file() for parent in (path, path.parent))
             self._viewer.open(path, plugin="napari-cfsr" if store else "napari")

@@ -63,20 +63,16 @@ class Blink:
         """Show `first`, after so many seconds the other, and so on."""
         self.stop()
         self._pair, self._first = (first, second), True
-        self._remember()
+        images = [x for x in self._viewer.layers if isinstance(x, Image)]
+        self._before = [(weakref.ref(x), bool(x.visible)) for x in images]
+        overlay = self._viewer.canvas.overlays.text
+        self._text = (bool(overlay.visible), str(overlay.text), "")
         self._viewer.layers.events.removed.connect(self._on_removed)
-        for layer in self._viewer.layers:
-            if isinstance(layer, Image) and layer not in self._pair:
+        for layer in images:
+            if layer not in self._pair:
                 layer.visible = False
         self.set_interval(seconds)
         self._show()
-
-    def _remember(self) -> None:
-        self._before = [
-            (weakref.ref(x), bool(x.visible)) for x in self._viewer.layers if isinstance(x, Image)
-        ]
-        overlay = self._viewer.canvas.overlays.text
-        self._text = (bool(overlay.visible), str(overlay.text), "")
 
     def set_interval(self, seconds: float) -> None:
         """Show each for so many seconds; 0: until `switch` is called."""

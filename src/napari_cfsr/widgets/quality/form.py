@@ -170,7 +170,6 @@ class QualityForm(Form):
         self._show_fields(reference)
 
     def _choose(self, suggestion: Suggestion, images: list[Image]) -> None:
-        """Choose what is suggested."""
         if suggestion.reference is not None:
             self.reference.value = suggestion.reference
         self.layers.offer([x for x in images if x is not suggestion.reference])

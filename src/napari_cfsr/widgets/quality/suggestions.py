@@ -61,7 +61,6 @@ def suggest(images: Sequence[Image]) -> Suggestion:
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results are of the same input and scale."""
     return all(one.get(k) == other.get(k) for k in ("input", "scale"))
 
 

@@ -92,7 +92,7 @@ class QualityModel(QAbstractTableModel):
         name, down = self.columns[column], order == Qt.SortOrder.DescendingOrder
         places = list(range(len(self.lines)))
         places.sort(key=lambda i: self._key(self.lines[i], name), reverse=down)
-        places.sort(key=lambda i: self._missing(self.lines[i], name))
+        places.sort(key=lambda i: name in COLUMNS and math.isnan(self.lines[i].values[name]))
         self.layoutAboutToBeChanged.emit()
         old = self.persistentIndexList()
         moved = {place: row for row, place in enumerate(places)}
@@ -107,9 +107,6 @@ class QualityModel(QAbstractTableModel):
         if column == "slice":
             return (-1 if line.at is None else line.at, line.row)
         return self.text(line, column).casefold()
-
-    def _missing(self, line: Line, column: str) -> bool:
-        return column in COLUMNS and math.isnan(line.values[column])
 
 
 class QualityView(QTableView):

@@ -116,7 +116,6 @@ class QualityWidget(RunWidget):
             self._run_steps("a comparison", measure, self._on_measured)
 
     def _read(self) -> QualityRequest:
-        """Snapshot of the layers to compare."""
         form, layer = self.form, self.form.reference.value
         where = form.region.value, form.box_layer.value, form.slices.value
         return QualityRequest(

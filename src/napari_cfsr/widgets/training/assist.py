@@ -42,7 +42,6 @@ class TrainAids(NetworkWidget):
     # simulate
 
     def _simulate(self) -> None:
-        """Simulate the LR image of the first image, and show it."""
         with self._reported():
             form = self.form
             source: Path | tuple[ImageInput, ImageInput] | None = form.chosen_folder
@@ -82,7 +81,6 @@ class TrainAids(NetworkWidget):
     # estimate
 
     def _estimate(self) -> None:
-        """Estimate noise and blur from the real LR layer."""
         layer = self.form.real_layer
         if layer is None:
             return
@@ -103,7 +101,6 @@ class TrainAids(NetworkWidget):
     # shift
 
     def _measure_shift(self) -> None:
-        """Measure the shift between the layers of a pair."""
         with self._reported():
             lr, hr = (shown_slice(self._viewer, layer) for layer in self.form.chosen)
             task = partial(measure_shift, lr, hr, self.form.config(), self.form.scale.value)

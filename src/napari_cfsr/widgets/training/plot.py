@@ -142,7 +142,7 @@ class TrainingPlot(ThreadedPlot):
         """A training starts: load matplotlib while the training process starts as well."""
         self.curves.clear()
         self._over = False
-        self._clear()
+        self._label.setText(self.EMPTY)
         self._drawer.load({"input": Curve([1, 2], [1.0, 0.1], [2], [0.1])})
 
     def add(self, progress: TrainProgress) -> None:

@@ -171,7 +171,6 @@ class TrainWidget(TrainAids):
             self._timer.start()
 
     def _input(self) -> TrainInput:
-        """Snapshot of the training data."""
         if self.form.chosen_folder is not None:
             return TrainInput(self.form.chosen_folder)
         images = tuple(read_layer(layer) for layer in self.form.chosen)
@@ -262,7 +261,6 @@ class TrainWidget(TrainAids):
         self._viewer.status = "Copied the table"
 
     def _use(self) -> None:
-        """Open Upscale with the saved refiner."""
         load = self._load
         show_in_upscale(self._viewer, load["scale"], load["backbone"], self.result.saved)
 

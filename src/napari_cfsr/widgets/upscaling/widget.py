@@ -182,7 +182,6 @@ class UpscaleWidget(NetworkWidget):
                 self._growing.begin(step.begun)
 
     def _read(self) -> ImageInput:
-        """Snapshot of the chosen region of the chosen layer."""
         form, layers = self.form, self._viewer.layers
         layer = layers[form.layer.value]
         box = layers[form.box_layer.value] if form.box_layer.value else None
