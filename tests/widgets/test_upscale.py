@@ -341,7 +341,7 @@ def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> No
         parts = []
         for name in ("pyramid", "plain"):
             widget.form.layer.value = name
-            parts.append(np.array(widget._read().part))
+            parts.append(np.array(widget._read()[0].part))
         assert np.abs(parts[0] - parts[1]).max() <= 1
         assert parts[0].min() > 0
 

@@ -109,15 +109,10 @@ class QualityPage(QWidget):
     def _show(self) -> None:
         table = self.table
         stack = table is not None and len(table.slice_names) > 1
-        texts = (
-            (self.heading, table.describe if table else NOTHING),
-            (self.warnings, "\n".join(f"⚠ {w}." for w in table.warnings) if table else ""),
-            (
-                self.notes,
-                "\n".join(f"{n[0].upper()}{n[1:]}." for n in table.notes) if table else "",
-            ),
-        )
-        for label, text in texts:
+        warnings = [f"⚠ {w}." for w in table.warnings] if table else []
+        notes = [f"{n[0].upper()}{n[1:]}." for n in table.notes] if table else []
+        texts = table.describe if table else NOTHING, "\n".join(warnings), "\n".join(notes)
+        for label, text in zip((self.heading, self.warnings, self.notes), texts, strict=True):
             label.setText(text)
             label.setVisible(bool(text))
         self.view.setVisible(table is not None)

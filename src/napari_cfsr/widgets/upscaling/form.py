@@ -11,12 +11,12 @@ from napari_cfsr.core.image import MODES
 from napari_cfsr.core.upscale import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.parts.form import Rows, narrow
-from napari_cfsr.widgets.parts.refiner_choice import QUALITIES, NetworkForm
+from napari_cfsr.widgets.parts.refiner_choice import QUALITIES
 from napari_cfsr.widgets.parts.refiner_choice import TOOLTIPS as NETWORK_TOOLTIPS
 from napari_cfsr.widgets.parts.region_choice import BOX, SLICES, VIEW
 from napari_cfsr.widgets.parts.region_choice import TOOLTIPS as REGION_TOOLTIPS
 from napari_cfsr.widgets.upscaling.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
-from napari_cfsr.widgets.upscaling.output_choice import OutputChoice
+from napari_cfsr.widgets.upscaling.output_choice import OutputForm
 
 REGIONS = ("whole layer", VIEW, BOX)
 LIMITS = "contrast limits"
@@ -37,7 +37,7 @@ TOOLTIPS = {
 }
 
 
-class UpscaleForm(NetworkForm):
+class UpscaleForm(OutputForm):
     """Fields by name, their choices, and what depends on what.
 
     `images` are the names of the layers that can be upscaled, `boxes` of those that can select a
@@ -62,9 +62,6 @@ class UpscaleForm(NetworkForm):
         self.region = ComboBox(choices=REGIONS)
         self.box_layer = ComboBox(choices=lambda _: list(boxes()))
         self.slices = ComboBox(choices=SLICES)
-        self.output_choice = OutputChoice()
-        self.output_to = self.output_choice.output_to
-        self.folder = self.output_choice.folder
         self.tile = SpinBox(value=0, min=0, max=4096, step=64)
         self.halo = SpinBox(value=DEFAULT_HALO, min=0, max=128, step=8)
         self.intensity = ComboBox(choices=(*MODES, LIMITS))
@@ -83,7 +80,7 @@ class UpscaleForm(NetworkForm):
             combo.reset_choices()
         super()._update()
         self.main.show_row("box_layer", self.region.value == BOX)
-        self.main.show_row("folder", self.output_choice.may_be_disk)
+        self.main.show_row("folder", self.may_be_disk)
 
     def choose(self, field: str, name: str) -> None:
         """Choose a layer without this counting as a change of the form."""

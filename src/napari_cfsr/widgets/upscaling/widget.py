@@ -82,7 +82,7 @@ class UpscaleWidget(NetworkWidget):
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
         area = FormArea(stacked(self.form.main, self.advanced))
-        parts = self.form.output_choice.note, self.fetch_button, self.controls, self.copy_button
+        parts = self.form.note, self.fetch_button, self.controls, self.copy_button
         fill(QVBoxLayout(self), area, *parts, stretch=(1,))
 
     # layers and choices
@@ -120,7 +120,8 @@ class UpscaleWidget(NetworkWidget):
         self._chosen = {field: layers[name] for field, name in names.items() if name}
         reason = self._reason()
         self.controls.block(reason)
-        form.output_choice.show("" if reason else self._where())
+        form.note.setText("" if reason else self._where())
+        form.note.setVisible(bool(form.note.text()))
         self.copy_button.setEnabled(bool(form.layer.value))
 
     def _reason(self) -> str:
@@ -138,14 +139,9 @@ class UpscaleWidget(NetworkWidget):
         if box is not None and not box_is_quick(box):
             return ""
         try:
-            return self._target(self._read())[1]
+            return self._read()[2]
         except CFSRError:
             return ""  # reported when Upscale is pressed
-
-    def _target(self, source: ImageInput) -> tuple[Path | None, str]:
-        """The store that the result goes to, None for memory, and a note on it."""
-        layer, form = self._viewer.layers[self.form.layer.value], self.form
-        return form.output_choice.store(layer, source, form.wanted, form.scale.value)
 
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
@@ -163,8 +159,7 @@ class UpscaleWidget(NetworkWidget):
 
     def _start(self) -> None:
         with self._reported():
-            source = self._read()
-            store, _ = self._target(source)
+            source, store, _ = self._read()
             write_settings(self.SETTINGS, self.form.remembered())
             asked = source, self.form.load_arguments(), self.form.options(source)
             if store is None:
@@ -181,12 +176,14 @@ class UpscaleWidget(NetworkWidget):
             with self._adds():
                 self._growing.begin(step.begun)
 
-    def _read(self) -> ImageInput:
+    def _read(self) -> tuple[ImageInput, Path | None, str]:
+        """The chosen region of the layer; the store to write, None for memory, and a note on it."""
         form, layers = self.form, self._viewer.layers
         layer = layers[form.layer.value]
         box = layers[form.box_layer.value] if form.box_layer.value else None
         region = chosen_region(self._viewer, layer, form.region.value, box, form.slices.value)
-        return read_layer(layer, region)
+        source = read_layer(layer, region)
+        return source, *form.store(layer, source)
 
     def _on_result(self, outcome: UpscaleOutcome) -> str:
         image, result = outcome.request.image, outcome.result
@@ -246,8 +243,7 @@ class UpscaleWidget(NetworkWidget):
         if self._last_python:
             return self._last_python
         try:
-            source = self._read()
-            store, _ = self._target(source)
+            source, store, _ = self._read()
         except CFSRError as error:
             self.controls.end(str(error))
             return ""
