@@ -224,7 +224,8 @@ def reduction(reference: ImageInput, image: ImageInput) -> int | None:
 
     From the transforms if they show one; else from the sizes, by the mod-crop rule.
     """
-    if reference.rgb != image.rgb or min(len(plane_axes(x.axes)) for x in (reference, image)) < 2:
+    n = min(len(plane_axes(x.axes)) for x in (reference, image))
+    if n < 2:
         return None
     try:
         _check_kinds(reference, image)
@@ -233,7 +234,6 @@ def reduction(reference: ImageInput, image: ImageInput) -> int | None:
     axes = plane_axes(reference.axes)
     places = [axes[::-1].index(a) + 1 for a in "YX"]
     shapes = [[Candidate(x).shape[-p] for p in places] for x in (reference, image)]
-    n = min(len(plane_axes(x.axes)) for x in (reference, image))
     diagonal = np.diag(_between(Candidate(reference), Candidate(image), n)[:-1, :-1])
     ratios = np.array([diagonal[-p] for p in places])
     factor = int(np.rint(ratios[0]))

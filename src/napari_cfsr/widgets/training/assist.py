@@ -60,7 +60,6 @@ class TrainAids(NetworkWidget):
     def _show_simulated(self, spec: LayerSpec) -> None:
         """Add the layer, or update the last one if it is of the same kind."""
         layer = self._simulated() if self._simulated is not None else None
-        beside = self.form.real_layer is not None
         if layer is not None and layer in self._viewer.layers and self._is_like(layer, spec):
             layer.data = spec.data
             for name in ("scale", "translate", "rotate", "shear", "affine", "units", "metadata"):
@@ -69,7 +68,7 @@ class TrainAids(NetworkWidget):
             return
         layer = add_layer(self._viewer, spec)
         self._simulated = weakref.ref(layer)
-        if beside:
+        if self.form.real_layer is not None:
             look_at(self._viewer, [self.form.real_layer, layer])
 
     @staticmethod
