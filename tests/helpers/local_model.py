@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from napari_cfsr.core.engine import keep_freed_memory
 from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
+from napari_cfsr.core.process import RemoteModel
 from napari_cfsr.errors import ModelProcessError
 from tests.helpers.fakes import BoxModel
 
@@ -20,14 +20,10 @@ _loaded: dict[str, SRModel] = {}  # by their infos
 class LocalModel:
     """As `RemoteModel`, without its process. Models are kept for the next test."""
 
+    loaded = RemoteModel.loaded
+
     def __init__(self) -> None:
         self._model: SRModel | None = None
-
-    @contextmanager
-    def loaded(
-        self, arguments: dict[str, Any], check: Callable[[], None] = lambda: None
-    ) -> Iterator[ModelInfo]:
-        yield self.load(arguments, check)
 
     def load(
         self,
@@ -53,13 +49,19 @@ class LocalModel:
         how: PredictOptions = PredictOptions(),  # noqa: B008 - frozen
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, np.ndarray]:
+        assert self._model is not None
         return self._model.predict(batch, how, check)
 
     def free_memory(self) -> int:
+        assert self._model is not None
         return self._model.free_memory()
 
     def to_cpu(self) -> bool:
+        assert self._model is not None
         return self._model.to_cpu()
+
+    def rest(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

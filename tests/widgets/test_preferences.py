@@ -214,7 +214,7 @@ def test_a_batch_finds_them(opened, page, qtbot, official_folder, tmp_path) -> N
 def test_the_training_process_gets_the_folder(opened, page, official_folder) -> None:
     page.weights.folder, page.forms.backbone = str(official_folder), "official"
     widget = opened("Train")
-    assert widget.form.values().load["weights_folder"] == str(official_folder)
+    assert widget.form.load_arguments()["weights_folder"] == str(official_folder)
 
 
 def test_a_training_finds_them(official_folder) -> None:
@@ -267,15 +267,15 @@ def test_a_folder_that_is_not_there_is_reported(opened, page, tmp_path, name) ->
         form.images.value = tmp_path
     for backbone in ("official", "auto"):
         form.backbone.value = backbone
-        assert form.backbone_choice.reason() == (
+        assert form.network_reason() == (
             f"There is no folder {tmp_path / 'nowhere'}, which is set in Preferences for the "
             "official weights: correct it there, or choose the backbone bundled."
         )
         assert not widget.controls.start_button.isEnabled()
     if name != "Batch":  # which looks into the folder first
-        assert widget.controls.reason.text() == form.backbone_choice.reason()
+        assert widget.controls.reason.text() == form.network_reason()
     form.backbone.value = "bundled"
-    assert form.backbone_choice.reason() == ""
+    assert form.network_reason() == ""
 
 
 def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
@@ -285,7 +285,7 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
     assert widget.controls.start_button.isEnabled()
-    assert "weights_folder" not in widget.form.values().load
+    assert "weights_folder" not in widget.form.load_arguments()
 
 
 def test_a_folder_without_the_file_is_reported(opened, page, tmp_path) -> None:
@@ -300,7 +300,7 @@ def test_an_incomplete_path_is_not_a_folder(opened, page, text) -> None:
     widget = opened("Upscale")
     page.weights.folder = text
     assert preferences.weights_folder() is None
-    assert bool(widget.form.backbone_choice.reason()) == bool(text.strip())
+    assert bool(widget.form.network_reason()) == bool(text.strip())
 
 
 def test_a_home_folder_may_be_short(page, monkeypatch, tmp_path) -> None:

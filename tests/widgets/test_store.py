@@ -130,7 +130,7 @@ def test_disk_is_chosen_where_memory_is_short_and_the_reason_is_shown(
     opened, qtbot, tmp_path, monkeypatch
 ) -> None:
     viewer, widget = opened(photo(40, 50), disk=WHERE[0], name="photo")
-    note = widget.form.output_choice.note
+    note = widget.form.note
     assert note.text() == ""
     little = psutil.virtual_memory()._replace(available=1_100_000_000)
     with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ def test_labels_on_disk_are_not_read_to_fill_in_the_form(opened, qtbot) -> None:
     viewer.add_labels(np.ones((40, 50), np.int32), name="quick")
     widget.form.region.value = REGIONS[2]
     widget.form.box_layer.value = "quick"
-    note = widget.form.output_choice.note
+    note = widget.form.note
     assert note.text().startswith("96 kB (uncompressed) to ")
     read.clear()
     widget.form.box_layer.value = "lazy"

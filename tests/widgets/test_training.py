@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +80,8 @@ def fake(monkeypatch) -> Callable[..., None]:
     """A training without a network, in the real child process, that does what it is told."""
 
     def with_options(widget: TrainWidget, **options) -> None:
-        values = widget.form.values
-        told = lambda: replace(values(), load={**values().load, **options})  # noqa: E731
-        monkeypatch.setattr(widget.form, "values", told)
+        load = widget.form.load_arguments
+        monkeypatch.setattr(widget.form, "load_arguments", lambda: {**load(), **options})
 
     monkeypatch.setattr(remote_training, "COMMAND", fake_training.COMMAND)
     return with_options
@@ -162,8 +160,8 @@ def test_train_save_and_upscale_give_the_gain_of_the_card(opened, cells, qtbot) 
     widget.result.use_button.click()
     upscale = viewer.window.dock_widgets["Upscale (napari-cfsr)"]
     assert isinstance(upscale, UpscaleWidget)
-    assert upscale.form.values().load["refiner"] == "cells 0 x2"
-    assert upscale.form.values().scale == 2
+    assert upscale.form.load_arguments()["refiner"] == "cells 0 x2"
+    assert upscale.form.scale.value == 2
     upscale.form.layer.value = "LR"
     upscale.form.intensity.value = "dtype"
     upscale.controls.start_button.click()
@@ -310,7 +308,7 @@ def test_pause_takes_no_processor_time_and_resume_goes_on(opened, fake, qtbot) -
     widget.controls.pause_button.click()
     qtbot.wait(300)
     widget.controls.stop_button.click()  # also ends the pause
-    assert not widget.controls.is_paused
+    assert not widget.controls.pause_button.isChecked()
     assert widget.controls.pause_button.text() == "Pause"
     wait(qtbot, widget, 5_000)
     assert widget.controls.status.text() == "Worth it."

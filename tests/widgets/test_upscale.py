@@ -259,7 +259,7 @@ def test_scale_without_bundled_weights_is_disabled_with_the_reason(
 def test_ready_refiners_are_offered_by_what_they_are_for(opened, official, qtbot) -> None:
     viewer, widget = opened(photo(32, 32), name="photo")
     widget.form.scale.value = 2
-    titles = dict(widget.form.refiner_choice._names(None))
+    titles = dict(widget.form._refiners(None))
     name = titles["Fluorescence at low light, 25 to 100 photons where it is brightest"]
     assert name == "fluorescence_low_light_official_x2"
     widget.form.refiner.value = name
@@ -280,7 +280,7 @@ def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     assert not widget.form.delta.enabled
     assert not widget.form.difference.enabled
     widget.form.scale.value = 3
-    assert any("three: for tests" in str(c) for c in widget.form.refiner_choice._names(None))
+    assert any("three: for tests" in str(c) for c in widget.form._refiners(None))
     widget.form.refiner.value = "three"
     assert widget.form.delta.enabled
     widget.form.scale.value = 4  # the refiner belongs to another backbone
@@ -341,7 +341,7 @@ def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> No
         parts = []
         for name in ("pyramid", "plain"):
             widget.form.layer.value = name
-            parts.append(np.array(widget._read(widget.form.values()).part))
+            parts.append(np.array(widget._read()[0].part))
         assert np.abs(parts[0] - parts[1]).max() <= 1
         assert parts[0].min() > 0
 
@@ -520,16 +520,16 @@ def test_settings_are_remembered(opened, qtbot) -> None:
     widget.form.tile.value = 128
     press(qtbot, widget)
     _, again = opened(photo(32, 32))
-    values = again.form.values()
-    assert (values.scale, values.load["refiner"], values.tile) == (3, None, 128)
-    assert values.quality == "self-ensemble (8 times slower)"
+    form = again.form
+    assert (form.scale.value, form.load_arguments()["refiner"], form.tile.value) == (3, None, 128)
+    assert form.quality.value == "self-ensemble (8 times slower)"
 
 
 def test_settings_that_can_not_be_read_do_no_harm(opened, home) -> None:
     (home / "data/settings").mkdir(parents=True)
     (home / "data/settings/upscale.json").write_text('{"scale": 9, "quality": 3, "tile": "x"}')
     _, widget = opened(photo(32, 32))
-    assert widget.form.values().scale == 4
+    assert widget.form.scale.value == 4
     assert widget.controls.start_button.isEnabled()
 
 

@@ -20,6 +20,7 @@ from .regions import current_slices as current_slices
 from .regions import visible_region as visible_region
 from .result_layers import LayerSpec as LayerSpec
 from .result_layers import extremes as extremes
+from .result_layers import of_levels as of_levels
 from .result_layers import pyramid as pyramid
 from .result_layers import result_layers as result_layers
 from .result_layers import shown_difference as shown_difference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +19,11 @@ FACTORS = range(2, 9)  # by which an LR image may be smaller
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to compare.
+    """An image to compare."""
 
-    Attributes
-    ----------
-    image : ImageInput
-        All of the layer.
-    enlarge : int
-        Factor by which it is enlarged bicubically first.
-    placed : bool
-        Whether its position in the world is known even if that is the origin.
-    """
-
-    image: ImageInput
-    enlarge: int = 1
-    placed: bool = False
+    image: ImageInput  # all of the layer
+    enlarge: int = 1  # factor by which it is enlarged bicubically first
+    placed: bool = False  # whether its position in the world is known even if that is the origin
 
     @property
     def name(self) -> str:
@@ -55,37 +44,24 @@ class Candidate:
         """Data to world, homogeneous."""
         if self.enlarge == 1:
             return to_world(self.image)
-        return to_world(replace(self.image, **_transform(self.image, self.enlarge)))
+        placed = output_placement(self.image, self.enlarge)
+        return to_world(replace(self.image, **{k: placed[k] for k in ("scale", "translate")}))
 
 
 @dataclass(frozen=True)
 class Match:
-    """The part of a reference that an image covers.
+    """The part of a reference that an image covers."""
 
-    Attributes
-    ----------
-    offset : tuple of int
-        Index in the reference minus index in the image, on the (last) axes that both have.
-    covered : tuple of slice
-        The part of the reference, on the same axes.
-    note, warning : str
-        For the user; may be empty.
-    """
-
+    # index in the reference minus index in the image, on the (last) axes that both have
     offset: tuple[int, ...]
-    covered: Region
-    note: str = ""
+    covered: Region  # the part of the reference, on the same axes
+    note: str = ""  # for the user, as is the warning; both may be empty
     warning: str = ""
 
 
 def to_world(image: ImageInput) -> Matrix:
     """Data to world of a whole layer, homogeneous."""
     return np.asarray(layer_to_world(image).affine_matrix, float)
-
-
-def _transform(image: ImageInput, scale: int) -> dict[str, Any]:
-    placed = output_placement(image, scale)
-    return {name: placed[name] for name in ("scale", "translate")}
 
 
 def plane_axes(axes: str) -> str:
@@ -248,7 +224,8 @@ def reduction(reference: ImageInput, image: ImageInput) -> int | None:
 
     From the transforms if they show one; else from the sizes, by the mod-crop rule.
     """
-    if reference.rgb != image.rgb or min(len(plane_axes(x.axes)) for x in (reference, image)) < 2:
+    n = min(len(plane_axes(x.axes)) for x in (reference, image))
+    if n < 2:
         return None
     try:
         _check_kinds(reference, image)
@@ -257,7 +234,6 @@ def reduction(reference: ImageInput, image: ImageInput) -> int | None:
     axes = plane_axes(reference.axes)
     places = [axes[::-1].index(a) + 1 for a in "YX"]
     shapes = [[Candidate(x).shape[-p] for p in places] for x in (reference, image)]
-    n = min(len(plane_axes(x.axes)) for x in (reference, image))
     diagonal = np.diag(_between(Candidate(reference), Candidate(image), n)[:-1, :-1])
     ratios = np.array([diagonal[-p] for p in places])
     factor = int(np.rint(ratios[0]))

@@ -24,45 +24,23 @@ GRAY_LOOK = ("colormap", "gamma", "contrast_limits")
 
 @dataclass(frozen=True, eq=False)
 class ImageInput:
-    """An image layer at the start of a run.
-
-    Attributes
-    ----------
-    name : str
-        Name of the layer.
-    data : array
-        The slices to upscale, whole in Y and X; not read yet if the layer is lazy.
-    axes : str
-        A letter for each dimension of `data`; `S` for colour samples.
-    region : tuple of slice
-        The part to upscale, in the layer's data.
-    part : ((top, bottom), (left, right)) or None
-        Its rows and columns, for `upscale`; None for all.
-    scale, translate : array
-        Of the layer, one for each dimension without colour samples.
-    rotate, shear, affine : array
-        Of the layer.
-    units, axis_labels : tuple of str
-    look : dict
-        Colormap, contrast limits, blending and the like.
-    expression : str
-        Python expression for `data` in napari's console.
-    """
+    """An image layer at the start of a run."""
 
     name: str
-    data: Any
-    axes: str
-    region: Region
+    data: Any  # the slices to upscale, whole in Y and X; not read yet if the layer is lazy
+    axes: str  # a letter for each dimension of `data`; `S` for colour samples
+    region: Region  # the part to upscale, in the layer's data
+    # rows and columns (top, bottom), (left, right) for `upscale`; None for all
     part: tuple[tuple[int, int], tuple[int, int]] | None
-    scale: NDArray[np.float64]
+    scale: NDArray[np.float64]  # of the layer, one for each dimension without colour samples
     translate: NDArray[np.float64]
     rotate: NDArray[np.float64]
     shear: NDArray[np.float64]
     affine: NDArray[np.float64]
     units: tuple[str, ...]
     axis_labels: tuple[str, ...]
-    look: dict[str, Any]
-    expression: str
+    look: dict[str, Any]  # colormap, contrast limits, blending and the like
+    expression: str  # Python expression for `data` in napari's console
 
     @property
     def rgb(self) -> bool:
@@ -94,11 +72,8 @@ def layer_axes(layer: Image) -> str:
 def _letter(label: str) -> str:
     """The axis letter of a label, or nothing."""
     word = label.strip().lower()
-    if word in ("channel", "channels"):
-        return "C"
-    if word in ("time", "frame", "frames"):
-        return "T"
-    return word.upper() if len(word) == 1 and word in "tzcyxpqruvw" else ""
+    known = {"channel": "C", "channels": "C", "time": "T", "frame": "T", "frames": "T"}
+    return known.get(word, word.upper() if len(word) == 1 and word in "tzcyxpqruvw" else "")
 
 
 def level_zero(layer: Image) -> Any:

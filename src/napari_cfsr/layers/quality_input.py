@@ -20,48 +20,19 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class QualityRequest:
-    """What to measure, read on the GUI thread.
+    """What to measure, read on the GUI thread."""
 
-    Attributes
-    ----------
-    reference : ImageInput
-        All of the layer.
-    region : tuple of slice
-        The part of it to measure.
-    part : str
-        The same in words.
-    candidates : tuple of Candidate
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-    data_range : float or None
-        None: from the reference, see `core.metrics.default_range`.
-    """
-
-    reference: ImageInput
-    region: Region
-    part: str
+    reference: ImageInput  # all of the layer
+    region: Region  # the part of it to measure
+    part: str  # the same in words
     candidates: tuple[Candidate, ...]
     channel: Channel
     shave: int
-    data_range: float | None
+    data_range: float | None  # None: from the reference, see `core.metrics.default_range`
 
 
 class Comparison:
     """Which part of each image is compared with which part of the reference.
-
-    Parameters
-    ----------
-    request : QualityRequest
-
-    Attributes
-    ----------
-    matches : dict of int to Match
-        Of the images that can be compared, by their index in the request.
-    faults : dict of int to str
-        Why the others can't be compared.
-    region : tuple of slice
-        The part of the reference that all of them cover.
-    notes, warnings : list of str
 
     Raises
     ------
@@ -72,9 +43,9 @@ class Comparison:
     def __init__(self, request: QualityRequest) -> None:
         self.request = request
         self.axes = plane_axes(request.reference.axes)
-        self.region = request.region
-        self.matches: dict[int, Match] = {}
-        self.faults: dict[int, str] = {}
+        self.region = request.region  # the part of the reference that all images cover
+        self.matches: dict[int, Match] = {}  # of those that can be compared, by their index
+        self.faults: dict[int, str] = {}  # why the others can't be compared
         self.notes: list[str] = []
         self.warnings: list[str] = []
         check_dtype(request.reference.data.dtype)
@@ -135,11 +106,9 @@ class Comparison:
 
     def box(self, at: Index) -> Region:
         """The region of one plane."""
-        box, places = [], iter(at)
-        for axis, s in zip(self.axes, self.region, strict=True):
-            place = s.start if axis in "YX" else next(places)
-            box.append(s if axis in "YX" else slice(place, place + 1))
-        return tuple(box)
+        places = (slice(i, i + 1) for i in at)
+        parts = zip(self.axes, self.region, strict=True)
+        return tuple(s if axis in "YX" else next(places) for axis, s in parts)
 
     def reference_plane(self, at: Index) -> NDArray[Any]:
         """[Y,X] or [Y,X,3] of the reference."""

@@ -12,7 +12,8 @@ Reader = Callable[[Any], list[LayerTuple]]
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """A function that reads a path, if it is a readable OME-Zarr store."""
-    from napari_cfsr.core.io import read_store_metadata
+    from napari_cfsr.core.io import open_ome_zarr, read_store_metadata
+    from napari_cfsr.errors import CFSRError
 
     if not isinstance(path, str | Path):
         return None
@@ -20,18 +21,12 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     files = ("zarr.json", ".zattrs", ".zgroup")
     if not store.is_dir() or not any((store / name).is_file() for name in files):
         return None
-    return read_store if read_store_metadata(store) is not None or _is_image(store) else None
-
-
-def _is_image(store: Path) -> bool:
-    from napari_cfsr.core.io import open_ome_zarr
-    from napari_cfsr.errors import CFSRError
-
-    try:
-        open_ome_zarr(store)
-    except CFSRError:
-        return False
-    return True
+    if read_store_metadata(store) is None:
+        try:
+            open_ome_zarr(store)
+        except CFSRError:
+            return None
+    return read_store
 
 
 def read_store(path: str) -> list[LayerTuple]:
@@ -53,7 +48,7 @@ def read_store(path: str) -> list[LayerTuple]:
 def _layer(path: Path, stem: str) -> LayerTuple:
     from napari_cfsr.core.io import open_ome_zarr, read_store_metadata
     from napari_cfsr.core.store import level_range, viewed
-    from napari_cfsr.layers.result_layers import signed_look
+    from napari_cfsr.layers.result_layers import of_levels, signed_look
 
     image = open_ome_zarr(path)
     metadata = read_store_metadata(path) or {}
@@ -64,7 +59,6 @@ def _layer(path: Path, stem: str) -> LayerTuple:
     arguments: dict[str, Any] = {
         "name": f"{stem} {output}".strip(),
         "rgb": "S" in axes,
-        "multiscale": len(levels) > 1,
         "scale": space.sizes,
         "translate": space.origin,
         "units": [unit or "pixel" for unit in space.units],
@@ -74,4 +68,5 @@ def _layer(path: Path, stem: str) -> LayerTuple:
         arguments["metadata"] = {"napari_cfsr": {**metadata["record"], "output": output}}
     if output == "difference":
         arguments |= signed_look(level_range(levels[-1], axes))
-    return (levels if len(levels) > 1 else levels[0], arguments, "image")
+    layer = of_levels(levels, arguments)
+    return layer.data, layer.arguments, "image"

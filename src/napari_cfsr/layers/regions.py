@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,9 +51,8 @@ def visible_region(
     factors = layer.downsample_factors[layer.data_level] if layer.multiscale else 1
     low, high = layer.corner_pixels[0] * factors, (layer.corner_pixels[1] + 1) * factors
     if layer.multiscale:
-        corners = np.repeat(_middle(layer)[None], 4, axis=0)
-        corners[:, list(displayed)] = _corners(np.array(canvas[0]), np.array(canvas[1]))
-        own = np.asarray(layer_to_world(layer).inverse(corners)) + 0.5
+        corners = _corners(np.array(canvas[0]), np.array(canvas[1]))
+        own = _in_data(layer, corners, list(displayed)) + 0.5
         low, high = np.maximum(low, own.min(0)), np.minimum(high, own.max(0))
     bounds = [
         (float(low[i]), float(high[i])) if i in displayed else (0.0, np.inf)
@@ -62,10 +61,12 @@ def visible_region(
     return _clipped(layer, bounds, "the current view")
 
 
-def _middle(layer: Image) -> NDArray[np.float64]:
-    """World coordinates of a layer's centre."""
+def _in_data(layer: Image, world: NDArray[Any], where: Any) -> NDArray[np.float64]:
+    """World coordinates on these axes to data coordinates; others are at the layer's centre."""
     centre = [(s - 1) / 2 for s in layer_shape(layer)]
-    return np.asarray(layer_to_world(layer)(np.array(centre, float)))
+    full = np.repeat([np.asarray(layer_to_world(layer)(np.array(centre, float)))], len(world), 0)
+    full[:, where] = world
+    return np.asarray(layer_to_world(layer).inverse(full))
 
 
 def box_region(layer: Image, selection: Layer) -> Region:
@@ -86,9 +87,7 @@ def box_region(layer: Image, selection: Layer) -> Region:
         raise ImageError(f"expected a shapes or labels layer, got '{selection.name}'")
     world = np.asarray(layer_to_world(selection)(_corners(low, high)))
     n = min(layer.ndim, selection.ndim)
-    full = np.repeat(_middle(layer)[None], len(world), axis=0)
-    full[:, -n:] = world[:, -n:]
-    own = np.asarray(layer_to_world(layer).inverse(full))
+    own = _in_data(layer, world[:, -n:], slice(-n, None))
     axes = layer_axes(layer)
     bounds = [
         (float(own[:, i].min()) + 0.5, float(own[:, i].max()) + 0.5)
@@ -119,8 +118,8 @@ def _label_bounds(layer: Labels) -> Bounds:
     """Outer edges of the selected label's box; plane by plane, since stacks are large."""
     data = level_zero(layer)
     low, high = np.full(data.ndim, np.inf), np.full(data.ndim, -np.inf)
-    for index, plane in _planes(data):
-        mask = plane == layer.selected_label
+    for index in np.ndindex(data.shape[:-2]):
+        mask = np.asarray(data[index]) == layer.selected_label
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows):
             first, last = [*index, rows[0], columns[0]], [*index, rows[-1], columns[-1]]
@@ -131,11 +130,6 @@ def _label_bounds(layer: Labels) -> Bounds:
             "select a label that is painted"
         )
     return low - 0.5, high + 0.5
-
-
-def _planes(data: Any) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
-    for index in np.ndindex(data.shape[:-2]):
-        yield index, np.asarray(data[index])
 
 
 def current_slices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,19 +71,17 @@ def result_layers(
     placement = output_placement(source, scale)
     axes = source.axes.replace("S", "")
     spatial = (axes.index("Y"), axes.index("X"))
-    layers = []
-    for name, array in result.arrays().items():
-        if name == "difference":
-            continue
-        title = f"{source.name} x{scale} {name}"
-        layers.append((_spec(array, title, source.look, source.rgb, spatial), name))
+    looks = {name: (x, source.look, source.rgb) for name, x in result.arrays().items()}
+    looks.pop("difference", None)
     if difference is not None:
-        look = difference_look(source, limits)
-        title = f"{source.name} x{scale} difference"
-        layers.append((_spec(difference, title, look, False, spatial), "difference"))
-    for layer, output in layers:
-        layer.arguments.update(placement, metadata={"napari_cfsr": {**record, "output": output}})
-    return [layer for layer, _ in layers]
+        looks["difference"] = difference, difference_look(source, limits), False
+    layers = []
+    for name, (array, look, rgb) in looks.items():
+        metadata = {"napari_cfsr": {**record, "output": name}}
+        title = f"{source.name} x{scale} {name}"
+        arguments = {"name": title, "rgb": rgb, **look, **placement, "metadata": metadata}
+        layers.append(of_levels(pyramid(array, spatial), arguments))
+    return layers
 
 
 def difference_look(source: ImageInput, limits: tuple[float, float]) -> dict[str, Any]:
@@ -101,16 +100,10 @@ def signed_look(limits: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def _spec(
-    data: NDArray[Any], name: str, look: dict[str, Any], rgb: bool, spatial: tuple[int, int]
-) -> LayerSpec:
-    """One layer; a pyramid of views if one texture would be too large."""
-    levels = pyramid(data, spatial)
+def of_levels(levels: Sequence[Any], arguments: dict[str, Any]) -> LayerSpec:
+    """A layer of a pyramid, or of the only level."""
     multiscale = len(levels) > 1
-    return LayerSpec(
-        levels if multiscale else data,
-        {"name": name, "rgb": rgb, "multiscale": multiscale, **look},
-    )
+    return LayerSpec(levels if multiscale else levels[0], {**arguments, "multiscale": multiscale})
 
 
 def pyramid(data: NDArray[Any], spatial: tuple[int, int]) -> list[NDArray[Any]]:

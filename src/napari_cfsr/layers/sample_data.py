@@ -23,19 +23,10 @@ def reduced_pair(image: NDArray[np.uint8], scale: int, name: str) -> list[LayerD
     image = image[:height, :width]
     small = imresize(image, 1 / scale)
     rgb = image.ndim == 3
-    shift = (scale - 1) / 2
+    place = {"scale": (scale, scale), "translate": ((scale - 1) / 2,) * 2}
     return [
         (image, {"name": f"{name} HR", "rgb": rgb, "visible": False}, "image"),
-        (
-            small,
-            {
-                "name": f"{name} LR",
-                "rgb": rgb,
-                "scale": (scale, scale),
-                "translate": (shift, shift),
-            },
-            "image",
-        ),
+        (small, {"name": f"{name} LR", "rgb": rgb, **place}, "image"),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_cfsr.core.store import LevelView, StorePreview
 from napari_cfsr.layers.image_input import ImageInput, output_placement
-from napari_cfsr.layers.result_layers import LayerSpec, difference_look
+from napari_cfsr.layers.result_layers import LayerSpec, difference_look, of_levels
 
 
 def growing_layers(
@@ -40,7 +40,5 @@ def views(preview: StorePreview, name: str, luma: bool = False) -> list[LevelVie
 
 
 def _spec(source: ImageInput, levels: list[LevelView], name: str, scale: int) -> LayerSpec:
-    multiscale = len(levels) > 1
-    arguments: dict[str, Any] = {"name": name, "rgb": source.rgb, "multiscale": multiscale}
-    arguments |= {**source.look, **output_placement(source, scale)}
-    return LayerSpec(levels if multiscale else levels[0], arguments)
+    arguments: dict[str, Any] = {"name": name, "rgb": source.rgb, **source.look}
+    return of_levels(levels, arguments | output_placement(source, scale))

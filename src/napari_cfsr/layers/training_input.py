@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,20 @@ Planes = list[ArraySource]
 
 @dataclass(frozen=True, eq=False)
 class TrainInput:
-    """Layers, a folder, or measured pairs of either; made on the GUI thread, reads nothing.
+    """Layers, a folder, or measured pairs of either; made on the GUI thread, reads nothing."""
 
-    Attributes
-    ----------
-    hr : tuple of ImageInput, or Path
-        Snapshots of layers (`layers.read_layer`), or a folder of images; for pairs also a file.
-    lr : the same, or None
-        The measured LR images, in the order of `hr`. None: LR images are simulated.
-    """
-
+    # snapshots of layers (`layers.read_layer`), or a folder of images; for pairs also a file
     hr: tuple[ImageInput, ...] | Path
+    # the measured LR images, in the order of `hr`. None: LR images are simulated
     lr: tuple[ImageInput, ...] | Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class TrainJob:
-    """All that `workers.train_worker` needs.
-
-    Attributes
-    ----------
-    data : TrainInput
-    load : dict
-        `scale`, `backbone`, `device`, `download`: arguments of `load_model`.
-    config : TrainConfig
-    """
+    """All that `workers.train_worker` needs."""
 
     data: TrainInput
-    load: dict[str, Any]
+    load: dict[str, Any]  # `scale`, `backbone`, `device`, `download`: arguments of `load_model`
     config: TrainConfig
 
 
@@ -83,7 +70,7 @@ def training_data(
             return pair_data(lr, hr, config.intensity)
     elif lr is None:
         planes = [_planes(image, config, check) for image in hr]
-        return TrainData(_joined(planes), None, _origin(hr), _thinned(hr, planes))
+        return TrainData(tuple(chain(*planes)), None, _origin(hr), _thinned(hr, planes))
     elif not isinstance(lr, Path):
         return _layer_pairs(hr, lr, config, check)
     raise OptionError("expected LR and HR images both from layers or both from files, got one each")
@@ -111,7 +98,9 @@ def _layer_pairs(
                 f"'{pair[1].name}' and {counts[0]} in HR '{pair[0].name}'"
             )
     origin = f"{_origin(lr)} and {_origin(hr)}"
-    return TrainData(_joined(sides[0]), _joined(sides[1]), origin, _thinned(hr, sides[0]))
+    return TrainData(
+        tuple(chain(*sides[0])), tuple(chain(*sides[1])), origin, _thinned(hr, sides[0])
+    )
 
 
 class _CheckedArray:
@@ -135,10 +124,6 @@ def _planes(image: ImageInput, config: TrainConfig, check: Callable[[], None]) -
     # colour samples are called S, so C are independent channels
     array = _CheckedArray(data, check)
     return array_sources(array, image.name, image.axes, config.intensity, rgb=False)
-
-
-def _joined(planes: list[Planes]) -> tuple[ArraySource, ...]:
-    return tuple(plane for of_one in planes for plane in of_one)
 
 
 def _origin(images: tuple[ImageInput, ...]) -> str:

@@ -40,6 +40,7 @@ from napari_cfsr.core.weights import (
 )
 from napari_cfsr.errors import CFSRError, WeightsError
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
+from napari_cfsr.widgets.parts.form import fill
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.parts.run_widget import offer_refiners
 from napari_cfsr.workers import CancelToken, Failure, call_worker
@@ -61,6 +62,7 @@ TOOLTIPS = {
     "export_button": "Write a copy of the refiner to a file, to share it.",
     "import_button": "Check a refiner file, and keep a copy of it on this machine.",
 }
+Refiner = tuple[Path, Kind, RefinerCard | str]  # its card, or why that can't be read
 NAMES = {"table": "refiners", "card": "card", "name": "new name"}
 
 
@@ -106,8 +108,7 @@ class RefinersWidget(QWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._refiners: list[tuple[Path, Kind, RefinerCard | None]] = []
-        self._faults: dict[Path, str] = {}
+        self._refiners: list[Refiner] = []
         self._done: Callable[[Path], str] | None = None  # the status for the result of a task
         self._select = ""  # name to select once the list is read again
         self._busy = False
@@ -138,16 +139,10 @@ class RefinersWidget(QWidget):
         split.addWidget(self.card)
         split.setSizes([200, 200])
         split.setStretchFactor(1, 1)
-        renaming, files = QHBoxLayout(), QHBoxLayout()
-        renaming.addWidget(self.name, 1)
-        renaming.addWidget(self.rename_button)
-        for button in (self.import_button, self.export_button, self.delete_button):
-            files.addWidget(button, 1)
-        layout = QVBoxLayout(self)
-        layout.addWidget(split, 1)
-        layout.addLayout(renaming)
-        layout.addLayout(files)
-        layout.addWidget(self.status)
+        renaming = fill(QHBoxLayout(), self.name, self.rename_button, stretch=(1,))
+        three = self.import_button, self.export_button, self.delete_button
+        files = fill(QHBoxLayout(), *three, stretch=(1, 1, 1))
+        fill(QVBoxLayout(self), split, renaming, files, self.status, stretch=(1,))
 
     # the list
 
@@ -159,7 +154,7 @@ class RefinersWidget(QWidget):
         """List the refiners that exist now; the selection is kept."""
         selected = self._select or self.selected
         self._select = ""
-        self._read()
+        self._refiners = [(path, kind, _card(path)) for path, kind in refiner_files()]
         self.table.blockSignals(True)
         self.table.setRowCount(len(self._refiners))
         for row, (path, kind, card) in enumerate(self._refiners):
@@ -175,20 +170,10 @@ class RefinersWidget(QWidget):
         self.table.blockSignals(False)
         self._on_selection()
 
-    def _read(self) -> None:
-        self._refiners, self._faults = [], {}
-        for path, kind in refiner_files():
-            try:
-                self._refiners.append((path, kind, read_refiner_card(path)))
-            except WeightsError as error:
-                self._refiners.append((path, kind, None))
-                self._faults[path] = str(error)
-
     @property
-    def _current(self) -> tuple[Path, Kind, RefinerCard | None] | None:
-        rows = {index.row() for index in self.table.selectedIndexes()}
-        row = next(iter(rows), -1)
-        return self._refiners[row] if 0 <= row < len(self._refiners) else None
+    def _current(self) -> Refiner | None:
+        rows = self.table.selectionModel().selectedRows()
+        return self._refiners[rows[0].row()] if rows else None
 
     @property
     def selected(self) -> str:
@@ -200,25 +185,21 @@ class RefinersWidget(QWidget):
         self.name.setText(self.selected)
         if current is None:
             self.card.setPlainText("There are no refiners yet: train one, or import a file.")
-        elif current[2] is None:
-            self.card.setPlainText(self._faults[current[0]])
+        elif isinstance(current[2], str):
+            self.card.setPlainText(current[2])
         else:
             self.card.setPlainText("\n".join(describe_card(current[2])))
         self._refresh()
 
     def _refresh(self) -> None:
-        """Enable what is possible."""
-        current = self._current
-        own = current is not None and current[1] != "bundled"
-        name = self.name.text().strip()
-        self.name.setEnabled(own and not self._busy)
-        self.rename_button.setEnabled(own and bool(name) and name != self.selected)
+        current, idle = self._current, not self._busy
+        own = idle and current is not None and current[1] != "bundled"
+        self.name.setEnabled(own)
+        self.rename_button.setEnabled(own and self.name.text().strip() not in ("", self.selected))
         self.delete_button.setEnabled(own)
-        self.export_button.setEnabled(current is not None and current[2] is not None)
-        if self._busy:
-            for button in (self.rename_button, self.delete_button, self.export_button):
-                button.setEnabled(False)
-        self.import_button.setEnabled(not self._busy)
+        readable = current is not None and isinstance(current[2], RefinerCard)
+        self.export_button.setEnabled(idle and readable)
+        self.import_button.setEnabled(idle)
 
     # actions
 
@@ -294,10 +275,16 @@ class RefinersWidget(QWidget):
         self._refresh()
 
 
-def _cells(path: Path, kind: Kind, card: RefinerCard | None) -> list[str]:
-    """A row of the table."""
+def _card(path: Path) -> RefinerCard | str:
+    try:
+        return read_refiner_card(path)
+    except WeightsError as error:
+        return str(error)
+
+
+def _cells(path: Path, kind: Kind, card: RefinerCard | str) -> list[str]:
     name, origin = path.stem, ORIGINS.get(kind, "this machine")
-    if card is None:
+    if isinstance(card, str):
         return [name, "", "", "", origin, "", "can't be read"]
     decimals = 2 if abs(card.gain or 0) >= 0.1 else 4
     gain = "" if card.gain is None else f"{card.gain:+.{decimals}f}"

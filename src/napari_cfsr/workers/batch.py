@@ -18,40 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BatchRequest:
-    """Everything that a batch needs, read on the GUI thread.
+    """Everything that a batch needs, read on the GUI thread."""
 
-    Attributes
-    ----------
-    inputs : tuple of Path
-        Files, stores and folders.
-    output : Path or None
-        A folder; None: beside each input.
-    load : dict
-        Arguments of `load_model`.
-    options : UpscaleOptions
-    overwrite : bool
-    """
-
-    inputs: tuple[Path, ...]
-    output: Path | None
-    load: dict[str, Any]
+    inputs: tuple[Path, ...]  # files, stores and folders
+    output: Path | None  # a folder; None: beside each input
+    load: dict[str, Any]  # arguments of `load_model`
     options: UpscaleOptions
     overwrite: bool
-
-
-@dataclass(frozen=True, eq=False)
-class BatchNews:
-    """Progress of a batch.
-
-    Attributes
-    ----------
-    paths : tuple of Path
-        Its inputs; only in the first one.
-    step : BatchStep or None
-    """
-
-    paths: tuple[Path, ...] = ()
-    step: BatchStep | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +49,10 @@ def list_inputs(inputs: tuple[Path, ...]) -> tuple[list[Path], str]:
 
 def run_batch(
     request: BatchRequest, model: RemoteModel, check: Callable[[], None]
-) -> Generator[BatchNews, None, BatchOutcome]:
-    """Run a batch step by step. Where `check` raises `CancelledError`, it ends with an outcome.
+) -> Generator[tuple[Path, ...] | BatchStep, None, BatchOutcome]:
+    """Run a batch; yields its paths, then its steps.
+
+    Where `check` raises `CancelledError`, it ends with an outcome.
 
     Raises
     ------
@@ -97,7 +72,7 @@ def run_batch(
         request.inputs, request.output, files, request.options, load["precision"],
         request.overwrite,
     )  # fmt: skip
-    yield BatchNews(tuple(item.path for item in plan.items))
+    yield tuple(item.path for item in plan.items)
 
     with ExitStack() as run:
 
@@ -106,6 +81,5 @@ def run_batch(
             return model
 
         steps = WithResult(iter_batch(plan, loaded, check))
-        for step in steps:
-            yield BatchNews(step=step)
+        yield from steps
     return BatchOutcome(tuple(steps.result), time.perf_counter() - began)

@@ -29,6 +29,7 @@ from napari_cfsr.layers import (
     QualityRequest,
     Region,
     extremes,
+    of_levels,
     output_placement,
     pyramid,
     read_plane,
@@ -44,17 +45,10 @@ COLORMAPS: dict[MapKind, str] = {"error": "magma", "SSIM": "viridis"}
 
 @dataclass(frozen=True, eq=False)
 class QualityResult:
-    """What was measured.
-
-    Attributes
-    ----------
-    table : QualityTable
-    region : tuple of slice
-        The measured part of the reference, which all images cover.
-    """
+    """What was measured."""
 
     table: QualityTable
-    region: Region
+    region: Region  # the measured part of the reference, which all images cover
 
 
 def measure_layers(
@@ -62,13 +56,8 @@ def measure_layers(
 ) -> Generator[Step, None, QualityResult]:
     """Measure PSNR and SSIM of all images, plane by plane.
 
-    The row of an image that can't be compared gives the reason.
-
-    Parameters
-    ----------
-    request : QualityRequest
-    check : callable
-        Called several times a second; may raise to stop.
+    The row of an image that can't be compared gives the reason. `check` is called several times a
+    second; it may raise to stop.
 
     Raises
     ------
@@ -165,13 +154,7 @@ def map_layer(
 ) -> Generator[Step, None, LayerSpec]:
     """Error or SSIM of one image at each pixel, as a layer over the region of the reference.
 
-    Parameters
-    ----------
-    request : QualityRequest
-        With one candidate and a data range.
-    kind : {"error", "SSIM"}
-    check : callable
-        Called several times a second; may raise to stop.
+    The request has one candidate and a data range; `check` as for `measure_layers`.
 
     Raises
     ------
@@ -214,12 +197,11 @@ def _spec(
         "name": f"{name} {kind} map",
         "colormap": COLORMAPS[kind],
         "contrast_limits": (0.0, _brightest(values)) if kind == "error" else (0.0, 1.0),
-        "multiscale": len(levels) > 1,
         "rgb": False,
         "metadata": {"napari_cfsr": record},
         **output_placement(replace(source, region=comparison.region), 1),
     }
-    return LayerSpec(levels if len(levels) > 1 else values, arguments)
+    return of_levels(levels, arguments)
 
 
 def _brightest(values: NDArray[np.float32]) -> float:

@@ -16,32 +16,24 @@ from qtpy.QtCore import Qt
 from napari_cfsr.core.process import RemoteModel, RemoteTraining
 from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress, TrainRequest
 from napari_cfsr.core.upscale import UpscaleOptions, UpscaleResult, WithResult, iter_upscale
-from napari_cfsr.core.weights import find_backbone
+from napari_cfsr.core.weights import WeightsFile, find_backbone
 from napari_cfsr.errors import CancelledError, CFSRError, UnexpectedError
 from napari_cfsr.layers import ImageInput, TrainJob, extremes, shown_difference, training_data
-from napari_cfsr.workers.batch import BatchRequest, run_batch
 from napari_cfsr.workers.steps import Step
-from napari_cfsr.workers.store import StoreRequest, upscale_to_store
 
 Result = TypeVar("Result")
+Check = Callable[[], None]
+Steps = Callable[[Check], Generator[Any, None, Any]]
 
 BEAT = 0.1  # seconds between two checks whether to stop
 
 
 @dataclass(frozen=True, eq=False)
 class UpscaleRequest:
-    """Everything that a run needs, read on the GUI thread.
-
-    Attributes
-    ----------
-    image : ImageInput
-    load : dict
-        Arguments of `load_model`.
-    options : UpscaleOptions
-    """
+    """Everything that a run needs, read on the GUI thread."""
 
     image: ImageInput
-    load: dict[str, Any]
+    load: dict[str, Any]  # arguments of `load_model`
     options: UpscaleOptions
 
 
@@ -57,17 +49,10 @@ class UpscaleOutcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed with an error that its message explains.
-
-    Attributes
-    ----------
-    message : str
-    best : Checkpoint or None
-        The best refiner of a training that failed later.
-    """
+    """A run that failed with an error that its message explains."""
 
     message: str
-    best: Checkpoint | None = None
+    best: Checkpoint | None = None  # the best refiner of a training that failed later
 
 
 class CancelToken:
@@ -84,43 +69,17 @@ class CancelToken:
             raise CancelledError("cancelled")
 
 
-def upscale_worker(
-    request: UpscaleRequest, model: RemoteModel, token: CancelToken
-) -> GeneratorWorker:
-    """Worker that yields `Step`; returns `UpscaleOutcome`, `Failure`, or None when cancelled."""
-    return _worker("an upscaling", _upscale(request, model, token))
+def step_worker(name: str, steps: Steps, token: CancelToken) -> GeneratorWorker:
+    """Worker that yields what the generator `steps(check)` yields, such as `Step`.
 
-
-def store_worker(request: StoreRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
-    """Worker that yields `StoreStep`; returns `StoreOutcome`, `Failure`, or None when cancelled."""
-    return _worker("an upscaling to disk", upscale_to_store(request, model, token.check))
-
-
-def batch_worker(request: BatchRequest, model: RemoteModel, token: CancelToken) -> GeneratorWorker:
-    """Worker that yields `BatchNews`; returns `BatchOutcome`, `Failure`, or None when cancelled."""
-    return _worker("a batch", run_batch(request, model, token.check))
-
-
-def fetch_worker(scale: int, token: CancelToken) -> GeneratorWorker:
-    """Worker that downloads the official weights; returns `WeightsFile`, `Failure` or None."""
-    return _worker("a download", _fetch(scale, token))
-
-
-def quality_worker(
-    name: str,
-    steps: Callable[[Callable[[], None]], Generator[Step, None, Any]],
-    token: CancelToken,
-) -> GeneratorWorker:
-    """Worker that measures or maps; yields `Step`.
-
-    Returns what the generator `steps(check)` returns, `Failure`, or None when cancelled.
+    Returns what the generator returns, `Failure`, or None when cancelled.
     """
     return _worker(name, steps(token.check))
 
 
 def call_worker(text: str, function: Callable[[], Any], token: CancelToken) -> GeneratorWorker:
     """Worker that calls a function; returns what it returns, `Failure`, or None when cancelled."""
-    return _worker(text, _call(text, function, token))
+    return _worker(text, _call(text, function, token.check))
 
 
 def train_worker(job: TrainJob, training: RemoteTraining, token: CancelToken) -> GeneratorWorker:
@@ -169,40 +128,40 @@ def _guarded(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
         raise UnexpectedError(f"{type(error).__name__}: {error}") from error
 
 
-def _upscale(
-    request: UpscaleRequest, model: RemoteModel, token: CancelToken
+def upscale_layer(
+    request: UpscaleRequest, model: RemoteModel, check: Check
 ) -> Generator[Step, None, UpscaleOutcome]:
+    """Upscale into memory."""
     yield Step("Loading the model")
-    with model.loaded(request.load, token.check) as info:
+    with model.loaded(request.load, check) as info:
         yield Step(f"Loaded {info.backbone}; reading intensities")
-        steps = WithResult(iter_upscale(request.image.data, model, request.options, token.check))
+        steps = WithResult(iter_upscale(request.image.data, model, request.options, check))
         for step in steps:
             yield Step(step.note or "Upscaling", step.fraction, step.seconds_left)
-    token.check()
+    check()
     difference = shown_difference(steps.result)
     limits = extremes(difference) if difference is not None else (0.0, 0.0)
     return UpscaleOutcome(request, steps.result, difference, limits)
 
 
-def _fetch(scale: int, token: CancelToken) -> Generator[Step, None, Any]:
+def fetch_weights(scale: int, check: Check) -> Generator[Step, None, WeightsFile]:
+    """Download the official weights."""
     fraction: float | None = None
 
     def progress(done: int, total: int) -> None:
         nonlocal fraction
         fraction = done / total if total else None
-        token.check()
+        check()
 
     # progress is called from inside one call: the worker can't yield there
     fetch = partial(find_backbone, scale, "official", True, progress)
-    waiting = WithResult(_in_thread(fetch, token.check))
+    waiting = WithResult(_in_thread(fetch, check))
     for _ in waiting:
         yield Step(f"Downloading the official x{scale} weights", fraction)
     return waiting.result[0]
 
 
-def _in_thread(
-    function: Callable[[], Result], check: Callable[[], None]
-) -> Generator[None, None, Result]:
+def _in_thread(function: Callable[[], Result], check: Check) -> Generator[None, None, Result]:
     """Call it in a thread of its own and yield meanwhile; abandoned if `check` raises."""
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -224,8 +183,8 @@ def _in_thread(
     return results[0]
 
 
-def _call(text: str, function: Callable[[], Any], token: CancelToken) -> Generator[Step, None, Any]:
-    waiting = WithResult(_in_thread(function, token.check))
+def _call(text: str, function: Callable[[], Any], check: Check) -> Generator[Step, None, Any]:
+    waiting = WithResult(_in_thread(function, check))
     for _ in waiting:
         yield Step(text)
     return waiting.result

@@ -26,36 +26,17 @@ MOST_NAMES = 1000
 
 @dataclass(frozen=True, eq=False)
 class StoreRequest:
-    """Everything that a run into a store needs, read on the GUI thread.
-
-    Attributes
-    ----------
-    image : ImageInput
-    load : dict
-        Arguments of `load_model`.
-    options : UpscaleOptions
-    path : Path
-        The store; if another one exists, a number is added to its name.
-    """
+    """Everything that a run into a store needs, read on the GUI thread."""
 
     image: ImageInput
-    load: dict[str, Any]
+    load: dict[str, Any]  # arguments of `load_model`
     options: UpscaleOptions
-    path: Path
+    path: Path  # the store; if another one exists, a number is added to its name
 
 
 @dataclass(frozen=True, eq=False)
 class StoreBegun:
-    """A store that was opened and grows.
-
-    Attributes
-    ----------
-    request : StoreRequest
-    path : Path
-    scale : int
-    outputs : tuple of str
-    preview : StorePreview
-    """
+    """A store that was opened and grows."""
 
     request: StoreRequest
     path: Path
@@ -73,18 +54,11 @@ class StoreStep(Step):
 
 @dataclass(frozen=True, eq=False)
 class StoreOutcome:
-    """A finished store.
-
-    Attributes
-    ----------
-    begun : StoreBegun
-    done : StoreResult
-    limits : (float, float)
-        The range of the difference, at the smallest level; zeros if there is none.
-    """
+    """A finished store."""
 
     begun: StoreBegun
     done: StoreResult
+    # the range of the difference, at the smallest level; zeros if there is none
     limits: tuple[float, float]
 
 
@@ -121,12 +95,7 @@ def upscale_to_store(
 ) -> Generator[StoreStep, None, StoreOutcome]:
     """Upscale step by step to the store; after an interruption, the next call resumes it.
 
-    Parameters
-    ----------
-    request : StoreRequest
-    model : RemoteModel
-    check : callable
-        Called several times a second; an exception from it ends the run.
+    `check` is called several times a second; an exception from it ends the run.
 
     Raises
     ------

@@ -24,13 +24,7 @@ TOOLTIPS = {
 
 
 class BatchForm(NetworkForm):
-    """Fields by name, and what depends on what.
-
-    Parameters
-    ----------
-    changed : callable
-        Called after each change by the user.
-    """
+    """Fields by name, and what depends on what."""
 
     TOOLTIPS = TOOLTIPS
     REMEMBERED = (
@@ -51,7 +45,7 @@ class BatchForm(NetworkForm):
 
     def _update(self) -> None:
         super()._update()
-        if not self.refiner_choice.wanted:  # without a refiner only the baseline is possible
+        if not self.wanted:  # without a refiner only the baseline is possible
             self.baseline.value = True
 
     @property
@@ -65,7 +59,7 @@ class BatchForm(NetworkForm):
         ensemble, back_projection = QUALITIES[self.quality.value]
         results = self.results.line_edit.value.strip()
         options = UpscaleOptions(
-            outputs=self.refiner_choice.wanted, ensemble=ensemble, back_projection=back_projection
+            outputs=self.wanted, ensemble=ensemble, back_projection=back_projection
         )
         output = Path(results).expanduser() if results else None
         load = self.load_arguments()

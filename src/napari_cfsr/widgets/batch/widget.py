@@ -15,24 +15,23 @@ from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.batch.form import BatchForm
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.form import FormArea, fill, stacked
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget
 from napari_cfsr.workers import (
-    BatchNews,
     BatchOutcome,
     CancelToken,
     Failure,
-    batch_worker,
+    Step,
     call_worker,
     list_inputs,
+    run_batch,
 )
 
 if TYPE_CHECKING:
     from napari_cfsr.core.batch import BatchStep
 
-SETTINGS = "batch"
 LOOKING = "Checking for existing results"
 FILTER = "Summaries (*.csv *.json)"
 START = "Upscale all images of the folder that have no results yet."
@@ -54,6 +53,7 @@ class BatchWidget(NetworkWidget):
     """
 
     form: BatchForm
+    SETTINGS = "batch"
     _fault = ""  # of the chosen folder; events come before the widget is complete
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
@@ -71,10 +71,7 @@ class BatchWidget(NetworkWidget):
         self.controls.started.connect(self._start)
         self.summary_button.clicked.connect(self._save)
         self.table.opened.connect(self._open)
-        self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        wanted = preferred("scale", "backbone", "device", "precision")
-        self.form.restore(read_settings(SETTINGS) | wanted)
-        self._follow_weights()
+        self._restore()
         self._refresh()
         make_accessible(self, napari_viewer)
 
@@ -83,11 +80,8 @@ class BatchWidget(NetworkWidget):
         split.addWidget(FormArea(stacked(self.form.main)))
         split.addWidget(self.table)
         split.setSizes([300, 160])
-        layout = QVBoxLayout(self)
-        layout.addWidget(split, 1)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
-        layout.addWidget(self.summary_button)
+        parts = split, self.fetch_button, self.controls, self.summary_button
+        fill(QVBoxLayout(self), *parts, stretch=(1,))
 
     def _on_form(self) -> None:
         if self.form.folder != self._listed:
@@ -142,7 +136,7 @@ class BatchWidget(NetworkWidget):
             return f"Looking into {self.form.folder}"
         if self._fault:
             return self._fault
-        return self.form.backbone_choice.reason() or self.form.refiner_choice.reason()
+        return self.form.network_reason()
 
     # a run
 
@@ -150,20 +144,19 @@ class BatchWidget(NetworkWidget):
         folder = self.form.folder
         if folder is None:
             return
-        write_settings(SETTINGS, self.form.remembered())
+        write_settings(self.SETTINGS, self.form.remembered())
         self._outcome = None
-        token = CancelToken()
-        worker = batch_worker(self.form.request(folder), self._model, token)
-        self._run(worker, token, self._on_result)
+        steps = partial(run_batch, self.form.request(folder), self._model)
+        self._run_steps("a batch", steps, self._on_result)
 
-    def _on_step(self, news: Any) -> None:
-        if not isinstance(news, BatchNews):
-            super()._on_step(news)
-        elif news.step is None:
-            self.table.show_paths(news.paths)
+    def _on_step(self, step: Any) -> None:
+        if isinstance(step, Step):  # of a download
+            super()._on_step(step)
+        elif isinstance(step, tuple):
+            self.table.show_paths(step)
             self.controls.show_step(LOOKING)
         else:
-            self._show(news.step)
+            self._show(step)
 
     def _show(self, step: BatchStep) -> None:
         self.table.show_step(step)
@@ -175,17 +168,14 @@ class BatchWidget(NetworkWidget):
         text = f"{min(over + 1, count)} of {count}: {step.path.name}"
         self.controls.show_step(text, fraction, step.seconds_left)
 
-    def _on_result(self, outcome: BatchOutcome | Failure | None) -> None:
-        if outcome is None or isinstance(outcome, Failure):
-            self._end("Cancelled." if outcome is None else outcome.message)
-            return
+    def _on_result(self, outcome: BatchOutcome) -> str:
         from napari_cfsr.core.batch import summary_line
 
         self._outcome = outcome
         self.table.show_records(outcome.records)
         text = summary_line(outcome.records, outcome.seconds)
         rest = " Upscale all resumes with the rest." if outcome.cancelled else ""
-        self._end(f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{rest}")
+        return f"{'Cancelled: ' if outcome.cancelled else ''}{text}.{rest}"
 
     # afterwards
 
@@ -209,7 +199,6 @@ class BatchWidget(NetworkWidget):
             self.controls.status.setText(f"Saved {path}")
 
     def _open(self, paths: tuple[Path, ...]) -> None:
-        """Open results in the viewer."""
         for path in paths:
             store = any((parent / "zarr.json").is_file() for parent in (path, path.parent))
             self._viewer.open(path, plugin="napari-cfsr" if store else "napari")

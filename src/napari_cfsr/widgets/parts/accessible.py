@@ -68,14 +68,6 @@ def explain_all(owner: object, tooltips: Mapping[str, str], names: Mapping[str, 
         name_control(getattr(owner, attribute), name)
 
 
-def explain_pages(pages: QTabWidget, tooltip: str) -> None:
-    """Set the tooltip of a widget's tabs; each page is named after its tab."""
-    explain(pages.tabBar(), tooltip)
-    name_control(pages.tabBar(), "pages")
-    for i in range(pages.count()):
-        name_control(pages.widget(i), pages.tabText(i))
-
-
 # a whole widget
 
 
@@ -105,11 +97,9 @@ def in_order(part: QWidget | QLayout | None) -> Iterator[QWidget]:
         return
     if part.focusPolicy() & Qt.FocusPolicy.TabFocus and part.focusProxy() is None:
         yield part
-    if isinstance(part, QTabWidget):
-        yield from in_order(part.tabBar())
-        for i in range(part.count()):
-            yield from in_order(part.widget(i))
-    elif isinstance(part, QSplitter):
+    if isinstance(part, QTabWidget | QSplitter):
+        if isinstance(part, QTabWidget):
+            yield from in_order(part.tabBar())
         for i in range(part.count()):
             yield from in_order(part.widget(i))
     elif isinstance(part, QScrollArea):

@@ -47,29 +47,26 @@ def backbone_path(scale: int, backbone: str) -> tuple[Literal["official", "other
     return ("other", str(path)) if path is not None else None
 
 
-class BackboneChoice:
-    """The widgets `scale`, `backbone` and `backbone_file` of a form."""
+class BackboneForm(Form):
+    """A form in which a backbone is chosen."""
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, changed: Callable[[], None], scale: int) -> None:
+        super().__init__(changed)
         self.scale = ComboBox(choices=[(f"x{s}", s) for s in SCALES], value=scale)
-        self.backbone = ComboBox(choices=self._names)
+        self.backbone = ComboBox(choices=self._backbones)
         self.backbone_file = path_edit("r", "*.pth *.pt *.safetensors")
+        self.device = ComboBox(choices=DEVICES)
         narrow(self.backbone)
 
-    def _names(self, _: Any) -> list[str]:
+    def _backbones(self, _: Any) -> list[str]:
         return ["auto", "official", "bundled", *(p.stem for p in imported_backbones()), FROM_FILE]
 
     @property
-    def from_file(self) -> bool:
+    def own_backbone(self) -> bool:
         """Whether the backbone is a file of the user's."""
         return bool(self.backbone.value == FROM_FILE)
 
-    @property
-    def value(self) -> str:
-        """Argument `backbone` of `load_model`."""
-        return str(self.backbone_file.value if self.from_file else self.backbone.value)
-
-    def choose(self, backbone: str) -> None:
+    def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
         if backbone in self.backbone.choices:
             self.backbone.value = backbone
@@ -77,16 +74,21 @@ class BackboneChoice:
             self.backbone.value = FROM_FILE
             self.backbone_file.value = backbone
 
-    @property
-    def folder(self) -> str | None:
-        """Argument `weights_folder` of `load_model`."""
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
         folder = weights_folder()
-        return None if folder is None else str(folder)
+        return {
+            "scale": self.scale.value,
+            "backbone": str((self.backbone_file if self.own_backbone else self.backbone).value),
+            "device": self.device.value,
+            "download": False,
+            "weights_folder": None if folder is None else str(folder),
+        }
 
-    def sha256(self) -> str | None:
+    def backbone_sha256(self) -> str | None:
         """Hash of the chosen backbone; None if it is not known yet."""
         scale = self.scale.value
-        if self.from_file:
+        if self.own_backbone:
             path = self.backbone_file.value
             return sha256_of(path) if path and path.is_file() else None
         found = backbone_path(scale, self.backbone.value)
@@ -98,49 +100,22 @@ class BackboneChoice:
     @property
     def fetchable(self) -> bool:
         """Whether official weights would be used but have not been downloaded."""
+        wanted = self.backbone.value in ("auto", "official")
+        return wanted and official_path(self.scale.value, weights_folder()) is None
+
+    def network_reason(self) -> str:
+        """Why the network can't be used now; empty if it can."""
         scale, backbone = self.scale.value, self.backbone.value
-        if backbone not in ("auto", "official"):
-            return False
-        return official_path(scale, weights_folder()) is None
-
-    @property
-    def _missing(self) -> bool:
-        return not self.from_file and backbone_path(self.scale.value, self.value) is None
-
-    def reason(self) -> str:
-        """Why the backbone can't be used now; empty if it can."""
-        scale = self.scale.value
-        if self.from_file and not self.backbone_file.value.is_file():
-            return "Choose a backbone file."
+        if self.own_backbone:
+            return "" if self.backbone_file.value.is_file() else "Choose a backbone file."
         if self.fetchable and (fault := folder_fault()):
             return fault
-        if not self._missing:
+        if backbone_path(scale, backbone) is not None:
             return ""
-        if self.backbone.value == "bundled":
+        if backbone == "bundled":
             return f"This version has no bundled x{scale} backbone: choose auto."
-        where = f", nor is {official_name(scale)} in {self.folder}" if self.folder else ""
+        folder = weights_folder()
+        where = f", nor is {official_name(scale)} in {folder}" if folder else ""
         return (
             f"The official x{scale} weights are not on this machine yet{where}. {OFFICIAL_NOTICE}"
         )
-
-
-class BackboneForm(Form):
-    """A form in which a backbone is chosen."""
-
-    def __init__(self, changed: Callable[[], None], scale: int) -> None:
-        super().__init__(changed)
-        self.backbone_choice = BackboneChoice(scale)
-        self.scale = self.backbone_choice.scale
-        self.backbone = self.backbone_choice.backbone
-        self.backbone_file = self.backbone_choice.backbone_file
-        self.device = ComboBox(choices=DEVICES)
-
-    def load_arguments(self) -> dict[str, Any]:
-        """Arguments of `load_model`; downloads are requested separately."""
-        return {
-            "scale": self.scale.value,
-            "backbone": self.backbone_choice.value,
-            "device": self.device.value,
-            "download": False,
-            "weights_folder": self.backbone_choice.folder,
-        }

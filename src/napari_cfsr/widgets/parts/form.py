@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from magicgui.widgets import CheckBox, FileEdit, LineEdit, Widget
@@ -14,9 +15,11 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QLabel,
+    QLayout,
     QScrollArea,
     QSizePolicy,
     QSpinBox,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -29,14 +32,7 @@ FROM_FILE = "file..."  # the choice that shows a field for a file
 
 
 class IntegerField:
-    """An integer; its minimum can have a meaning of its own, unlike in magicgui's spin box.
-
-    Parameters
-    ----------
-    value, low, high : int
-    lowest : str
-        Shown in place of `low`.
-    """
+    """An integer; unlike in magicgui's spin box, `lowest` can be shown in place of `low`."""
 
     def __init__(self, value: int, low: int, high: int, lowest: str = "") -> None:
         self.native = QSpinBox()
@@ -96,10 +92,7 @@ class Rows(QWidget):
 class Form:
     """Named fields in rows. A subclass makes its fields, lays them out, and calls `_connect`.
 
-    Parameters
-    ----------
-    changed : callable
-        Called after each change by the user.
+    `changed` is called after each change by the user.
     """
 
     TOOLTIPS: ClassVar[Mapping[str, str]]  # of all fields, by name
@@ -209,11 +202,6 @@ class Section(QCollapsible):
     """A part of a form that is folded at first.
 
     Its arrow has the colour of its text, and folded fields are out of the keyboard's reach, too.
-
-    Parameters
-    ----------
-    title : str
-    content : QWidget
     """
 
     def __init__(self, title: str, content: QWidget) -> None:
@@ -248,15 +236,32 @@ class BeforeChoice(QObject):
         return bool(super().eventFilter(watched, event))
 
 
+def fill(layout: QBoxLayout, *parts: QWidget | QLayout, stretch: Sequence[int] = ()) -> QBoxLayout:
+    """Add widgets and layouts, the first ones with these stretch factors."""
+    for part, factor in itertools.zip_longest(parts, stretch, fillvalue=0):
+        (layout.addLayout if isinstance(part, QLayout) else layout.addWidget)(part, factor)
+    return layout
+
+
 def stacked(*parts: QWidget) -> QWidget:
     """Parts of a form below each other, at the top of the space there is."""
     form = QWidget()
-    column = QVBoxLayout(form)
+    column = fill(QVBoxLayout(form), *parts)
     column.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        column.addWidget(part)
     column.addStretch()
     return form
+
+
+def tabbed(tooltip: str, **pages: QWidget) -> QTabWidget:
+    """Pages that scroll, under tabs of these names."""
+    tabs = QTabWidget()
+    explain(tabs.tabBar(), tooltip)
+    name_control(tabs.tabBar(), "pages")
+    for title, page in pages.items():
+        area = FormArea(page)
+        name_control(area, title)
+        tabs.addTab(area, title)
+    return tabs
 
 
 def together(*fields: Field, vertical: bool = False) -> QWidget:

@@ -53,13 +53,7 @@ def write_settings(form: str, values: dict[str, Any]) -> None:
 
 
 def preferred(*fields: str) -> dict[str, Any]:
-    """Default settings in Preferences, without those that the user has not set.
-
-    Parameters
-    ----------
-    *fields : str
-        Of `scale`, `backbone`, `device` and `precision`.
-    """
+    """Default `scale`, `backbone`, `device` or `precision`, where the user has set them."""
     section = _section(FORMS)
     found = {field: getattr(section, field, LAST_USED) for field in fields}
     return {k: SCALES.get(v, v) for k, v in found.items() if v != LAST_USED}

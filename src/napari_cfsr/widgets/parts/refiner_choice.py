@@ -10,7 +10,7 @@ from magicgui.widgets import CheckBox, ComboBox
 
 from napari_cfsr.core.weights import Kind, RefinerCard, refiner_cards
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
-from napari_cfsr.widgets.parts.backbone_choice import BackboneChoice, BackboneForm
+from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
 from napari_cfsr.widgets.parts.form import FROM_FILE, Rows, narrow, path_edit, together
 
 QUALITIES = {  # self-ensemble, back-projection
@@ -40,36 +40,37 @@ TOOLTIPS = {
 }
 
 
-class RefinerChoice:
-    """The widgets `refiner`, `refiner_file`, `baseline`, `delta` and `difference` of a form.
+class NetworkForm(BackboneForm):
+    """The network and how it runs: fields that Upscale and Batch share."""
 
-    Parameters
-    ----------
-    backbone : BackboneChoice
-        What the refiners have to belong to.
-    """
-
-    def __init__(self, backbone: BackboneChoice) -> None:
-        self._backbone = backbone
-        self.refiner = ComboBox(choices=self._names)
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__(changed, scale=4)
+        self.refiner = ComboBox(choices=self._refiners)
         self.refiner_file = path_edit("r", "*.safetensors")
         self.baseline = CheckBox(text="baseline: network alone", value=True)
         self.delta = CheckBox(text="delta: refined", value=True)
         self.difference = CheckBox(text="difference: refiner's changes", value=True)
         self.outputs = together(self.baseline, self.delta, self.difference, vertical=True)
+        self.quality = ComboBox(choices=self._qualities)
+        self.precision = ComboBox(choices=PRECISIONS)
         narrow(self.refiner, LETTERS)
+        narrow(self.quality)
+        self.main = Rows()
 
-    def _names(self, _: Any) -> list[tuple[str, str]]:
+    def _qualities(self, _: Any) -> list[str]:
+        return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
+
+    def _refiners(self, _: Any) -> list[tuple[str, str]]:
         named = [(_title(path, kind, card), path.stem) for path, kind, card in self._cards()]
         return [("auto", "auto"), ("none", "none"), *named, (FROM_FILE, FROM_FILE)]
 
     def _cards(self) -> list[tuple[Path, Kind, RefinerCard]]:
         """Refiners of the chosen backbone and scale; none if the backbone is not known yet."""
-        wanted = self._backbone.scale.value, self._backbone.sha256()
+        wanted = self.scale.value, self.backbone_sha256()
         return [c for c in refiner_cards() if (c[2].scale, c[2].backbone_sha256) == wanted]
 
     @property
-    def available(self) -> bool:
+    def refined(self) -> bool:
         """Whether a refiner is chosen and exists."""
         if self.refiner.value == "auto":
             return any(k == "bundled" and c.extra.get("default") for _, k, c in self._cards())
@@ -78,16 +79,9 @@ class RefinerChoice:
         return bool(self.refiner.value != "none")
 
     @property
-    def value(self) -> str | None:
-        """As `load_model` takes it."""
-        if self.refiner.value == FROM_FILE:
-            return str(self.refiner_file.value)
-        return None if self.refiner.value == "none" else str(self.refiner.value)
-
-    @property
     def wanted(self) -> tuple[str, ...]:
         """The chosen outputs that are possible."""
-        refined = self.available
+        refined = self.refined
         wanted = {
             "baseline": self.baseline.value,
             "delta": self.delta.value and refined,
@@ -95,17 +89,29 @@ class RefinerChoice:
         }
         return tuple(name for name, yes in wanted.items() if yes)
 
-    def update(self) -> None:
-        """Offer the refiners that exist now, and the outputs that are possible."""
-        self.refiner.reset_choices()
+    def _update(self) -> None:
+        """Offer what exists now, and the outputs that are possible."""
+        for combo in (self.backbone, self.quality, self.refiner):
+            combo.reset_choices()
         for box in (self.delta, self.difference):
-            box.enabled = self.available
+            box.enabled = self.refined
+        self.main.show_row("backbone_file", self.own_backbone)
+        self.main.show_row("refiner_file", self.refiner.value == FROM_FILE)
 
-    def reason(self) -> str:
-        """Why nothing can be upscaled with it; empty if it can."""
-        if self.refiner.value == FROM_FILE and not self.available:
+    def network_reason(self) -> str:
+        """Why nothing can be upscaled with the network; empty if it can."""
+        if reason := super().network_reason():
+            return reason
+        if self.refiner.value == FROM_FILE and not self.refined:
             return "Choose a refiner file."
         return "" if self.wanted else "Choose at least one output."
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
+        refiner = self.refiner_file.value if self.refiner.value == FROM_FILE else self.refiner.value
+        chosen = None if refiner == "none" else str(refiner)
+        found = super().load_arguments() | {"refiner": chosen, "precision": self.precision.value}
+        return {name: found[name] for name in LOAD_ORDER}
 
 
 def _title(path: Path, kind: Kind, card: RefinerCard) -> str:
@@ -113,37 +119,3 @@ def _title(path: Path, kind: Kind, card: RefinerCard) -> str:
     if kind == "bundled" and card.description:
         return card.description
     return f"{path.stem}: {card.description}".rstrip(": ")
-
-
-class NetworkForm(BackboneForm):
-    """The network and how it runs: fields that Upscale and Batch share."""
-
-    def __init__(self, changed: Callable[[], None]) -> None:
-        super().__init__(changed, scale=4)
-        self.refiner_choice = RefinerChoice(self.backbone_choice)
-        self.refiner = self.refiner_choice.refiner
-        self.refiner_file = self.refiner_choice.refiner_file
-        self.outputs = self.refiner_choice.outputs
-        self.baseline = self.refiner_choice.baseline
-        self.delta = self.refiner_choice.delta
-        self.difference = self.refiner_choice.difference
-        self.quality = ComboBox(choices=self._qualities)
-        self.precision = ComboBox(choices=PRECISIONS)
-        narrow(self.quality)
-        self.main = Rows()
-
-    def _qualities(self, _: Any) -> list[str]:
-        return [q for q, (_, back) in QUALITIES.items() if not back or self.scale.value == 4]
-
-    def _update(self) -> None:
-        for combo in (self.backbone, self.quality):
-            combo.reset_choices()
-        self.refiner_choice.update()
-        self.main.show_row("backbone_file", self.backbone_choice.from_file)
-        self.main.show_row("refiner_file", self.refiner.value == FROM_FILE)
-
-    def load_arguments(self) -> dict[str, Any]:
-        """Arguments of `load_model`; downloads are requested separately."""
-        found = super().load_arguments()
-        found |= {"refiner": self.refiner_choice.value, "precision": self.precision.value}
-        return {name: found[name] for name in LOAD_ORDER}

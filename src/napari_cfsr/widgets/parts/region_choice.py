@@ -19,9 +19,7 @@ VIEW, BOX = "current view", "box of a shape or label"
 SLICES = ("all slices", "current slice")
 NO_BOX = "Add a shapes or labels layer to select a box."
 
-TOOLTIPS = {
-    "box_layer": "The selected shapes, or all if none is selected; or the selected label.",
-}
+TOOLTIPS = {"box_layer": "The selected shapes, or all if none is selected; or the selected label."}
 
 
 def chosen_region(
@@ -29,16 +27,8 @@ def chosen_region(
 ) -> Region:
     """The part of a layer that a form describes.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    layer : Image
-    region : str
-        `VIEW`, `BOX`, or anything else for the whole layer.
-    box : Layer or None
-        Shapes or labels, for `BOX`.
-    slices : str
-        One of `SLICES`.
+    `region` is `VIEW`, `BOX` (of the shapes or labels in `box`), or anything else for the whole
+    layer; `slices` is one of `SLICES`.
     """
     displayed = displayed_axes(viewer, layer)
     part: Region = tuple(slice(0, n) for n in layer_shape(layer))

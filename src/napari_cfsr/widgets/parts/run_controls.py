@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 
 from napari_cfsr.core.upscale import duration
 from napari_cfsr.widgets.parts.accessible import explain
+from napari_cfsr.widgets.parts.form import fill
 
 STEPS = 1000  # resolution of the progress bar
 CANCEL = "Stop what is running now."
@@ -23,10 +24,7 @@ CANCEL = "Stop what is running now."
 def paragraph(fixed: bool = False) -> QLabel:
     """A paragraph that can be copied; long words, such as paths, do not widen the dock.
 
-    Parameters
-    ----------
-    fixed : bool
-        Whether it is plain text, exactly as high as it needs at its width.
+    If `fixed`, it is plain text, exactly as high as it needs at its width.
     """
     label = QLabel()
     label.setWordWrap(True)
@@ -44,12 +42,7 @@ def paragraph(fixed: bool = False) -> QLabel:
 class RunControls(QWidget):
     """Controls of one kind of run; emits clicks, and shows the state that it is given.
 
-    Parameters
-    ----------
-    start_text : str
-        Of the button.
-    start_tooltip : str
-        What it does; while it is disabled, the reason is shown instead.
+    While the start button is disabled, its tooltip is the reason.
     """
 
     started = Signal()
@@ -66,30 +59,15 @@ class RunControls(QWidget):
         self.reason = paragraph()
         self.status = paragraph()
         self.status.setMinimumHeight(4 * self.status.fontMetrics().lineSpacing())
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 2)
-        buttons.addWidget(self.cancel_button, 1)
-        layout = QVBoxLayout(self)
+        buttons = fill(QHBoxLayout(), self.start_button, self.cancel_button, stretch=(2, 1))
+        self._rows = fill(QVBoxLayout(), buttons)
+        layout = fill(QVBoxLayout(self), self.reason, self._rows, self.progress, self.status)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._rows = QVBoxLayout()
-        self._rows.addLayout(buttons)
-        layout.addWidget(self.reason)
-        layout.addLayout(self._rows)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.status)
         self.start_button.clicked.connect(self.started)
         self.cancel_button.clicked.connect(self.cancelled)
-        self._running = False
+        self.running = False
         self.progress.setTextVisible(True)
         self._update()
-
-    def add_row(self, row: QHBoxLayout) -> None:
-        """Add more buttons below Start and Cancel."""
-        self._rows.addLayout(row)
-
-    @property
-    def running(self) -> bool:
-        return self._running
 
     def block(self, reason: str) -> None:
         """Disable Start with the reason shown; an empty reason enables it."""
@@ -97,7 +75,7 @@ class RunControls(QWidget):
         self._update()
 
     def begin(self) -> None:
-        self._running = True
+        self.running = True
         self.progress.setRange(0, 0)
         self.progress.setFormat("")
         self._update()
@@ -117,7 +95,7 @@ class RunControls(QWidget):
 
     def end(self, text: str) -> None:
         """The run is over, for whatever reason; the form can be used again."""
-        self._running = False
+        self.running = False
         self.progress.setRange(0, STEPS)
         self.progress.setValue(0)
         self.progress.setFormat("")
@@ -126,8 +104,8 @@ class RunControls(QWidget):
 
     def _update(self) -> None:
         reason = self.reason.text()
-        self.start_button.setEnabled(not self._running and not reason)
+        self.start_button.setEnabled(not self.running and not reason)
         explain(self.start_button, reason or self._start_tooltip)
-        self.reason.setVisible(bool(reason) and not self._running)
-        self.cancel_button.setEnabled(self._running)
-        self.progress.setVisible(self._running)
+        self.reason.setVisible(bool(reason) and not self.running)
+        self.cancel_button.setEnabled(self.running)
+        self.progress.setVisible(self.running)

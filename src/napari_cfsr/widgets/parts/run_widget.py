@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import napari
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QApplication, QPushButton, QWidget
 
-from napari_cfsr.core.weights import OFFICIAL_NOTICE, WeightsFile
+from napari_cfsr.core.weights import OFFICIAL_NOTICE
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import LayerSpec
 from napari_cfsr.widgets.parts.accessible import explain
-from napari_cfsr.widgets.parts.preferences import folder_changed
-from napari_cfsr.workers import CancelToken, Failure, Step, StoreStep, call_worker, fetch_worker
+from napari_cfsr.widgets.parts.form import BeforeChoice
+from napari_cfsr.widgets.parts.preferences import folder_changed, preferred, read_settings
+from napari_cfsr.widgets.parts.refiner_choice import NetworkForm
+from napari_cfsr.workers import (
+    CancelToken,
+    Failure,
+    Step,
+    StoreStep,
+    call_worker,
+    fetch_weights,
+    step_worker,
+)
 
 if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
@@ -24,17 +35,16 @@ if TYPE_CHECKING:
     from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
     from napari_cfsr.widgets.parts.form import Form
     from napari_cfsr.widgets.parts.run_controls import RunControls
+    from napari_cfsr.workers import Steps
 
+PREFERENCES = ("scale", "backbone", "device", "precision")  # that forms start from
 LAYER_PAUSE = 20  # milliseconds between two layers, so that the window can draw and respond
 
 
 class WidgetCleanup:
     """What remains to be done when a widget is destroyed, without touching the widget.
 
-    Parameters
-    ----------
-    *close : callable
-        Called then; may be called twice.
+    The functions `close` may be called twice.
     """
 
     def __init__(self, *close: Callable[[], object]) -> None:
@@ -71,14 +81,8 @@ class WidgetCleanup:
 class RunWidget(QWidget):
     """A widget that runs one worker at a time; after each, its form is usable again.
 
-    Subclasses have a `form` and a `_refresh` that enables what is possible.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    controls : RunControls
-    *close : callable
-        Called when the widget is destroyed: ends what runs in other processes.
+    Subclasses have a `form` and a `_refresh` that enables what is possible. When the widget is
+    destroyed, the functions `close` end what runs in other processes.
     """
 
     form: Form
@@ -89,7 +93,8 @@ class RunWidget(QWidget):
         super().__init__()
         self._viewer = viewer
         self._token: CancelToken | None = None
-        self._then: Callable[[Any], str] | None = None  # what to do with the result of a task
+        self._then: Callable[[Any], str] | None = None  # what to do with the result of a run
+        self._cancelled = ""  # status of a run that was cancelled
         self._followed: weakref.WeakSet[Layer] = weakref.WeakSet()  # layers, for their names
         self.controls = controls
         self.controls.cancelled.connect(self._cancel)
@@ -121,11 +126,16 @@ class RunWidget(QWidget):
     # a run
 
     def _run(
-        self, worker: GeneratorWorker, token: CancelToken, returned: Callable[[Any], None]
+        self,
+        make: Callable[[CancelToken], GeneratorWorker],
+        then: Callable[[Any], str],
+        cancelled: str = "Cancelled.",
     ) -> None:
-        """Start a worker; `returned` is called with its result."""
-        self._token = self._cleanup.token = token
-        worker.returned.connect(returned)
+        """Start a worker; `then` gets its result, never None or a failure, and returns a status."""
+        self._token = self._cleanup.token = CancelToken()
+        self._then, self._cancelled = then, cancelled
+        worker = make(self._token)
+        worker.returned.connect(self._on_returned)
         worker.yielded.connect(self._on_step)
         worker.errored.connect(self._on_error)
         worker.aborted.connect(self._on_cancelled)
@@ -147,24 +157,10 @@ class RunWidget(QWidget):
         self.form.update()
         self._refresh()
 
-    def _on_cancelled(self) -> None:
-        self._end("Cancelled; nothing was added.")
-
-    def _on_error(self, error: BaseException) -> None:
-        self._end(f"Unexpected error: {error!r}")
-
-    # small tasks
-
-    def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
-        """Call `task` in a worker; `then` gets its result, never None, and returns a status."""
-        self._then = then
-        token = CancelToken()
-        self._run(call_worker(text, task, token), token, self._on_task)
-
-    def _on_task(self, outcome: Any) -> None:
+    def _on_returned(self, outcome: Any) -> None:
         then, self._then = self._then, None
         if isinstance(outcome, Failure):
-            self._end(outcome.message)
+            self._on_failure(outcome)
         elif outcome is None or then is None:
             self._on_cancelled()
         else:
@@ -176,11 +172,39 @@ class RunWidget(QWidget):
             finally:  # whatever happens, the form is usable again
                 self._end(text)
 
+    def _on_failure(self, failure: Failure) -> None:
+        self._end(failure.message)
+
+    def _on_cancelled(self) -> None:
+        self._end(self._cancelled)
+
+    def _on_error(self, error: BaseException) -> None:
+        self._end(f"Unexpected error: {error!r}")
+
+    def _run_steps(
+        self, name: str, steps: Steps, then: Callable[[Any], str], cancelled: str = "Cancelled."
+    ) -> None:
+        """Run the generator `steps(check)` in a worker; `then` and `cancelled` as for `_run`."""
+        self._run(partial(step_worker, name, steps), then, cancelled)
+
+    def _task(self, text: str, task: Callable[[], Any], then: Callable[[Any], str]) -> None:
+        """Call `task` in a worker; `then` as for `_run`."""
+        self._run(partial(call_worker, text, task), then)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Show errors of this package in the status line."""
+        try:
+            yield
+        except CFSRError as error:
+            self.controls.end(str(error))
+
 
 class NetworkWidget(RunWidget):
     """A page with a backbone, whose official weights can be downloaded."""
 
     form: BackboneForm
+    SETTINGS: ClassVar[str]  # name of the file with those of the last run
 
     def __init__(
         self, viewer: napari.viewer.Viewer, controls: RunControls, *close: Callable[[], object]
@@ -190,8 +214,12 @@ class NetworkWidget(RunWidget):
         explain(self.fetch_button, OFFICIAL_NOTICE)
         self.fetch_button.clicked.connect(self._fetch)
 
-    def _follow_weights(self) -> None:
-        """Another weights folder in Preferences takes effect at once."""
+    def _restore(self) -> None:
+        """Start from Preferences and the last run; another weights folder takes effect at once."""
+        choices = [x for x in PREFERENCES if x in self.form.REMEMBERED]
+        self.form.restore(read_settings(self.SETTINGS) | preferred(*choices))
+        if isinstance(self.form, NetworkForm):  # other programs may add or remove refiners
+            self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
         event = folder_changed()
         if event is not None:
             self._cleanup.connect(event, self.reload_refiners)
@@ -202,19 +230,12 @@ class NetworkWidget(RunWidget):
             self._refresh_form()
 
     def _refresh(self) -> None:
-        self.fetch_button.setVisible(self.form.backbone_choice.fetchable)
+        self.fetch_button.setVisible(self.form.fetchable)
         self.fetch_button.setEnabled(not self.controls.running)
 
     def _fetch(self) -> None:
-        token = CancelToken()
-        worker = fetch_worker(self.form.scale.value, token)
-        self._run(worker, token, self._on_fetched)
-
-    def _on_fetched(self, file: WeightsFile | Failure | None) -> None:
-        if isinstance(file, Failure):
-            self._end(file.message)
-        else:
-            self._end("Cancelled." if file is None else f"Downloaded {file.path}")
+        fetch = partial(fetch_weights, self.form.scale.value)
+        self._run_steps("a download", fetch, lambda file: f"Downloaded {file.path}")
 
 
 def add_layer(viewer: napari.viewer.Viewer, spec: LayerSpec) -> Image:

@@ -32,21 +32,11 @@ Picture = NDArray[np.uint8]  # [Y,X,4], RGBA
 
 @dataclass(frozen=True)
 class Look:
-    """How a plot is drawn.
+    """How a plot is drawn."""
 
-    Attributes
-    ----------
-    theme : str
-        Name of napari's theme.
-    size : (int, int)
-        Width and height.
-    ratio : float
-        Screen pixels per pixel of `size`.
-    """
-
-    theme: str
-    size: tuple[int, int]
-    ratio: float
+    theme: str  # name of napari's theme
+    size: tuple[int, int]  # width and height
+    ratio: float  # screen pixels per pixel of `size`
 
 
 class PlotFigure:
@@ -64,7 +54,6 @@ class PlotFigure:
         self._axes: tuple[Axes, Axes] = tuple(self._figure.subplots(2, 1, sharex=True))
 
     def _plot(self, data: Any, look: Look) -> None:
-        """Fill the axes."""
         raise NotImplementedError
 
     def draw(self, data: Any, look: Look) -> Picture:
@@ -99,12 +88,7 @@ class PlotFigure:
 class ThreadedPlot(QWidget):
     """Draws after a change, and only while it is visible.
 
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    figure : callable
-        Makes the figure, in the thread that draws: importing matplotlib takes long.
+    The thread that draws also makes the figure: importing matplotlib takes long.
     """
 
     EMPTY: ClassVar[str] = ""  # shown until there is a picture
@@ -160,14 +144,6 @@ class ThreadedPlot(QWidget):
         super().resizeEvent(event)
         self._change()
 
-    def _look(self) -> Look:
-        size = self._label.width(), self._label.height()
-        return Look(self._theme, size, self.devicePixelRatioF())
-
-    def _clear(self) -> None:
-        """Show that there is nothing yet."""
-        self._label.setText(self.EMPTY)
-
     def _change(self) -> None:
         """There is something new to draw."""
         self._changed = self._has_content()
@@ -181,7 +157,8 @@ class ThreadedPlot(QWidget):
         wanted = self._changed and self.isVisible() and self._has_content()
         if wanted and self._drawer.rested:
             self._changed = False
-            self._drawer.start(self._data(), self._look())
+            size = self._label.width(), self._label.height()
+            self._drawer.draw(self._data(), Look(self._theme, size, self.devicePixelRatioF()))
         elif not wanted and not self._expects_more():
             self._timer.stop()
 
@@ -198,15 +175,7 @@ class ThreadedPlot(QWidget):
 
 
 class DrawingThread:
-    """Draws one picture after the other, each in a thread.
-
-    Parameters
-    ----------
-    figure : callable
-        As for `ThreadedPlot`.
-    redraw : float
-        Minimum seconds between two drawings.
-    """
+    """Draws one picture after the other, each in a thread, at least `redraw` seconds apart."""
 
     def __init__(self, figure: Callable[[], PlotFigure], redraw: float) -> None:
         self._make, self._redraw = figure, redraw
@@ -226,19 +195,19 @@ class DrawingThread:
     def load(self, data: Any) -> None:
         """Load everything the first picture needs, by a picture that is not shown."""
         if self._thread is None:
-            self._run(data, Look("dark", (300, 300), 1.0), show=False)
+            self._start(data, Look("dark", (300, 300), 1.0), show=False)
 
-    def start(self, data: Any, look: Look) -> None:
+    def draw(self, data: Any, look: Look) -> None:
         self._began = time.perf_counter()
-        self._run(data, look, show=True)
+        self._start(data, look, show=True)
 
     def take(self) -> Picture | str | None:
         """The last picture, or why there is none; None if it was taken already."""
         picture, self._picture = self._picture, None
         return picture
 
-    def _run(self, data: Any, look: Look, show: bool) -> None:
-        arguments = (data, look, show)
+    def _start(self, *arguments: Any, show: bool) -> None:
+        arguments = (*arguments, show)
         self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True, name=THREAD)
         self._thread.start()
 

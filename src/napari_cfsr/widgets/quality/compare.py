@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.form import Rows, narrow
+from napari_cfsr.widgets.parts.form import Rows, fill, narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
 
 BY_HAND = "by hand"
@@ -37,12 +37,7 @@ class Blink:
 
     Other images are hidden meanwhile, since they might cover these. The canvas shows the name of
     the visible layer. Removing one of the two layers ends it; so does closing the widget.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    changed : callable
-        Called whenever it starts, switches or stops.
+    `changed` is called whenever it starts, switches or stops.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, changed: Callable[[], None]) -> None:
@@ -68,20 +63,16 @@ class Blink:
         """Show `first`, after so many seconds the other, and so on."""
         self.stop()
         self._pair, self._first = (first, second), True
-        self._remember()
+        images = [x for x in self._viewer.layers if isinstance(x, Image)]
+        self._before = [(weakref.ref(x), bool(x.visible)) for x in images]
+        overlay = self._viewer.canvas.overlays.text
+        self._text = (bool(overlay.visible), str(overlay.text), "")
         self._viewer.layers.events.removed.connect(self._on_removed)
-        for layer in self._viewer.layers:
-            if isinstance(layer, Image) and layer not in self._pair:
+        for layer in images:
+            if layer not in self._pair:
                 layer.visible = False
         self.set_interval(seconds)
         self._show()
-
-    def _remember(self) -> None:
-        self._before = [
-            (weakref.ref(x), bool(x.visible)) for x in self._viewer.layers if isinstance(x, Image)
-        ]
-        overlay = self._viewer.canvas.overlays.text
-        self._text = (bool(overlay.visible), str(overlay.text), "")
 
     def set_interval(self, seconds: float) -> None:
         """Show each for so many seconds; 0: until `switch` is called."""
@@ -139,20 +130,11 @@ class Blink:
 class ComparePage(QWidget):
     """Two layers, how fast they alternate, start and stop.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    images : callable
-        The layers that can be compared.
-    blink : Blink
-        Outlives the page; whoever owns it calls `refresh` when it changes.
+    `blink` outlives the page; whoever owns it calls `refresh` when it changes.
     """
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        images: Callable[[], Sequence[Image]],
-        blink: Blink,
+        self, viewer: napari.viewer.Viewer, images: Callable[[], Sequence[Image]], blink: Blink
     ) -> None:
         super().__init__()
         self._viewer, self._images, self.blink = viewer, images, blink
@@ -182,21 +164,15 @@ class ComparePage(QWidget):
             rows.add(name, field, name)
             narrow(field)
         rows.add("seconds", self.seconds, "each for")
-        buttons = QHBoxLayout()
+        buttons = fill(QHBoxLayout(), self.blink_button, self.switch_button, stretch=(2, 1))
         buttons.setContentsMargins(6, 0, 6, 0)
-        buttons.addWidget(self.blink_button, 2)
-        buttons.addWidget(self.switch_button, 1)
         self.hint.setText(HINT)
         self.hint.setContentsMargins(6, 6, 6, 0)
         self.now.setTextFormat(Qt.TextFormat.PlainText)
         self.now.setContentsMargins(6, 6, 6, 0)
         self.now.setMinimumWidth(1)  # a long name does not widen the dock
-        layout = QVBoxLayout(self)
+        layout = fill(QVBoxLayout(self), rows, buttons, self.now, self.hint)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(rows)
-        layout.addLayout(buttons)
-        layout.addWidget(self.now)
-        layout.addWidget(self.hint)
         layout.addStretch()
         explain_all(self, TOOLTIPS, {})
 
@@ -204,13 +180,7 @@ class ComparePage(QWidget):
         return [(x.name, x) for x in self._images()]
 
     def update_layers(self, suggested: Sequence[Image | None] = ()) -> None:
-        """Offer the layers that exist now.
-
-        Parameters
-        ----------
-        suggested : sequence of Image
-            The two to choose, unless the user has chosen.
-        """
+        """Offer the layers that exist now; choose the two suggested, unless the user has chosen."""
         self._updating = True
         for combo in (self.first, self.second):
             combo.reset_choices()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,39 +44,6 @@ TOOLTIPS = {
     **REGION_TOOLTIPS,
     "slices": "The whole stack, each slice separately, or only the slice that the sliders show.",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class QualityValues:
-    """The form's values at one moment.
-
-    Attributes
-    ----------
-    reference : Image
-    layers : tuple of Image
-    lr : (Image, int) or None
-        To be enlarged bicubically, and by how much.
-    channel : {"Y", "RGB", "gray"}
-    shave : int
-    data_range : float or None
-    region, slices : str
-    box_layer : Layer or None
-    """
-
-    reference: Image
-    layers: tuple[Image, ...]
-    lr: tuple[Image, int] | None
-    channel: Channel
-    shave: int
-    data_range: float | None
-    region: str
-    box_layer: Layer | None
-    slices: str
-
-    @property
-    def sources(self) -> list[tuple[Image, int]]:
-        """The layers to compare and their enlargement: bicubic first, then the others."""
-        return [*([self.lr] if self.lr else []), *((x, 1) for x in self.layers)]
 
 
 class LayerList(QListWidget):
@@ -137,12 +103,7 @@ def _state(ticked: bool) -> Qt.CheckState:
 class QualityForm(Form):
     """Fields by name, their choices, and what depends on what.
 
-    Parameters
-    ----------
-    images, boxes : callable
-        The layers that can be compared, and those that can select a box.
-    changed : callable
-        Called after each change by the user.
+    `images` are the layers that can be compared, `boxes` those that can select a box.
     """
 
     TOOLTIPS = TOOLTIPS
@@ -209,7 +170,6 @@ class QualityForm(Form):
         self._show_fields(reference)
 
     def _choose(self, suggestion: Suggestion, images: list[Image]) -> None:
-        """Choose what is suggested."""
         if suggestion.reference is not None:
             self.reference.value = suggestion.reference
         self.layers.offer([x for x in images if x is not suggestion.reference])
@@ -243,9 +203,9 @@ class QualityForm(Form):
         """The values that auto gives."""
         if reference is None:
             return ""
-        words, lr = [], self._lr()
+        words = []
         if self.shave.is_least:
-            scale, name = known_scale(self.layers.ticked, lr[1] if lr else None)
+            scale, name = self._known_scale()
             source = name if name.startswith("the ") else f"'{name}'"
             words.append(f"border {scale}" + (f" (scale of {source})" if scale else ""))
         if not self.data_range.value.strip():
@@ -256,44 +216,38 @@ class QualityForm(Form):
         """Why nothing can be measured now; empty if it can."""
         if self.reference.value is None:
             return "Open an image first: there is no image layer to compare with."
-        if not self.layers.ticked and self._lr() is None:
+        if not self.sources:
             return "Tick at least one layer to compare with the reference."
         if self.region.value == BOX and self.box_layer.value is None:
             return NO_BOX
         try:
-            self._range()
+            self.range()
         except OptionError as error:
             return f"{error}."
         return ""
 
-    def _range(self) -> float | None:
+    def range(self) -> float | None:
+        """The data range that is chosen; `OptionError` if it is not a positive number."""
         text = self.data_range.value
         value = decimal("data range", text)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise OptionError(f"expected data range above 0, got {text.strip()!r}")
         return value
 
-    def values(self) -> QualityValues:
-        """What is chosen now.
+    @property
+    def border(self) -> int:
+        """Pixels to leave out at each border."""
+        return self._known_scale()[0] if self.shave.is_least else self.shave.value
 
-        Raises
-        ------
-        OptionError
-            The data range is not a positive number.
-        """
-        layers, lr = self.layers.ticked, self._lr()
-        scale, _ = known_scale(layers, lr[1] if lr else None)
-        return QualityValues(
-            reference=self.reference.value,
-            layers=layers,
-            lr=lr,
-            channel=self.channel.value,
-            shave=scale if self.shave.is_least else self.shave.value,
-            data_range=self._range(),
-            region=self.region.value,
-            box_layer=self.box_layer.value,
-            slices=self.slices.value,
-        )
+    @property
+    def sources(self) -> list[tuple[Image, int]]:
+        """The layers to compare and their enlargement: bicubic first, then the others."""
+        lr = self._lr()
+        return [*([lr] if lr else []), *((x, 1) for x in self.layers.ticked)]
+
+    def _known_scale(self) -> tuple[int, str]:
+        lr = self._lr()
+        return known_scale(self.layers.ticked, lr[1] if lr else None)
 
 
 def range_words(dtype: np.dtype[Any]) -> str:

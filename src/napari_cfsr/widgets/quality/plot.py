@@ -29,24 +29,12 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SliceCurves:
-    """What is plotted.
+    """What is plotted."""
 
-    Attributes
-    ----------
-    curves : tuple of (str, array, array)
-        Name, PSNR and SSIM of each slice.
-    positions : array
-        Of the slices on the axis.
-    axis : str
-        Its name, such as `Z`.
-    emphasis : int or None
-        The curve that stands out.
-    """
-
-    curves: tuple[tuple[str, Float64, Float64], ...]
-    positions: Float64
-    axis: str
-    emphasis: int | None
+    curves: tuple[tuple[str, Float64, Float64], ...]  # name, PSNR and SSIM of each slice
+    positions: Float64  # of the slices on the axis
+    axis: str  # its name, such as `Z`
+    emphasis: int | None  # the curve that stands out
 
 
 class SliceFigure(PlotFigure):
@@ -109,13 +97,7 @@ def _number_width(axes: Axes) -> float:
 
 
 class SlicePlot(ThreadedPlot):
-    """Shows the quality table of a stack.
-
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
+    """Shows the quality table of a stack."""
 
     def __init__(self, theme: str) -> None:
         super().__init__(theme, SliceFigure)

@@ -14,9 +14,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cfsr.core.metrics import Line, MapKind, QualityTable, short_names
+from napari_cfsr.core.metrics import Line, QualityTable, short_names
 from napari_cfsr.widgets.parts.accessible import explain_all
-from napari_cfsr.widgets.parts.form import narrow
+from napari_cfsr.widgets.parts.form import fill, narrow
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.widgets.quality.plot import SlicePlot
 from napari_cfsr.widgets.quality.table_model import LEAST_WIDTH, QualityModel, QualityView
@@ -40,15 +40,9 @@ TOOLTIPS = {
 
 
 class QualityPage(QWidget):
-    """The measured values, and buttons; emits clicks.
+    """The measured values, and buttons; emits clicks."""
 
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
-
-    mapped = Signal(str)  # the kind of map
+    mapped = Signal(str)  # the `MapKind`
     exported = Signal()
     copied = Signal()
 
@@ -75,23 +69,15 @@ class QualityPage(QWidget):
 
     def _arrange(self) -> None:
         narrow(self.over, 8)
-        row, grid = QHBoxLayout(), QGridLayout()
-        label = QLabel("gain over")
+        grid, label = QGridLayout(), QLabel("gain over")
         label.setBuddy(self.over.native)
-        row.addWidget(label)
-        row.addWidget(self.over.native, 1)
-        row.addWidget(self.every.native)
+        row = fill(QHBoxLayout(), label, self.over.native, self.every.native, stretch=(0, 1))
         buttons = (self.error_button, self.ssim_button, self.copy_button, self.export_button)
         for i, button in enumerate(buttons):
             grid.addWidget(button, i // 2, i % 2)
-        layout = QVBoxLayout(self)
+        parts = (self.heading, self.warnings, self.view, row, grid, self.plot, self.notes)
+        layout = fill(QVBoxLayout(self), *parts)
         layout.setContentsMargins(4, 6, 4, 6)
-        for part in (self.heading, self.warnings, self.view):
-            layout.addWidget(part)
-        layout.addLayout(row)
-        layout.addLayout(grid)
-        layout.addWidget(self.plot)
-        layout.addWidget(self.notes)
         layout.addItem(QSpacerItem(LEAST_WIDTH, 0))  # the dock does not widen when a table comes
         layout.addStretch()
         explain_all(self, TOOLTIPS, {"view": "measured values", "over": "gain over"})
@@ -113,14 +99,7 @@ class QualityPage(QWidget):
         return [(NONE, None), *able]
 
     def show_table(self, table: QualityTable, over: int | None) -> None:
-        """Show a table.
-
-        Parameters
-        ----------
-        table : QualityTable
-        over : int, optional
-            The row that gains are over at first.
-        """
+        """Show a table; `over` is the row that gains are over at first."""
         self.table = table
         with self.over.changed.blocked():
             self.over.reset_choices()
@@ -130,15 +109,10 @@ class QualityPage(QWidget):
     def _show(self) -> None:
         table = self.table
         stack = table is not None and len(table.slice_names) > 1
-        texts = (
-            (self.heading, table.describe if table else NOTHING),
-            (self.warnings, "\n".join(f"⚠ {w}." for w in table.warnings) if table else ""),
-            (
-                self.notes,
-                "\n".join(f"{n[0].upper()}{n[1:]}." for n in table.notes) if table else "",
-            ),
-        )
-        for label, text in texts:
+        warnings = [f"⚠ {w}." for w in table.warnings] if table else []
+        notes = [f"{n[0].upper()}{n[1:]}." for n in table.notes] if table else []
+        texts = table.describe if table else NOTHING, "\n".join(warnings), "\n".join(notes)
+        for label, text in zip((self.heading, self.warnings, self.notes), texts, strict=True):
             label.setText(text)
             label.setVisible(bool(text))
         self.view.setVisible(table is not None)
@@ -195,8 +169,3 @@ class QualityPage(QWidget):
     def text(self) -> str:
         """The table as shown, as tab-separated text."""
         return self.table.text(self.model.lines) if self.table is not None else ""
-
-
-def map_kind(name: str) -> MapKind:
-    """The kind of map that a signal names."""
-    return "error" if name == "error" else "SSIM"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +17,11 @@ COMPARED = ("baseline", "delta")  # outputs of an upscaling that are images
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What is chosen until the user chooses.
-
-    Attributes
-    ----------
-    reference : Image or None
-    layers : tuple of Image
-        To compare.
-    lr : Image or None
-        The input of the results.
-    """
+    """What is chosen until the user chooses."""
 
     reference: Image | None = None
-    layers: tuple[Image, ...] = ()
-    lr: Image | None = None
+    layers: tuple[Image, ...] = ()  # to compare
+    lr: Image | None = None  # the input of the results
 
 
 def record(layer: Image) -> dict[str, Any]:
@@ -69,16 +61,12 @@ def suggest(images: Sequence[Image]) -> Suggestion:
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results are of the same input and scale."""
     return all(one.get(k) == other.get(k) for k in ("input", "scale"))
 
 
 def _pixels(layer: Image) -> int:
     sizes = zip(layer_axes(layer), layer_shape(layer), strict=False)
-    pixels = 1
-    for axis, n in sizes:
-        pixels *= n if axis in "YX" else 1
-    return pixels
+    return math.prod(n for axis, n in sizes if axis in "YX")
 
 
 def _rank(reference: Image, layer: Image) -> int | None:

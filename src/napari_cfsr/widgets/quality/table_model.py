@@ -9,7 +9,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex,
 from qtpy.QtGui import QFont, QFontMetrics
 from qtpy.QtWidgets import QAbstractItemView, QSizePolicy, QTableView
 
-from napari_cfsr.core.metrics import COLUMNS, TITLES, Column, Line, QualityTable, short_names, shown
+from napari_cfsr.core.metrics import COLUMNS, TITLES, Line, QualityTable, short_names, shown
 
 HEADINGS = {"psnr": "PSNR\ndB", "ssim": "SSIM", "psnr_gain": "gain\ndB", "ssim_gain": "gain\nSSIM"}
 LEAST_NAME = 48  # pixels for the names of the layers
@@ -30,19 +30,11 @@ class QualityModel(QAbstractTableModel):
         super().__init__()
         self.table: QualityTable | None = None
         self.lines: list[Line] = []
-        self.columns: list[str] = []
+        self.columns: list[Any] = []  # "layer", "slice" and those of numbers
         self._short: list[str] = []
 
     def show_lines(self, table: QualityTable, lines: list[Line], gains: bool) -> None:
-        """Show these lines in this order.
-
-        Parameters
-        ----------
-        table : QualityTable
-        lines : list of Line
-        gains : bool
-            Whether the gains are shown.
-        """
+        """Show these lines in this order, with the gains or without."""
         self.beginResetModel()
         self.table, self.lines = table, list(lines)
         self._short = short_names([row.name for row in table.rows])
@@ -78,21 +70,20 @@ class QualityModel(QAbstractTableModel):
             return self._tip(line, column)
         return None
 
-    def text(self, line: Line, column: str) -> str:
+    def text(self, line: Line, column: Any) -> str:
         """The text of a cell."""
         if column == "layer":
             return self._short[line.row]
         if column == "slice":
             return line.slice_name
-        number = column_of(column)
-        return shown(line.values[number], number)
+        return shown(line.values[column], column)
 
-    def _tip(self, line: Line, column: str) -> str:
+    def _tip(self, line: Line, column: Any) -> str:
         fault = self.table.rows[line.row].fault if self.table is not None else ""
         if fault or column in ("layer", "slice"):
             return fault or f"{line.name} {line.slice_name}".strip()
         best = ", the best" if column in line.best else ""
-        return f"{TITLES[column]} {line.values[column_of(column)]:.6f}{best}"
+        return f"{TITLES[column]} {line.values[column]:.6f}{best}"
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Numerically where there are numbers; lines without one come last in either order."""
@@ -101,7 +92,7 @@ class QualityModel(QAbstractTableModel):
         name, down = self.columns[column], order == Qt.SortOrder.DescendingOrder
         places = list(range(len(self.lines)))
         places.sort(key=lambda i: self._key(self.lines[i], name), reverse=down)
-        places.sort(key=lambda i: self._missing(self.lines[i], name))
+        places.sort(key=lambda i: name in COLUMNS and math.isnan(self.lines[i].values[name]))
         self.layoutAboutToBeChanged.emit()
         old = self.persistentIndexList()
         moved = {place: row for row, place in enumerate(places)}
@@ -116,9 +107,6 @@ class QualityModel(QAbstractTableModel):
         if column == "slice":
             return (-1 if line.at is None else line.at, line.row)
         return self.text(line, column).casefold()
-
-    def _missing(self, line: Line, column: str) -> bool:
-        return column in COLUMNS and math.isnan(line.values[column])
 
 
 class QualityView(QTableView):
@@ -180,8 +168,3 @@ class QualityView(QTableView):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         return self.sizeHint()
-
-
-def column_of(name: str) -> Column:
-    """The column of numbers of that name."""
-    return next(c for c in COLUMNS if c == name)

@@ -9,28 +9,21 @@ from typing import Any
 
 import napari
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtWidgets import QApplication, QFileDialog, QTabWidget, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QFileDialog, QVBoxLayout
 
-from napari_cfsr.core.metrics import csv_path, write_csv
-from napari_cfsr.errors import CFSRError, ImageError
+from napari_cfsr.core.metrics import MapKind, csv_path, write_csv
+from napari_cfsr.errors import ImageError
 from napari_cfsr.layers import LayerSpec, QualityRequest, read_layer
-from napari_cfsr.widgets.parts.accessible import explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea, stacked
+from napari_cfsr.widgets.parts.accessible import make_accessible
+from napari_cfsr.widgets.parts.form import fill, stacked, tabbed
 from napari_cfsr.widgets.parts.region_choice import chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import RunWidget, add_layer
 from napari_cfsr.widgets.quality.compare import Blink, ComparePage
-from napari_cfsr.widgets.quality.form import REGIONS, QualityForm, QualityValues
-from napari_cfsr.widgets.quality.report import QualityPage, map_kind
+from napari_cfsr.widgets.quality.form import REGIONS, QualityForm
+from napari_cfsr.widgets.quality.report import QualityPage
 from napari_cfsr.widgets.quality.suggestions import candidate, comparable, record
-from napari_cfsr.workers import (
-    CancelToken,
-    Failure,
-    QualityResult,
-    map_layer,
-    measure_layers,
-    quality_worker,
-)
+from napari_cfsr.workers import QualityResult, map_layer, measure_layers
 
 FILTER = "Tables (*.csv)"
 START = "Measure PSNR and SSIM of the ticked layers."
@@ -53,7 +46,6 @@ class QualityWidget(RunWidget):
         blink = Blink(napari_viewer, self._on_blink)
         super().__init__(napari_viewer, RunControls("Measure", START), blink.close)
         self._result: QualityResult | None = None
-        self._request: QualityRequest | None = None  # while it is measured
         # the layers behind the rows of the result, as long as they exist
         self._measured: list[tuple[weakref.ref[Layer], int]] = []
         self.form = QualityForm(self._comparable, self._boxes, self._on_form)
@@ -65,14 +57,9 @@ class QualityWidget(RunWidget):
         make_accessible(self, napari_viewer)
 
     def _arrange(self) -> None:
-        self.pages = QTabWidget()
-        self.pages.addTab(FormArea(stacked(self.form.main)), "Setup")
-        self.pages.addTab(FormArea(self.result), "Result")
-        self.pages.addTab(FormArea(self.compare), "Compare")
-        explain_pages(self.pages, PAGES)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.pages, 1)
-        layout.addWidget(self.controls)
+        setup = stacked(self.form.main)
+        self.pages = tabbed(PAGES, Setup=setup, Result=self.result, Compare=self.compare)
+        fill(QVBoxLayout(self), self.pages, self.controls, stretch=(1,))
 
     def _connect(self) -> None:
         self.controls.started.connect(self._start)
@@ -121,40 +108,27 @@ class QualityWidget(RunWidget):
     # measuring
 
     def _start(self) -> None:
-        try:
-            values = self.form.values()
-            request = self._read(values)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        self.form.chosen = True  # what was measured stays chosen
-        self._request = request
-        layers = [(values.reference, 1), *values.sources]
-        self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
-        token = CancelToken()
-        worker = quality_worker("a comparison", partial(measure_layers, request), token)
-        self._run(worker, token, self._on_measured)
+        with self._reported():
+            measure = partial(measure_layers, self._read())
+            self.form.chosen = True  # what was measured stays chosen
+            layers = [(self.form.reference.value, 1), *self.form.sources]
+            self._measured = [(weakref.ref(layer), factor) for layer, factor in layers]
+            self._run_steps("a comparison", measure, self._on_measured)
 
-    def _read(self, values: QualityValues) -> QualityRequest:
-        """Snapshot of the layers to compare."""
-        layer = values.reference
+    def _read(self) -> QualityRequest:
+        form, layer = self.form, self.form.reference.value
+        where = form.region.value, form.box_layer.value, form.slices.value
         return QualityRequest(
             reference=read_layer(layer),
-            region=chosen_region(
-                self._viewer, layer, values.region, values.box_layer, values.slices
-            ),
-            part=PARTS[values.region],
-            candidates=tuple(candidate(x, factor) for x, factor in values.sources),
-            channel=values.channel,
-            shave=values.shave,
-            data_range=values.data_range,
+            region=chosen_region(self._viewer, layer, *where),
+            part=PARTS[form.region.value],
+            candidates=tuple(candidate(x, factor) for x, factor in form.sources),
+            channel=form.channel.value,
+            shave=form.border,
+            data_range=form.range(),
         )
 
-    def _on_measured(self, outcome: QualityResult | Failure | None) -> None:
-        request, self._request = self._request, None
-        if not isinstance(outcome, QualityResult) or request is None:
-            self._fail(outcome)
-            return
+    def _on_measured(self, outcome: QualityResult) -> str:
         self._result = outcome
         self.result.show_table(outcome.table, self._baseline())
         self.pages.setCurrentIndex(1)
@@ -164,16 +138,7 @@ class QualityWidget(RunWidget):
         warnings = len(outcome.table.warnings)
         if warnings:
             text += " There is a warning." if warnings == 1 else f" There are {warnings} warnings."
-        self._end(text)
-
-    def _fail(self, outcome: object) -> None:
-        if isinstance(outcome, Failure):
-            self._end(outcome.message)
-        else:
-            self._on_cancelled()
-
-    def _on_cancelled(self) -> None:
-        self._end("Cancelled.")
+        return text
 
     def _baseline(self) -> int | None:
         """The row that gains are over at first: the backbone alone, if there are others."""
@@ -189,17 +154,10 @@ class QualityWidget(RunWidget):
 
     # maps and tables
 
-    def _map(self, name: str) -> None:
+    def _map(self, kind: MapKind) -> None:
         """Map the selected layer, as it is now."""
-        kind = map_kind(name)
-        try:
-            request = self._map_request()
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        token = CancelToken()
-        worker = quality_worker("a map", partial(map_layer, request, kind), token)
-        self._run(worker, token, self._on_map)
+        with self._reported():
+            self._run_steps("a map", partial(map_layer, self._map_request(), kind), self._on_map)
 
     def _map_request(self) -> QualityRequest:
         line, result = self.result.selected, self._result
@@ -224,13 +182,10 @@ class QualityWidget(RunWidget):
             data_range=table.options.data_range,
         )
 
-    def _on_map(self, outcome: LayerSpec | Failure | None) -> None:
-        if not isinstance(outcome, LayerSpec):
-            self._fail(outcome)
-            return
+    def _on_map(self, outcome: LayerSpec) -> str:
         layer = add_layer(self._viewer, outcome)
         low, high = outcome.arguments["contrast_limits"]
-        self._end(f"Added '{layer.name}', shown from {low:g} to {high:.4g}.")
+        return f"Added '{layer.name}', shown from {low:g} to {high:.4g}."
 
     def _export(self) -> None:
         table = self.result.table

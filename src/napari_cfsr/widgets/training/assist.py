@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
 
-from napari_cfsr.errors import CFSRError
-from napari_cfsr.layers import LayerSpec, read_layer
+from napari_cfsr.layers import ImageInput, LayerSpec, read_layer
 from napari_cfsr.widgets.parts.region_choice import shown_slice
 from napari_cfsr.widgets.parts.run_widget import NetworkWidget, add_layer
 from napari_cfsr.widgets.training.form import TrainForm
@@ -42,19 +42,14 @@ class TrainAids(NetworkWidget):
     # simulate
 
     def _simulate(self) -> None:
-        """Simulate the LR image of the first image, and show it."""
-        try:
-            values = self.form.values()
-            if values.folder is not None:
-                task = partial(simulate, values.folder)
-            else:
-                first = values.layers[0]
-                task = partial(simulate, (read_layer(first), shown_slice(self._viewer, first)))
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(task, config=values.config, scale=values.load["scale"])
-        self._task("Simulating an LR image", task, self._on_simulated)
+        with self._reported():
+            form = self.form
+            source: Path | tuple[ImageInput, ImageInput] | None = form.chosen_folder
+            if source is None:
+                first = form.chosen[0]
+                source = read_layer(first), shown_slice(self._viewer, first)
+            task = partial(simulate, source, form.config(), form.scale.value)
+            self._task("Simulating an LR image", task, self._on_simulated)
 
     def _on_simulated(self, simulated: Simulated) -> str:
         spec = simulated_layer(simulated, self.form.real_layer)
@@ -65,7 +60,6 @@ class TrainAids(NetworkWidget):
     def _show_simulated(self, spec: LayerSpec) -> None:
         """Add the layer, or update the last one if it is of the same kind."""
         layer = self._simulated() if self._simulated is not None else None
-        beside = self.form.real_layer is not None
         if layer is not None and layer in self._viewer.layers and self._is_like(layer, spec):
             layer.data = spec.data
             for name in ("scale", "translate", "rotate", "shear", "affine", "units", "metadata"):
@@ -74,7 +68,7 @@ class TrainAids(NetworkWidget):
             return
         layer = add_layer(self._viewer, spec)
         self._simulated = weakref.ref(layer)
-        if beside:
+        if self.form.real_layer is not None:
             look_at(self._viewer, [self.form.real_layer, layer])
 
     @staticmethod
@@ -86,19 +80,16 @@ class TrainAids(NetworkWidget):
     # estimate
 
     def _estimate(self) -> None:
-        """Estimate noise and blur from the real LR layer."""
         layer = self.form.real_layer
         if layer is None:
             return
-        try:
-            values = self.form.values()
+        with self._reported():
+            form = self.form
             real = read_layer(layer), shown_slice(self._viewer, layer)
-            hr = tuple(shown_slice(self._viewer, x) for x in values.layers if x is not layer)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(estimate, real, values.folder or hr, values.config, values.load["scale"])
-        self._task("Estimating noise and blur", task, self._on_estimated)
+            hr = tuple(shown_slice(self._viewer, x) for x in form.chosen if x is not layer)
+            sharp = form.chosen_folder or hr
+            task = partial(estimate, real, sharp, form.config(), form.scale.value)
+            self._task("Estimating noise and blur", task, self._on_estimated)
 
     def _on_estimated(self, found: Estimate) -> str:
         self.form.set_degradation(found)
@@ -109,15 +100,10 @@ class TrainAids(NetworkWidget):
     # shift
 
     def _measure_shift(self) -> None:
-        """Measure the shift between the layers of a pair."""
-        try:
-            values = self.form.values()
-            lr, hr = (shown_slice(self._viewer, layer) for layer in values.layers)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        task = partial(measure_shift, lr, hr, values.config, values.load["scale"])
-        self._task("Measuring the shift", task, self._on_shift)
+        with self._reported():
+            lr, hr = (shown_slice(self._viewer, layer) for layer in self.form.chosen)
+            task = partial(measure_shift, lr, hr, self.form.config(), self.form.scale.value)
+            self._task("Measuring the shift", task, self._on_shift)
 
     def _on_shift(self, shift: Shift) -> str:
         from napari_cfsr.core.image import LEAST_CORRELATION

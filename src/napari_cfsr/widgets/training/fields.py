@@ -89,7 +89,7 @@ BUTTONS = {
     "starting point to edit.",
 }
 
-Layers = Callable[[], Sequence[tuple[str, Image]]]
+Layers = Callable[[], Sequence[tuple[str, Image]]]  # names and image layers of the viewer
 
 
 class Blur:
@@ -139,15 +139,7 @@ class Blur:
 
 
 class TrainFields(BackboneForm):
-    """All fields by name, in the pages `main` and `advanced`.
-
-    Parameters
-    ----------
-    images : callable
-        Name and layer of each image layer of the viewer.
-    changed : callable
-        Called after each change by the user.
-    """
+    """All fields by name, in the pages `main` and `advanced`."""
 
     TOOLTIPS = TOOLTIPS
     LABELS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,30 +27,6 @@ DECIMALS = ("rate", "ema")
 NOT_REMEMBERED = ("backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real")
 
 
-@dataclass(frozen=True)
-class TrainValues:
-    """The form's values at one moment.
-
-    Attributes
-    ----------
-    layers : tuple of Image
-        HR layers; for a measured pair, the LR layer and the HR layer.
-    folder : Path or None
-    config : TrainConfig
-    load : dict
-        Arguments of `load_model`; downloads are requested separately.
-    name : str
-    previews : bool
-    """
-
-    layers: tuple[Image, ...]
-    folder: Path | None
-    config: TrainConfig
-    load: dict[str, Any]
-    name: str
-    previews: bool
-
-
 class TrainForm(TrainFields):
     """Fields, and what follows from them."""
 
@@ -62,7 +37,7 @@ class TrainForm(TrainFields):
         self._suggested = ""
         self.source.changed.connect(self._guess_pair)
         for name in ("lr_layer", "hr_layer", "scale"):
-            getattr(self, name).changed.connect(self._forget_shift)
+            getattr(self, name).changed.connect(lambda: self.shift_text.setText(""))
         self._connect()
 
     @property
@@ -83,14 +58,17 @@ class TrainForm(TrainFields):
             return tuple(layer for layer in pair if layer is not None)
         return tuple(self.layers.value) if self.source.value == SOURCES[0] else ()
 
+    @property
+    def chosen_folder(self) -> Path | None:
+        """The folder to train on, if that is the source."""
+        folder = self.folder.value if self.source.value == SOURCES[1] else None
+        return Path(folder) if folder is not None else None
+
     def _guess_pair(self) -> None:
         """Choose the smallest and the largest layer, until the user has chosen two."""
         layers = sorted(self.lr_layer.choices, key=lambda x: math.prod(layer_shape(x)))
         if self.paired and self.lr_layer.value is self.hr_layer.value and len(layers) > 1:
             self.lr_layer.value, self.hr_layer.value = layers[0], layers[-1]
-
-    def _forget_shift(self) -> None:
-        self.shift_text.setText("")
 
     # what depends on what
 
@@ -117,7 +95,7 @@ class TrainForm(TrainFields):
         for name, visible in {
             "layers": source == SOURCES[0],
             "folder": source == SOURCES[1],
-            "backbone_file": self.backbone_choice.from_file,
+            "backbone_file": self.own_backbone,
             **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align", "match"), self.paired),
             **dict.fromkeys(SIMULATION_ROWS, not self.paired),
             "blur_unit": not self.paired and self.blur_in.has_units,
@@ -149,15 +127,13 @@ class TrainForm(TrainFields):
         if self.name.value != self._suggested:
             return
         layers = self.chosen
-        data = layers[-1 if self.paired else 0].name if layers else self._folder_name
+        data = (
+            layers[-1 if self.paired else 0].name if layers else Path(self.folder.value or "").name
+        )
         name = f"{data or 'refiner'} x{self.scale.value}"
         if not self._suggested.startswith(name):
             self._suggested = unique_name(name)
             self.name.value = self._suggested
-
-    @property
-    def _folder_name(self) -> str:
-        return Path(self.folder.value or "").name
 
     def suggest_another_name(self) -> None:
         """The name is taken now: suggest another one."""
@@ -187,18 +163,6 @@ class TrainForm(TrainFields):
 
     # the configuration
 
-    def values(self) -> TrainValues:
-        """What is chosen now; `OptionError` if it is invalid."""
-        folder = self.folder.value if self.source.value == SOURCES[1] else None
-        return TrainValues(
-            layers=self.chosen,
-            folder=Path(folder) if folder is not None else None,
-            config=self.config(),
-            load=self.load_arguments(),
-            name=self.name.value,
-            previews=self.previews.value,
-        )
-
     def config(self) -> TrainConfig:
         """The configuration; `OptionError` if it is invalid."""
         options: dict[str, Any] = {"preset": self.preset.value}
@@ -211,22 +175,16 @@ class TrainForm(TrainFields):
             if not field.is_least:
                 options[name] = field.value
         options |= {n: decimal(n, getattr(self, n).value) for n in DECIMALS}
-        return TrainConfig(**options, **self._pair_options(), **self._simulation())
-
-    def _pair_options(self) -> dict[str, Any]:
-        return {n: getattr(self, n).value for n in ("align", "match")} if self.paired else {}
-
-    def _simulation(self) -> dict[str, Any]:
-        """Degradation, not for measured pairs."""
-        if self.paired:
-            return {}
-        options = {n: getattr(self, n).value for n in SIMULATION}
-        options |= {n: options[n] or None for n in ("photons", "jpeg")}
-        return {**options, "blur": self.blur_in.sigma}
+        for name in ("align", "match") if self.paired else SIMULATION:
+            options[name] = getattr(self, name).value
+        if not self.paired:
+            options |= {n: options[n] or None for n in ("photons", "jpeg")}
+            options["blur"] = self.blur_in.sigma
+        return TrainConfig(**options)
 
     def reason(self) -> str:
         """Why nothing can be trained now; empty if it can."""
-        if reason := self.data_reason() or self.backbone_choice.reason():
+        if reason := self.data_reason() or self.network_reason():
             return reason
         try:
             self.config()
@@ -239,8 +197,8 @@ class TrainForm(TrainFields):
         """Why the images can't be used; empty if they can."""
         source, chosen = self.source.value, self.chosen
         if source == SOURCES[1]:
-            folder = self.folder.value
-            exists = folder is not None and str(folder) != "." and Path(folder).is_dir()
+            folder = self.chosen_folder
+            exists = folder is not None and str(folder) != "." and folder.is_dir()
             return "" if exists else "Choose a folder of images."
         if source == SOURCES[0]:
             return "" if chosen else "Choose one or more high-resolution image layers."

@@ -25,19 +25,11 @@ COLORS = {  # of the placements, on dark and on light ground
 
 @dataclass
 class Curve:
-    """Progress of one placement.
+    """Progress of one placement."""
 
-    Attributes
-    ----------
-    steps, losses : list
-        Of the steps that were reported.
-    gain_steps, gains : list
-        Of the validations.
-    """
-
-    steps: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # of the steps that were reported
     losses: list[float] = field(default_factory=list)
-    gain_steps: list[int] = field(default_factory=list)
+    gain_steps: list[int] = field(default_factory=list)  # of the validations
     gains: list[float] = field(default_factory=list)
 
     def copy(self) -> Curve:
@@ -54,20 +46,18 @@ class Curve:
         return np.add.reduceat(steps, first) / counts, np.add.reduceat(losses, first) / counts
 
 
-@dataclass(frozen=True)
-class TrainingCurves:
-    """What is plotted.
+Curves = dict[str, Curve]  # by placement
 
-    Attributes
-    ----------
-    curves : dict of str to Curve
-        By placement.
-    best : (str, int, float) or None
-        Placement, step and gain of the best validation.
-    """
 
-    curves: dict[str, Curve]
-    best: tuple[str, int, float] | None
+def best_of(curves: Curves) -> tuple[str, int, float] | None:
+    """Placement, step and gain of the best validation, if it gained something."""
+    found = [
+        (placement, step, gain)
+        for placement, curve in curves.items()
+        for step, gain in zip(curve.gain_steps, curve.gains, strict=True)
+        if gain > 0
+    ]
+    return max(found, key=lambda f: f[2], default=None)
 
 
 class TrainingFigure(PlotFigure):
@@ -98,14 +88,14 @@ class TrainingFigure(PlotFigure):
         }
         self._lines: dict[str, tuple[Any, Any]] = {}
 
-    def _plot(self, data: TrainingCurves, look: Look) -> None:
-        if data.curves.keys() != self._lines.keys():
-            self._make_lines(data.curves)
-        for placement, curve in data.curves.items():
+    def _plot(self, data: Curves, look: Look) -> None:
+        if data.keys() != self._lines.keys():
+            self._make_lines(data)
+        for placement, curve in data.items():
             loss, gain = self._lines[placement]
             loss.set_data(*curve.thinned())
             gain.set_data(curve.gain_steps, curve.gains)
-        best = data.best
+        best = best_of(data)
         self._star.set_data(*(([], []) if best is None else ([best[1]], [best[2]])))
         self._best.set_text("" if best is None else f"best {best[2]:+.2f} dB")
         for axes in self._axes:
@@ -118,7 +108,7 @@ class TrainingFigure(PlotFigure):
             for artist in (name, *self._lines.get(placement, ())):
                 artist.set_color(COLORS[colors.type][placement])
 
-    def _make_lines(self, curves: dict[str, Curve]) -> None:
+    def _make_lines(self, curves: Curves) -> None:
         for lines in self._lines.values():
             for line in lines:
                 line.remove()
@@ -137,13 +127,7 @@ def _above(axes: Axes, x: float, side: Literal["left", "right"], text: str) -> T
 
 
 class TrainingPlot(ThreadedPlot):
-    """Shows the progress that it is given, drawn twice a second at most.
-
-    Parameters
-    ----------
-    theme : str
-        Name of napari's theme.
-    """
+    """Shows the progress that it is given, drawn twice a second at most."""
 
     EMPTY = "The training curves appear here."
     TICK = 100
@@ -151,16 +135,15 @@ class TrainingPlot(ThreadedPlot):
 
     def __init__(self, theme: str) -> None:
         super().__init__(theme, TrainingFigure)
-        self.curves: dict[str, Curve] = {}
+        self.curves: Curves = {}
         self._over = False
 
     def begin(self) -> None:
         """A training starts: load matplotlib while the training process starts as well."""
         self.curves.clear()
         self._over = False
-        self._clear()
-        curve = Curve([1, 2], [1.0, 0.1], [2], [0.1])
-        self._drawer.load(TrainingCurves({"input": curve}, ("input", 2, 0.1)))
+        self._label.setText(self.EMPTY)
+        self._drawer.load({"input": Curve([1, 2], [1.0, 0.1], [2], [0.1])})
 
     def add(self, progress: TrainProgress) -> None:
         """Record a step."""
@@ -180,17 +163,7 @@ class TrainingPlot(ThreadedPlot):
         self._over = True
 
     def best(self) -> tuple[str, int, float] | None:
-        """Placement, step and gain of the best validation, if it gained something."""
-        found = [
-            (gain, step, placement)
-            for placement, curve in self.curves.items()
-            for step, gain in zip(curve.gain_steps, curve.gains, strict=True)
-            if gain > 0
-        ]
-        if not found:
-            return None
-        gain, step, placement = max(found, key=lambda f: f[0])
-        return placement, step, gain
+        return best_of(self.curves)
 
     def _has_content(self) -> bool:
         return bool(self.curves)
@@ -198,5 +171,5 @@ class TrainingPlot(ThreadedPlot):
     def _expects_more(self) -> bool:
         return not self._over
 
-    def _data(self) -> TrainingCurves:
-        return TrainingCurves({name: c.copy() for name, c in self.curves.items()}, self.best())
+    def _data(self) -> Curves:
+        return {name: curve.copy() for name, curve in self.curves.items()}

@@ -66,12 +66,9 @@ def simulated_layer(simulated: Simulated, beside: Image | None) -> LayerSpec:
 
 def _plane(pixels: NDArray[Any], axes: str) -> NDArray[Any]:
     """The first plane [Y,X] or [Y,X,S]."""
-    order = [i for i, name in enumerate(axes) if name not in "YXS"]
-    order += [axes.index(name) for name in "YXS" if name in axes]
-    plane = pixels.transpose(order)
-    while plane.ndim > len([name for name in axes if name in "YXS"]):
-        plane = plane[0]
-    return plane
+    left = [name for name in axes if name in "YXS"]
+    plane = pixels[tuple(slice(None) if name in "YXS" else 0 for name in axes)]
+    return plane.transpose([left.index(name) for name in "YXS" if name in left])
 
 
 def _beside(layer: Image) -> dict[str, Any]:
@@ -106,10 +103,6 @@ class LivePreview:
 
     They are added with the first preview of a training, and updated later. A layer that the user
     removes is not added again; the next training reuses the others.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -144,13 +137,11 @@ class LivePreview:
         if not self._begun:
             self._limits = _limits(preview.reference)
             self._origin = self._free_corner()
+            selected = self._viewer.layers.selection.active
+            active = next((layer for layer in self._viewer.layers if layer == selected), None)
             # restore the user's selection; in a turn of its own, since this takes napari long
-            self._tasks += [partial(self._select, self._active()), self._look_at]
+            self._tasks += [partial(self._select, active), self._look_at]
         QTimer.singleShot(PAUSE, self._next)
-
-    def _active(self) -> Layer | None:
-        active = self._viewer.layers.selection.active
-        return next((layer for layer in self._viewer.layers if layer == active), None)
 
     def _next(self) -> None:
         if not self._tasks:
@@ -195,9 +186,8 @@ class LivePreview:
     def _place(self, layer: Image, role: str, image: NDArray[np.float32]) -> None:
         """Move a layer of an earlier training, unless it fits where it is."""
         scale, units = self._pixels()
-        layer_units = [str(u) for u in layer.units]
         fits = layer.data.shape == image.shape and np.allclose(layer.scale, scale)
-        if not (fits and layer_units == list(units)):
+        if not fits or tuple(str(u) for u in layer.units) != units:
             for name, value in self._placement(role, image).items():
                 setattr(layer, name, value)
         if not layer.rgb:

@@ -22,6 +22,7 @@ from napari_cfsr.core.upscale import duration
 from napari_cfsr.core.weights import is_taken
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.widgets.parts.accessible import explain, explain_all
+from napari_cfsr.widgets.parts.form import fill
 from napari_cfsr.widgets.parts.run_controls import paragraph
 
 Outcome = TrainedRefiner | Checkpoint
@@ -102,31 +103,18 @@ class ResultPage(QWidget):
         self.save_button.clicked.connect(self.save)
         self.copy_button.clicked.connect(self.copy)
         self.use_button.clicked.connect(self.use)
-        self.clear()
+        self._show(None, "The training result appears here.", "", "")
 
     def _arrange(self) -> None:
-        named = QHBoxLayout()
         label = QLabel("name")
         label.setBuddy(self.name)
-        named.addWidget(label)
-        named.addWidget(self.name, 1)
-        named.addWidget(self.overwrite)
-        buttons = QHBoxLayout()
-        for button in (self.save_button, self.copy_button, self.use_button):
-            buttons.addWidget(button, 1)
-        layout = QVBoxLayout(self)
+        named = fill(QHBoxLayout(), label, self.name, self.overwrite, stretch=(0, 1))
+        three = self.save_button, self.copy_button, self.use_button
+        buttons = fill(QHBoxLayout(), *three, stretch=(1, 1, 1))
+        parts = self.heading, self.table, self.verdict, named, self.reason, buttons, self.notes
+        layout = fill(QVBoxLayout(self), *parts)
         layout.setContentsMargins(6, 6, 6, 6)
-        for part in (self.heading, self.table, self.verdict):
-            layout.addWidget(part)
-        layout.addLayout(named)
-        layout.addWidget(self.reason)
-        layout.addLayout(buttons)
-        layout.addWidget(self.notes)
         layout.addStretch()
-
-    def clear(self) -> None:
-        """Nothing has been trained yet."""
-        self._show(None, "The training result appears here.", "", "")
 
     def show_outcome(self, outcome: Outcome) -> None:
         """Show a measured refiner, or the best so far of an unfinished training."""

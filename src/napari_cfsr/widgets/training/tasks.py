@@ -30,27 +30,13 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
-    """A simulated LR image, in the dtype, units and axes of its source.
-
-    Attributes
-    ----------
-    pixels : array
-    name : str
-        Of the source.
-    source : ImageInput or None
-        The layer and slice that was reduced; None for a file.
-    scale : int
-        Of the training.
-    factor : int
-        Width of an LR pixel in HR pixels.
-    degradation : Degradation
-    """
+    """A simulated LR image, in the dtype, units and axes of its source."""
 
     pixels: NDArray[Any]
-    name: str
-    source: ImageInput | None
-    scale: int
-    factor: int
+    name: str  # of the source
+    source: ImageInput | None  # the layer and slice that was reduced; None for a file
+    scale: int  # of the training
+    factor: int  # width of an LR pixel in HR pixels
     degradation: Degradation
 
 
@@ -59,13 +45,8 @@ def simulate(
 ) -> Simulated:
     """Simulate the LR image of an HR image, with the degradation of the form.
 
-    Parameters
-    ----------
-    source : (ImageInput, ImageInput) or Path
-        A whole layer, for the range of its intensities, and the slice of it that is shown; or a
-        folder, whose first image is taken.
-    config : TrainConfig
-    scale : int
+    The source is a whole layer, for the range of its intensities, and the slice of it that is
+    shown; or a folder, whose first image is taken.
     """
     factor = scale * config.reduce
     if isinstance(source, Path):
@@ -114,16 +95,9 @@ def estimate(
     config: TrainConfig,
     scale: int,
 ) -> Estimate:
-    """Estimate noise and blur of a real LR image.
+    """Estimate noise of a real LR image, and its blur if there are HR images of the same kind.
 
-    Parameters
-    ----------
-    real : (ImageInput, ImageInput)
-        A whole layer, for the range of its intensities, and the slice of it that is shown.
-    hr : tuple of ImageInput, or Path
-        HR images of the same kind, to estimate the blur from; without any it is not estimated.
-    config : TrainConfig
-    scale : int
+    `real` is a whole layer, for the range of its intensities, and the slice of it that is shown.
     """
     from napari_cfsr.core.image import estimate_degradation
 
@@ -140,12 +114,8 @@ def estimate(
 
 def _middle(image: Float32) -> Float32:
     """The middle of a large image, in [0,1]: more takes longer and adds nothing."""
-    where = [
-        slice(start, start + MOST_PIXELS)
-        for n in image.shape[:2]
-        for start in [max(0, (n - MOST_PIXELS) // 2)]
-    ]
-    return np.clip(image[tuple(where)], 0, 1)
+    top, left = (max(0, (n - MOST_PIXELS) // 2) for n in image.shape[:2])
+    return np.clip(image[top : top + MOST_PIXELS, left : left + MOST_PIXELS], 0, 1)
 
 
 def measure_shift(lr: ImageInput, hr: ImageInput, config: TrainConfig, scale: int) -> Shift:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,24 @@ from typing import Any
 import napari
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, QTimer, Signal
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_cfsr.core.process import RemoteTraining
-from napari_cfsr.core.training import TrainedRefiner, TrainProgress
+from napari_cfsr.core.training import Checkpoint, TrainedRefiner, TrainProgress
 from napari_cfsr.core.weights import save_named
-from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import TrainInput, TrainJob, read_layer
-from napari_cfsr.widgets.parts.accessible import explain, explain_pages, make_accessible
-from napari_cfsr.widgets.parts.form import FormArea, Section, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.accessible import explain, make_accessible
+from napari_cfsr.widgets.parts.form import Section, fill, stacked, tabbed
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import offer_refiners, show_in_upscale
 from napari_cfsr.widgets.training.assist import TrainAids
-from napari_cfsr.widgets.training.form import TrainForm, TrainValues
+from napari_cfsr.widgets.training.form import TrainForm
 from napari_cfsr.widgets.training.plot import TrainingPlot
 from napari_cfsr.widgets.training.preview_layers import LivePreview
 from napari_cfsr.widgets.training.report import ResultPage
-from napari_cfsr.workers import CancelToken, Failure, train_worker
+from napari_cfsr.workers import Failure, train_worker
 
-SETTINGS = "train"
 TOOLTIPS = {
     "advanced": "The training recipe: its fields override the preset.",
     "pause_button": "Pause training; it takes no processor time meanwhile.",
@@ -57,17 +54,10 @@ class TrainControls(RunControls):
         self.pause_button.setCheckable(True)
         explain(self.pause_button, TOOLTIPS["pause_button"])
         explain(self.stop_button, TOOLTIPS["stop_button"])
-        row = QHBoxLayout()
-        row.addWidget(self.pause_button, 1)
-        row.addWidget(self.stop_button, 2)
-        self.add_row(row)
+        self._rows.addLayout(fill(QHBoxLayout(), *self._extra, stretch=(1, 2)))
         self.pause_button.toggled.connect(self._on_pause)
         self.stop_button.clicked.connect(self._on_stop)
         self._update()
-
-    @property
-    def is_paused(self) -> bool:
-        return bool(self.pause_button.isChecked())
 
     def end(self, text: str) -> None:
         self.is_training = False
@@ -104,12 +94,15 @@ class TrainWidget(TrainAids):
     """
 
     controls: TrainControls
+    SETTINGS = "train"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         training, preview = RemoteTraining(), LivePreview(napari_viewer)
         super().__init__(napari_viewer, TrainControls(), training.close, preview.close)
         self._training, self._preview = training, preview
-        self._values: TrainValues | None = None  # of the current or the last training
+        # of the current or the last training: arguments of `load_model`, name, live preview
+        self._asked: tuple[dict[str, Any], str] = {}, ""
+        self._previews = False
         self._load: dict[str, Any] = {}  # backbone of the refiner on the result page
         self._progress: TrainProgress | None = None  # not shown yet
         self.form = TrainForm(self._images, self._refresh)
@@ -120,8 +113,7 @@ class TrainWidget(TrainAids):
         self._timer.timeout.connect(self._show_progress)
         self._arrange()
         self._connect()
-        self.form.restore(read_settings(SETTINGS) | preferred("scale", "backbone", "device"))
-        self._follow_weights()
+        self._restore()
         self._follow_layers()
         self._cleanup.connect(napari_viewer.layers.events.inserted, self._choose_first)
         self._choose_first()
@@ -129,17 +121,10 @@ class TrainWidget(TrainAids):
 
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
-        self.pages = QTabWidget()
-        setup = stacked(self.form.main, self.advanced)
-        areas = [FormArea(page) for page in (setup, self.plot, self.result)]
-        for area, title in zip(areas, ("Setup", "Progress", "Result"), strict=True):
-            self.pages.addTab(area, title)
         explain(self.advanced, TOOLTIPS["advanced"])
-        explain_pages(self.pages, PAGES)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.pages, 1)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
+        setup = stacked(self.form.main, self.advanced)
+        self.pages = tabbed(PAGES, Setup=setup, Progress=self.plot, Result=self.result)
+        fill(QVBoxLayout(self), self.pages, self.fetch_button, self.controls, stretch=(1,))
 
     def _connect(self) -> None:
         self.controls.started.connect(self._start)
@@ -173,27 +158,22 @@ class TrainWidget(TrainAids):
     # a training
 
     def _start(self) -> None:
-        try:
-            values = self.form.values()
-            job = TrainJob(self._input(values), values.load, values.config)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        write_settings(SETTINGS, self.form.remembered())
-        self._values = replace(values, layers=())  # which may be removed meanwhile
-        self._preview.begin(values.layers[-1] if values.layers else None)
-        self.plot.begin()
-        self.pages.setCurrentIndex(1)
-        token = CancelToken()
-        self.controls.is_training = True
-        self._run(train_worker(job, self._training, token), token, self._on_trained)
-        self._timer.start()
+        form = self.form
+        with self._reported():
+            job = TrainJob(self._input(), form.load_arguments(), form.config())
+            write_settings(self.SETTINGS, form.remembered())
+            self._asked, self._previews = (job.load, form.name.value), form.previews.value
+            self._preview.begin(form.chosen[-1] if form.chosen else None)
+            self.plot.begin()
+            self.pages.setCurrentIndex(1)
+            self.controls.is_training = True
+            self._run(partial(train_worker, job, self._training), self._on_trained)
+            self._timer.start()
 
-    def _input(self, values: TrainValues) -> TrainInput:
-        """Snapshot of the training data."""
-        if values.folder is not None:
-            return TrainInput(values.folder)
-        images = tuple(read_layer(layer) for layer in values.layers)
+    def _input(self) -> TrainInput:
+        if self.form.chosen_folder is not None:
+            return TrainInput(self.form.chosen_folder)
+        images = tuple(read_layer(layer) for layer in self.form.chosen)
         return TrainInput(images[1:], images[:1]) if self.form.paired else TrainInput(images)
 
     def _on_step(self, step: Any) -> None:
@@ -204,14 +184,14 @@ class TrainWidget(TrainAids):
             return
         self._progress = step
         self.plot.add(step)
-        if step.preview is not None and self._values is not None and self._values.previews:
+        if step.preview is not None and self._previews:
             self._preview.show(step.preview)
 
     def _show_progress(self) -> None:
         progress, self._progress = self._progress, None
         if progress is None or self._token is None:
             return
-        text = "Paused" if self.controls.is_paused else _text(progress)
+        text = "Paused" if self.controls.pause_button.isChecked() else _text(progress)
         best = self.plot.best()
         if best is not None:
             text += f"\nBest so far: {best[2]:+.2f} dB at step {best[1]} (placement {best[0]})"
@@ -242,25 +222,22 @@ class TrainWidget(TrainAids):
         best = self._training.best
         if best is None:
             self._end("Cancelled; nothing was trained.")
-            return
-        self._end("Cancelled. The best refiner so far can still be saved.")
-        self._show_outcome(best)
-
-    def _on_trained(self, outcome: TrainedRefiner | Failure | None) -> None:
-        if outcome is None:
-            self._on_cancelled()
-        elif isinstance(outcome, Failure):
-            self._end(outcome.message)
-            if outcome.best is not None:
-                self._show_outcome(outcome.best)
         else:
-            self._end(outcome.verdict)
-            self._show_outcome(outcome)
+            self._end("Cancelled. The best refiner so far can still be saved.")
+            self._show_outcome(best)
 
-    def _show_outcome(self, outcome: Any) -> None:
-        if self._values is not None:
-            self._load = self._values.load
-            self.result.name.setText(self._values.name)
+    def _on_trained(self, outcome: TrainedRefiner) -> str:
+        self._show_outcome(outcome)
+        return outcome.verdict
+
+    def _on_failure(self, failure: Failure) -> None:
+        super()._on_failure(failure)
+        if failure.best is not None:
+            self._show_outcome(failure.best)
+
+    def _show_outcome(self, outcome: TrainedRefiner | Checkpoint) -> None:
+        self._load, name = self._asked
+        self.result.name.setText(name)
         self.result.show_outcome(outcome)
         self.pages.setCurrentIndex(2)
 
@@ -284,7 +261,6 @@ class TrainWidget(TrainAids):
         self._viewer.status = "Copied the table"
 
     def _use(self) -> None:
-        """Open Upscale with the saved refiner."""
         load = self._load
         show_in_upscale(self._viewer, load["scale"], load["backbone"], self.result.saved)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from magicgui.widgets import ComboBox, SpinBox
@@ -12,12 +11,12 @@ from napari_cfsr.core.image import MODES
 from napari_cfsr.core.upscale import DEFAULT_HALO, UpscaleOptions
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.parts.form import Rows, narrow
-from napari_cfsr.widgets.parts.refiner_choice import QUALITIES, NetworkForm
+from napari_cfsr.widgets.parts.refiner_choice import QUALITIES
 from napari_cfsr.widgets.parts.refiner_choice import TOOLTIPS as NETWORK_TOOLTIPS
 from napari_cfsr.widgets.parts.region_choice import BOX, SLICES, VIEW
 from napari_cfsr.widgets.parts.region_choice import TOOLTIPS as REGION_TOOLTIPS
 from napari_cfsr.widgets.upscaling.output_choice import TOOLTIPS as OUTPUT_TOOLTIPS
-from napari_cfsr.widgets.upscaling.output_choice import OutputChoice
+from napari_cfsr.widgets.upscaling.output_choice import OutputForm
 
 REGIONS = ("whole layer", VIEW, BOX)
 LIMITS = "contrast limits"
@@ -38,64 +37,11 @@ TOOLTIPS = {
 }
 
 
-@dataclass(frozen=True)
-class FormValues:
-    """The form's values at one moment.
-
-    Attributes
-    ----------
-    layer : str
-    load : dict
-        Arguments of `load_model`.
-    outputs : tuple of str
-    region, box_layer, slices, quality : str
-    tile, halo : int
-    intensity : str
-    """
-
-    layer: str
-    load: dict[str, Any]
-    outputs: tuple[str, ...]
-    region: str
-    box_layer: str
-    slices: str
-    quality: str
-    tile: int
-    halo: int
-    intensity: str
-
-    @property
-    def scale(self) -> int:
-        return int(self.load["scale"])
-
-    def options(self, image: ImageInput) -> UpscaleOptions:
-        """Options of `upscale` for an image."""
-        ensemble, back_projection = QUALITIES[self.quality]
-        intensity: Any = self.intensity
-        if intensity == LIMITS:
-            intensity = image.contrast_limits or "auto"
-        return UpscaleOptions(
-            axes=image.axes,
-            rgb=False,  # colour samples are called S, so C are independent channels
-            outputs=self.outputs,
-            ensemble=ensemble,
-            back_projection=back_projection,
-            tile=self.tile or None,
-            halo=self.halo,
-            intensity=intensity,
-            region=image.part,
-        )
-
-
-class UpscaleForm(NetworkForm):
+class UpscaleForm(OutputForm):
     """Fields by name, their choices, and what depends on what.
 
-    Parameters
-    ----------
-    images, boxes : callable
-        Names of the layers that can be upscaled, and of those that can select a box.
-    changed : callable
-        Called after each change by the user.
+    `images` are the names of the layers that can be upscaled, `boxes` of those that can select a
+    box.
     """
 
     TOOLTIPS = TOOLTIPS
@@ -116,9 +62,6 @@ class UpscaleForm(NetworkForm):
         self.region = ComboBox(choices=REGIONS)
         self.box_layer = ComboBox(choices=lambda _: list(boxes()))
         self.slices = ComboBox(choices=SLICES)
-        self.output_choice = OutputChoice()
-        self.output_to = self.output_choice.output_to
-        self.folder = self.output_choice.folder
         self.tile = SpinBox(value=0, min=0, max=4096, step=64)
         self.halo = SpinBox(value=DEFAULT_HALO, min=0, max=128, step=8)
         self.intensity = ComboBox(choices=(*MODES, LIMITS))
@@ -137,27 +80,34 @@ class UpscaleForm(NetworkForm):
             combo.reset_choices()
         super()._update()
         self.main.show_row("box_layer", self.region.value == BOX)
-        self.main.show_row("folder", self.output_choice.may_be_disk)
+        self.main.show_row("folder", self.may_be_disk)
 
     def choose(self, field: str, name: str) -> None:
         """Choose a layer without this counting as a change of the form."""
         with self._quiet():
             getattr(self, field).value = name
 
-    def values(self) -> FormValues:
-        """What is chosen now."""
-        load = self.load_arguments()
+    def load_arguments(self) -> dict[str, Any]:
+        """Arguments of `load_model`; downloads are requested separately."""
+        load = super().load_arguments()
         if load["weights_folder"] is None:
             del load["weights_folder"]
-        return FormValues(
-            layer=self.layer.value or "",
-            load=load,
-            outputs=self.refiner_choice.wanted,
-            region=self.region.value,
-            box_layer=self.box_layer.value or "",
-            slices=self.slices.value,
-            quality=self.quality.value,
-            tile=self.tile.value,
+        return load
+
+    def options(self, image: ImageInput) -> UpscaleOptions:
+        """Options of `upscale` for an image."""
+        ensemble, back_projection = QUALITIES[self.quality.value]
+        intensity: Any = self.intensity.value
+        if intensity == LIMITS:
+            intensity = image.contrast_limits or "auto"
+        return UpscaleOptions(
+            axes=image.axes,
+            rgb=False,  # colour samples are called S, so C are independent channels
+            outputs=self.wanted,
+            ensemble=ensemble,
+            back_projection=back_projection,
+            tile=self.tile.value or None,
             halo=self.halo.value,
-            intensity=self.intensity.value,
+            intensity=intensity,
+            region=image.part,
         )

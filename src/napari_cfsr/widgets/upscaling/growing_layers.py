@@ -17,14 +17,7 @@ GROWING = " (growing)"  # ends the names of layers that are not complete
 
 
 class GrowingLayers(QObject):
-    """The layers of one run that writes a store.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    parent : QObject
-        When it is destroyed, nothing is refreshed any more.
-    """
+    """The layers of one run that writes a store; refreshed until the parent is destroyed."""
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
         super().__init__(parent)

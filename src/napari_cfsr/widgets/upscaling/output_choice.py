@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_cfsr.core.batch import outside_stores
 from napari_cfsr.core.upscale import result_bytes, size, why_not_in_memory
 from napari_cfsr.layers import ImageInput
 from napari_cfsr.widgets.parts.form import path_edit
+from napari_cfsr.widgets.parts.refiner_choice import NetworkForm
 from napari_cfsr.widgets.parts.run_controls import paragraph
 from napari_cfsr.workers import store_path
 
@@ -25,10 +27,11 @@ TOOLTIPS = {
 }
 
 
-class OutputChoice:
-    """The widgets `output_to` and `folder` of a form, and a note on the result."""
+class OutputForm(NetworkForm):
+    """A form in which the place of the result is chosen, with a note on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__(changed)
         self.output_to = ComboBox(choices=WHERE)
         self.folder = path_edit("d")
         self.note = paragraph()
@@ -38,24 +41,14 @@ class OutputChoice:
     def may_be_disk(self) -> bool:
         return bool(self.output_to.value != WHERE[1])
 
-    def store(
-        self, layer: Image, source: ImageInput, outputs: tuple[str, ...], scale: int
-    ) -> tuple[Path | None, str]:
-        """Path of the store, None for memory, and the reason.
-
-        Parameters
-        ----------
-        layer : Image
-            Where the input comes from.
-        source : ImageInput
-        outputs : tuple of str
-        scale : int
-        """
+    def store(self, layer: Image, source: ImageInput) -> tuple[Path | None, str]:
+        """Path of the store, None for memory, and the reason; `source` is read from the layer."""
         if not self.may_be_disk:
             return None, ""
+        scale, shape = self.scale.value, source.data.shape
         path = store_path(self._folder(layer), source.name, scale)
         dtype = np.dtype(source.data.dtype)
-        nbytes = result_bytes(source.data.shape, dtype, source.axes, scale, outputs, source.part)
+        nbytes = result_bytes(shape, dtype, source.axes, scale, self.wanted, source.part)
         if self.output_to.value == WHERE[2]:
             return path, f"{size(nbytes)} (uncompressed) to {path}"
         why = why_not_in_memory(nbytes)
@@ -69,8 +62,3 @@ class OutputChoice:
         if file and Path(file).exists():
             return outside_stores(Path(file).resolve().parent)
         return Path.home()
-
-    def show(self, text: str) -> None:
-        """Show a note; hide it if it is empty."""
-        self.note.setText(text)
-        self.note.setVisible(bool(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import napari
@@ -16,28 +17,26 @@ from napari_cfsr.core.upscale import UpscaleResult, duration, load_arguments, py
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import ImageInput, LayerSpec, box_is_quick, read_layer, result_layers
 from napari_cfsr.widgets.parts.accessible import explain_all, make_accessible
-from napari_cfsr.widgets.parts.form import BeforeChoice, FormArea, Section, stacked
-from napari_cfsr.widgets.parts.preferences import preferred, read_settings, write_settings
+from napari_cfsr.widgets.parts.form import FormArea, Section, fill, stacked
+from napari_cfsr.widgets.parts.preferences import write_settings
 from napari_cfsr.widgets.parts.region_choice import BOX, NO_BOX, chosen_region
 from napari_cfsr.widgets.parts.run_controls import RunControls
 from napari_cfsr.widgets.parts.run_widget import LAYER_PAUSE, NetworkWidget
-from napari_cfsr.widgets.upscaling.form import FormValues, UpscaleForm
+from napari_cfsr.widgets.upscaling.form import UpscaleForm
 from napari_cfsr.widgets.upscaling.growing_layers import GrowingLayers
 from napari_cfsr.workers import (
-    CancelToken,
-    Failure,
     Step,
     StoreOutcome,
     StoreRequest,
     StoreStep,
     UpscaleOutcome,
     UpscaleRequest,
-    store_worker,
-    upscale_worker,
+    upscale_layer,
+    upscale_to_store,
 )
 
-SETTINGS = "upscale"
 START = "Upscale the layer. The results are added as new layers."
+NOT_ADDED = "Cancelled; nothing was added."
 TOOLTIPS = {
     "copy_button": "Copy the Python call that makes the last result, or the next one.",
     "advanced": "Tiles, precision and intensities, which seldom need changing.",
@@ -54,6 +53,7 @@ class UpscaleWidget(NetworkWidget):
     """
 
     form: UpscaleForm
+    SETTINGS = "upscale"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         model = RemoteModel()
@@ -72,11 +72,7 @@ class UpscaleWidget(NetworkWidget):
         explain_all(self, TOOLTIPS, {})
         self.controls.started.connect(self._start)
         self.copy_button.clicked.connect(self._copy)
-        # other programs may have added or removed refiners
-        self._before_choice = BeforeChoice(self.form.refiner.native, self.reload_refiners)
-        wanted = preferred("scale", "backbone", "device", "precision")
-        self.form.restore(read_settings(SETTINGS) | wanted)
-        self._follow_weights()
+        self._restore()
         self._follow_layers()
         selection = napari_viewer.layers.selection
         self._cleanup.connect(selection.events.active, self._on_active)
@@ -85,12 +81,9 @@ class UpscaleWidget(NetworkWidget):
 
     def _arrange(self) -> None:
         self.advanced = Section("Advanced", self.form.advanced)
-        layout = QVBoxLayout(self)
-        layout.addWidget(FormArea(stacked(self.form.main, self.advanced)), 1)
-        layout.addWidget(self.form.output_choice.note)
-        layout.addWidget(self.fetch_button)
-        layout.addWidget(self.controls)
-        layout.addWidget(self.copy_button)
+        area = FormArea(stacked(self.form.main, self.advanced))
+        parts = self.form.note, self.fetch_button, self.controls, self.copy_button
+        fill(QVBoxLayout(self), area, *parts, stretch=(1,))
 
     # layers and choices
 
@@ -122,44 +115,37 @@ class UpscaleWidget(NetworkWidget):
 
     def _refresh(self) -> None:
         super()._refresh()
-        values = self.form.values()
-        names = {"layer": values.layer, "box_layer": values.box_layer}
-        self._chosen = {k: self._viewer.layers[v] for k, v in names.items() if v}
-        reason = self._reason(values)
+        form, layers = self.form, self._viewer.layers
+        names = {"layer": form.layer.value, "box_layer": form.box_layer.value}
+        self._chosen = {field: layers[name] for field, name in names.items() if name}
+        reason = self._reason()
         self.controls.block(reason)
-        self.form.output_choice.show("" if reason else self._where(values))
-        self.copy_button.setEnabled(bool(values.layer))
+        form.note.setText("" if reason else self._where())
+        form.note.setVisible(bool(form.note.text()))
+        self.copy_button.setEnabled(bool(form.layer.value))
 
-    def _reason(self, values: FormValues) -> str:
+    def _reason(self) -> str:
         """Why nothing can be upscaled now; empty if it can."""
-        if not values.layer:
+        form = self.form
+        if not form.layer.value:
             return "Open an image first: there is no image layer to upscale."
-        if reason := self.form.backbone_choice.reason():
+        if reason := form.network_reason():
             return reason
-        if reason := self.form.refiner_choice.reason():
-            return reason
-        if values.region == BOX and not values.box_layer:
-            return NO_BOX
-        return ""
+        return NO_BOX if form.region.value == BOX and not form.box_layer.value else ""
 
-    def _where(self, values: FormValues) -> str:
+    def _where(self) -> str:
         """A note on where the result goes, if that is known at once."""
-        box = self._viewer.layers[values.box_layer] if values.region == BOX else None
+        box = self._chosen.get("box_layer") if self.form.region.value == BOX else None
         if box is not None and not box_is_quick(box):
             return ""
         try:
-            return self._target(values, self._read(values))[1]
+            return self._read()[2]
         except CFSRError:
             return ""  # reported when Upscale is pressed
 
-    def _target(self, values: FormValues, source: ImageInput) -> tuple[Path | None, str]:
-        """The store that the result goes to, None for memory, and a note on it."""
-        layer = self._viewer.layers[values.layer]
-        return self.form.output_choice.store(layer, source, values.outputs, values.scale)
-
     def choose_backbone(self, backbone: str) -> None:
         """Choose `auto`, `official`, `bundled`, an imported name or a file."""
-        self.form.backbone_choice.choose(backbone)
+        self.form.choose_backbone(backbone)
 
     def choose_refiner(self, scale: int, backbone: str, refiner: str) -> None:
         """Choose a refiner, its backbone and scale."""
@@ -172,22 +158,16 @@ class UpscaleWidget(NetworkWidget):
     # a run
 
     def _start(self) -> None:
-        values = self.form.values()
-        try:
-            source = self._read(values)
-            store, _ = self._target(values, source)
-        except CFSRError as error:
-            self.controls.end(str(error))
-            return
-        write_settings(SETTINGS, self.form.remembered())
-        asked = source, values.load, values.options(source)
-        token = CancelToken()
-        if store is None:
-            request = UpscaleRequest(*asked)
-            self._run(upscale_worker(request, self._model, token), token, self._on_result)
-        else:
-            to_store = StoreRequest(*asked, store)
-            self._run(store_worker(to_store, self._model, token), token, self._on_stored)
+        with self._reported():
+            source, store, _ = self._read()
+            write_settings(self.SETTINGS, self.form.remembered())
+            asked = source, self.form.load_arguments(), self.form.options(source)
+            if store is None:
+                steps = partial(upscale_layer, UpscaleRequest(*asked), self._model)
+                self._run_steps("an upscaling", steps, self._on_result, NOT_ADDED)
+            else:
+                to_store = partial(upscale_to_store, StoreRequest(*asked, store), self._model)
+                self._run_steps("an upscaling to disk", to_store, self._on_stored, NOT_ADDED)
 
     def _on_step(self, step: Step | StoreStep) -> None:
         super()._on_step(step)
@@ -196,56 +176,41 @@ class UpscaleWidget(NetworkWidget):
             with self._adds():
                 self._growing.begin(step.begun)
 
-    def _read(self, values: FormValues) -> ImageInput:
-        """Snapshot of the chosen region of the chosen layer."""
-        layers = self._viewer.layers
-        layer, box = layers[values.layer], layers[values.box_layer] if values.box_layer else None
-        return read_layer(
-            layer, chosen_region(self._viewer, layer, values.region, box, values.slices)
-        )
+    def _read(self) -> tuple[ImageInput, Path | None, str]:
+        """The chosen region of the layer; the store to write, None for memory, and a note on it."""
+        form, layers = self.form, self._viewer.layers
+        layer = layers[form.layer.value]
+        box = layers[form.box_layer.value] if form.box_layer.value else None
+        region = chosen_region(self._viewer, layer, form.region.value, box, form.slices.value)
+        source = read_layer(layer, region)
+        return source, *form.store(layer, source)
 
-    def _on_result(self, outcome: UpscaleOutcome | Failure | None) -> None:
-        if outcome is None:
-            self._on_cancelled()
-            return
-        if isinstance(outcome, Failure):
-            self._end(outcome.message)
-            return
+    def _on_result(self, outcome: UpscaleOutcome) -> str:
         image, result = outcome.request.image, outcome.result
         load = load_arguments(result.info)
         self._last_python = python_call(image.expression, load, result.options)
         self._pending = result_layers(result, image, outcome.difference, outcome.limits)
-        self._end(summary(outcome))
         QTimer.singleShot(LAYER_PAUSE, self._add_next)
+        return summary(outcome)
 
-    def _on_stored(self, outcome: StoreOutcome | Failure | None) -> None:
-        if outcome is None or isinstance(outcome, Failure):
-            self._growing.discard()
-            if outcome is None:
-                self._on_cancelled()
-            else:
-                self._end(outcome.message)
-            return
+    def _on_stored(self, outcome: StoreOutcome) -> str:
         image, done = outcome.begun.request.image, outcome.done
         load = load_arguments(done.result.info)
         self._last_python = python_call(image.expression, load, done.result.options, str(done.path))
         with self._adds():
             self._growing.finish(outcome)
-        self._store = None
-        self._end(stored(outcome))
+        return stored(outcome)
 
     def _on_cancelled(self) -> None:
-        store, self._store = self._store, None
-        if store is None:
+        if self._store is None:
             super()._on_cancelled()
         else:
-            self._growing.discard()
-            self._end(f"Cancelled. {store} keeps what is done: the same settings resume it.")
+            self._end(f"Cancelled. {self._store} keeps what is done: the same settings resume it.")
 
-    def _on_error(self, error: BaseException) -> None:
+    def _end(self, text: str) -> None:
         self._store = None
-        self._growing.discard()
-        super()._on_error(error)
+        self._growing.discard()  # nothing, if they are finished
+        super()._end(text)
 
     @contextlib.contextmanager
     def _adds(self) -> Iterator[None]:
@@ -277,15 +242,13 @@ class UpscaleWidget(NetworkWidget):
         """The call that makes the last result; the next one's once the form has changed."""
         if self._last_python:
             return self._last_python
-        values = self.form.values()
         try:
-            source = self._read(values)
-            store, _ = self._target(values, source)
+            source, store, _ = self._read()
         except CFSRError as error:
             self.controls.end(str(error))
             return ""
-        load = {k: v for k, v in values.load.items() if k != "download"}
-        return python_call(source.expression, load, values.options(source), str(store or ""))
+        load = {k: v for k, v in self.form.load_arguments().items() if k != "download"}
+        return python_call(source.expression, load, self.form.options(source), str(store or ""))
 
 
 # what the status line says of a run that is over
