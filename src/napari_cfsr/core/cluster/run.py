@@ -28,13 +28,7 @@ from napari_cfsr.core.cluster.worker_task import (
 )
 from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.io import LazyImage, open_image, read_store_metadata
-from napari_cfsr.core.store import (
-    ShardIndex,
-    StoreProgress,
-    StoreResult,
-    StoreRun,
-    plan_store,
-)
+from napari_cfsr.core.store import ShardIndex, StoreProgress, StoreResult, StoreRun, plan_store
 from napari_cfsr.core.upscale import UpscaleOptions, versions
 from napari_cfsr.core.weights import HashedFile, hashed_file
 from napari_cfsr.errors import ClusterError, WeightsError

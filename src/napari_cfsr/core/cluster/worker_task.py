@@ -21,13 +21,7 @@ from napari_cfsr.core.cluster.worker_model import MODELS, ModelRecipe
 from napari_cfsr.core.engine import Check
 from napari_cfsr.core.image import ArrayLike
 from napari_cfsr.core.io import open_image, read_store_metadata
-from napari_cfsr.core.store import (
-    GrowingStore,
-    ShardIndex,
-    StorePlan,
-    fingerprint_pixels,
-    writing,
-)
+from napari_cfsr.core.store import GrowingStore, ShardIndex, StorePlan, fingerprint_pixels, writing
 from napari_cfsr.core.upscale import exhaust, run_block, versions
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
 
@@ -89,10 +83,7 @@ def version_here() -> str:
 
 
 def run_shard(
-    version: str,
-    job: bytes,
-    index: tuple[int, ...],
-    parts: Sequence[TaskResult] = (),
+    version: str, job: bytes, index: tuple[int, ...], parts: Sequence[TaskResult] = ()
 ) -> TaskResult:
     """Write one shard of the store: the task that workers run.
 

@@ -141,10 +141,7 @@ class SRModel:
         return f"SRModel(x{i.scale}, {i.backbone}, refiner={i.refiner}, {i.engine} on {i.device})"
 
     def predict(
-        self,
-        batch: Float32,
-        how: PredictOptions = PredictOptions(),
-        check: Check = lambda: None,
+        self, batch: Float32, how: PredictOptions = PredictOptions(), check: Check = lambda: None
     ) -> dict[str, Float32]:
         """Super-resolve a batch of images that fit in memory.
 
@@ -310,11 +307,7 @@ def open_model(
 
 
 def _describe(
-    files: ModelFiles,
-    placement: str | None,
-    engine: Engine,
-    precision: str,
-    notes: tuple[str, ...],
+    files: ModelFiles, placement: str | None, engine: Engine, precision: str, notes: tuple[str, ...]
 ) -> ModelInfo:
     refiner = files.refiner
     return ModelInfo(

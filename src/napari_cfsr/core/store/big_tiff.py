@@ -143,11 +143,7 @@ def _check_dtype(path: Path, pixels: ArrayLike) -> None:
 
 
 def _write(
-    image: LazyImage,
-    file: BinaryIO,
-    ome: bool,
-    check: Check,
-    progress: Callable[[float], None],
+    image: LazyImage, file: BinaryIO, ome: bool, check: Check, progress: Callable[[float], None]
 ) -> None:
     """Write level by level; those after the first are sub-images of it."""
     # in plain files with sub-images, tifffile does not read the axes that it wrote
@@ -166,10 +162,7 @@ def _write(
             def report(fraction: float, done: int = done, size: int = sizes[i]) -> None:
                 progress((done + fraction * size) / sum(sizes))
 
-            first: dict[str, Any] = {
-                "subifds": len(levels) - 1,
-                "metadata": metadata,
-            }
+            first: dict[str, Any] = {"subifds": len(levels) - 1, "metadata": metadata}
             tif.write(
                 _tiles(level, image.axes, check, report),
                 shape=shape,

@@ -11,11 +11,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine import (
-    ModelInfo,
-    PredictOptions,
-    check_back_projection,
-)
+from napari_cfsr.core.engine import ModelInfo, PredictOptions, check_back_projection
 from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
 from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
