@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
 from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr.core.engine.model import ModelInfo, PredictOptions, SRModel, load_model
 from napari_cfsr.errors import ModelProcessError
 from tests.helpers.fakes import BoxModel
 

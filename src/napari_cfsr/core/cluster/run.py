@@ -101,32 +101,16 @@ def iter_upscale_on_cluster(
     if options.axes is None:
         options = replace(options, axes=image.axes, rgb=False)
     plan = plan_store(
-        image.pixels,
-        model,
-        path,
-        options,
-        check,
-        space=image.space,
-        omero=image.omero,
-        source=str(image.path) if source is None else source,
-        overwrite=overwrite,
-    )
+        image.pixels, model, path, options, check, space=image.space, omero=image.omero,
+        source=str(image.path) if source is None else source, overwrite=overwrite,
+    )  # fmt: skip
     run = ClusterRun(StoreRun(image.pixels, model, plan, check), client, image.path, device, engine)
     yield from run.shards()
     return run.finish()
 
 
 class ClusterRun:
-    """Has the shards of a run written by workers, a few at a time.
-
-    Parameters
-    ----------
-    run : StoreRun
-    client : distributed.Client
-    image : Path
-    device, engine : str
-        As requested.
-    """
+    """Has the shards of a run written by workers, a few at a time."""
 
     def __init__(self, run: StoreRun, client: Any, image: Path, device: str, engine: str) -> None:
         self.run, self.client, self.device = run, client, device

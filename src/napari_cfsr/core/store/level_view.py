@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfsr.core.image import Axes
 from napari_cfsr.core.io import LazyImage
 
 Array = NDArray[Any]
@@ -120,31 +121,16 @@ def viewed(image: LazyImage, luma: bool = False) -> tuple[list[LevelView], str]:
 
 
 def level_range(level: LevelView, axes: str) -> tuple[float, float]:
-    """Minimum and maximum of the finite values of a level, from all planes or a sample.
+    """Minimum and maximum of the finite values of a level, from all planes or a sample; else zeros.
 
     A stack has as many planes at its smallest level as at its largest, which may not fit in memory.
-
-    Parameters
-    ----------
-    level : LevelView
-    axes : str
-        A letter for each of its axes.
-
-    Returns
-    -------
-    (float, float)
-        Zeros if there is no finite value.
     """
-    looped = [i for i, name in enumerate(axes) if name not in "SYX"]
-    counts = [level.shape[i] for i in looped]
-    number = math.prod(counts)
-    chosen = min(number, max(1, RANGE_PIXELS * number // max(level.size, 1)))
+    layout = Axes(axes, level.shape)
+    planes = list(layout.planes())
+    chosen = min(len(planes), max(1, RANGE_PIXELS * len(planes) // max(level.size, 1)))
     low, high = np.inf, -np.inf
-    for n in np.linspace(0, number - 1, chosen).round().astype(int).tolist():
-        where: list[Any] = [slice(None)] * level.ndim
-        for i, at in zip(looped, np.unravel_index(n, counts) if counts else (), strict=True):
-            where[i] = int(at)
-        plane = level[tuple(where)]
+    for n in np.linspace(0, len(planes) - 1, chosen).round().astype(int).tolist():
+        plane = level[layout.index(planes[n], slice(None), slice(None))]
         finite = plane[np.isfinite(plane)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))

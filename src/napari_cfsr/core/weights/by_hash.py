@@ -22,21 +22,11 @@ BY_HASH = "by-hash"  # folder in the cache
 
 @dataclass(frozen=True)
 class HashedFile:
-    """The content of a weights file, on whatever machine.
+    """The content of a weights file, on whatever machine."""
 
-    Attributes
-    ----------
-    sha256 : str
-        In hexadecimal.
-    size : int
-        Bytes.
-    suffix : str
-        Such as `.pth`.
-    """
-
-    sha256: str
-    size: int
-    suffix: str
+    sha256: str  # in hexadecimal
+    size: int  # bytes
+    suffix: str  # such as `.pth`
 
 
 def hashed_file(path: Path, sha256: str) -> HashedFile:
@@ -67,12 +57,7 @@ def _candidates() -> Iterator[Path]:
 def keep_by_hash(wanted: HashedFile, content: bytes) -> Path:
     """Keep content that was sent, so that `find_by_hash` finds it.
 
-    Raises
-    ------
-    TamperedWeightsError
-        It has another hash.
-    WeightsError
-        It can't be written.
+    Raises `TamperedWeightsError` if it has another hash, `WeightsError` if it can't be written.
     """
     got = hashlib.sha256(content).hexdigest()
     if got != wanted.sha256:

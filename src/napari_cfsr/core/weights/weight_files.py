@@ -56,21 +56,11 @@ Progress = Callable[[int, int], None]  # bytes done, total (0 if unknown); may r
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file on this machine.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is.
-    sha256 : str
-        Hash of its content, in hexadecimal.
-    kind : {"official", "bundled", "imported", "file"}
-        Where it comes from.
-    """
+    """A weights file on this machine."""
 
     path: Path
-    sha256: str
-    kind: Kind
+    sha256: str  # of its content, in hexadecimal
+    kind: Kind  # where it comes from
 
     @property
     def name(self) -> str:
@@ -103,13 +93,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verified(path: Path, scale: int) -> WeightsFile:
-    """The official file at `path`, checked against its published hash.
-
-    Raises
-    ------
-    TamperedWeightsError
-        It is not the published file.
-    """
+    """The official file at `path`; `TamperedWeightsError` unless it has its published hash."""
     expected, got = OFFICIAL_SHA256[scale], sha256_of(path)
     if got != expected:
         raise TamperedWeightsError(
@@ -277,17 +261,8 @@ def _official(scale: int, download: bool, progress: Progress | None, folder: Fol
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     """Download the official weights into the cache and check them; a failure leaves nothing behind.
 
-    Parameters
-    ----------
-    scale : int
-        2, 3 or 4.
-    progress : callable, optional
-        Called with the bytes done and the total; an exception from it ends the download.
-
-    Raises
-    ------
-    DownloadError
-        No response, an incomplete one, or not the published file.
+    An exception from `progress` ends the download. Raises `DownloadError` for no response, an
+    incomplete one, or another file than the published one.
     """
     from requests import RequestException
 
@@ -331,14 +306,9 @@ def _download(url: str, progress: Progress | None) -> bytes:
 def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
     """Copy a weights file that was checked into the user's folder, all of it or nothing.
 
-    An official file goes to the cache under its official name.
-
-    Raises
-    ------
-    OptionError
-        Another file has that name and `overwrite` is false, or its name would not be found again.
-    WeightsError
-        It can't be written.
+    An official file goes to the cache under its official name. Raises `OptionError` if another file
+    has that name and `overwrite` is false, or its name would not be found again, and `WeightsError`
+    if it can't be written.
     """
     sha = sha256_of(path)
     scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
