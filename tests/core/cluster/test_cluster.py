@@ -28,8 +28,7 @@ from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store.growing_store import JOURNAL
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.upscale.options import UpscaleOptions
-from napari_cfsr.core.weights import weight_files
-from napari_cfsr.core.weights.by_hash import find_by_hash, hashed_file, keep_by_hash
+from napari_cfsr.core.weights import find_by_hash, hashed_file, keep_by_hash, weight_files
 from napari_cfsr.errors import CancelledError, ClusterError, TamperedWeightsError
 from tests.helpers.tiny_weights import write_tiny_weights
 

@@ -281,8 +281,7 @@ def weights_files(model: Model) -> dict[HashedFile, Path]:
 def job_of(run: StoreRun, image: Path, device: str, engine: str, files: list[HashedFile]) -> Job:
     """What workers need to know."""
     plan, info = run.plan, run.model.info
-    refiner = files[1] if len(files) > 1 else None
-    recipe = ModelRecipe(info.scale, files[0], refiner, device, info.precision, engine)
+    recipe = ModelRecipe(info.scale, tuple(files), device, info.precision, engine)
     plan = replace(plan, path=plan.path.absolute())
     return Job(image.absolute(), plan, read_store_metadata(plan.path) or {}, recipe)
 

@@ -24,16 +24,11 @@ class ModelRecipe:
     """Which model to load, in terms that mean the same on every machine."""
 
     scale: int
-    backbone: HashedFile
-    refiner: HashedFile | None
+    files: tuple[HashedFile, ...]  # the backbone, and the refiner if there is one
     # as for `load_model`; with `auto` and `cuda`, the workers of a machine share its GPUs
     device: str
     precision: str
     engine: str = "auto"  # as for `load_model`
-
-    @property
-    def files(self) -> tuple[HashedFile, ...]:
-        return (self.backbone,) if self.refiner is None else (self.backbone, self.refiner)
 
 
 class WorkerModelCache:

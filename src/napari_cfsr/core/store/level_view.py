@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image import Axes
+from napari_cfsr.core.image import ArrayLike, Axes
 from napari_cfsr.core.io import LazyImage
 
 Array = NDArray[Any]
@@ -17,32 +17,14 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 RANGE_PIXELS = 2**23  # at most, to find a range, unless one plane has more
 
 
-class Stored(Protocol):
-    """An array that can be sliced, such as one of zarr."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> Any: ...
-
-    def __getitem__(self, where: tuple[slice, ...], /) -> Any: ...
-
-
 class LevelView:
     """An array with its axes in another order; reads only what is sliced.
 
-    Parameters
-    ----------
-    source : array
-        Sliced with one slice of step 1 for each axis.
-    order : sequence of int
-        For each axis of `source`, its axis in the view.
-    luma : bool
-        Whether colour samples, the last axis, are reduced to luma.
+    The source is sliced with one slice of step 1 for each axis; `order` is, for each of its axes,
+    the axis in the view. `luma`: colour samples, the last axis, are reduced to luma.
     """
 
-    def __init__(self, source: Stored, order: Sequence[int], luma: bool = False) -> None:
+    def __init__(self, source: ArrayLike, order: Sequence[int], luma: bool = False) -> None:
         self._source = source
         self._axis = [list(order).index(i) for i in range(len(order))]  # of the source
         self._whole = tuple(source.shape[i] for i in self._axis)

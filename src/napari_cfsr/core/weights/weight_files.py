@@ -48,6 +48,7 @@ CHUNK = 2**14  # bytes between two progress reports of a download
 LARGEST_DOWNLOAD = 2**24  # bytes; what is longer is not the published file
 BUNDLED = Path(__file__).parents[2] / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
+BY_HASH = "by-hash"  # folder in the cache, for files sent from another machine
 RESERVED = ("auto", "official", "bundled", "none")  # names with a meaning of their own
 
 Folder = str | os.PathLike[str] | None
@@ -340,3 +341,59 @@ def file_errors(text: str) -> Iterator[None]:
         raise
     except (OSError, RuntimeError) as error:  # RuntimeError: circular links, or no such home
         raise WeightsError(f"{text} ({reason(error)})") from error
+
+
+# found by content: a machine that has a file with the right SHA-256 needs no other
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """The content of a weights file, on whatever machine."""
+
+    sha256: str  # in hexadecimal
+    size: int  # bytes
+    suffix: str  # such as `.pth`
+
+
+def hashed_file(path: Path, sha256: str) -> HashedFile:
+    """What identifies the file at `path`, whose hash is known, on another machine."""
+    return HashedFile(sha256, path.stat().st_size, path.suffix.lower())
+
+
+def find_by_hash(wanted: HashedFile) -> Path | None:
+    """A file with that content on this machine: bundled, official, imported or sent earlier."""
+    for path in _candidates():
+        with suppress(OSError):  # removed or not readable: ignored
+            if path.stat().st_size == wanted.size and sha256_of(path) == wanted.sha256:
+                return path
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    named, cache, data = os.environ.get(WEIGHTS_VARIABLE), cache_folder(), data_folder()
+    folders = [Path(named)] if named else []
+    folders += [BUNDLED, BUNDLED / "refiners", cache, cache / BY_HASH]
+    for folder in (*folders, data / "backbones", data / "refiners"):
+        with suppress(OSError):
+            yield from _files(folder)
+
+
+def keep_by_hash(wanted: HashedFile, content: bytes) -> Path:
+    """Keep content that was sent, so that `find_by_hash` finds it.
+
+    Raises `TamperedWeightsError` if it has another hash, `WeightsError` if it can't be written.
+    """
+    got = hashlib.sha256(content).hexdigest()
+    if got != wanted.sha256:
+        raise TamperedWeightsError(
+            f"weights were damaged on the way: expected SHA-256 {wanted.sha256}, got {got} "
+            f"({len(content)} bytes)"
+        )
+    path = cache_folder() / BY_HASH / f"{wanted.sha256}{wanted.suffix}"
+    try:
+        with atomic_write(path, overwrite=True, error=WeightsError) as file:
+            file.write(content)
+    except WeightsError as error:
+        text = f"{error}: name a folder that can be written in {HOME_VARIABLE}"
+        raise WeightsError(text) from error
+    return path
