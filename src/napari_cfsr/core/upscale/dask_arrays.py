@@ -144,9 +144,7 @@ class _Source:
     mapping: tuple[IntensityMapping, ...] | None
 
     def lazy(self) -> LazyUpscale:
-        specs = self.plan.specs
-        empty = {k: da.zeros(shape, dtype=dtype) for k, (shape, dtype) in specs.items()}
-        arrays = empty if self.plan.part.is_empty else self.arrays()
+        arrays = self.empty() if self.plan.part.is_empty else self.arrays()
         return LazyUpscale(
             **{name: arrays.get(name) for name in OUTPUTS},
             axes=self.plan.part,
@@ -162,6 +160,9 @@ class _Source:
         graph, key = self.mapping_graph("range")
         whole = HighLevelGraph.from_collections(key, graph, dependencies=[self.image])
         return replace(self, mapping=Delayed(key, whole).compute().value).lazy()
+
+    def empty(self) -> dict[str, Any]:
+        return {k: da.zeros(shape, dtype=dtype) for k, (shape, dtype) in self.plan.specs.items()}
 
     def arrays(self) -> dict[str, Any]:
         """A dask array for each output; they share the layer that runs the model."""
