@@ -224,9 +224,9 @@ class _Source:
         if chunks is None:
             graph[source] = _Held(self.image)
         for index in self.plan.indices():
-            where = self.plan.read(index)
-            read: Callable[[Any], Array] = partial(_part_of, where)
+            read: Callable[[Any], Array] = partial(_read, self.plan, index)
             if chunks is not None:
+                where = self.plan.read(index)
                 source, places = chunks.covering(where)
                 read = partial(_put_together, where, places)
             task = partial(_block, self.plan, index, lock, read)
@@ -295,8 +295,8 @@ def _block(
         return exhaust(run_block(plan, index, pixels, mapping.value, model))
 
 
-def _part_of(where: Slices, image: _Held) -> Array:
-    return np.asarray(image.value[where])
+def _read(plan: BlockPlan, index: Index, image: _Held) -> Array:
+    return np.asarray(image.value[plan.read(index)])
 
 
 def _put_together(where: Slices, places: list[tuple[int, ...]], chunks: list[Array]) -> Array:
