@@ -33,19 +33,16 @@ class StoreExistsError(OptionError):
 class WeightsError(CFSRError):
     """Weights can't be found, fetched or used."""
 
+    def __str__(self) -> str:  # where a subclass is an OSError, that would print an errno
+        return str(self.args[0]) if self.args else ""
+
 
 class WeightsNotFoundError(WeightsError, FileNotFoundError):
     """No weights for this backbone, scale and machine."""
 
-    def __str__(self) -> str:  # FileNotFoundError would print an errno
-        return str(self.args[0]) if self.args else ""
-
 
 class DownloadError(WeightsError, OSError):
     """The download of published weights failed; nothing was kept of it."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class TamperedWeightsError(WeightsError):

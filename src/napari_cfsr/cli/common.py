@@ -131,12 +131,7 @@ def find(options: argparse.Namespace) -> ModelFiles:
     from napari_cfsr.core.weights import find_model
 
     with download_bar() as progress:
-        return find_model(
-            scale=options.scale,
-            backbone=options.backbone,
-            refiner=None if options.refiner == "none" else options.refiner,
-            progress=progress,
-        )
+        return find_model(options.scale, options.backbone, options.refiner, progress=progress)
 
 
 def open_found(
@@ -151,19 +146,11 @@ def open_found(
 
 @contextlib.contextmanager
 def tile_bar(name: str, before: str = "") -> Iterator[Any]:
-    """A progress bar over pixels, with time left; notes are printed above it.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    before : str
-        Shown before the name.
-    """
+    """A progress bar over pixels, with time left, `before` the file's name; notes go above it."""
     from tqdm import tqdm
 
-    desc = before + name
-    with tqdm(desc=desc, unit="px", unit_scale=True, disable=None, leave=False) as bar:
+    look = {"unit": "px", "unit_scale": True, "disable": None, "leave": False}
+    with tqdm(desc=before + name, **look) as bar:
 
         def progress(step: UpscaleProgress, more: str = "") -> None:
             bar.total = step.total

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,7 @@ from napari_cfsr.cli.common import (
     say,
     tile_bar,
 )
-from napari_cfsr.cli.upscale_cluster import (
-    add_cluster_options,
-    check_cluster,
-    cluster_blocks,
-    cluster_client,
-)
+from napari_cfsr.cli.upscale_cluster import add_cluster_options, check_cluster, cluster_client
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,17 +48,12 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
         help="a folder, or a file or OME-Zarr store for a single input; default: beside each input",
     )
     add_model_options(command)
-    command.add_argument("--baseline", action="store_true", help="write the backbone's output")
-    command.add_argument("--delta", action="store_true", help="write the refined output")
-    command.add_argument(
-        "--difference", action="store_true", help="write delta - baseline as a float32 TIFF"
-    )
-    command.add_argument(
-        "--ensemble", action="store_true", help="average of 8 orientations, 8 times slower"
-    )
-    command.add_argument(
-        "--back-projection", action="store_true", help="for bicubic-reduced input, at x4"
-    )
+    flag = partial(command.add_argument, action="store_true")
+    flag("--baseline", help="write the backbone's output")
+    flag("--delta", help="write the refined output")
+    flag("--difference", help="write delta - baseline as a float32 TIFF")
+    flag("--ensemble", help="average of 8 orientations, 8 times slower")
+    flag("--back-projection", help="for bicubic-reduced input, at x4")
     command.add_argument("--axes", help="axes of TIFF stacks, if the file has none or wrong ones")
     command.add_argument(
         "--intensity",
@@ -71,10 +62,8 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--tile", type=int, help="side of a tile, input pixels")
     command.add_argument("--halo", type=_halo, help="input pixels around a tile, or 'exact'")
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace existing files; nothing is skipped"
-    )
-    command.add_argument("--json", action="store_true", help="print a record of each file")
+    flag("--overwrite", help="replace existing files; nothing is skipped")
+    flag("--json", help="print a record of each file")
     add_cluster_options(command)
     command.add_argument(
         "--summary",
@@ -117,8 +106,11 @@ def run_upscale(options: argparse.Namespace) -> int:
     with cluster_client(options) as client:
         if client is None:
             return run_plan(plan, lambda: open_found(files, options), options)
+        from napari_cfsr.core.cluster import iter_upscale_on_cluster
+
         # the devices of a cluster are those of its workers
-        blocks = cluster_blocks(client, options.device, options.engine)
+        where = {"client": client, "device": options.device, "engine": options.engine}
+        blocks = partial(iter_upscale_on_cluster, **where)
         return run_plan(plan, lambda: open_found(files, options, "cpu"), options, blocks)
 
 

@@ -6,19 +6,12 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from napari_cfsr.core.batch import BatchPlan, BlockRun
-    from napari_cfsr.core.engine import Check, Model
-    from napari_cfsr.core.io import LazyImage
-    from napari_cfsr.core.store import StoreProgress, StoreResult
-    from napari_cfsr.core.upscale import UpscaleOptions
+    from napari_cfsr.core.batch import BatchPlan
 
 
 def add_cluster_options(command: argparse.ArgumentParser) -> None:
@@ -62,29 +55,3 @@ def check_cluster(plan: BatchPlan, options: argparse.Namespace) -> None:
         for target in item.targets.paths if item.targets is not None else ():
             if target.suffix.lower() != ".zarr":
                 raise OptionError(f"expected OUT.zarr for a cluster, got {target}")
-
-
-def cluster_blocks(client: Any, device: str, engine: str) -> BlockRun:
-    """Runs the blocks of a store on the workers of a cluster."""
-
-    def run(
-        image: LazyImage,
-        model: Model,
-        target: Path,
-        options: UpscaleOptions,
-        overwrite: bool,
-        check: Check,
-        source: str,
-    ) -> Generator[StoreProgress, None, StoreResult]:
-        from napari_cfsr.core.cluster import iter_upscale_on_cluster
-
-        about: dict[str, Any] = {
-            "device": device, "engine": engine, "source": source, "overwrite": overwrite
-        }  # fmt: skip
-        return (
-            yield from iter_upscale_on_cluster(
-                image, model, target, client, options, check, **about
-            )
-        )
-
-    return run

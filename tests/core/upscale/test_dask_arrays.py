@@ -81,11 +81,11 @@ def test_blocks_of_any_size_and_a_region_give_the_same(side) -> None:
     assert max(plan.sides[1:]) * 2 <= max(side, 96)
     mapping = plan.find_mapping(image)
     assert mapping == expected.mapping
-    from napari_cfsr.core.upscale.blocks import upscale_block
+    from napari_cfsr.core.upscale import exhaust, run_block
 
     got = {name: np.zeros(shape, dtype) for name, (shape, dtype) in plan.specs.items()}
     for index in plan.indices():
-        outputs = upscale_block(plan, index, image[plan.read(index)], mapping, model)
+        outputs = exhaust(run_block(plan, index, image[plan.read(index)], mapping, model))
         for name, part in outputs.items():
             got[name][plan.written(index, name)] = part
     for name, array in expected.arrays().items():

@@ -29,18 +29,11 @@ Check = Callable[[], None]
 
 
 class Ledger:
-    """The ledger of one folder.
-
-    Attributes
-    ----------
-    path : Path
-    fault : str
-        Why the existing file can't be used; it then counts as empty.
-    """
+    """The ledger of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LEDGER
-        self.fault = ""
+        self.fault = ""  # why the existing file can't be used; it then counts as empty
         self._entries: dict[str, dict[str, Any]] = {}
         self._own: set[str] = set()  # entries of this run
         self._requests: dict[str, Mapping[str, Any]] = {}
@@ -73,16 +66,8 @@ class Ledger:
     ) -> set[Path]:
         """Existing results of the same request, of the input as it is now.
 
-        Parameters
-        ----------
-        path : Path
-            The input.
-        targets : sequence of Path
-            In the folder of the ledger.
-        request : dict
-            Plain values: how the input is upscaled.
-        check : callable
-            Called while the input is read; may raise to stop.
+        `targets` are in the folder of the ledger, `request` are plain values: how the input is
+        upscaled. `check` is called while the input is read; it may raise to stop.
         """
         found = {target for target in targets if self._is_made(target, _key(request))}
         now = input_identity(path, check) if found else None

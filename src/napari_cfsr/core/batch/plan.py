@@ -17,44 +17,23 @@ from napari_cfsr.errors import CFSRError, OptionError
 
 @dataclass(frozen=True, eq=False)
 class BatchItem:
-    """An input of a batch.
-
-    Attributes
-    ----------
-    path : Path
-    targets : Targets or None
-        Where its results go; None if not known.
-    fault : str
-        Why it can't be upscaled, if that is known from the names.
-    """
+    """An input of a batch."""
 
     path: Path
-    targets: Targets | None = None
-    fault: str = ""
+    targets: Targets | None = None  # where its results go; None if not known
+    fault: str = ""  # why it can't be upscaled, if that is known from the names
 
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """The files of a batch and where their results go.
-
-    Attributes
-    ----------
-    items : tuple of BatchItem
-    options : UpscaleOptions
-        `outputs` are named.
-    request : dict
-        Plain values: everything that the results depend on, except the inputs.
-    overwrite : bool
-        Whether all files are redone, and existing results may be replaced.
-    single : bool
-        A single file that was named: it is never skipped and has no ledger.
-    """
+    """The files of a batch and where their results go."""
 
     items: tuple[BatchItem, ...]
-    options: UpscaleOptions
+    options: UpscaleOptions  # `outputs` are named
+    # plain values: everything that the results depend on, except the inputs
     request: dict[str, Any]
-    overwrite: bool = False
-    single: bool = False
+    overwrite: bool = False  # whether all files are redone, and existing results may be replaced
+    single: bool = False  # a single file that was named: it is never skipped and has no ledger
 
 
 def plan_batch(

@@ -28,62 +28,31 @@ NOT_FINISHED = "not finished"
 
 @dataclass(frozen=True, eq=False)
 class BatchRecord:
-    """The outcome of an input.
-
-    Attributes
-    ----------
-    path : Path
-    state : {"waiting", "running", "done", "skipped", "failed"}
-        `waiting` if it was not begun or not finished when the batch was cancelled.
-    outputs : dict of str to Path
-        The files that exist now, by the name of the output.
-    seconds : float
-        Reading and writing included.
-    message : str
-        What ran, or what is wrong.
-    provenance : dict or None
-        If it was upscaled in this batch.
-    """
+    """The outcome of an input."""
 
     path: Path
+    # `waiting` if it was not begun or not finished when the batch was cancelled
     state: State = "waiting"
+    # the files that exist now, by the name of the output
     outputs: dict[str, Path] = field(default_factory=dict)
-    seconds: float = 0.0
-    message: str = ""
-    provenance: dict[str, Any] | None = None
+    seconds: float = 0.0  # reading and writing included
+    message: str = ""  # what ran, or what is wrong
+    provenance: dict[str, Any] | None = None  # if it was upscaled in this batch
 
 
 @dataclass(frozen=True, eq=False)
 class BatchStep:
-    """How far a batch is.
+    """How far a batch is."""
 
-    Attributes
-    ----------
-    index : int
-        Of the item in the plan.
-    path : Path
-        Its input.
-    state : {"waiting", "running", "done", "skipped", "failed"}
-    fraction : float
-        Of this file.
-    seconds_left : float or None
-        Of the whole batch, estimated from the sizes of the files; None before there is an estimate.
-    text : str
-        For the user: a note while it runs, a summary in one line at its end.
-    progress : UpscaleProgress or None
-        Of this file, while it runs.
-    record : BatchRecord or None
-        At its end.
-    """
-
-    index: int
-    path: Path
+    index: int  # of the item in the plan
+    path: Path  # its input
     state: State
-    fraction: float = 0.0
+    fraction: float = 0.0  # of this file
+    # of the whole batch, estimated from the sizes of the files; None before there is an estimate
     seconds_left: float | None = None
-    text: str = ""
-    progress: UpscaleProgress | None = None
-    record: BatchRecord | None = None
+    text: str = ""  # for the user: a note while it runs, a summary in one line at its end
+    progress: UpscaleProgress | None = None  # of this file, while it runs
+    record: BatchRecord | None = None  # at its end
 
 
 def iter_batch(
@@ -126,16 +95,10 @@ def iter_batch(
 
 
 class BatchClock:
-    """Time left, from the sizes of the files and how long those before them took.
-
-    Attributes
-    ----------
-    seconds : float
-        The last file took.
-    """
+    """Time left, from the sizes of the files and how long those before them took."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = 0.0  # that the last file took
         self._waiting: dict[int, int] = {}
         self._running = 0  # bytes
         self._worked = (0.0, 0.0)  # seconds, bytes
@@ -158,13 +121,7 @@ class BatchClock:
         self._running = 0
 
     def seconds_left(self, step: UpscaleProgress | None = None) -> float | None:
-        """Of the whole batch; None before there is an estimate.
-
-        Parameters
-        ----------
-        step : UpscaleProgress, optional
-            Of the current file.
-        """
+        """Of the whole batch, at a step of the current file; None before there is an estimate."""
         seconds, size = self._worked
         waiting = float(sum(self._waiting.values()))
         now = step.seconds_left if step is not None else None

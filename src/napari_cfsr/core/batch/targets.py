@@ -16,32 +16,19 @@ STORE_FILES = ("zarr.json", ".zattrs", ".zgroup")
 
 @dataclass(frozen=True)
 class InputFault:
-    """An input with nothing to upscale.
-
-    Attributes
-    ----------
-    path : Path
-    text : str
-        Why, with the path.
-    """
+    """An input with nothing to upscale."""
 
     path: Path
-    text: str
+    text: str  # why, with the path
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Where the results of one file go.
+    """Where the results of one file go."""
 
-    Attributes
-    ----------
-    files : dict of str to Path
-        A file for each output, by its name; a single one for a run block by block.
-    store : Path or None
-        The store or TIFF that a run block by block writes; None for a run in memory.
-    """
-
+    # a file for each output, by its name; a single one for a run block by block
     files: Mapping[str, Path]
+    # the store or TIFF that a run block by block writes; None for a run in memory
     store: Path | None = None
 
     @property
@@ -120,23 +107,11 @@ def _is_ours(store: Path) -> bool:
 def find_targets(
     path: Path, output: Path | None, outputs: Sequence[str], scale: int, single: bool
 ) -> Targets:
-    """Where the results of a file go.
+    """Where the results of a file or store go.
 
-    Parameters
-    ----------
-    path : Path
-        An image file or a store.
-    output : Path or None
-        A folder; for a single file also a file or store. None: beside the input.
-    outputs : sequence of {"baseline", "delta", "difference"}
-    scale : int
-    single : bool
-        Whether this is the only file of the run.
-
-    Raises
-    ------
-    OptionError
-        One file was named for several results.
+    `output` is a folder, for a single file also a file or store; None is beside the input.
+    `single`: whether this is the only file of the run. Raises `OptionError` if one file was named
+    for several results.
     """
     store = _store(path, output, outputs, scale, single)
     if store is not None:
@@ -189,20 +164,8 @@ def check_targets(
 ) -> None:
     """Raise an error for files that can't be written, before any time is spent.
 
-    Parameters
-    ----------
-    targets : iterable of Path
-    taken : dict of Path to str
-        Resolved paths that must not be written, and why.
-    overwrite : bool
-        Whether existing files may be replaced.
-
-    Raises
-    ------
-    OptionError
-        It is taken, or it exists.
-    FileFormatError
-        The name is impossible.
+    `taken` are resolved paths that must not be written, and why. Raises `OptionError` for those and
+    for files that exist, unless `overwrite`; `FileFormatError` for impossible names.
     """
     for target in targets:
         try:

@@ -34,36 +34,19 @@ from napari_cfsr.core.upscale import (
 )
 from napari_cfsr.errors import OptionError
 
-BlockRun = Callable[  # the signature of `run_blocks`
-    [LazyImage, Model, Path, UpscaleOptions, bool, Check, str],
-    Generator[StoreProgress, None, StoreResult],
-]
+BlockRun = Callable[..., Generator[StoreProgress, None, StoreResult]]  # called as `run_blocks`
 
 
 @dataclass(frozen=True, eq=False)
 class FileRecord:
-    """A file that was upscaled.
-
-    Attributes
-    ----------
-    path : Path
-    outputs : dict of str to Path
-        A file, or an image in a store, for each output.
-    notes : tuple of str
-        What ran, then notes for the user.
-    seconds : float
-    provenance : dict
-        Plain values; see `napari_cfsr.core.upscale.provenance`.
-    target : str
-        What was written, for the user.
-    """
+    """A file that was upscaled."""
 
     path: Path
-    outputs: Mapping[str, Path]
-    notes: tuple[str, ...]
+    outputs: Mapping[str, Path]  # a file, or an image in a store, for each output
+    notes: tuple[str, ...]  # what ran, then notes for the user
     seconds: float
-    provenance: Mapping[str, Any]
-    target: str
+    provenance: Mapping[str, Any]  # plain values; see `napari_cfsr.core.upscale.provenance`
+    target: str  # what was written, for the user
 
     @property
     def summary(self) -> str:
@@ -95,24 +78,11 @@ def iter_upscale_file(
         `outputs` must be named. `axes` None: those of the file, with colours only in its colour
         samples; `rgb` is ignored.
     overwrite : bool
-        Whether existing results may be replaced.
+        Whether existing results may be replaced; otherwise they are an `OptionError`.
     check : callable
         Called several times a second; an exception from it ends the run.
     blocks : callable, optional
         Upscales block by block; `run_blocks` by default.
-
-    Returns
-    -------
-    FileRecord
-
-    Raises
-    ------
-    FileFormatError
-        The file can't be read, or the results can't be written.
-    OptionError
-        A result exists and `overwrite` is false, or an option does not fit.
-    ImageError, OutOfMemoryError
-        As `upscale`.
     """
     if targets.store is None:
         return (yield from _in_memory(path, targets, model, options, overwrite, check))
@@ -120,7 +90,8 @@ def iter_upscale_file(
     axes, rgb = _axes(options, image.axes)
     asked = replace(options, axes=axes, rgb=rgb)
     run = blocks or run_blocks
-    done = yield from run(image, model, targets.store, asked, overwrite, check, str(path))
+    about: dict[str, Any] = {"check": check, "source": str(path), "overwrite": overwrite}
+    done = yield from run(image, model, targets.store, options=asked, **about)
     return _record(path, targets.store, image, done)
 
 
@@ -187,31 +158,17 @@ def run_blocks(
     model: Model,
     target: Path,
     options: UpscaleOptions,
-    overwrite: bool,
     check: Check,
     source: str,
+    overwrite: bool,
 ) -> Generator[StoreProgress, None, StoreResult]:
     """Upscale into a store, or through one into a TIFF, in this process.
 
-    Parameters
-    ----------
-    image : LazyImage
-    model : Model
-    target : Path
-        `.zarr`, or the name of a TIFF.
-    options : UpscaleOptions
-        `outputs` are named.
-    overwrite, check
-        As for `iter_upscale_file`.
-    source : str
-        What the image is called in the store's record.
+    `target` is `.zarr`, or the name of a TIFF; the `outputs` of the options are named. `source` is
+    what the image is called in the store's record.
     """
-    about: dict[str, Any] = {
-        "space": image.space,
-        "omero": image.omero,
-        "source": source,
-        "overwrite": overwrite,
-    }
+    about: dict[str, Any] = {"space": image.space, "omero": image.omero}
+    about |= {"source": source, "overwrite": overwrite}
     is_store = target.suffix.lower() == STORE
     exists = store_status(target) in ("complete", "other") if is_store else target.exists()
     if exists and not overwrite:

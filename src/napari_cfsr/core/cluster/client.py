@@ -34,17 +34,9 @@ def need_distributed() -> Any:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """A client of a running cluster.
+    """A client of a running cluster; `ClusterError` if no scheduler answers there.
 
-    Parameters
-    ----------
-    address : str
-        `tcp://HOST:PORT` of its scheduler, or the scheduler's JSON file.
-
-    Raises
-    ------
-    ClusterError
-        No scheduler answers there.
+    `address` is `tcp://HOST:PORT` of its scheduler, or the scheduler's JSON file.
     """
     distributed = need_distributed()
     file = address.endswith(".json")
@@ -66,13 +58,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextmanager
 def local_workers(count: int) -> Iterator[Any]:
-    """A client of `count` worker processes on this machine, which end with it.
-
-    Raises
-    ------
-    OptionError
-        Fewer than one worker.
-    """
+    """A client of `count` worker processes on this machine, at least one, which end with it."""
     if count < 1:
         raise OptionError(f"expected at least one worker, got {count}")
     distributed = need_distributed()

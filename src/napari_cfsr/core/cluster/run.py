@@ -28,13 +28,7 @@ from napari_cfsr.core.cluster.worker_task import (
 )
 from napari_cfsr.core.engine import Check, Model
 from napari_cfsr.core.io import LazyImage, open_image, read_store_metadata
-from napari_cfsr.core.store import (
-    ShardIndex,
-    StoreProgress,
-    StoreResult,
-    StoreRun,
-    plan_store,
-)
+from napari_cfsr.core.store import ShardIndex, StoreProgress, StoreResult, StoreRun, plan_store
 from napari_cfsr.core.upscale import UpscaleOptions, versions
 from napari_cfsr.core.weights import HashedFile, hashed_file
 from napari_cfsr.errors import ClusterError, WeightsError
@@ -107,32 +101,16 @@ def iter_upscale_on_cluster(
     if options.axes is None:
         options = replace(options, axes=image.axes, rgb=False)
     plan = plan_store(
-        image.pixels,
-        model,
-        path,
-        options,
-        check,
-        space=image.space,
-        omero=image.omero,
-        source=str(image.path) if source is None else source,
-        overwrite=overwrite,
-    )
+        image.pixels, model, path, options, check, space=image.space, omero=image.omero,
+        source=str(image.path) if source is None else source, overwrite=overwrite,
+    )  # fmt: skip
     run = ClusterRun(StoreRun(image.pixels, model, plan, check), client, image.path, device, engine)
     yield from run.shards()
     return run.finish()
 
 
 class ClusterRun:
-    """Has the shards of a run written by workers, a few at a time.
-
-    Parameters
-    ----------
-    run : StoreRun
-    client : distributed.Client
-    image : Path
-    device, engine : str
-        As requested.
-    """
+    """Has the shards of a run written by workers, a few at a time."""
 
     def __init__(self, run: StoreRun, client: Any, image: Path, device: str, engine: str) -> None:
         self.run, self.client, self.device = run, client, device
@@ -303,8 +281,7 @@ def weights_files(model: Model) -> dict[HashedFile, Path]:
 def job_of(run: StoreRun, image: Path, device: str, engine: str, files: list[HashedFile]) -> Job:
     """What workers need to know."""
     plan, info = run.plan, run.model.info
-    refiner = files[1] if len(files) > 1 else None
-    recipe = ModelRecipe(info.scale, files[0], refiner, device, info.precision, engine)
+    recipe = ModelRecipe(info.scale, tuple(files), device, info.precision, engine)
     plan = replace(plan, path=plan.path.absolute())
     return Job(image.absolute(), plan, read_store_metadata(plan.path) or {}, recipe)
 

@@ -21,43 +21,21 @@ POLL_SECONDS = 0.2  # while a task waits for the model
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Which model to load, in terms that mean the same on every machine.
-
-    Attributes
-    ----------
-    scale : int
-    backbone : HashedFile
-    refiner : HashedFile or None
-    device : str
-        As for `load_model`; with `auto` and `cuda`, the workers of a machine share its GPUs.
-    precision : {"float32", "fast"}
-    engine : str
-        As for `load_model`.
-    """
+    """Which model to load, in terms that mean the same on every machine."""
 
     scale: int
-    backbone: HashedFile
-    refiner: HashedFile | None
+    files: tuple[HashedFile, ...]  # the backbone, and the refiner if there is one
+    # as for `load_model`; with `auto` and `cuda`, the workers of a machine share its GPUs
     device: str
     precision: str
-    engine: str = "auto"
-
-    @property
-    def files(self) -> tuple[HashedFile, ...]:
-        return (self.backbone,) if self.refiner is None else (self.backbone, self.refiner)
+    engine: str = "auto"  # as for `load_model`
 
 
 class WorkerModelCache:
-    """The model of this process: the last one requested, for one task at a time.
-
-    Attributes
-    ----------
-    loads : int
-        How many times one was loaded.
-    """
+    """The model of this process: the last one requested, for one task at a time."""
 
     def __init__(self) -> None:
-        self.loads = 0
+        self.loads = 0  # how many times one was loaded
         self._lock = threading.Lock()
         self._recipe: ModelRecipe | None = None
         self._model: SRModel | None = None
@@ -66,12 +44,8 @@ class WorkerModelCache:
     def model(self, recipe: ModelRecipe, check: Check = lambda: None) -> Iterator[SRModel]:
         """The model of a recipe, within a `with` block.
 
-        Raises
-        ------
-        WeightsError
-            This machine does not have the weights.
-        CFSRError
-            As `load_model`, and what `check` raises while another task has the model.
+        Raises `WeightsError` if this machine does not have the weights, and otherwise as
+        `load_model`, and what `check` raises while another task has the model.
         """
         while not self._lock.acquire(timeout=POLL_SECONDS):
             check()

@@ -21,13 +21,7 @@ from napari_cfsr.core.cluster.worker_model import MODELS, ModelRecipe
 from napari_cfsr.core.engine import Check
 from napari_cfsr.core.image import ArrayLike
 from napari_cfsr.core.io import open_image, read_store_metadata
-from napari_cfsr.core.store import (
-    GrowingStore,
-    ShardIndex,
-    StorePlan,
-    fingerprint_pixels,
-    writing,
-)
+from napari_cfsr.core.store import GrowingStore, ShardIndex, StorePlan, fingerprint_pixels, writing
 from napari_cfsr.core.upscale import exhaust, run_block, versions
 from napari_cfsr.errors import CancelledError, CFSRError, ClusterError, FileFormatError
 
@@ -40,47 +34,24 @@ SEEN_SECONDS = 60.0  # for a network file system to show what another machine wr
 
 @dataclass(frozen=True)
 class Job:
-    """A run, as workers need to know it.
-
-    Attributes
-    ----------
-    image : Path
-    plan : StorePlan
-        With an absolute path, as that of the image.
-    metadata : dict
-        Of the store, so that the store of another run is noticed.
-    recipe : ModelRecipe
-    """
+    """A run, as workers need to know it."""
 
     image: Path
-    plan: StorePlan
-    metadata: Mapping[str, Any]
+    plan: StorePlan  # with an absolute path, as that of the image
+    metadata: Mapping[str, Any]  # of the store, so that the store of another run is noticed
     recipe: ModelRecipe
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The outcome of a task.
+    """The outcome of a task."""
 
-    Attributes
-    ----------
-    worker : str
-        Address.
-    error : type of CFSRError, or None
-        Why the run can't go on, with `text`.
-    text : str
-    notes : tuple of str
-        What the user should know.
-    device, torch : str
-        What the network ran on.
-    """
-
-    worker: str
-    error: type[CFSRError] | None = None
+    worker: str  # its address
+    error: type[CFSRError] | None = None  # why the run can't go on, with `text`
     text: str = ""
-    notes: tuple[str, ...] = ()
-    device: str = ""
-    torch: str = ""
+    notes: tuple[str, ...] = ()  # what the user should know
+    device: str = ""  # that the network ran on
+    torch: str = ""  # its version
 
 
 def version_here() -> str:
@@ -89,23 +60,13 @@ def version_here() -> str:
 
 
 def run_shard(
-    version: str,
-    job: bytes,
-    index: tuple[int, ...],
-    parts: Sequence[TaskResult] = (),
+    version: str, job: bytes, index: tuple[int, ...], parts: Sequence[TaskResult] = ()
 ) -> TaskResult:
     """Write one shard of the store: the task that workers run.
 
-    Parameters
-    ----------
-    version : str
-        Of this package, at the client.
-    job : bytes
-        A pickled `Job`; of another version, it could not be read.
-    index : tuple of int
-        Level and index of the shard.
-    parts : sequence of TaskResult
-        Of the shards that this one was waiting for.
+    `version` is that of this package at the client, `job` a pickled `Job`, which could not be read
+    in another version, `index` the level and index of the shard, and `parts` the results of the
+    shards that this one was waiting for.
     """
     from distributed import get_worker
 

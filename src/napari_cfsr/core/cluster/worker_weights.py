@@ -11,12 +11,7 @@ from napari_cfsr.core.weights import HashedFile, find_by_hash, keep_by_hash
 
 
 class WeightsPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
-    """Keeps weights in the cache of a worker's machine, unless it has files with those hashes.
-
-    Parameters
-    ----------
-    contents : dict of HashedFile to bytes
-    """
+    """Keeps weights in the cache of a worker's machine, unless it has files with those hashes."""
 
     def __init__(self, contents: Mapping[HashedFile, bytes]) -> None:
         self.contents = dict(contents)

@@ -13,21 +13,9 @@ def refiner_bands(
 ) -> Iterator[tuple[Crop, Crop, slice]]:
     """Bands of rows that the refiner runs on, one after the other.
 
-    Parameters
-    ----------
-    crop : (slice, slice)
-        Part of the input that is kept, LR pixels.
-    shape : tuple of int
-        [..., height, width] of the image that the refiner runs on, output pixels.
-    scale : int
-    field : int
-        The refiner's receptive field: pixels to each side.
-
-    Yields
-    ------
-    (slice, slice), (slice, slice), slice
-        What to read; what to keep of the result; and its rows in the part that is kept. Output
-        pixels.
+    `crop` is the part of the input that is kept, LR pixels; `shape` that of the image the refiner
+    runs on, [..., height, width]; `field` what it sees to each side. Yields what to read, what to
+    keep of the result, and its rows in the part that is kept, in output pixels.
     """
     (top, bottom), (left, right) = ((s.start * scale, s.stop * scale) for s in crop)
     read_x, keep_x = _with_field(left, right, shape[-1], field)

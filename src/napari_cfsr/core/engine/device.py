@@ -17,12 +17,8 @@ from napari_cfsr.errors import DeviceError, OptionError
 def choose_device(device: str) -> str:
     """`"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"` to a torch device of this machine.
 
-    Raises
-    ------
-    DeviceError
-        This machine, or this torch, does not have it.
-    OptionError
-        There is no such device.
+    Raises `DeviceError` if this machine or this torch does not have it, `OptionError` if there is
+    no such device.
     """
     kind = device.split(":")[0]
     if kind == "cpu" or (device == "auto" and not may_have_gpu()):

@@ -18,7 +18,6 @@ from napari_cfsr.core.engine.registry import (
     Float32,
     Precision,
     choose_engine,
-    engine_entry,
 )
 from napari_cfsr.core.image import back_project, scaled
 from napari_cfsr.core.network import exact_halo
@@ -28,23 +27,12 @@ from napari_cfsr.errors import DeviceError, ImageError, OptionError
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict.
+    """How to predict."""
 
-    Attributes
-    ----------
-    outputs : tuple of str
-        `baseline`, `delta` or both.
-    ensemble : bool
-        Average over the eight flips and rotations.
-    back_projection : bool
-        One back-projection step; for input that is a bicubic reduction, at x4.
-    crop : (slice, slice) or None
-        The rows and columns, LR pixels, of which the result is wanted; all if None.
-    """
-
-    outputs: tuple[str, ...] = ("baseline",)
-    ensemble: bool = False
-    back_projection: bool = False
+    outputs: tuple[str, ...] = ("baseline",)  # `baseline`, `delta` or both
+    ensemble: bool = False  # average over the eight flips and rotations
+    back_projection: bool = False  # one step; for input that is a bicubic reduction, at x4
+    # rows and columns, LR pixels, of which the result is wanted
     crop: tuple[slice, slice] | None = None
 
 
@@ -88,7 +76,8 @@ class ModelInfo:
 
     def largest_tile(self, free: int, halo: int) -> int:
         """Largest side of a tile, halo left out, that fits into `free` bytes; LR pixels."""
-        return engine_entry(self.engine).largest_tile(self.device, free, halo)
+        entry = ENTRIES.get(self.engine, ENTRIES[DEFAULT])
+        return entry.largest_tile(self.device, free, halo)
 
 
 class Model(Protocol):
@@ -141,10 +130,7 @@ class SRModel:
         return f"SRModel(x{i.scale}, {i.backbone}, refiner={i.refiner}, {i.engine} on {i.device})"
 
     def predict(
-        self,
-        batch: Float32,
-        how: PredictOptions = PredictOptions(),
-        check: Check = lambda: None,
+        self, batch: Float32, how: PredictOptions = PredictOptions(), check: Check = lambda: None
     ) -> dict[str, Float32]:
         """Super-resolve a batch of images that fit in memory.
 
@@ -310,11 +296,7 @@ def open_model(
 
 
 def _describe(
-    files: ModelFiles,
-    placement: str | None,
-    engine: Engine,
-    precision: str,
-    notes: tuple[str, ...],
+    files: ModelFiles, placement: str | None, engine: Engine, precision: str, notes: tuple[str, ...]
 ) -> ModelInfo:
     refiner = files.refiner
     return ModelInfo(

@@ -35,6 +35,7 @@ from napari_cfsr.core.engine.registry import (
     Precision,
     check_precision,
 )
+from napari_cfsr.core.image import scaled
 from napari_cfsr.core.network import REFINER_FIELD, Conv, fold
 from napari_cfsr.core.weights import (
     Arrays,
@@ -54,12 +55,8 @@ NO_PREFERENCES = (
 )
 Made = tuple[ov.Model, bool]  # a graph, and whether to keep what is compiled from it
 OUT_OF_MEMORY = (  # words of OpenVINO and oneDNN, in lower case
-    "bad_alloc",
-    "allocat",
-    "out of memory",
-    "not enough memory",
-    "could not create a memory",
-)
+    "bad_alloc", "allocat", "out of memory", "not enough memory", "could not create a memory",
+)  # fmt: skip
 
 
 @contextmanager
@@ -80,14 +77,8 @@ def domain_errors() -> Iterator[None]:
 def compile_options(number_type: str, threads: int | None = None) -> dict[str, Any]:
     """How OpenVINO compiles a graph and imports a compiled one: both need the same options.
 
-    Without them, an import computes in bfloat16 on CPUs that have it.
-
-    Parameters
-    ----------
-    number_type : {"f32", "bf16"}
-        What is computed in.
-    threads : int, optional
-        Of the CPU; by default one for each core.
+    Without them, an import computes in bfloat16 on CPUs that have it. `number_type` is "f32" or
+    "bf16"; `threads` of the CPU are by default one for each core.
     """
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -111,18 +102,10 @@ def has_bfloat16(core: ov.Core) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Weights of one network.
+    """Weights of one network: a CFSR in merged form, or a RefineNet."""
 
-    Attributes
-    ----------
-    sha256 : str
-        Of their file.
-    arrays : dict of str to array
-        By name: of a CFSR in merged form, or of a RefineNet.
-    """
-
-    sha256: str
-    arrays: Arrays
+    sha256: str  # of their file
+    arrays: Arrays  # by name
 
 
 def open_engine(
@@ -141,19 +124,10 @@ def open_engine(
 
 
 class OpenVINOEngine:
-    """Runs the networks with OpenVINO.
+    """Runs the networks with OpenVINO; `fast` is bfloat16 on CPUs that have it, else float32.
 
-    Parameters
-    ----------
-    scale : int
-    backbone : Weights
-    refiner : Weights or None
-    placement : {"output", "input"}
-        Where the refiner runs.
-    precision : {"float32", "fast"}
-        `fast` computes in bfloat16 on CPUs that have it, else in float32.
-    threads : int, optional
-        Of the CPU; by default one for each core.
+    `placement` ("output" or "input") says where the refiner runs; `threads` is by default one for
+    each core.
     """
 
     name = "openvino"
@@ -204,23 +178,20 @@ class OpenVINOEngine:
         refined = "delta" in outputs and self._refiner is not None
         in_colour = refined and not at_input  # the refiner sees all three channels
         channels = 1 if gray and not in_colour else 3
+        part = scaled(crop, self._scale)
         result: dict[str, Float32] = {}
         if "baseline" in outputs or in_colour:
             full = self._upscaled(x, channels, check)
-            result["baseline"] = self._cropped(full, crop)
+            result["baseline"] = full[:, :, *part]
         if refined and at_input:
             seen = self._infer(self._refiner_request(), x, x.shape, check)
-            result["delta"] = self._cropped(self._upscaled(seen, channels, check), crop)
+            result["delta"] = self._upscaled(seen, channels, check)[:, :, *part]
         elif refined:
             result["delta"] = self._refine(full, check, crop)
         wanted = {name: result[name] for name in outputs}
         if gray and in_colour:
             wanted = {name: value.mean(1, keepdims=True) for name, value in wanted.items()}
         return wanted
-
-    def _cropped(self, full: Float32, crop: Crop) -> Float32:
-        rows, columns = (slice(s.start * self._scale, s.stop * self._scale) for s in crop)
-        return full[:, :, rows, columns]
 
     def _upscaled(self, x: Float32, channels: int, check: Check) -> Float32:
         """The backbone's output [1,channels,h*scale,w*scale]."""
@@ -315,19 +286,14 @@ class OpenVINOEngine:
             large = [key for key in self._requests if key[0] == kind]
             for key in large[: len(large) - KEPT + 1]:
                 del self._requests[key]
-            request = self._compiled(self._key(kind, weights, *details), graph)
+            compiled = self._compiled(self._key(kind, weights, *details), graph)
+            request = compiled.create_infer_request()
+            ask_for_large_pages()  # for memory that is allocated but not yet used
         self._requests[name] = request
         return request
 
     def _compiled(self, key: dict[str, Any], graph: Callable[[], Made]) -> Any:
         options = compile_options(self._type, self._threads)
-        request = self._network(key, graph, options).create_infer_request()
-        ask_for_large_pages()  # for memory that is allocated but not yet used
-        return request
-
-    def _network(
-        self, key: dict[str, Any], graph: Callable[[], Made], options: dict[str, Any]
-    ) -> Any:
         stored = engine_cache.read(key)
         if stored is not None:
             with suppress(RuntimeError):

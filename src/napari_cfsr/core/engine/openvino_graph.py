@@ -130,22 +130,12 @@ def _last_norm(centred: Node, scale: Float64, offset: Float64) -> Node:
 def backbone_graph(
     folded: Folded, size: tuple[int, int] | None, concatenated: bool = False
 ) -> ov.Model:
-    """The backbone as a graph.
+    """The backbone as a graph: [1,3,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
 
-    Parameters
-    ----------
-    folded : Folded
-    size : (height, width) or None
-        Of the input; None for any size, which is slower.
-    concatenated : bool
-        How the two branches of a feed-forward part are joined: concatenated, with one convolution
-        on both, in two halves of the channels; otherwise added. Results are equal up to rounding;
-        the first is faster where the CPU computes with 16 numbers at a time.
-
-    Returns
-    -------
-    openvino.Model
-        [1,3,h,w] to [1,folded.channels,h*scale,w*scale], not clipped.
+    `size` is that of the input, (height, width); None is for any size, which is slower.
+    `concatenated` says how the two branches of a feed-forward part are joined: concatenated, with
+    one convolution on both, in two halves of the channels; otherwise added. Results are equal up to
+    rounding; the first is faster where the CPU computes with 16 numbers at a time.
     """
     x = op.parameter([1, 3, *(size or (-1, -1))], np.float32, name="image")
     rotation = _Rotation(len(folded.first.bias))
@@ -171,17 +161,11 @@ def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
 def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.Model | None:
     """The same graph, with preferences of how its layers are run; None if the disk is full.
 
-    OpenVINO reads such preferences only from the file of a graph, so one is written and read.
-
-    Parameters
-    ----------
-    core : openvino.Core
-    graph : openvino.Model
-    half : bool
-        Whether it will run in half precision: then some layers stay in float32 (`EXACT`).
-        Otherwise the implementations that are fastest for this network are preferred (`PREFERRED`):
-        with AVX-512, features then lie in blocks of 16 channels; by default, OpenVINO keeps all
-        channels of a pixel together. Where one is not available, OpenVINO chooses as usual.
+    OpenVINO reads such preferences only from the file of a graph, so one is written and read. To
+    run in half precision, some layers stay in float32 (`EXACT`). Otherwise the implementations that
+    are fastest for this network are preferred (`PREFERRED`): with AVX-512, features then lie in
+    blocks of 16 channels; by default, OpenVINO keeps all channels of a pixel together. Where one is
+    not available, OpenVINO chooses as usual.
     """
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -64,33 +64,19 @@ Opened = tuple[Engine, str | None]  # an engine, and where its refiner runs
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """What is known of an engine before it is imported.
+    """What is known of an engine before it is imported."""
 
-    Attributes
-    ----------
-    title : str
-        For messages.
-    opener : str
-        `"module:function"` in this room; called with the weights (`ModelFiles`), the device, the
-        precision and the number of CPU threads or None, it gives `Opened`.
-    package : str
-        That has to be installed.
-    bytes_per_pixel : int
-        What one LR pixel needs while the network runs, refiner included; measured with
-        `benchmarks/`.
-    cpu_tile, gpu_tile : int
-        Largest side of a tile, LR pixels. Larger tiles have less halo but wait longer for memory.
-        A `gpu_tile` of 0: it runs on the CPU only.
-    preferred_on : tuple of str
-        Machines on whose CPU `"auto"` takes it, as `platform.machine` names them.
-    """
-
-    title: str
+    title: str  # for messages
+    # "module:function" in this room; called with the weights (`ModelFiles`), the device, the
+    # precision and the number of CPU threads or None, it gives `Opened`
     opener: str
-    package: str
+    package: str  # that has to be installed
+    # of LR, while the network runs, refiner included; measured with `benchmarks/`
     bytes_per_pixel: int
+    # largest side of a tile, LR pixels: larger ones have less halo but wait longer for memory
     cpu_tile: int
-    gpu_tile: int
+    gpu_tile: int  # 0: it runs on the CPU only
+    # machines on whose CPU `"auto"` takes it, as `platform.machine` names them
     preferred_on: tuple[str, ...] = ()
 
     @property
@@ -139,11 +125,6 @@ DEFAULT = "torch"  # runs everywhere
 ENGINES = ("auto", *ENTRIES)
 
 
-def engine_entry(name: str) -> EngineEntry:
-    """The entry of an engine; that of torch for a name that is not registered."""
-    return ENTRIES.get(name, ENTRIES[DEFAULT])
-
-
 def check_precision(precision: str) -> None:
     """Raise `OptionError` unless it is a precision."""
     if precision not in ("float32", "fast"):
@@ -154,14 +135,8 @@ def choose_engine(engine: str, device: str) -> str:
     """`"auto"` and the other names of `ENGINES` to one that runs on a device.
 
     `"auto"` is a rule and not a measurement, so that a machine always gives the same bits: an
-    engine that is installed and preferred on this machine's CPU, else torch.
-
-    Raises
-    ------
-    DeviceError
-        The engine is not installed, or does not run on the device.
-    OptionError
-        There is no such engine.
+    engine that is installed and preferred on this machine's CPU, else torch. Raises `DeviceError`
+    if an engine is not installed or does not run on the device, `OptionError` if it does not exist.
     """
     if engine not in ENGINES:
         names = ", ".join(f'"{name}"' for name in ENGINES)
@@ -180,7 +155,5 @@ def choose_engine(engine: str, device: str) -> str:
 
 def _preferred(device: str) -> str:
     """The engine that `"auto"` takes."""
-    for name, entry in ENTRIES.items():
-        if device == "cpu" and platform.machine() in entry.preferred_on and entry.installed:
-            return name
-    return DEFAULT
+    here = platform.machine() if device == "cpu" else ""
+    return next((k for k, e in ENTRIES.items() if here in e.preferred_on and e.installed), DEFAULT)

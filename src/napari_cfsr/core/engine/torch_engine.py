@@ -21,20 +21,16 @@ from napari_cfsr.core.engine.registry import (
     Precision,
     check_precision,
 )
+from napari_cfsr.core.image import scaled
 from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement, RefineNet, fold
 from napari_cfsr.core.weights import ModelFiles, load_backbone, load_refiner
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
 OUT_OF_MEMORY = (  # words of torch on Linux, Windows, with oneDNN, on CUDA and MPS
-    "can't allocate memory",
-    "not enough memory",
-    "could not create a primitive",
-    "could not create a memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "Invalid buffer size",
-)
+    "can't allocate memory", "not enough memory", "could not create a primitive",
+    "could not create a memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "Invalid buffer size",
+)  # fmt: skip
 
 
 @contextmanager
@@ -46,8 +42,7 @@ def domain_errors(device: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory on {device}") from error
     except RuntimeError as error:
         text = str(error)
-        oom = isinstance(error, torch.OutOfMemoryError) or any(s in text for s in OUT_OF_MEMORY)
-        if oom:
+        if isinstance(error, torch.OutOfMemoryError) or any(s in text for s in OUT_OF_MEMORY):
             raise OutOfMemoryError(f"out of memory on {device}: {text.splitlines()[0]}") from error
         raise DeviceError(f"the network failed on {device}: {text}") from error
 
@@ -120,22 +115,10 @@ open_compiled = partial(open_engine, compiled=True)
 class TorchEngine:
     """Runs the networks with torch, channels last.
 
-    Parameters
-    ----------
-    backbone : CFSR
-        In merged form.
-    refiner : RefineNet or None
-        In evaluation mode.
-    placement : {"output", "input"}
-        Where the refiner runs.
-    device : str
-        A torch device.
-    precision : {"float32", "fast"}
-        `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; sums and
-        LayerNorm, whose squares overflow float16, stay in float32.
-    compiled : bool
-        Whether `torch.compile` makes kernels for each shape, which needs a compiler and time; on
-        CUDA, it records CUDA graphs.
+    The backbone is in merged form, the refiner in evaluation mode; `placement` says where it runs.
+    `fast` computes the convolutions in float16, or in bfloat16 on CPUs that have it; sums and
+    LayerNorm, whose squares overflow float16, stay in float32. `compiled`: `torch.compile` makes
+    kernels for each shape, which needs a compiler and time; on CUDA, it records CUDA graphs.
     """
 
     def __init__(
@@ -230,7 +213,7 @@ class TorchEngine:
         refined = "delta" in outputs and self._refiner is not None
         in_colour = refined and not at_input  # the refiner sees all three channels
         scale = self._network.scale
-        part = tuple(slice(s.start * scale, s.stop * scale) for s in crop)
+        part = scaled(crop, scale)
         result: dict[str, Tensor] = {}
         if "baseline" in outputs or in_colour:
             full = self._backbone(x, gray and not in_colour)

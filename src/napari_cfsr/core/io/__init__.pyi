@@ -7,11 +7,11 @@ from .image_files import SUFFIXES as SUFFIXES
 from .image_files import TIFF_SUFFIXES as TIFF_SUFFIXES
 from .image_files import check_format as check_format
 from .image_files import check_head as check_head
+from .image_files import open_image as open_image
 from .image_files import read_image as read_image
 from .image_files import write_image as write_image
-from .images import ImageFile as ImageFile
-from .images import LazyImage as LazyImage
-from .lazy_reader import open_image as open_image
+from .image_types import ImageFile as ImageFile
+from .image_types import LazyImage as LazyImage
 from .ome_metadata import colour_channels as colour_channels
 from .ome_metadata import image_metadata as image_metadata
 from .ome_zarr import open_ome_zarr as open_ome_zarr

@@ -69,6 +69,17 @@ def atomic_write(
         raise error(f"{path}: can't be written ({reason(refusal)})") from refusal
 
 
+@contextmanager
+def format_errors(path: Path, problem: str) -> Iterator[None]:
+    """`FileFormatError` for whatever a library of file formats says: they raise all kinds."""
+    try:
+        yield
+    except CFSRError:
+        raise
+    except Exception as error:
+        raise FileFormatError(f"{path}: {problem} ({reason(error)})") from error
+
+
 def _unique(path: Path) -> Path:
     """A hidden name in the same folder that nobody else has; begins like `path` if one is left."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{UNFINISHED}")

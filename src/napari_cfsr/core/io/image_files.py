@@ -13,8 +13,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_cfsr.core.io.atomic import atomic_write
+from napari_cfsr.core.image import pixel_space
+from napari_cfsr.core.io.atomic import atomic_write, format_errors
 from napari_cfsr.core.io.exif import exif_facts, exif_from_tiff, scaled_exif
-from napari_cfsr.core.io.images import ImageFile
+from napari_cfsr.core.io.image_types import ImageFile, LazyImage
 from napari_cfsr.core.io.tiff import EXIF_LEFT_OUT, WHITE_IS_ZERO, plain, read_tiff, write_tiff
-from napari_cfsr.errors import CFSRError, FileFormatError, reason
+from napari_cfsr.errors import FileFormatError, reason
 
 Array = NDArray[Any]
 
@@ -51,8 +51,33 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     """
     path = Path(path)
     suffix = _checked_suffix(path)
-    with _reading(path):
+    with format_errors(path, "can't be read"):
         return read_tiff(path) if suffix in TIFF_SUFFIXES else _read_pillow(path)
+
+
+def open_image(path: str | os.PathLike[str]) -> LazyImage:
+    """Open an OME-Zarr store (a folder), a TIFF, a PNG or a JPEG, to be read piece by piece.
+
+    Pixels of stores and TIFFs are read when they are indexed; PNG and JPEG are read completely.
+
+    Raises
+    ------
+    FileFormatError
+        No such file or store, an unsupported format, a damaged file, or an unfinished store.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from napari_cfsr.core.io.ome_zarr import open_ome_zarr
+
+        return open_ome_zarr(path)
+    if path.suffix.lower() not in TIFF_SUFFIXES or not path.is_file():
+        image = read_image(path)
+        space = pixel_space(image.axes)
+        return LazyImage(image.pixels, image.axes, path, space, (image.pixels,), None, image.notes)
+    from napari_cfsr.core.io.lazy_tiff import open_tiff
+
+    with format_errors(path, "can't be read"):
+        return open_tiff(path)
 
 
 def check_head(path: Path) -> tuple[str, ...]:
@@ -63,39 +88,29 @@ def check_head(path: Path) -> tuple[str, ...]:
     suffix = _checked_suffix(path)
     if suffix in TIFF_SUFFIXES:
         raise FileFormatError(f"{path}: expected PNG or JPEG, got {suffix!r}")
-    with _reading(path), path.open("rb") as file, _opened(path, file) as image:
+    with (
+        format_errors(path, "can't be read"),
+        path.open("rb") as file,
+        _opened(path, file) as image,
+    ):
         return _checked_kind(path, image)
 
 
 def _checked_suffix(path: Path) -> str:
     """The suffix of an existing file in a format that can be read."""
-    if not _is_file(path):
+    exists = False
+    with suppress(OSError):  # an impossible name
+        exists = path.is_file()
+    if not exists:
         raise FileFormatError(f"{path}: expected an image file, there is no such file")
+    return _known_suffix(path)
+
+
+def _known_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
     return suffix
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """`FileFormatError` for whatever a decoder says."""
-    try:
-        yield
-    except FileFormatError:
-        raise
-    except UnidentifiedImageError as error:
-        raise FileFormatError(f"{path}: not an image, or damaged") from error
-    except Exception as error:  # decoders raise all kinds of errors
-        raise FileFormatError(f"{path}: can't be read ({reason(error)})") from error
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; False for an impossible name, too."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def write_image(
@@ -127,21 +142,14 @@ def write_image(
     FileFormatError
         The format can't hold these pixels, or the disk is full or read-only.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
-    try:
-        if suffix in TIFF_SUFFIXES:
+    with format_errors(path, "can't be written"):
+        if _known_suffix(path) in TIFF_SUFFIXES:
             with atomic_write(path, overwrite) as file:
                 return _write_tiff(file, pixels, source, scale)
         encoded, notes = _encode(pixels, source, scale, path)
         with atomic_write(path, overwrite) as file:
             file.write(encoded)
         return notes
-    except CFSRError:
-        raise
-    except Exception as error:  # encoders raise all kinds of errors
-        raise FileFormatError(f"{path}: can't be written ({reason(error)})") from error
 
 
 def _write_tiff(file: BinaryIO, pixels: Array, source: ImageFile, scale: int) -> tuple[str, ...]:
@@ -166,7 +174,8 @@ def _read_pillow(path: Path) -> ImageFile:
         icc = image.info.get("icc_profile")
         pixels = _pixels(image, data)
     axes = "YXS" if pixels.ndim == 3 else "YX"
-    return ImageFile(pixels, axes, path, exif, icc, dpi and _pair(dpi), notes=notes)
+    dpi = dpi and (float(dpi[0]), float(dpi[1]))
+    return ImageFile(pixels, axes, path, exif, icc, dpi, notes=notes)
 
 
 def _checked_kind(path: Path, image: Image.Image) -> tuple[str, ...]:
@@ -184,6 +193,8 @@ def _opened(path: Path, file: BinaryIO) -> Image.Image:
         with warnings.catch_warnings():  # about large photos and damaged EXIF
             warnings.simplefilter("ignore")
             return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise FileFormatError(f"{path}: not an image, or damaged") from error
     except Image.DecompressionBombError as error:
         raise FileFormatError(
             f"{path}: too many pixels for {path.suffix} ({reason(error)}): convert it to .tif"
@@ -200,10 +211,6 @@ def _pixels(image: Image.Image, data: bytes) -> Array:
     return np.asarray(image.convert("RGB") if image.mode == "P" else image)
 
 
-def _pair(dpi: Any) -> tuple[float, float]:
-    return float(dpi[0]), float(dpi[1])
-
-
 def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
     """Raise `FileFormatError` where the format given by a suffix can't hold such an image.
 
@@ -218,9 +225,7 @@ def check_format(path: Path, axes: str, dtype: str, samples: int) -> None:
     samples : int
         Colour samples per pixel, alpha included.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise FileFormatError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    suffix = _known_suffix(path)
     if suffix in TIFF_SUFFIXES:
         return
     if set(axes) - set("YXS"):

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_cfsr.core.image import PixelSpace, pixel_space
-from napari_cfsr.core.io.images import LazyImage
+from napari_cfsr.core.io.image_types import LazyImage
 from napari_cfsr.core.io.tiff import CENTIMETRE, PALETTE, read_tiff
 
 Array = NDArray[Any]
@@ -24,16 +24,8 @@ APERIO = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")  # micrometres per pixel of a w
 
 
 class TiffPixels:
-    """Pixels of the first image of a TIFF, read when they are indexed.
+    """Pixels of a level of the first image of a TIFF, read when they are indexed.
 
-    Parameters
-    ----------
-    path : Path
-    level : int
-        Of the pyramid.
-
-    Notes
-    -----
     Pickled as its path. Uncompressed files are mapped for each read and unmapped again, so that
     memory does not fill up with pages of a file that was read once. In compressed files, a read
     decodes the tiles or strips it touches.
@@ -54,8 +46,7 @@ class TiffPixels:
                 self._tiles: Any = zarr.open_array(store, mode="r")
                 weakref.finalize(self, store.close)
             else:
-                order = tif.byteorder
-                self.dtype = self.dtype.newbyteorder(order)
+                self.dtype = self.dtype.newbyteorder(tif.byteorder)
 
     def __getitem__(self, key: Any, /) -> Any:
         if self._offset is None:
@@ -73,10 +64,7 @@ class TiffPixels:
 def open_tiff(path: Path) -> LazyImage:
     """Open the first image of a TIFF; reads no pixels, except for palette images.
 
-    Raises
-    ------
-    FileFormatError
-        Not gray or RGB. Errors of tifffile for damaged files are passed on.
+    Raises `FileFormatError` if it is neither gray nor RGB, and passes on errors of tifffile.
     """
     found: dict[str, Any] = {}
 

@@ -8,6 +8,7 @@ https://ngff.openmicroscopy.org/0.5
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,13 +76,8 @@ def colour_channels(samples: int, dtype: Any, low: float, high: float) -> dict[s
     least, most = dtype_range(dtype)
     window = {"min": least, "max": most, "start": low, "end": high}
     channels = [
-        {
-            "label": label,
-            "color": HEX.get(label, "FFFFFF"),
-            "active": label != "Alpha",
-            "window": window,
-        }
-        for label in COLOURS[samples]
+        {"label": k, "color": HEX.get(k, "FFFFFF"), "active": k != "Alpha", "window": window}
+        for k in COLOURS[samples]
     ]
     return {"channels": channels, "rdefs": {"model": "color" if samples > 2 else "greyscale"}}
 
@@ -95,10 +91,7 @@ def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_axes(image: Mapping[str, Any], ndim: int) -> tuple[str, dict[str, str]]:
     """Letters and units of the axes of an image.
 
-    Raises
-    ------
-    FileFormatError
-        They do not fit the array, or Y or X is missing.
+    Raises `FileFormatError` if they do not fit the array, or Y or X is missing.
     """
     entries = image.get("axes") or "TCZYX"[-ndim:].lower()
     names = [e if isinstance(e, str) else str(e.get("name", "")) for e in entries]
@@ -120,11 +113,8 @@ def read_axes(image: Mapping[str, Any], ndim: int) -> tuple[str, dict[str, str]]
 def read_space(image: Mapping[str, Any], axes: str, units: Mapping[str, str]) -> PixelSpace:
     """Sizes and origin at full resolution: transforms of the level, then those of the image."""
     sizes, origin = [1.0] * len(axes), [0.0] * len(axes)
-    level = image["datasets"][0]
-    for transform in (
-        *level.get("coordinateTransformations", ()),
-        *image.get("coordinateTransformations", ()),
-    ):
+    found = [part.get("coordinateTransformations", ()) for part in (image["datasets"][0], image)]
+    for transform in itertools.chain(*found):
         kind = transform.get("type")
         values = transform.get(kind)
         if kind not in ("scale", "translation") or not isinstance(values, list):

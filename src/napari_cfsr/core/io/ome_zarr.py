@@ -9,10 +9,11 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-from napari_cfsr.core.io.images import LazyImage
+from napari_cfsr.core.io.atomic import format_errors
+from napari_cfsr.core.io.image_types import LazyImage
 from napari_cfsr.core.io.ome_metadata import are_colours, ome_attributes, read_axes, read_space
 from napari_cfsr.core.io.store_metadata import KEY, unfinished_text
-from napari_cfsr.errors import CFSRError, FileFormatError, reason
+from napari_cfsr.errors import FileFormatError
 
 
 def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
@@ -30,12 +31,8 @@ def open_ome_zarr(path: Path, incomplete: bool = False) -> LazyImage:
     FileFormatError
         There is no such store, or it is not an image, has several, is damaged or unfinished.
     """
-    try:
+    with format_errors(path, "can't be read as OME-Zarr"):
         return _open(path, incomplete)
-    except CFSRError:
-        raise
-    except Exception as error:  # zarr raises all kinds of errors
-        raise FileFormatError(f"{path}: can't be read as OME-Zarr ({reason(error)})") from error
 
 
 def _open(path: Path, incomplete: bool) -> LazyImage:

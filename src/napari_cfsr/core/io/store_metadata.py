@@ -21,11 +21,8 @@ KEY = "napari_cfsr"  # of our attribute
 def store_status(path: Path) -> Status:
     """What kind of store, if any, is at a path.
 
-    Returns
-    -------
-    {"absent", "partial", "complete", "other"}
-        `partial` and `complete` are stores that this package began or finished; `other` is
-        anything else, including other zarr stores.
+    `partial` and `complete` are stores that this package began or finished; `other` is anything
+    else, including other zarr stores.
     """
     if not os.path.lexists(path) or is_empty(path):
         return "absent"

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_cfsr.core.io.images import ImageFile
+from napari_cfsr.core.io.image_types import ImageFile
 from napari_cfsr.errors import FileFormatError
 
 Array = NDArray[Any]
@@ -262,25 +262,18 @@ def write_tiff(
 ) -> tuple[str, ...]:
     """Write a TIFF of the kind that `about` describes, or a plain one where that is impossible.
 
+    Returns what was left out.
+
     Parameters
     ----------
     file : binary file
         Empty, open for writing.
     pixels : array
-        `scale` times larger in X and Y than what `about` was read from.
-    axes : str
-        A letter for each dimension.
+        Axes as in `axes`; `scale` times larger in X and Y than what `about` was read from.
     about : dict
         From `read_tiff` or `plain`.
-    scale : int
-    icc : bytes, optional
     same_values : bool
         Whether values mean the same as in the source; false for a difference.
-
-    Returns
-    -------
-    tuple of str
-        What was left out.
     """
     samples_axis = about.get("samples_axis")
     if samples_axis is not None:  # channels are written as samples, as they were read

@@ -20,19 +20,9 @@ LAST_SECONDS = 5.0  # for a process to end that has closed its output
 class Child:
     """A running process. Its messages wait in `answers`; None comes after the last.
 
-    Parameters
-    ----------
-    command : tuple of str
-        Arguments of the Python interpreter.
-    does : str
-        For messages: "the process that `does` ended".
-    thread : str
-        Name of the thread that listens to it.
-
-    Raises
-    ------
-    ModelProcessError
-        It can't be started.
+    `command` are arguments of the Python interpreter; `does` is for messages ("the process that
+    `does` ended"), `thread` names the thread that listens. Raises `ModelProcessError` if it can't
+    be started.
     """
 
     def __init__(self, command: tuple[str, ...], does: str, thread: str) -> None:

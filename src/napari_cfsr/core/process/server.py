@@ -24,20 +24,13 @@ class RequestServer:
     """Answers one request after the other; a second thread listens.
 
     A request is a tuple `(name, *arguments)`, answered by the method `do_name`.
-
-    Attributes
-    ----------
-    idle_seconds : float or None
-        How long to wait for the next request before the process ends; None: for ever.
-    finished : bool
-        Whether the process ends after the request under way.
     """
 
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         self._source, self._sink = source, sink
         self._requests: queue.Queue[tuple[Any, ...]] = queue.Queue()
-        self.idle_seconds: float | None = None
-        self.finished = False
+        self.idle_seconds: float | None = None  # without a request, until it ends; None: for ever
+        self.finished = False  # whether the process ends after the request under way
 
     @classmethod
     def run(cls) -> None:

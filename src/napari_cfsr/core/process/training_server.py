@@ -20,19 +20,11 @@ EVENT_SECONDS = 0.1  # between two reports of progress
 
 
 class Controls:
-    """The user's commands, from the listening thread to the training.
-
-    Attributes
-    ----------
-    paused_seconds : float
-        How long the training was paused.
-    stopping : bool
-        Whether to end with the best refiner so far.
-    """
+    """The user's commands, from the listening thread to the training."""
 
     def __init__(self) -> None:
-        self.stopping = False
-        self.paused_seconds = 0.0
+        self.stopping = False  # whether to end with the best refiner so far
+        self.paused_seconds = 0.0  # how long the training was paused
         self._cancelled = False
         self._go = threading.Event()
         self._go.set()

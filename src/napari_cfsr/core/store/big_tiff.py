@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check, Model
-from napari_cfsr.core.image import ArrayLike, PixelSpace, unit_symbol
+from napari_cfsr.core.image import ArrayLike, Axes, PixelSpace, unit_symbol
 from napari_cfsr.core.io import (
     LARGEST_CLASSIC,
     TIFF_SUFFIXES,
@@ -143,11 +143,7 @@ def _check_dtype(path: Path, pixels: ArrayLike) -> None:
 
 
 def _write(
-    image: LazyImage,
-    file: BinaryIO,
-    ome: bool,
-    check: Check,
-    progress: Callable[[float], None],
+    image: LazyImage, file: BinaryIO, ome: bool, check: Check, progress: Callable[[float], None]
 ) -> None:
     """Write level by level; those after the first are sub-images of it."""
     # in plain files with sub-images, tifffile does not read the axes that it wrote
@@ -166,10 +162,7 @@ def _write(
             def report(fraction: float, done: int = done, size: int = sizes[i]) -> None:
                 progress((done + fraction * size) / sum(sizes))
 
-            first: dict[str, Any] = {
-                "subifds": len(levels) - 1,
-                "metadata": metadata,
-            }
+            first: dict[str, Any] = {"subifds": len(levels) - 1, "metadata": metadata}
             tif.write(
                 _tiles(level, image.axes, check, report),
                 shape=shape,
@@ -188,24 +181,18 @@ def _tiles(
     pixels: ArrayLike, axes: str, check: Check, progress: Callable[[float], None]
 ) -> Iterator[Array]:
     """[TILE,TILE] or [TILE,TILE,S] of each plane, row by row; padded at the border."""
-    looped = [i for i, name in enumerate(axes) if name not in "SYX"]
-    height, width = (pixels.shape[axes.index(name)] for name in "YX")
-    planes = list(np.ndindex(*(pixels.shape[i] for i in looped)))
-    order = [name for name in axes if name in "SYX"]
-    turn = [order.index(name) for name in "YXS" if name in order]
-    for n, plane in enumerate(planes):
-        for y in range(0, height, TILE):
-            for x in range(0, width, TILE):
+    layout = Axes(axes, pixels.shape)
+    for n, plane in enumerate(layout.planes()):
+        for y in range(0, layout.height, TILE):
+            rows = slice(y, min(y + TILE, layout.height))
+            for x in range(0, layout.width, TILE):
                 check()
-                where: list[int | slice] = [slice(None)] * len(axes)
-                for axis, i in zip(looped, plane, strict=True):
-                    where[axis] = i
-                where[axes.index("Y")] = slice(y, min(y + TILE, height))
-                where[axes.index("X")] = slice(x, min(x + TILE, width))
-                tile = np.asarray(pixels[tuple(where)]).transpose(turn)
-                missing = [(0, TILE - tile.shape[0]), (0, TILE - tile.shape[1])]
-                yield np.pad(tile, missing + [(0, 0)] * (tile.ndim - 2))
-            progress((n + min(1.0, (y + TILE) / height)) / len(planes))
+                columns = slice(x, min(x + TILE, layout.width))
+                samples = layout.read(pixels, plane, rows, columns)
+                missing = [(0, TILE - side) for side in samples.shape[1:]]
+                tile = np.pad(samples, [(0, 0), *missing])
+                yield np.moveaxis(tile, 0, -1) if "S" in axes else tile[0]
+            progress((n + min(1.0, (y + TILE) / layout.height)) / layout.plane_count)
 
 
 def _colours(image: LazyImage) -> dict[str, Any]:
@@ -213,10 +200,8 @@ def _colours(image: LazyImage) -> dict[str, Any]:
     if "S" not in image.axes:
         return {"photometric": "minisblack"}
     samples = image.pixels.shape[image.axes.index("S")]
-    options: dict[str, Any] = {
-        "photometric": "rgb" if samples > 2 else "minisblack",
-        "planarconfig": "contig",
-    }
+    kind = "rgb" if samples > 2 else "minisblack"
+    options: dict[str, Any] = {"photometric": kind, "planarconfig": "contig"}
     return options | ({"extrasamples": ["unassalpha"]} if samples in (2, 4) else {})
 
 
@@ -242,8 +227,7 @@ def _ome(image: LazyImage) -> dict[str, Any]:
         word = "TimeIncrement" if letter == "T" else f"PhysicalSize{letter}"
         facts |= {word: size, f"{word}Unit": unit_symbol(unit)}
     names = [c.get("label") for c in (image.omero or {}).get("channels", ())]
-    if "C" in image.axes and all(names):
-        count = image.pixels.shape[image.axes.index("C")]
-        if len(names) == count:
-            facts["Channel"] = {"Name": names}
+    count = image.pixels.shape[image.axes.index("C")] if "C" in image.axes else None
+    if all(names) and len(names) == count:
+        facts["Channel"] = {"Name": names}
     return facts

@@ -75,34 +75,20 @@ def writing(path: Path, kept: str = "") -> Iterator[None]:
 
 @dataclass(eq=False)
 class GrowingStore:
-    """A store that is being written.
-
-    Attributes
-    ----------
-    path : Path
-    blocks : BlockPlan
-    images : dict of str to dict
-        The `ome` attribute of each output, which makes it OME-Zarr; needed to create or finish it.
-    layout : StoreLayout
-    specs : dict of str to (shape, dtype)
-        Each output, in the order of the image's axes.
-    groups : dict of str to Path
-        The store itself, or a group in it for each of several outputs.
-    done : set of ShardIndex
-        What is written.
-    """
+    """A store that is being written."""
 
     path: Path
     blocks: BlockPlan
+    # the `ome` attribute of each output, which makes it OME-Zarr; needed to create or finish it
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layout, self.specs = plan_layout(self.blocks), self.blocks.specs
-        self.groups = {
+        self.groups = {  # the store itself, or a group in it for each of several outputs
             name: self.path / name if len(self.specs) > 1 else self.path for name in self.specs
         }
         self.arrays: dict[tuple[str, int], Any] = {}
-        self.done: set[ShardIndex] = set()
+        self.done: set[ShardIndex] = set()  # what is written
 
     def create(self, metadata: Mapping[str, Any]) -> None:
         """Create the groups and arrays, without pixels."""
@@ -142,12 +128,11 @@ class GrowingStore:
         folder = self.groups[name] / str(level)
         if (folder / "zarr.json").is_file():
             return zarr.open_array(LocalStore(folder), mode="r+")
-        shape, dtype = self.specs[name]
-        form = self.layout.level_shape(shape, level)
+        form = self.form(name, level)
         return zarr.create_array(
             LocalStore(folder),
             shape=form.shape,
-            dtype=dtype,
+            dtype=self.specs[name][1],
             chunks=form.chunks,
             shards=None if form.shards == form.chunks else form.shards,
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
@@ -218,13 +203,7 @@ class GrowingStore:
         return result
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Write the metadata that make it OME-Zarr; with that, it is complete.
-
-        Parameters
-        ----------
-        record : dict
-            Its provenance, as plain values.
-        """
+        """Write the metadata that make it OME-Zarr; `record` is its provenance, in plain values."""
         metadata = {"complete": True, "format": FORMAT, "axes": self.layout.axes, "record": record}
         for name, group in self.groups.items():
             _put(group, {"ome": self.images[name], KEY: {**metadata, "output": name}})

@@ -29,18 +29,10 @@ SMALLEST_LEVEL = 1024  # pixels; the pyramid ends there
 
 @dataclass(frozen=True, order=True)
 class ShardIndex:
-    """One shard of one level, of each output: what is written at a time.
+    """One shard of one level, of each output: what is written at a time."""
 
-    Attributes
-    ----------
-    level : int
-        0 is full resolution.
-    index : tuple of int
-        Of the shard, one number for each stored axis.
-    """
-
-    level: int
-    index: Index
+    level: int  # 0 is full resolution
+    index: Index  # one number for each stored axis
 
 
 @dataclass(frozen=True)
@@ -54,27 +46,13 @@ class LevelShape:
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """Where the outputs of a plan are stored.
+    """Where the outputs of a plan are stored."""
 
-    Attributes
-    ----------
-    axes : str
-        Letters in stored order; colour samples are `S`.
-    order : tuple of int
-        For each stored axis, the dimension of the image.
-    sides : tuple of int
-        Of a shard in output pixels, stored order.
-    shape : tuple of int
-        Of the baseline, stored order.
-    sizes : tuple of (int, int)
-        Height and width of each level.
-    """
-
-    axes: str
-    order: tuple[int, ...]
-    sides: tuple[int, ...]
-    shape: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
+    axes: str  # letters in stored order; colour samples are `S`
+    order: tuple[int, ...]  # for each stored axis, the dimension of the image
+    sides: tuple[int, ...]  # of a shard in output pixels, stored order
+    shape: tuple[int, ...]  # of the baseline, stored order
+    sizes: tuple[tuple[int, int], ...]  # height and width of each level
 
     def stored(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Values for each dimension of the image, in stored order."""
@@ -177,18 +155,10 @@ def _chunk(side: int) -> int:
 
 
 def halved(values: Array, samples: int | None = None) -> Array:
-    """The mean of each 2x2 pixels along the last two axes, in the same dtype.
+    """The mean of each 2x2 pixels along the last two axes, [..., ceil(h/2), ceil(w/2)], same dtype.
 
-    Parameters
-    ----------
-    values : array [..., h, w]
-        A last row or column without a partner counts twice.
-    samples : int, optional
-        Axis of colour samples whose last is alpha: colours are weighted with it.
-
-    Returns
-    -------
-    array [..., ceil(h/2), ceil(w/2)]
+    A last row or column without a partner counts twice. `samples` is the axis of colour samples
+    whose last is alpha, if there is one: colours are weighted with it.
     """
     height, width = values.shape[-2:]
     if height % 2 or width % 2:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cfsr.core.image import ArrayLike, Axes
 from napari_cfsr.core.io import LazyImage
 
 Array = NDArray[Any]
@@ -16,32 +17,14 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 RANGE_PIXELS = 2**23  # at most, to find a range, unless one plane has more
 
 
-class Stored(Protocol):
-    """An array that can be sliced, such as one of zarr."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> Any: ...
-
-    def __getitem__(self, where: tuple[slice, ...], /) -> Any: ...
-
-
 class LevelView:
     """An array with its axes in another order; reads only what is sliced.
 
-    Parameters
-    ----------
-    source : array
-        Sliced with one slice of step 1 for each axis.
-    order : sequence of int
-        For each axis of `source`, its axis in the view.
-    luma : bool
-        Whether colour samples, the last axis, are reduced to luma.
+    The source is sliced with one slice of step 1 for each axis; `order` is, for each of its axes,
+    the axis in the view. `luma`: colour samples, the last axis, are reduced to luma.
     """
 
-    def __init__(self, source: Stored, order: Sequence[int], luma: bool = False) -> None:
+    def __init__(self, source: ArrayLike, order: Sequence[int], luma: bool = False) -> None:
         self._source = source
         self._axis = [list(order).index(i) for i in range(len(order))]  # of the source
         self._whole = tuple(source.shape[i] for i in self._axis)
@@ -120,31 +103,16 @@ def viewed(image: LazyImage, luma: bool = False) -> tuple[list[LevelView], str]:
 
 
 def level_range(level: LevelView, axes: str) -> tuple[float, float]:
-    """Minimum and maximum of the finite values of a level, from all planes or a sample.
+    """Minimum and maximum of the finite values of a level, from all planes or a sample; else zeros.
 
     A stack has as many planes at its smallest level as at its largest, which may not fit in memory.
-
-    Parameters
-    ----------
-    level : LevelView
-    axes : str
-        A letter for each of its axes.
-
-    Returns
-    -------
-    (float, float)
-        Zeros if there is no finite value.
     """
-    looped = [i for i, name in enumerate(axes) if name not in "SYX"]
-    counts = [level.shape[i] for i in looped]
-    number = math.prod(counts)
-    chosen = min(number, max(1, RANGE_PIXELS * number // max(level.size, 1)))
+    layout = Axes(axes, level.shape)
+    planes = list(layout.planes())
+    chosen = min(len(planes), max(1, RANGE_PIXELS * len(planes) // max(level.size, 1)))
     low, high = np.inf, -np.inf
-    for n in np.linspace(0, number - 1, chosen).round().astype(int).tolist():
-        where: list[Any] = [slice(None)] * level.ndim
-        for i, at in zip(looped, np.unravel_index(n, counts) if counts else (), strict=True):
-            where[i] = int(at)
-        plane = level[tuple(where)]
+    for n in np.linspace(0, len(planes) - 1, chosen).round().astype(int).tolist():
+        plane = level[layout.index(planes[n], slice(None), slice(None))]
         finite = plane[np.isfinite(plane)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_cfsr.core.engine import Check, Model, ModelInfo
-from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, PixelSpace, Plane, pixel_space
+from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, PixelSpace, pixel_space
 from napari_cfsr.core.io import colour_channels, image_metadata, read_store_metadata, store_status
 from napari_cfsr.core.store.growing_store import (
     FORMAT,
@@ -34,36 +34,18 @@ HASHES = ("image", "backbone", "refiner")
 
 @dataclass(frozen=True, eq=False)
 class StorePlan:
-    """A run into a store, with every choice made.
-
-    Attributes
-    ----------
-    path : Path
-    blocks : BlockPlan
-    mapping : tuple of IntensityMapping
-    space : PixelSpace
-        Of the input.
-    request : dict
-        What another run has to ask for to resume this one; see `store_request`.
-    resumes : bool
-        Whether an interrupted run left its blocks there.
-    omero : dict or None
-        How OME-Zarr names and shows the channels of the input.
-    source : str
-        What the image is called in the store's record.
-    started : float
-        `time.perf_counter()` when planning began.
-    """
+    """A run into a store, with every choice made."""
 
     path: Path
     blocks: BlockPlan
     mapping: tuple[IntensityMapping, ...]
-    space: PixelSpace
+    space: PixelSpace  # of the input
+    # what another run has to ask for to resume this one; see `store_request`
     request: dict[str, Any]
-    resumes: bool
-    omero: Mapping[str, Any] | None
-    source: str
-    started: float
+    resumes: bool  # whether an interrupted run left its blocks there
+    omero: Mapping[str, Any] | None  # how OME-Zarr names and shows the channels of the input
+    source: str  # what the image is called in the store's record
+    started: float  # `time.perf_counter()` when planning began
 
     @cached_property
     def layout(self) -> StoreLayout:
@@ -84,11 +66,8 @@ class StorePlan:
                 return store
             if store_status(self.path) != "absent":
                 remove_store(self.path)
-            found = {
-                "tile": self.blocks.options.tile,
-                "sides": list(self.blocks.sides),
-                "mapping": [asdict(m) for m in self.mapping],
-            }
+            tile, sides = self.blocks.options.tile, list(self.blocks.sides)
+            found = {"tile": tile, "sides": sides, "mapping": [asdict(m) for m in self.mapping]}
             store.create({"request": self.request, "plan": found, "source": self.source})
         return store
 
@@ -213,14 +192,12 @@ def fingerprint_pixels(image: ArrayLike, axes: Axes) -> str:
 
     Identifies an image at the cost of reading a few chunks.
     """
-    looped = tuple(axes.shape[i] for i in axes.looped)
-    digest = hashlib.sha256()
-    for n in sorted({0, axes.plane_count // 2, axes.plane_count - 1}):
-        plane: Plane = tuple(int(i) for i in np.unravel_index(n, looped)) if looped else ()
+    planes, digest = list(axes.planes()), hashlib.sha256()
+    for n in sorted({0, len(planes) // 2, len(planes) - 1}):
         for y in np.linspace(0, max(axes.height - PROBE, 0), 3).astype(int).tolist():
             for x in np.linspace(0, max(axes.width - PROBE, 0), 3).astype(int).tolist():
                 rows = slice(y, min(y + PROBE, axes.height))
                 columns = slice(x, min(x + PROBE, axes.width))
-                window = axes.read(image, plane, rows, columns)
+                window = axes.read(image, planes[n], rows, columns)
                 digest.update(np.ascontiguousarray(window).tobytes())
     return digest.hexdigest()

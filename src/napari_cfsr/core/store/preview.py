@@ -24,10 +24,7 @@ Group = tuple[int, ...]  # of planes that are written together: a shard's index 
 class StorePreview:
     """The outputs of a store in their current state; read in one thread, updated in another.
 
-    Parameters
-    ----------
-    store : GrowingStore
-        New or resumed; call `put` with each block that is written from now on.
+    The store is new or resumed; call `put` with each block that is written from now on.
     """
 
     def __init__(self, store: GrowingStore) -> None:
@@ -60,9 +57,8 @@ class StorePreview:
 
     def preview(self, name: str, level: int, where: Slices) -> Array | None:
         """A part of a level, from the small image; None if that shows other planes."""
-        group = tuple(
-            s.start // side for s, side in zip(where[:-2], self.layout.sides, strict=False)
-        )
+        sides = self.layout.sides
+        group = tuple(s.start // side for s, side in zip(where[:-2], sides, strict=False))
         small = self._preview.get(name) if group == self._group else None
         if small is None:
             return None
@@ -76,9 +72,7 @@ class StorePreview:
     def _planes(self, where: Slices, group: Group) -> Slices:
         """The planes of a part, relative to the first of their group."""
         firsts = [i * side for i, side in zip(group, self.layout.sides, strict=False)]
-        return tuple(
-            slice(s.start - first, s.stop - first) for s, first in zip(where, firsts, strict=False)
-        )
+        return tuple(slice(s.start - n, s.stop - n) for s, n in zip(where, firsts, strict=False))
 
     def _draw(self, name: str, shard: ShardIndex, values: Array) -> None:
         """Draw a shard of any level into the small image, subsampled."""
@@ -119,12 +113,7 @@ class StorePreview:
 
 
 class GrowingLevel:
-    """One level of one output, axes in stored order; sliced with slices of step 1.
-
-    Attributes
-    ----------
-    shape, dtype
-    """
+    """One level of one output, axes in stored order; sliced with slices of step 1."""
 
     def __init__(self, preview: StorePreview, name: str, level: int) -> None:
         self._preview, self._name, self._level = preview, name, level

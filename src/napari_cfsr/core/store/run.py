@@ -175,19 +175,8 @@ def iter_upscale_to_zarr(
 class StoreRun:
     """One run into a store: opens it, writes the shards that are missing, completes it.
 
-    Parameters
-    ----------
-    image, model, check
-        As for `iter_upscale_to_zarr`.
-    plan : StorePlan
-    written : callable, optional
-        Called with each block that was written, and its outputs.
-
-    Attributes
-    ----------
-    store : GrowingStore
-    notes : list of str
-        What the user should know at the end.
+    `written` is called with each block that was written, and its outputs; `notes` are what the user
+    should know at the end. Other parameters are those of `iter_upscale_to_zarr`.
     """
 
     def __init__(
@@ -289,13 +278,7 @@ class StoreRun:
             )
 
     def finish(self, device: str | None = None) -> StoreResult:
-        """Make the store an image; what was done.
-
-        Parameters
-        ----------
-        device : str, optional
-            Where the network ran, if not where `model` is.
-        """
+        """Make the store an image; what was done. The network ran on `device`, if that is given."""
         self._check_store()
         done = self.result(device)
         record = record_provenance(done.result, self.plan.source, "image", "OUT.zarr")

@@ -14,13 +14,7 @@ class Stopped(Exception):  # noqa: N818 - never shown
 
 
 class Background:
-    """Runs calls in a background thread; to be used in a `with` block.
-
-    Parameters
-    ----------
-    thread : str
-        Name of the thread.
-    """
+    """Runs calls in a background thread of that name; to be used in a `with` block."""
 
     def __init__(self, thread: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from napari_cfsr.core.image import (
     resolve_mapping,
     tiles_of,
 )
-from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
 from napari_cfsr.core.upscale.resolve import (
     OutputSpec,
@@ -50,27 +49,15 @@ BLOCK_BYTES = 2**27  # of all outputs of a block together, at most, unless those
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """How an image is cut into blocks.
+    """How an image is cut into blocks."""
 
-    Attributes
-    ----------
-    request : ResolvedRequest
-        The request, checked. Its options hold tile and halo as numbers.
-    scale : int
-    dtype : str
-        Of the image.
-    sides : tuple of int
-        Of a block in LR pixels and planes, one for each dimension of the image; the last block of
-        a dimension may be shorter.
-    rows, columns : tuple of (int, int)
-        Where the tiles of a plane start and stop, LR pixels.
-    """
-
-    request: ResolvedRequest
+    request: ResolvedRequest  # checked; its options hold tile and halo as numbers
     scale: int
-    dtype: str
+    dtype: str  # of the image
+    # of a block in LR pixels and planes, one for each dimension of the image; the last block of a
+    # dimension may be shorter
     sides: tuple[int, ...]
-    rows: tuple[tuple[int, int], ...]
+    rows: tuple[tuple[int, int], ...]  # where the tiles of a plane start and stop, LR pixels
     columns: tuple[tuple[int, int], ...]
 
     @property
@@ -248,24 +235,15 @@ def _sides(
 
 @dataclass(frozen=True, eq=False)
 class BlockReads:
-    """The pixels that a block reads, indexed as the whole image is; no others can be read.
-
-    Attributes
-    ----------
-    pixels : array
-    start : tuple of int
-        Where they begin in the image.
-    shape : tuple of int
-        Of the image.
-    """
+    """The pixels that a block reads, indexed as the whole image is; no others can be read."""
 
     pixels: Array
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any] = field(init=False)
+    start: tuple[int, ...]  # where they begin in the image
+    shape: tuple[int, ...]  # of the image
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", self.pixels.dtype)
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.pixels.dtype
 
     def __getitem__(self, key: Any, /) -> Any:
         inside = tuple(
@@ -322,14 +300,3 @@ def run_block(
     run = TileRun(image, model, options, check, mapping=mapping, grid=plan.tiles(index))
     yield from run.tiles()
     return run.arrays
-
-
-def upscale_block(
-    plan: BlockPlan,
-    index: Index,
-    pixels: Array,
-    mapping: tuple[IntensityMapping, ...],
-    model: Model,
-) -> dict[str, Array]:
-    """As `run_block`, without progress."""
-    return exhaust(run_block(plan, index, pixels, mapping, model))

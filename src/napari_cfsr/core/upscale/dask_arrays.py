@@ -11,7 +11,7 @@ import itertools
 import math
 import uuid
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Model, ModelInfo
 from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, Limits, Mode
-from napari_cfsr.core.upscale.blocks import BlockPlan, Index, Slices, plan_blocks, upscale_block
+from napari_cfsr.core.upscale.blocks import BlockPlan, Index, Slices, plan_blocks, run_block
 from napari_cfsr.core.upscale.dask_intensity import RangeQuestion
+from napari_cfsr.core.upscale.generators import exhaust
 from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions
 from napari_cfsr.errors import ImageError
 
@@ -161,10 +162,7 @@ class _Source:
         return replace(self, mapping=Delayed(key, whole).compute().value).lazy()
 
     def empty(self) -> dict[str, Any]:
-        return {name: da.zeros(shape, dtype=dtype) for name, (shape, dtype) in self.specs()}
-
-    def specs(self) -> Iterator[tuple[str, tuple[tuple[int, ...], np.dtype[Any]]]]:
-        return iter(self.plan.specs.items())
+        return {k: da.zeros(shape, dtype=dtype) for k, (shape, dtype) in self.plan.specs.items()}
 
     def arrays(self) -> dict[str, Any]:
         """A dask array for each output; they share the layer that runs the model."""
@@ -177,7 +175,7 @@ class _Source:
             needs |= source.dependencies
             needs[name] = set(self.image.__dask_layers__())
         result = {}
-        for output, (_, dtype) in self.specs():
+        for output, (_, dtype) in self.plan.specs.items():
             key = f"{output}-{name}"
             picked = {
                 (key, *index): (itemgetter(output), (name, *index)) for index in self.plan.indices()
@@ -221,19 +219,18 @@ class _Source:
             graph[mapping] = _Held(self.mapping)
         # a model is not for several threads at a time
         lock = SerializableLock(f"napari-cfsr-model-{id(self.model)}")
-        if not isinstance(self.image, da.Array):
-            image = f"image-{name}"
-            graph[image] = _Held(self.image)
-            for index in self.plan.indices():
-                task = partial(_block_of_array, self.plan, index, lock)
-                graph[(name, *index)] = (task, image, mapping, model)
-            return graph
-        chunks = _Chunks(self.image)
+        chunks = _Chunks(self.image) if isinstance(self.image, da.Array) else None
+        source: Any = f"image-{name}"
+        if chunks is None:
+            graph[source] = _Held(self.image)
         for index in self.plan.indices():
-            where = self.plan.read(index)
-            keys, places = chunks.covering(where)
-            task = partial(_block_of_chunks, self.plan, index, lock, where, places)
-            graph[(name, *index)] = (task, keys, mapping, model)
+            read: Callable[[Any], Array] = partial(_read, self.plan, index)
+            if chunks is not None:
+                where = self.plan.read(index)
+                source, places = chunks.covering(where)
+                read = partial(_put_together, where, places)
+            task = partial(_block, self.plan, index, lock, read)
+            graph[(name, *index)] = (task, source, mapping, model)
         return graph
 
     def mapping_graph(self, name: str) -> tuple[Graph, str]:
@@ -245,8 +242,7 @@ class _Source:
         graph: Graph = {}
         for key, start, shape in _Chunks(self.image).all():
             if question.touches(start, shape):
-                task = partial(_range_of_chunk, question, start)
-                graph[(f"{name}-chunk", *key[1:])] = (task, key)
+                graph[(f"{name}-chunk", *key[1:])] = (partial(question.of_chunk, start), key)
         graph[name] = (partial(_mapping_of_ranges, question), list(graph))
         return graph, name
 
@@ -284,29 +280,23 @@ class _Chunks:
         return keys, places
 
 
-def _block_of_array(
-    plan: BlockPlan, index: Index, lock: Any, image: _Held, mapping: _Held, model: Model
-) -> dict[str, Array]:
-    """All outputs of one block of an image that is read here."""
-    pixels = np.asarray(image.value[plan.read(index)])
-    with lock:
-        return upscale_block(plan, index, pixels, mapping.value, model)
-
-
-def _block_of_chunks(
+def _block(
     plan: BlockPlan,
     index: Index,
     lock: Any,
-    where: Slices,
-    places: list[tuple[int, ...]],
-    chunks: list[Array],
+    read: Callable[[Any], Array],
+    source: Any,
     mapping: _Held,
     model: Model,
 ) -> dict[str, Array]:
-    """All outputs of one block, from the chunks that it lies in."""
-    pixels = _put_together(where, places, chunks)
+    """All outputs of one block, from the image or the chunks that it lies in."""
+    pixels = read(source)
     with lock:
-        return upscale_block(plan, index, pixels, mapping.value, model)
+        return exhaust(run_block(plan, index, pixels, mapping.value, model))
+
+
+def _read(plan: BlockPlan, index: Index, image: _Held) -> Array:
+    return np.asarray(image.value[plan.read(index)])
 
 
 def _put_together(where: Slices, places: list[tuple[int, ...]], chunks: list[Array]) -> Array:
@@ -321,10 +311,6 @@ def _put_together(where: Slices, places: list[tuple[int, ...]], chunks: list[Arr
             target.append(slice(low - s.start, high - s.start))
         result[tuple(target)] = chunk[tuple(source)]
     return result
-
-
-def _range_of_chunk(question: RangeQuestion, start: tuple[int, ...], chunk: Array) -> Any:
-    return question.of_chunk(np.asarray(chunk), start)
 
 
 def _mapping_of_ranges(question: RangeQuestion, chunks: list[Any]) -> _Held:

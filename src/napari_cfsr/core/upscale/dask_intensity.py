@@ -27,28 +27,20 @@ ChunkRange = dict[int, Array]  # of each channel in a chunk: its extremes, or sa
 
 @dataclass(frozen=True)
 class RangeQuestion:
-    """Which range of an array is to be found.
-
-    Attributes
-    ----------
-    axes : Axes
-    dtype : str
-    mode : {"auto", "data", "percentile"}
-    region : (slice, slice)
-        Rows and columns that are looked at.
-    """
+    """Which range of an array is to be found."""
 
     axes: Axes
     dtype: str
-    mode: Mode | Limits
-    region: Region
+    mode: Mode | Limits  # "auto", "data" or "percentile"
+    region: Region  # rows and columns that are looked at
 
     def touches(self, start: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         """Whether a chunk holds anything that is looked at."""
         return all(picked.size for picked in self._picked(start, shape))
 
-    def of_chunk(self, chunk: Array, start: tuple[int, ...]) -> ChunkRange:
+    def of_chunk(self, start: tuple[int, ...], chunk: Array) -> ChunkRange:
         """Extremes or samples of the channels of a chunk that begins at `start`."""
+        chunk = np.asarray(chunk)
         picked = self._picked(start, chunk.shape)
         channel = self.axes.names.index("C") if "C" in self.axes.names else None
         first = 0 if channel is None else start[channel]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,26 +13,12 @@ from napari_cfsr.core.upscale.options import UpscaleOptions
 from napari_cfsr.core.upscale.run import UpscaleResult
 from napari_cfsr.core.weights import official_path
 
+OF_MODEL = (
+    "scale", "backbone", "backbone_sha256", "refiner", "refiner_sha256", "placement", "engine",
+    "device", "precision",
+)  # fmt: skip
+OF_RUN = ("tile", "halo", "ensemble", "back_projection")
 PACKAGES = ("napari-cfsr", "torch", "openvino", "numpy", "napari")
-
-
-def load_call(arguments: dict[str, Any]) -> str:
-    """Python source of the `load_model` call with these arguments."""
-    inside = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
-    return f"model = nc.load_model({inside})"
-
-
-def upscale_call(options: UpscaleOptions, store: str = "") -> str:
-    """Python source of the `upscale` call with these options; defaults are left out.
-
-    With the path of a store, of the `upscale_to_zarr` call.
-    """
-    default = UpscaleOptions()
-    given = {k: v for k, v in vars(options).items() if v != getattr(default, k)}
-    function = "upscale_to_zarr" if store else "upscale"
-    positional = ["image", "model", *([repr(store)] if store else [])]
-    inside = ", ".join([*positional, *(f"{k}={v!r}" for k, v in given.items())])
-    return f"result = nc.{function}({inside})"
 
 
 def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store: str = "") -> str:
@@ -48,15 +35,15 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store
     store : str
         Path of the store that the result goes to; in memory if empty.
     """
-    return "\n".join(
-        [
-            "import napari_cfsr as nc",
-            "",
-            f"image = {image}",
-            load_call(load),
-            upscale_call(options, store),
-            "",
-        ]
+    default = UpscaleOptions()
+    loading = [f"{k}={v!r}" for k, v in load.items()]
+    given = [f"{k}={v!r}" for k, v in vars(options).items() if v != getattr(default, k)]
+    function, target = ("upscale_to_zarr", [repr(store)]) if store else ("upscale", [])
+    return (
+        "import napari_cfsr as nc\n\n"
+        f"image = {image}\n"
+        f"model = nc.load_model({', '.join(loading)})\n"
+        f"result = nc.{function}({', '.join(['image', 'model', *target, *given])})\n"
     )
 
 
@@ -93,23 +80,10 @@ def record_provenance(
     options, info = result.options, result.info
     return {
         "input": source,
-        "scale": info.scale,
-        "backbone": info.backbone,
-        "backbone_sha256": info.backbone_sha256,
-        "refiner": info.refiner,
-        "refiner_sha256": info.refiner_sha256,
-        "placement": info.placement,
-        "engine": info.engine,
-        "device": info.device,
-        "precision": info.precision,
-        "tile": options.tile,
-        "halo": options.halo,
-        "ensemble": options.ensemble,
-        "back_projection": options.back_projection,
+        **{name: getattr(info, name) for name in OF_MODEL},
+        **{name: getattr(options, name) for name in OF_RUN},
         "axes": result.axes.names,
-        "intensity": [
-            {"low": m.low, "high": m.high, "dtype": m.dtype, "clip": m.clip} for m in result.mapping
-        ],
+        "intensity": [asdict(mapping) for mapping in result.mapping],
         "versions": versions(),
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),

@@ -11,11 +11,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine import (
-    ModelInfo,
-    PredictOptions,
-    check_back_projection,
-)
+from napari_cfsr.core.engine import ModelInfo, PredictOptions, check_back_projection
 from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
 from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
@@ -67,10 +63,9 @@ def why_not_in_memory(nbytes: int) -> str:
 
 def size(nbytes: float) -> str:
     """A number of bytes in words: `48 MB`, `12.9 GB`."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+    for unit, factor, digits in (("TB", 1e12, 1), ("GB", 1e9, 1), ("MB", 1e6, 0)):
         if nbytes >= factor:
-            value = nbytes / factor
-            return f"{value:.1f} {unit}" if unit != "MB" else f"{value:.0f} MB"
+            return f"{nbytes / factor:.{digits}f} {unit}"
     return f"{nbytes / 1e3:.0f} kB"
 
 
@@ -79,26 +74,13 @@ OutputSpec = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype of an outp
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """The request for a run, checked, with every default filled in except the tile.
+    """The request for a run, checked, with every default filled in except the tile."""
 
-    Attributes
-    ----------
-    axes : Axes
-        Of the image.
-    region : (slice, slice)
-        Rows and columns to upscale.
-    halo : int
-        LR pixels around a tile, those for back-projection included.
-    how : PredictOptions
-    options : UpscaleOptions
-        With outputs, and the halo without that for back-projection.
-    """
-
-    axes: Axes
-    region: Region
-    halo: int
+    axes: Axes  # of the image
+    region: Region  # rows and columns to upscale
+    halo: int  # LR pixels around a tile, those for back-projection included
     how: PredictOptions
-    options: UpscaleOptions
+    options: UpscaleOptions  # with outputs, and the halo without that for back-projection
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -111,13 +93,7 @@ class ResolvedRequest:
 
 
 def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) -> ResolvedRequest:
-    """Check a request for an image; reads no pixels.
-
-    Raises
-    ------
-    ImageError, OptionError
-        As `upscale`.
-    """
+    """Check a request for an image as `upscale` does; reads no pixels."""
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):
         raise ImageError(f"expected an array, got {type(image).__name__}")
     axes = parse_axes(options.axes, tuple(image.shape), options.rgb)

@@ -19,23 +19,9 @@ Job = tuple[Plane, Tile]
 class TileSchedule:
     """The tiles that are still to be run.
 
-    Parameters
-    ----------
-    request : ResolvedRequest
-    model : Model
-        Says how much memory is free, and moves to the CPU when all else fails.
-    grid : list of Tile, optional
-        Tiles of each plane, of the size that the request names. Batches do not depend on the free
-        memory then, so that neither does the result. By default the planes are cut here.
-
-    Attributes
-    ----------
-    tile : int
-        Side of a tile, LR pixels.
-    jobs : deque of (Plane, Tile)
-        What has not been taken yet.
-    left : int
-        LR pixels that are not finished yet.
+    The model says how much memory is free, and moves to the CPU when all else fails. With a `grid`,
+    the tiles of each plane, of the size that the request names, batches do not depend on the free
+    memory, so that neither does the result. By default the planes are cut here.
     """
 
     def __init__(
@@ -43,10 +29,11 @@ class TileSchedule:
     ) -> None:
         self._request, self._model = request, model
         self._fixed_batch = grid is not None
-        self._choose_tile()
+        self._choose_tile()  # sets `tile`, the side of a tile, LR pixels
         tiles = self._cut(request.region) if grid is None else grid
+        # what has not been taken yet
         self.jobs = deque((plane, tile) for plane in request.axes.planes() for tile in tiles)
-        self.left = _pixels(self.jobs)
+        self.left = _pixels(self.jobs)  # LR pixels that are not finished yet
 
     def take(self) -> list[Job]:
         """The next tiles of one shape and crop that fit into memory together."""
@@ -68,17 +55,8 @@ class TileSchedule:
     def use_less_memory(self, batch: list[Job], error: Exception) -> str:
         """Put back a batch that ran out of memory, and take less at a time from now on.
 
-        Fewer tiles at once, then smaller ones, then the CPU.
-
-        Returns
-        -------
-        str
-            What the user should know.
-
-        Raises
-        ------
-        OutOfMemoryError
-            There is nothing left to try.
+        Fewer tiles at once, then smaller ones, then the CPU. Returns what the user should know;
+        raises `OutOfMemoryError` if there is nothing left to try.
         """
         self.put_back(batch)
         gc.collect()  # what failed may hold memory in cycles

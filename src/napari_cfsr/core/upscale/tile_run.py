@@ -62,11 +62,7 @@ class TileRun:
         specs = output_specs(self.part, self.image.dtype, info.scale, self.request.outputs)
         check_memory(specs)  # before anything is read: that may take long
         self.mappings = self.mapping or resolve_mapping(
-            self.image,
-            self.request.axes,
-            self.options.intensity,
-            self.check,
-            self.request.region,
+            self.image, self.request.axes, self.options.intensity, self.check, self.request.region
         )
         self.arrays = allocate(specs)
         self.schedule = TileSchedule(self.request, self.model, self.grid)

@@ -29,34 +29,20 @@ STRIP_VALUES = 2**16  # of a sample of an output that are made at a time: they s
 
 @dataclass(frozen=True, eq=False)
 class TileWriter:
-    """Writes tiles.
-
-    Attributes
-    ----------
-    request : ResolvedRequest
-    scale : int
-    mappings : tuple of IntensityMapping
-        One for each independent channel.
-    arrays : mapping of str to array
-        By output.
-    """
+    """Writes tiles."""
 
     request: ResolvedRequest
     scale: int
-    mappings: tuple[IntensityMapping, ...]
-    arrays: Mapping[str, Array]
+    mappings: tuple[IntensityMapping, ...]  # one for each independent channel
+    arrays: Mapping[str, Array]  # by output
 
     def write(
         self, plane: Plane, tile: Tile, pixels: PreparedTile, predicted: dict[str, Float32]
     ) -> None:
         """Write what a tile keeps of each output.
 
-        Parameters
-        ----------
-        plane, tile, pixels
-            The tile, and what was read for it.
-        predicted : dict of str to array
-            `baseline`, `delta` or both, [1 or 3,H,W], not clipped.
+        `pixels` is what was read for it, `predicted` is `baseline`, `delta` or both, [1 or 3,H,W],
+        not clipped.
         """
         scale, axes = self.scale, self.request.axes
         mapping = self.mappings[axes.channel_of(plane)]

@@ -1,9 +1,5 @@
 from . import engine_cache as engine_cache
 from . import weight_files as weight_files
-from .by_hash import HashedFile as HashedFile
-from .by_hash import find_by_hash as find_by_hash
-from .by_hash import hashed_file as hashed_file
-from .by_hash import keep_by_hash as keep_by_hash
 from .checkpoints import RefinerCard as RefinerCard
 from .checkpoints import backbone_arrays as backbone_arrays
 from .checkpoints import load_backbone as load_backbone
@@ -36,6 +32,7 @@ from .refiner_library import unique_name as unique_name
 from .weight_files import OFFICIAL_NOTICE as OFFICIAL_NOTICE
 from .weight_files import OFFICIAL_SHA256 as OFFICIAL_SHA256
 from .weight_files import SCALES as SCALES
+from .weight_files import HashedFile as HashedFile
 from .weight_files import Kind as Kind
 from .weight_files import Progress as Progress
 from .weight_files import WeightsFile as WeightsFile
@@ -44,8 +41,11 @@ from .weight_files import cache_folder as cache_folder
 from .weight_files import data_folder as data_folder
 from .weight_files import file_named as file_named
 from .weight_files import find_backbone as find_backbone
+from .weight_files import find_by_hash as find_by_hash
+from .weight_files import hashed_file as hashed_file
 from .weight_files import import_file as import_file
 from .weight_files import imported_backbones as imported_backbones
+from .weight_files import keep_by_hash as keep_by_hash
 from .weight_files import official_name as official_name
 from .weight_files import official_path as official_path
 from .weight_files import refiner_files as refiner_files

@@ -33,6 +33,7 @@ from napari_cfsr.errors import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from napari_cfsr.core.network import CFSR, Placement, RefineNet
 
@@ -184,12 +185,8 @@ def _names_code(data: bytes) -> bool:
 def load_backbone(file: WeightsFile, scale: int) -> CFSR:
     """A CFSR in merged form, in evaluation mode, on the CPU.
 
-    Raises
-    ------
-    ArchitectureError
-        The tensors do not belong to a CFSR.
-    ScaleError
-        They do, but to one for another scale.
+    Raises `ArchitectureError` if the tensors do not belong to a CFSR, `ScaleError` if they belong
+    to one for another scale.
     """
     network = open_backbone(file.path)
     if network.config.scale != scale:
@@ -205,13 +202,12 @@ def backbone_arrays(file: WeightsFile, scale: int) -> Arrays:
 
     Raises as `load_backbone` does.
     """
+    made_from = {"weights": file.sha256, "form": f"CFSR merged 1, x{scale}"}
+    return engine_cache.arrays(made_from, lambda: _as_arrays(load_backbone(file, scale)))
 
-    def make() -> Arrays:
-        state = load_backbone(file, scale).state_dict()
-        return {name: value.numpy() for name, value in state.items()}
 
-    kept = {"weights": file.sha256, "form": f"CFSR merged 1, x{scale}"}
-    return engine_cache.arrays(kept, make)
+def _as_arrays(network: Module) -> Arrays:
+    return {name: value.numpy() for name, value in network.state_dict().items()}
 
 
 def open_backbone(path: Path) -> CFSR:
@@ -240,29 +236,14 @@ def _first_lines(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class RefinerCard:
-    """What is known about a refiner, from the metadata of its file.
+    """What is known about a refiner, from the metadata of its file."""
 
-    Attributes
-    ----------
-    scale : int
-        Scale of the backbone.
-    placement : {"output", "input"}
-        Where it runs.
-    backbone_sha256 : str
-        The backbone it was trained on.
-    description : str
-        One line, for people.
-    gain : float or None
-        dB over the frozen backbone on held-out images.
-    extra : dict
-        Degradation, configuration, seed, date, version.
-    """
-
-    scale: int
-    placement: Placement
-    backbone_sha256: str
-    description: str = ""
-    gain: float | None = None
+    scale: int  # of the backbone
+    placement: Placement  # where it runs
+    backbone_sha256: str  # the backbone it was trained on
+    description: str = ""  # one line, for people
+    gain: float | None = None  # dB over the frozen backbone on held-out images
+    # degradation, configuration, seed, date, version
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
@@ -303,13 +284,8 @@ def read_refiner_card(path: Path) -> RefinerCard:
 
 def _check_card(card: RefinerCard) -> None:
     """Raise `TypeError` or `ValueError` unless every entry has the right type; needs no torch."""
-    kinds = {
-        "scale": int,
-        "backbone_sha256": str,
-        "description": str,
-        "gain": int | float | None,
-        "extra": dict,
-    }
+    kinds: dict[str, Any] = {"scale": int, "backbone_sha256": str, "description": str}
+    kinds |= {"gain": int | float | None, "extra": dict}
     for name, kind in kinds.items():
         if not isinstance(getattr(card, name), kind):
             raise TypeError(f"{name} is {getattr(card, name)!r}")
@@ -320,18 +296,8 @@ def _check_card(card: RefinerCard) -> None:
 def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Path:
     """Write a refiner with its card, all of it or nothing; needs no torch.
 
-    Parameters
-    ----------
-    path : Path
-        A file of that name is replaced.
-    state : mapping of str to array or CPU tensor
-        Weights by name, as from `RefineNet.state_dict`.
-    card : RefinerCard
-
-    Raises
-    ------
-    WeightsError
-        It can't be written.
+    `state` are weights by name, as from `RefineNet.state_dict`: arrays or CPU tensors. A file of
+    that name is replaced. Raises `WeightsError` if it can't be written.
     """
     from safetensors.numpy import save
 
@@ -344,12 +310,8 @@ def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Pat
 def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, RefinerCard]:
     """A refiner in evaluation mode, on the CPU, that was trained on `backbone`.
 
-    Raises
-    ------
-    RefinerMismatchError
-        It was trained on another backbone.
-    ArchitectureError
-        It is not a RefineNet.
+    Raises `RefinerMismatchError` if it was trained on another one, `ArchitectureError` if it is not
+    a RefineNet.
     """
     _check_match(file, read_refiner_card(file.path), backbone)
     return open_refiner(file.path)
@@ -359,12 +321,8 @@ def refiner_arrays(file: WeightsFile, backbone: WeightsFile) -> tuple[Arrays, Re
     """Weights by name, cached: only the first call needs torch. Otherwise like `load_refiner`."""
     card = read_refiner_card(file.path)
     _check_match(file, card, backbone)
-
-    def make() -> Arrays:
-        state = open_refiner(file.path)[0].state_dict()
-        return {name: value.numpy() for name, value in state.items()}
-
-    return engine_cache.arrays({"weights": file.sha256, "form": "RefineNet 1"}, make), card
+    made_from = {"weights": file.sha256, "form": "RefineNet 1"}
+    return engine_cache.arrays(made_from, lambda: _as_arrays(open_refiner(file.path)[0])), card
 
 
 def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) -> None:

@@ -38,13 +38,7 @@ def _path(made_from: dict[str, Any]) -> Path:
 
 
 def read(made_from: dict[str, Any]) -> bytes | None:
-    """The entry that was made from this, or None.
-
-    Parameters
-    ----------
-    made_from : dict
-        Plain values: everything that the entry depends on.
-    """
+    """The entry that was made from these plain values, everything that it depends on; or None."""
     path = _path(made_from)
     with suppress(OSError):
         stored = path.read_bytes()

@@ -25,21 +25,12 @@ from napari_cfsr.errors import WeightsNotFoundError
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The weights that a model consists of.
-
-    Attributes
-    ----------
-    scale : int
-    backbone : WeightsFile
-    refiner : WeightsFile or None
-    notes : tuple of str
-        What the user should know about the choice.
-    """
+    """The weights that a model consists of."""
 
     scale: int
     backbone: WeightsFile
     refiner: WeightsFile | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the user should know about the choice
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -101,21 +92,10 @@ def _named_refiner(refiner: str | os.PathLike[str]) -> WeightsFile:
 def backbone_of_refiner(
     scale: int, refiner: str | os.PathLike[str], folder: Folder = None
 ) -> WeightsFile | None:
-    """The backbone that a refiner was trained on, if it is on this machine.
+    """The backbone that a refiner was trained on, if it is on this machine and for that scale.
 
-    Parameters
-    ----------
-    scale : int
-        If the refiner is for another one, the result is None.
-    refiner : str or path
-        A name or a file.
-    folder : str or path, optional
-        Another folder to search for official backbones.
-
-    Raises
-    ------
-    WeightsError
-        There is no such refiner, or it can't be read.
+    `folder` is another one to search for official backbones. Raises `WeightsError` if there is no
+    such refiner, or it can't be read.
     """
     card = read_refiner_card(_named_refiner(refiner).path)
     if card.scale != scale:

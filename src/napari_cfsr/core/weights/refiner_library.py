@@ -32,13 +32,10 @@ LONGEST = 200  # bytes; file systems allow 255, and the suffix is added
 FORBIDDEN = '/\\:*?"<>|'  # on at least one operating system
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\.|$)")
 SHAPES = {  # of RefineNet
-    "body.0.weight": [32, 3, 3, 3],
-    "body.0.bias": [32],
-    "body.2.weight": [32, 32, 3, 3],
-    "body.2.bias": [32],
-    "body.4.weight": [3, 32, 3, 3],
-    "body.4.bias": [3],
-}
+    "body.0.weight": [32, 3, 3, 3], "body.0.bias": [32],
+    "body.2.weight": [32, 32, 3, 3], "body.2.bias": [32],
+    "body.4.weight": [3, 32, 3, 3], "body.4.bias": [3],
+}  # fmt: skip
 
 
 # names
@@ -47,20 +44,13 @@ SHAPES = {  # of RefineNet
 def refiner_path_for(name: str) -> Path:
     """Where the user's refiner of that name is kept, whether or not it exists.
 
-    Parameters
-    ----------
-    name : str
-        In any script, spaces allowed; a final ``.safetensors`` is ignored.
-
-    Raises
-    ------
-    OptionError
-        Some operating system can't store a file of that name, or the name is reserved.
+    A name may be in any script, with spaces; a final ``.safetensors`` is ignored. Raises
+    `OptionError` if some operating system can't store a file of that name, or the name is reserved.
     """
     name = name.strip().removesuffix(SUFFIX).rstrip()
     if fault := _fault(name):
         raise OptionError(f"expected a name for a refiner, got {name!r}, which {fault}")
-    return _folder() / f"{name}{SUFFIX}"
+    return data_folder() / "refiners" / f"{name}{SUFFIX}"
 
 
 def _fault(name: str) -> str:
@@ -104,10 +94,6 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _folder() -> Path:
-    return data_folder() / "refiners"
-
-
 # files
 
 
@@ -123,10 +109,7 @@ def refiner_cards() -> list[tuple[Path, Kind, RefinerCard]]:
 def find_refiner_file(name: str) -> tuple[Path, Kind]:
     """The refiner of that name (with or without suffix), the user's own first.
 
-    Raises
-    ------
-    WeightsNotFoundError
-        There is none.
+    Raises `WeightsNotFoundError` if there is none.
     """
     for path, kind in sorted(refiner_files(), key=lambda found: found[1] == "bundled"):
         if name in (path.stem, path.name):
@@ -154,21 +137,10 @@ def check_target(name: str, overwrite: bool = False) -> Path:
 
 
 def rename_refiner(name: str, new: str) -> Path:
-    """Give one of the user's refiners another name.
+    """Give one of the user's refiners another name; returns its new place.
 
-    Returns
-    -------
-    Path
-        Its new place.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        There is no such refiner.
-    OptionError
-        It ships with the program, or the new name can't be used or is taken.
-    WeightsError
-        The file can't be renamed.
+    Raises `WeightsNotFoundError` if there is no such refiner, `OptionError` if it ships with the
+    program, or the new name can't be used or is taken, `WeightsError` if the file can't be renamed.
     """
     path = _own(name, "renamed")
     target = refiner_path_for(new)
@@ -184,14 +156,8 @@ def rename_refiner(name: str, new: str) -> Path:
 def delete_refiner(name: str) -> Path:
     """Delete one of the user's refiners, even if its file is damaged; returns where it was.
 
-    Raises
-    ------
-    WeightsNotFoundError
-        There is no such refiner.
-    OptionError
-        It ships with the program.
-    WeightsError
-        The file can't be deleted.
+    Raises `WeightsNotFoundError` if there is no such refiner, `OptionError` if it ships with the
+    program, `WeightsError` if the file can't be deleted.
     """
     path = _own(name, "deleted")
     with file_errors(f"{path} can't be deleted"):
@@ -200,29 +166,12 @@ def delete_refiner(name: str) -> Path:
 
 
 def export_refiner(name: str, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Copy a refiner, bundled ones included, to a file or into a folder.
+    """Copy a refiner, bundled ones included, to a file or into a folder; returns the file.
 
-    Parameters
-    ----------
-    name : str
-    path : path
-        An existing folder, or a file that ends in ``.safetensors`` (added if there is no suffix).
-    overwrite : bool
-        Whether a file of that name may be replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        There is no such refiner.
-    OptionError
-        The file exists and `overwrite` is false, or has another suffix.
-    WeightsError
-        The refiner can't be read, or the file can't be written.
+    `path` is an existing folder, or a file that ends in ``.safetensors`` (added if there is no
+    suffix). Raises `WeightsNotFoundError` if there is no such refiner, `OptionError` if the file
+    exists and `overwrite` is false, or has another suffix, `WeightsError` if the refiner can't be
+    read, or the file can't be written.
     """
     source, _ = find_refiner_file(name)
     read_refiner_card(source)
@@ -244,21 +193,11 @@ def export_path(path: str | os.PathLike[str], stem: str) -> Path:
 
 
 def import_refiner(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Check a refiner file, and keep a copy of it among the user's refiners.
+    """Check a refiner file, and keep a copy of it among the user's refiners; returns the copy.
 
-    Returns
-    -------
-    Path
-        The copy.
-
-    Raises
-    ------
-    WeightsNotFoundError, TruncatedWeightsError, ArchitectureError
-        No such file, an incomplete safetensors file, or not a refiner.
-    OptionError
-        Its name can't be used, or another refiner has it and `overwrite` is false.
-    WeightsError
-        The copy can't be written.
+    Raises as `read_refiner_card` for what is not a refiner, `OptionError` if its name can't be
+    used, or another refiner has it and `overwrite` is false, `WeightsError` if the copy can't be
+    written.
     """
     source = Path(path).expanduser()
     read_refiner_card(source)
@@ -304,13 +243,7 @@ class Saveable(Protocol):
 
 
 class SavedElsewhereError(WeightsError):
-    """It was saved, but not where it should have been.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is.
-    """
+    """It was saved, but not where it should have been; `path` is where it is."""
 
     def __init__(self, text: str, path: Path) -> None:
         super().__init__(text)
@@ -320,14 +253,9 @@ class SavedElsewhereError(WeightsError):
 def save_named(refiner: Saveable, name: str, overwrite: bool = False) -> Path:
     """Save a trained refiner among the user's refiners.
 
-    Raises
-    ------
-    OptionError
-        The name can't be used, or is taken and `overwrite` is false.
-    NoGainError
-        It does not beat the backbone on held-out images.
-    WeightsError
-        It can't be written.
+    Raises `OptionError` if the name can't be used, or is taken and `overwrite` is false,
+    `NoGainError` if it does not beat the backbone on held-out images, `WeightsError` if it can't be
+    written.
     """
     return save_to(refiner, check_target(name, overwrite), overwrite)
 
@@ -344,16 +272,9 @@ def save_to(refiner: Saveable, target: Path, overwrite: bool = False) -> Path:
 def save_or_elsewhere(refiner: Saveable, target: Path, overwrite: bool = False) -> Path:
     """Save it to a file; if that fails, among the user's refiners or in the temporary folder.
 
-    So that the time of a training is not lost.
-
-    Raises
-    ------
-    SavedElsewhereError
-        It was saved, but not to `target`.
-    NoGainError
-        It does not beat the backbone on held-out images.
-    WeightsError, OptionError
-        It could not be saved anywhere.
+    So that the time of a training is not lost. Raises `SavedElsewhereError` if it was saved, but
+    not to `target`, `NoGainError` if it does not beat the backbone on held-out images, and
+    `WeightsError` or `OptionError` if it could not be saved anywhere.
     """
     try:
         return save_to(refiner, target, overwrite)

@@ -48,6 +48,7 @@ CHUNK = 2**14  # bytes between two progress reports of a download
 LARGEST_DOWNLOAD = 2**24  # bytes; what is longer is not the published file
 BUNDLED = Path(__file__).parents[2] / "bundled"
 SUFFIXES = (".pth", ".pt", ".safetensors")
+BY_HASH = "by-hash"  # folder in the cache, for files sent from another machine
 RESERVED = ("auto", "official", "bundled", "none")  # names with a meaning of their own
 
 Folder = str | os.PathLike[str] | None
@@ -56,21 +57,11 @@ Progress = Callable[[int, int], None]  # bytes done, total (0 if unknown); may r
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file on this machine.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is.
-    sha256 : str
-        Hash of its content, in hexadecimal.
-    kind : {"official", "bundled", "imported", "file"}
-        Where it comes from.
-    """
+    """A weights file on this machine."""
 
     path: Path
-    sha256: str
-    kind: Kind
+    sha256: str  # of its content, in hexadecimal
+    kind: Kind  # where it comes from
 
     @property
     def name(self) -> str:
@@ -103,13 +94,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verified(path: Path, scale: int) -> WeightsFile:
-    """The official file at `path`, checked against its published hash.
-
-    Raises
-    ------
-    TamperedWeightsError
-        It is not the published file.
-    """
+    """The official file at `path`; `TamperedWeightsError` unless it has its published hash."""
     expected, got = OFFICIAL_SHA256[scale], sha256_of(path)
     if got != expected:
         raise TamperedWeightsError(
@@ -277,17 +262,8 @@ def _official(scale: int, download: bool, progress: Progress | None, folder: Fol
 def fetch_official(scale: int, progress: Progress | None = None) -> WeightsFile:
     """Download the official weights into the cache and check them; a failure leaves nothing behind.
 
-    Parameters
-    ----------
-    scale : int
-        2, 3 or 4.
-    progress : callable, optional
-        Called with the bytes done and the total; an exception from it ends the download.
-
-    Raises
-    ------
-    DownloadError
-        No response, an incomplete one, or not the published file.
+    An exception from `progress` ends the download. Raises `DownloadError` for no response, an
+    incomplete one, or another file than the published one.
     """
     from requests import RequestException
 
@@ -331,14 +307,9 @@ def _download(url: str, progress: Progress | None) -> bytes:
 def import_file(path: Path, to: Literal["backbones", "refiners"], overwrite: bool = False) -> Path:
     """Copy a weights file that was checked into the user's folder, all of it or nothing.
 
-    An official file goes to the cache under its official name.
-
-    Raises
-    ------
-    OptionError
-        Another file has that name and `overwrite` is false, or its name would not be found again.
-    WeightsError
-        It can't be written.
+    An official file goes to the cache under its official name. Raises `OptionError` if another file
+    has that name and `overwrite` is false, or its name would not be found again, and `WeightsError`
+    if it can't be written.
     """
     sha = sha256_of(path)
     scale = next((s for s, known in OFFICIAL_SHA256.items() if known == sha), None)
@@ -370,3 +341,59 @@ def file_errors(text: str) -> Iterator[None]:
         raise
     except (OSError, RuntimeError) as error:  # RuntimeError: circular links, or no such home
         raise WeightsError(f"{text} ({reason(error)})") from error
+
+
+# found by content: a machine that has a file with the right SHA-256 needs no other
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """The content of a weights file, on whatever machine."""
+
+    sha256: str  # in hexadecimal
+    size: int  # bytes
+    suffix: str  # such as `.pth`
+
+
+def hashed_file(path: Path, sha256: str) -> HashedFile:
+    """What identifies the file at `path`, whose hash is known, on another machine."""
+    return HashedFile(sha256, path.stat().st_size, path.suffix.lower())
+
+
+def find_by_hash(wanted: HashedFile) -> Path | None:
+    """A file with that content on this machine: bundled, official, imported or sent earlier."""
+    for path in _candidates():
+        with suppress(OSError):  # removed or not readable: ignored
+            if path.stat().st_size == wanted.size and sha256_of(path) == wanted.sha256:
+                return path
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    named, cache, data = os.environ.get(WEIGHTS_VARIABLE), cache_folder(), data_folder()
+    folders = [Path(named)] if named else []
+    folders += [BUNDLED, BUNDLED / "refiners", cache, cache / BY_HASH]
+    for folder in (*folders, data / "backbones", data / "refiners"):
+        with suppress(OSError):
+            yield from _files(folder)
+
+
+def keep_by_hash(wanted: HashedFile, content: bytes) -> Path:
+    """Keep content that was sent, so that `find_by_hash` finds it.
+
+    Raises `TamperedWeightsError` if it has another hash, `WeightsError` if it can't be written.
+    """
+    got = hashlib.sha256(content).hexdigest()
+    if got != wanted.sha256:
+        raise TamperedWeightsError(
+            f"weights were damaged on the way: expected SHA-256 {wanted.sha256}, got {got} "
+            f"({len(content)} bytes)"
+        )
+    path = cache_folder() / BY_HASH / f"{wanted.sha256}{wanted.suffix}"
+    try:
+        with atomic_write(path, overwrite=True, error=WeightsError) as file:
+            file.write(content)
+    except WeightsError as error:
+        text = f"{error}: name a folder that can be written in {HOME_VARIABLE}"
+        raise WeightsError(text) from error
+    return path
