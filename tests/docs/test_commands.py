@@ -43,7 +43,7 @@ NOT_RUN = {  # what a command begins with, and why it is not run
     r"napari-cfsr COMMAND --help": "a placeholder for each of them",
 }
 NOT_RUN_PYTHON = {  # page: what its Python is about, and why it is not run
-    "docs/cluster.md": ("dask_", "starts jobs on SLURM or Kubernetes"),
+    "docs/cluster.md": ("dask_", "starts jobs on SLURM or Kubernetes")
 }
 SHORTER = {  # documented options, appended or in place of others, so that it takes seconds
     "napari-cfsr train ": ("", " --placement input --warm-steps 80 --steps 1 --every 1"),
@@ -53,9 +53,7 @@ SHORTER = {  # documented options, appended or in place of others, so that it ta
         "[], model, nc.TrainConfig(placement='input', warm_steps=80, steps=1), ",
     ),
 }
-ALWAYS_SHORTER = {
-    "napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16"),
-}
+ALWAYS_SHORTER = {"napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16")}
 PLACEHOLDERS = {  # of short forms in running text
     "napari-cfsr models import FILE": "napari-cfsr models import another.safetensors",
     "napari-cfsr evaluate --backbone ...": (

@@ -22,11 +22,7 @@ from skimage import data as samples
 
 from napari_cfsr import degrade, load_model, psnr, ssim, upscale
 from napari_cfsr.core.weights.checkpoints import read_refiner_card
-from napari_cfsr.core.weights.weight_files import (
-    BUNDLED,
-    OFFICIAL_SHA256,
-    WEIGHTS_VARIABLE,
-)
+from napari_cfsr.core.weights.weight_files import BUNDLED, OFFICIAL_SHA256, WEIGHTS_VARIABLE
 from tests.conftest import SHARED
 
 FOLDER = Path(__file__).parents[2] / "notebooks"

@@ -28,12 +28,7 @@ from napari_cfsr.core.engine.registry import choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.process.remote_model import THREAD
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.weights.weight_files import (
-    URL_VARIABLE,
-    bundled_path,
-    data_folder,
-    sha256_of,
-)
+from napari_cfsr.core.weights.weight_files import URL_VARIABLE, bundled_path, data_folder, sha256_of
 from napari_cfsr.widgets.parts.form import FROM_FILE
 from napari_cfsr.widgets.parts.region_choice import SLICES
 from napari_cfsr.widgets.quality.widget import QualityWidget
