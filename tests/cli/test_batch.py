@@ -30,19 +30,18 @@ pytestmark = pytest.mark.usefixtures("models_once")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """`upscale in --output out` with the bundled x2 weights; status, lines of both streams."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
         where = () if "--output" in arguments else ("--output", "out")
-        words = ("upscale", "in", *arguments, *where, *COMMON)
-        status = main([str(a) for a in words])
-        out, err = capsys.readouterr()
+        status, out, err = call("upscale", "in", *arguments, *where, *COMMON)
         return status, out.splitlines(), err.splitlines()
 
-    return call
+    return run
 
 
 def picture(path: Path, seed: int = 0, side: int = 12) -> np.ndarray:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +16,16 @@ import pytest
 from PIL import Image
 
 from napari_cfsr import load_model
-from napari_cfsr.cli import main
 from napari_cfsr.core.evaluate.run import EvaluateOptions, evaluate
 from napari_cfsr.core.evaluate.tables import markdown
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.weights import weight_files
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.helpers.commands import Run
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process; exit status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main(["evaluate", *(str(a) for a in arguments)])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        assert status in (0, 2)
-        assert (status == 2) == bool(err), err
-        for line in err.splitlines():
-            assert line.startswith("napari-cfsr: "), line
-        return status, out, err
-
-    return call
+def run(run: Run) -> Run:
+    return partial(run, "evaluate")
 
 
 @pytest.fixture

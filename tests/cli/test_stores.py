@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,20 @@ import pytest
 import tifffile
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main
 from napari_cfsr.core.image.spacing import PixelSpace
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store import plan as store_plan
 from napari_cfsr.core.store.growing_store import GrowingStore
 from napari_cfsr.core.upscale.blocks import plan_blocks
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.helpers.commands import Run
 
 
 @pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    models_once: None,
-) -> Run:
-    """`upscale` at x2 with the weights that ship; exit status, standard output and error."""
+def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models_once: None) -> Run:
+    """`upscale` at x2 with the weights that ship, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        common = ("--scale", 2, "--backbone", "bundled", "--device", "cpu", "--baseline")
-        status = main([str(a) for a in ("upscale", *arguments, *common)])
-        return (status, *capsys.readouterr())
-
-    return call
+    common = ("--scale", 2, "--backbone", "bundled", "--device", "cpu", "--baseline")
+    return lambda *arguments: call("upscale", *arguments, *common)
 
 
 def pixels(*shape: int) -> np.ndarray:

@@ -46,30 +46,16 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
+from tests.helpers.commands import Run
 from tests.helpers.small_sets import spots, tiny_backbone
 
-Run = Callable[..., tuple[int, str, str]]
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
 CARD = RefinerCard(2, "input", weight_files.OFFICIAL_SHA256[2], "data, bicubic", 0.5, {"seed": 1})
 BUNDLED = "clean_official_x4"
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; exit status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(a) for a in arguments])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        for line in err.splitlines():
-            assert line.startswith("napari-cfsr: "), line
-        return status, out, err
-
+def run(call: Run) -> Run:
     return call
 
 

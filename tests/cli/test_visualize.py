@@ -10,65 +10,42 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image, ImageOps
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main, visualize
+from napari_cfsr.cli import visualize
 from napari_cfsr.cli.visualize_sources import UPRIGHT, Source, read_scene
 from napari_cfsr.core.figures import Crop, drawing
 from napari_cfsr.core.figures import options as figure_options
 from napari_cfsr.core.image.resize import imresize
-from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights import weight_files
-from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.errors import OptionError
+from tests.helpers.commands import Run, names
 
 H, W = 48, 64
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--scale", 2, "--dpi", 72)
 BUNDLED = ("--backbone", "bundled", "--device", "cpu")
 PLAIN = ("--panels", "bicubic,HR")  # needs no network
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `visualize` in a folder of its own; exit status, standard output, standard error."""
+def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `visualize` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main(["visualize", *(str(a) for a in arguments)])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        assert (status == 2) == bool(err), err
-        for line in err.splitlines():
-            assert line.startswith("napari-cfsr: "), line
-        return status, out, err
-
-    return call
+    return partial(run, "visualize")
 
 
 @pytest.fixture
-def refiner(tmp_path: Path) -> Path:
-    """A refiner of the bundled x2 backbone that changes a few grey levels."""
-    network = RefineNet(torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        network.body[-1].weight.mul_(100)
-    path = tmp_path / "mine.safetensors"
-    backbone = weight_files.sha256_of(weight_files.BUNDLED / "cfsr_x2.safetensors")
-    card = RefinerCard(2, "output", backbone, "A test", 0.25)
-    save_refiner(path, network.state_dict(), card)
-    return path
+def refiner(make_refiner: Callable[[str], Path]) -> Path:
+    """A refiner of the bundled x2 backbone."""
+    return make_refiner(weight_files.sha256_of(weight_files.BUNDLED / "cfsr_x2.safetensors"))
 
 
 def picture(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> np.ndarray:
@@ -84,10 +61,6 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
 
 
 def texts(path: Path) -> list[str]:
@@ -106,7 +79,7 @@ def test_an_hr_image(tmp_path: Path, refiner: Path, run: Run) -> None:
         "in/a.png", "--hr", *QUICK, *BUNDLED, "--refiner", refiner, "--json", *crop
     )
     assert status == 0
-    assert names(tmp_path) == ["a_x2_comparison.png", "in", "mine.safetensors"]
+    assert names(tmp_path) == ["a_x2_comparison.png", "in", "models"]
     record = json.loads(out)
     assert record["figure"] == "a_x2_comparison.png"
     assert (record["lr"], record["hr"]) == (None, "in/a.png")
