@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -92,12 +91,6 @@ def test_bicubic_alone_needs_no_weights(run: Run, root: Path, nothing_bundled: N
     assert "CFSR_x2.pth could not be downloaded" in err
 
 
-def test_a_folder_of_images_is_a_data_set(run: Run, root: Path) -> None:
-    status, out, _ = run("--data", root / "two", "--models", "bicubic", "--scale", 2)
-    assert status == 0
-    assert f"{evaluate(bicubic(root, 'two'), None).mean('two', 'bicubic').psnr:.4f}" in out
-
-
 def test_faults_are_reported_and_the_others_measured(run: Run, root: Path, tmp_path: Path) -> None:
     broken = root / "one" / "HR" / "a.png"
     broken.write_bytes(b"nothing")
@@ -110,11 +103,7 @@ def test_faults_are_reported_and_the_others_measured(run: Run, root: Path, tmp_p
     assert "'three' not found" in lines[0]
     assert str(root / "benchmark" / "three") in lines[0]
     assert str(broken) in lines[1]
-    assert [line.split()[0] for line in out.splitlines() if line[:2] in ("a ", "b ")] == [
-        "b",
-        "a",
-        "b",
-    ]
+    assert [line[0] for line in out.splitlines() if line[:2] in ("a ", "b ")] == ["b", "a", "b"]
     assert len(json.loads(record.read_text())["faults"]) == 2
 
 
@@ -169,9 +158,6 @@ def test_invalid_options(run: Run, root: Path, official: Path, data: Path) -> No
     how = ("--data", root, "--datasets", "one")
     for wrong, message in [
         (("--models", "gan"), "expected models among bicubic, baseline, delta, got 'gan'"),
-        (("--models", ","), "expected at least one model"),
-        (("--shave", -1), "expected shave >= 0, got -1"),
-        (("--limit", 0), "expected limit >= 1, got 0"),
         (("--channel", "red"), "invalid choice: 'red'"),
         (("--scale", 2, "--back-projection"), "expected scale 4 for back-projection"),
         (("--scale", 2, "--models", "delta"), "CFSR_x2.pth is loaded without a refiner"),
@@ -192,13 +178,7 @@ def test_without_a_terminal_a_table_is_printed_but_no_bar(
     shutil.copy(data / "benchmark" / "Set5" / "HR" / "butterfly.png", folder)
     arguments = ["--data", str(tmp_path), "--datasets", "mine", "--ensemble", "--device", "cpu"]
     program = [sys.executable, "-m", "napari_cfsr.cli", "evaluate"]
-    done = subprocess.run(
-        [*program, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-    )
+    done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     row = next(line for line in done.stdout.splitlines() if line.startswith("butterfly"))
     assert float(row.split()[1]) == pytest.approx(22.100, abs=0.001)  # as with the file of LR

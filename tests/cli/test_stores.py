@@ -63,17 +63,6 @@ def test_a_file_to_a_store_and_back(run: Run, tmp_path: Path) -> None:
     assert store_status(Path("out_x2_baseline.zarr")) == "complete"
 
 
-def test_nothing_is_overwritten_unless_asked(run: Run, tmp_path: Path) -> None:
-    stack(tmp_path / "in.tif")
-    assert run("in.tif", "out.zarr")[0] == 0
-    before = sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*"))
-    status, _, err = run("in.tif", "out.zarr")
-    assert status == 2
-    assert "out.zarr exists: pass --overwrite to replace it" in err
-    assert sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*")) == before
-    assert run("in.tif", "out.zarr", "--overwrite")[0] == 0
-
-
 def test_a_store_of_another_program_is_an_input(run: Run, tmp_path: Path) -> None:
     import zarr
 

@@ -58,28 +58,6 @@ def test_three_outputs_of_a_refiner(tiny: Path, tmp_path: Path, refiner: Path, r
     assert f"refiner file {refiner.name}" in out
 
 
-def test_an_imported_refiner_by_name(tiny: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
-    picture(tmp_path / "a.png")
-    assert run("models", "import", refiner)[0] == 0
-    status, out, _ = run("upscale", tmp_path / "a.png", "--scale", 2, "--refiner", "mine")
-    assert status == 0
-    assert "refiner imported mine.safetensors" in out
-    assert run("upscale", tmp_path / "a.png", "--scale", 2, "--refiner", "none")[0] == 0
-    assert names(tmp_path)[:3] == ["a.png", "a_x2_baseline.png", "a_x2_delta.png"]
-
-
-def test_a_refiner_of_another_backbone_names_both(
-    tiny: Path, tmp_path: Path, refiner: Path, run: Run
-) -> None:
-    picture(tmp_path / "a.png")
-    status, _, err = run("upscale", tmp_path / "a.png", "--scale", 3, "--refiner", refiner)
-    assert status == 2
-    assert len(err.splitlines()) == 1
-    assert "was trained on another backbone" in err
-    assert weight_files.OFFICIAL_SHA256[2] in err
-    assert weight_files.OFFICIAL_SHA256[3] in err
-
-
 @pytest.mark.parametrize("options", [["--delta"], ["--difference"], ["--baseline", "--delta"]])
 def test_an_output_that_needs_a_refiner(
     tiny: Path, tmp_path: Path, run: Run, options: list[str]
@@ -159,26 +137,6 @@ def test_options_are_those_of_upscale(words: str, expected: dict[str, Any]) -> N
     assert _upscale_options(options) == UpscaleOptions(**expected)
 
 
-@pytest.mark.parametrize(
-    ("intensity", "reason"),
-    [
-        ("bright", "expected intensity one of auto, dtype, data, percentile or (low, high)"),
-        ("1,2,3", "expected --intensity LOW,HIGH, got '1,2,3'"),
-        ("a,b", "expected --intensity LOW,HIGH, got 'a,b'"),
-        ("5,5", "expected intensity limits low < high, got (5.0, 5.0)"),
-        ("nan,1", "expected intensity limits low < high"),
-    ],
-)
-def test_intensity_that_makes_no_sense(
-    tiny: Path, tmp_path: Path, run: Run, intensity: str, reason: str
-) -> None:
-    picture(tmp_path / "a.png")
-    status, _, err = run("upscale", tmp_path / "a.png", "--scale", 2, "--intensity", intensity)
-    assert status == 2
-    assert reason in err
-    assert len(err.splitlines()) == 1
-
-
 def test_the_record_makes_the_same_result(
     tiny: Path, tmp_path: Path, refiner: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,9 +211,10 @@ def test_arguments_that_make_no_sense(run: Run, arguments: list[str], reason: st
         (["--refiner", "nothing"], "expected refiner"),
         (["--device", "toaster"], "expected device"),
         (["--device", "cuda:99"], "is not available on this machine"),
-        (["--tile", "0"], "expected tile >= 1, got 0"),
-        (["--halo", "-1"], "expected halo >= 0, got -1"),
         (["--back-projection"], "expected scale 4 for back-projection, got 2"),
+        (["--intensity", "1,2,3"], "expected --intensity LOW,HIGH, got '1,2,3'"),
+        (["--intensity", "a,b"], "expected --intensity LOW,HIGH, got 'a,b'"),
+        (["--intensity", "nan,1"], "expected intensity limits low < high"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -207,15 +207,13 @@ def test_faults_do_not_stop_the_others(tmp_path: Path, run: Run) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path, run: Run) -> None:
     save(tmp_path / "a.png", picture())
-    arguments = ("a.png", "--hr", *QUICK, "--panels", "LR,bicubic,HR")
-    assert run(*arguments)[0] == 0
-    before = (tmp_path / "a_x2_comparison.png").read_bytes()
-    status, out, err = run(*arguments, "--panels", "HR")
+    (tmp_path / "a_x2_comparison.png").write_text("mine")
+    arguments = ("a.png", "--hr", *QUICK, "--panels", "HR")
+    status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert "a_x2_comparison.png exists: pass --overwrite to replace it" in err
-    assert (tmp_path / "a_x2_comparison.png").read_bytes() == before
-    assert run(*arguments, "--panels", "HR", "--overwrite")[0] == 0
-    assert (tmp_path / "a_x2_comparison.png").read_bytes() != before
+    assert (tmp_path / "a_x2_comparison.png").read_text() == "mine"
+    assert run(*arguments, "--overwrite")[0] == 0
     before = (tmp_path / "a.png").read_bytes()
     status, _, err = run(*arguments, "--overwrite", "-o", "a.png")
     assert status == 2
@@ -399,15 +397,13 @@ def test_scale_bars(tmp_path: Path, run: Run) -> None:
         (["a.png", "--panels", "HR,LR"], "expected a reference for the panel HR"),
         (["a.png", "--label", "delta"], "expected --label PANEL=TEXT, got 'delta'"),
         (["a.png", "--contrast", "1,x"], "expected --contrast LOW,HIGH, got '1,x'"),
-        (["a.png", "--contrast", "much"], "expected contrast one of auto"),
-        (["a.png", "--contrast", "5,5", "--panels", "LR"], "expected intensity limits low < high"),
         (["a.png", "--plane", "Z3", "--panels", "LR"], "as Z=3,C=0; got 'Z3'"),
-        (["a.png", "--width", "0"], "expected width from 1 to 40, got 0"),
         (["a.png", "--dpi", "1"], "expected dpi from 30 to 2400, got 1"),
-        (["a.png", "--font", "None such"], "expected an installed font, got 'None such'"),
         (["a.png", "--pixel-size", "0"], "expected --pixel-size above 0, got 0"),
         (["a.png", "--format", "pdf", "-o", "f.svg"], "expected the same format, got --format pdf"),
         (["a.png", "--crop", "60,0,48", "--panels", "LR"], "within 96x128 HR pixels, got 60"),
+        (["a.png", "--hr", *BUNDLED, "--refiner", "none", "--panels", "HR,difference"],
+         "expected a refiner for the panels delta and difference, but bundled"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -420,30 +416,12 @@ def test_invalid_arguments(tmp_path: Path, run: Run, arguments: list[str], reaso
     assert names(tmp_path) == ["a.png"]
 
 
-def test_a_panel_without_its_refiner(tmp_path: Path, run: Run) -> None:
-    save(tmp_path / "a.png", picture())
-    status, out, err = run(
-        "a.png", "--hr", *QUICK, *BUNDLED, "--refiner", "none", "--panels", "HR,difference"
-    )
-    assert (status, out) == (2, "")
-    assert "expected a refiner for the panels delta and difference, but bundled" in err
-
-
 def test_several_figures_into_one_file(tmp_path: Path, run: Run) -> None:
     for name in ("a", "b"):
         save(tmp_path / f"{name}.png", picture())
     status, out, err = run("a.png", "b.png", *QUICK, "--panels", "LR", "-o", "f.pdf")
     assert (status, out) == (2, "")
     assert err.count("expected a folder for several figures, got --output f.pdf") == 2
-
-
-def test_an_output_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
-    save(tmp_path / "a.png", picture())
-    for folder in ("a.png/out", "x" * 300):
-        status, _, err = run("a.png", *QUICK, "--panels", "LR", "-o", folder)
-        assert status == 2
-        assert "can't be written" in err
-    assert names(tmp_path) == ["a.png"]
 
 
 def test_choices_are_those_of_the_figures() -> None:
