@@ -125,6 +125,15 @@ def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
     assert opened("Train").form.scale.value == 2
 
 
+@pytest.mark.parametrize(("name", "scale"), [("Upscale", 4), ("Batch", 4), ("Train", 2)])
+def test_settings_that_can_not_be_read_do_no_harm(opened, name, scale) -> None:
+    odd = {"scale": 9, "quality": 3, "tile": "x", "loss": 3, "steps": "x", "rate": 3, "jpeg": None}
+    write_settings(name.lower(), {**odd, "previews": "no", "z": 1})
+    form = opened(name).form
+    assert form.scale.value == scale
+    assert name != "Train" or form.config().steps is None
+
+
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
 def test_a_preference_takes_precedence_over_the_last_use(opened, page, name) -> None:
     write_settings(name.lower(), {"scale": 2, "backbone": "official", "device": "cpu"})
