@@ -10,7 +10,7 @@ import pytest
 
 from napari_cfsr.cli import main
 from napari_cfsr.core.weights import weight_files
-from tests.helpers.commands import SUMMARY, Run
+from tests.helpers.commands import SUMMARY, Run, Says
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +80,30 @@ def run(call: Run, models_once: None) -> Run:
         return status, out, err
 
     return run
+
+
+@pytest.fixture
+def done(run: Run) -> Says:
+    """Run a command that succeeds; standard output."""
+
+    def done(*arguments: object) -> str:
+        status, out, err = run(*arguments)
+        assert status == 0, err
+        return out
+
+    return done
+
+
+@pytest.fixture
+def fault(run: Run) -> Says:
+    """Run a command that fails; the one line that it prints."""
+
+    def fault(*arguments: object) -> str:
+        status, out, err = run(*arguments)
+        assert (status, out, len(err.splitlines())) == (2, "", 1), err
+        return err
+
+    return fault
 
 
 @pytest.fixture

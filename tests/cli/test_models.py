@@ -19,7 +19,7 @@ import napari_cfsr as nc
 from napari_cfsr.core.io import image_files as files
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
-from tests.helpers.commands import Run, launch, names, picture
+from tests.helpers.commands import Run, Says, launch, names, picture
 from tests.helpers.tiny_weights import tiny_network
 
 pytestmark = pytest.mark.usefixtures("nothing_bundled")
@@ -30,24 +30,22 @@ def a_backbone(path: Path, scale: int = 2) -> Path:
     return path
 
 
-def test_weights_that_are_not_available(tmp_path: Path, run: Run, home: Path) -> None:
+def test_weights_that_are_not_available(tmp_path: Path, fault: Says, home: Path) -> None:
     """The mirror that every test has refuses connections."""
     picture(tmp_path / "a.png")
     for command in (["upscale", tmp_path / "a.png"], ["models", "fetch", "--scale", 4],
                     ["demo", "--no-window", "--output", tmp_path / "out"]):  # fmt: skip
-        status, out, err = run(*command)
-        assert (status, out) == (2, "")
-        assert "CFSR_x4.pth could not be downloaded from http://127.0.0.1:9/CFSR_x4.pth" in err
-        assert len(err.splitlines()) == 1
+        assert "CFSR_x4.pth could not be downloaded from http://127.0.0.1:9/CFSR_x4.pth" in fault(
+            *command
+        )
     assert not home.exists() or not list(home.rglob("*.pth"))
     assert names(tmp_path)[0] == "a.png"
     assert not (tmp_path / "out").exists()
 
 
-def test_models_list(tiny: Path, refiner: Path, home: Path, run: Run) -> None:
+def test_models_list(tiny: Path, refiner: Path, home: Path, run: Run, done: Says) -> None:
     assert run("models", "import", refiner)[0] == 0
-    status, out, _ = run("models", "list")
-    assert status == 0
+    out = done("models", "list")
     assert f"backbone official x4 CFSR_x4.pth                  {tiny / 'CFSR_x4.pth'}" in out
     line = r"refiner  imported x2 mine +.*mine\.safetensors  A test \(\+0\.2500 dB\)\n"
     assert re.search(line, out)
@@ -60,19 +58,17 @@ def test_models_list(tiny: Path, refiner: Path, home: Path, run: Run) -> None:
     assert rows[-1]["gain"] == 0.25
 
 
-def test_models_list_on_a_bare_machine(run: Run) -> None:
-    status, out, _ = run("models", "list")
-    assert status == 0
+def test_models_list_on_a_bare_machine(run: Run, done: Says) -> None:
+    out = done("models", "list")
     assert out.count("not on this machine: 'napari-cfsr models fetch'") == 3
     assert [r["path"] for r in json.loads(run("models", "list", "--json")[1])] == [None] * 3
 
 
-def test_models_list_with_files_that_make_no_sense(home: Path, run: Run) -> None:
+def test_models_list_with_files_that_make_no_sense(home: Path, done: Says) -> None:
     for folder in ("backbones", "refiners"):
         (home / "data" / folder).mkdir(parents=True)
         (home / "data" / folder / "x.safetensors").write_bytes(b"nonsense")
-    status, out, _ = run("models", "list")
-    assert status == 0
+    out = done("models", "list")
     assert "backbone imported    x" in out
     assert "refiner" not in out
 
@@ -84,23 +80,22 @@ def test_models_path(tiny: Path, home: Path, tmp_path: Path, run: Run) -> None:
     assert run("models", "path", "--scale", 2, "--backbone", file)[1] == f"{file}\n"
 
 
-def test_models_path_downloads_nothing(run: Run) -> None:
-    status, out, err = run("models", "path", "--scale", 2)
-    assert (status, out) == (2, "")
-    assert "the official x2 weights are not on this machine: fetch them with" in err
+def test_models_path_downloads_nothing(fault: Says) -> None:
+    assert "the official x2 weights are not on this machine: fetch them with" in fault(
+        "models", "path", "--scale", 2
+    )
 
 
-def test_import_a_backbone_and_use_it(tiny: Path, tmp_path: Path, home: Path, run: Run) -> None:
+def test_import_a_backbone_and_use_it(
+    tiny: Path, tmp_path: Path, home: Path, run: Run, done: Says
+) -> None:
     pixels = picture(tmp_path / "a.png")
     path = a_backbone(tmp_path / "tiny.safetensors")
     target = home / "data" / "backbones" / "tiny.safetensors"
     assert run("models", "import", path) == (0, f"{path} -> {target}\n", "")
     assert target.read_bytes() == path.read_bytes()
     path.unlink()
-    status, out, _ = run(
-        "upscale", tmp_path / "a.png", "--scale", 2, "--backbone", "tiny", "--json"
-    )
-    assert status == 0
+    out = done("upscale", tmp_path / "a.png", "--scale", 2, "--backbone", "tiny", "--json")
     record = json.loads(out)
     assert record["backbone"] == "imported tiny.safetensors"
     expected = nc.upscale(pixels, nc.load_model(2, "tiny"), axes="YXC").baseline
@@ -112,15 +107,15 @@ def test_import_a_backbone_and_use_it(tiny: Path, tmp_path: Path, home: Path, ru
 
 
 def test_import_replaces_nothing_without_overwrite(
-    tmp_path: Path, refiner: Path, home: Path, run: Run
+    tmp_path: Path, refiner: Path, home: Path, run: Run, fault: Says
 ) -> None:
     assert run("models", "import", refiner)[0] == 0
     target = home / "data" / "refiners" / "mine.safetensors"
     before = target.read_bytes()
     save_refiner(refiner, RefineNet().state_dict(), RefinerCard(2, "output", "0" * 64))
-    status, _, err = run("models", "import", refiner)
-    assert status == 2
-    assert "there is a refiner 'mine': use another name, or overwrite it" in err
+    assert "there is a refiner 'mine': use another name, or overwrite it" in fault(
+        "models", "import", refiner
+    )
     assert target.read_bytes() == before
     assert run("models", "import", refiner, "--overwrite")[0] == 0
     assert target.read_bytes() == refiner.read_bytes()

@@ -45,7 +45,7 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
-from tests.helpers.commands import Run
+from tests.helpers.commands import Run, Says
 from tests.helpers.small_sets import spots, tiny_backbone
 
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
@@ -226,9 +226,8 @@ def test_options_of_pairs() -> None:
     ],
     ids=str,
 )
-def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
-    status, out, err = run("train", *arguments)
-    assert (status, out) == (2, "")
+def test_invalid_arguments(fault: Says, arguments: list[Any], reason: str) -> None:
+    err = fault("train", *arguments)
     assert reason in err
     assert len(err.splitlines()) == 1
     assert "(see 'napari-cfsr train --help')" in err
@@ -265,17 +264,16 @@ def test_invalid_values(
 
 @pytest.mark.parametrize("option", ["--photons", "--blur", "--reduce", "--jpeg", "--offset"])
 def test_measured_pairs_are_not_degraded(
-    images: Path, fake: FakeTraining, run: Run, option: str
+    images: Path, fake: FakeTraining, fault: Says, option: str
 ) -> None:
-    status, _, err = run("train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1)
-    assert status == 2
-    assert f"{option} does not apply to measured pairs: leave it out" in err
+    assert f"{option} does not apply to measured pairs: leave it out" in fault(
+        "train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1
+    )
     assert fake.requests == []
 
 
-def test_help(run: Run) -> None:
-    status, out, _ = run("train", "--help")
-    assert status == 0
+def test_help(run: Run, done: Says) -> None:
+    out = done("train", "--help")
     for title in ("data:", "result:", "degradation:", "recipe:", "backbone and run:"):
         assert f"\n{title}\n" in out
     for action in ("show", "rename", "delete", "export"):
@@ -327,17 +325,16 @@ def test_a_training_under_a_name(home: Path, train: Run, run: Run) -> None:
     assert (row["name"], row["gain"], row["placement"]) == ("Zellkerne 2x", 0.5, "input")
 
 
-def test_pairs(tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+def test_pairs(tmp_path: Path, fake: FakeTraining, done: Says) -> None:
     for side, size in {"lr": 20, "hr": 40}.items():
         (tmp_path / side).mkdir()
         for i in range(3):
             noise = np.random.default_rng(i).integers(0, 65536, (size, size), np.uint16)
             tifffile.imwrite(tmp_path / side / f"{i}.tif", noise, photometric="minisblack")
-    status, _, _ = run(
+    done(
         "train", "--pairs", tmp_path / "lr", tmp_path / "hr", "--scale", 2, "--name", "n",
         "--align", "--intensity", "0,1000",
     )  # fmt: skip
-    assert status == 0
     (request,) = fake.requests
     assert request.config == TrainConfig(align=True, intensity=(0, 1000))
     assert request.data.lr is not None
@@ -406,9 +403,6 @@ def test_bad_images_are_refused_in_one_line(tmp_path: Path, fake: FakeTraining, 
     assert not (tmp_path / "a.safetensors").exists()
 
 
-# where it goes
-
-
 def test_the_output_is_checked_before_training(
     tmp_path: Path, home: Path, fake: FakeTraining, train: Run
 ) -> None:
@@ -472,9 +466,6 @@ def test_a_full_disk_at_the_end(
     assert files(tmp_path / "out") == []
 
 
-# Ctrl-C
-
-
 def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
@@ -509,9 +500,6 @@ def test_an_interrupt_that_ends_the_program(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# on a terminal
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -535,9 +523,6 @@ def test_one_line_on_a_terminal(images: Path, train: Run, monkeypatch: pytest.Mo
              r"Training$")  # fmt: skip
     for pattern in (step4, step9, r"98%\|.*\| Measuring a.png, 0:02 left$"):
         assert any(re.match(pattern, line) for line in drawn), (pattern, drawn)
-
-
-# TensorBoard
 
 
 @pytest.fixture
@@ -737,7 +722,7 @@ def mine(home: Path) -> Path:
     return save_refiner(path, STATE, CARD)
 
 
-def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_models_show(mine: Path, tmp_path: Path, run: Run, fault: Says) -> None:
     status, out, err = run("models", "show", "mine")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -750,9 +735,7 @@ def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
     }  # fmt: skip
     elsewhere = mine.replace(tmp_path / "other.safetensors")
     assert run("models", "show", elsewhere)[1].startswith(f"other (file, {elsewhere})\n")
-    status, out, err = run("models", "show", "mine")
-    assert (status, out) == (2, "")
-    assert "expected the name of a refiner on this machine" in err
+    assert "expected the name of a refiner on this machine" in fault("models", "show", "mine")
     assert run("models", "show", BUNDLED)[1].startswith(f"{BUNDLED} (bundled, ")
 
 
@@ -770,12 +753,10 @@ def test_models_rename(mine: Path, run: Run) -> None:
     assert files(mine.parent) == ["yours.safetensors"]
 
 
-def test_models_export_delete_and_import(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_models_export_delete_and_import(mine: Path, tmp_path: Path, run: Run, fault: Says) -> None:
     target = tmp_path / "usb" / "mine.safetensors"
     assert run("models", "export", "mine", target) == (0, f"mine -> {target}\n", "")
-    status, _, err = run("models", "export", "mine", target)
-    assert status == 2
-    assert f"{target} exists" in err
+    assert f"{target} exists" in fault("models", "export", "mine", target)
     assert run("models", "export", "mine", target, "--overwrite")[0] == 0
     status, out, err = run("models", "delete", "nothing", BUNDLED, "mine")
     assert (status, out, len(err.splitlines())) == (2, f"deleted {mine}\n", 2)

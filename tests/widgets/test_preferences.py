@@ -67,9 +67,6 @@ def dialog(page, qtbot) -> PreferencesDialog:
     return dialog
 
 
-# the page
-
-
 def test_the_page_has_a_control_for_each_preference(dialog) -> None:
     labels = [x.text() for x in dialog._stack.currentWidget().findChildren(QLabel) if x.text()]
     assert labels == ["Scale", "Backbone", "Device", "Precision", "Folder"]
@@ -112,9 +109,6 @@ def test_choices_of_the_page_are_those_that_are_read(page) -> None:
         assert words[0] == of_page.default == preferences.LAST_USED
         if name == "scale":
             assert [preferences.SCALES[word] for word in words[1:]] == list(weight_files.SCALES)
-
-
-# default settings
 
 
 def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
@@ -170,9 +164,6 @@ def test_a_plugin_that_napari_does_not_know_is_fine(monkeypatch) -> None:
     monkeypatch.setattr(napari.settings, "get_plugin_settings", {}.__getitem__)
     assert preferences.preferred("scale") == {}
     assert preferences.weights_folder() is None
-
-
-# the weights folder
 
 
 def test_the_folder_is_where_official_weights_are_found(opened, page, official_folder) -> None:
@@ -262,9 +253,6 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
     found = backbone_of_refiner(2, "mine", official_folder)
     assert found is not None
     assert found.kind == "official"
-
-
-# a folder that is not there
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])

@@ -114,9 +114,6 @@ def two(shape=(40, 50)) -> dict[str, np.ndarray]:
     return {"hr": reference, "worse": worse, "better": better}
 
 
-# real results of a real image
-
-
 def test_results_of_an_upscaling_are_measured_against_their_original(
     opened, official, data, qtbot
 ) -> None:
@@ -230,16 +227,11 @@ def test_a_result_of_the_current_view_is_measured_where_it_lies(
             np.testing.assert_allclose(world_of(part, corner), expected, atol=1e-6)
 
 
-# the table
-
-
 def test_sorting_marks_and_selection(compared, qtbot) -> None:
     _, widget = compared("worse", "better", "same", same=two()["hr"])
     press(qtbot, widget)
     assert [row[0] for row in shown(widget)] == ["worse", "better", "same"]
-    assert [row[1] for row in shown(widget)][2] == "∞"
-    assert [row[2] for row in shown(widget)][2] == "1.0000"
-    assert len(shown(widget)[0]) == 3  # gains over nothing are not shown
+    assert shown(widget)[2] == ["same", "∞", "1.0000"]  # gains over nothing are not shown
     assert bold(widget) == {(2, 1), (2, 2)}
     header = widget.result.view.horizontalHeader()
 
@@ -267,20 +259,12 @@ def test_sorting_marks_and_selection(compared, qtbot) -> None:
         widget._result.table.rows[1].figures[0].psnr - widget._result.table.rows[0].figures[0].psnr,
         abs=5e-4,
     )
-    # numbers, not letters: 9 is less than 10
-    tens = [line.values["psnr"] for line in widget.result.model.lines]
-    assert tens != sorted(tens, key=str) or len(set(map(len, map(str, tens)))) > 1
 
 
 def test_numbers_are_sorted_as_numbers_and_lines_without_one_come_last(opened, qtbot) -> None:
     _, reference = noisy_pair()
-    image = {
-        "hr": reference,
-        "a": 255 - reference,
-        "b": noisy_pair(sigma=9)[0],
-        "c": reference[:, ::2],
-    }
-    viewer, widget = opened(True, **image)
+    others = {"a": 255 - reference, "b": noisy_pair(sigma=9)[0], "c": reference[:, ::2]}
+    viewer, widget = opened(True, hr=reference, **others)
     widget.form.reference.value = layer_of(viewer, "hr")
     tick(qtbot, widget, "a", "b", "c")
     press(qtbot, widget)
@@ -325,12 +309,6 @@ def test_csv_and_copied_text(compared, qtbot, tmp_path, monkeypatch) -> None:
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows] == ["worse", "better"]
-    assert [float(row["psnr_db"]) for row in rows] == pytest.approx(
-        [f.psnr for f in figures], abs=1e-6
-    )
-    assert [float(row["ssim"]) for row in rows] == pytest.approx(
-        [f.ssim for f in figures], abs=1e-6
-    )
     assert {row["gain_over"] for row in rows} == {"worse"}
     # the dialog asked about `table`, not about `table.csv`
     (tmp_path / "table.csv").write_text("mine")
@@ -339,9 +317,6 @@ def test_csv_and_copied_text(compared, qtbot, tmp_path, monkeypatch) -> None:
     assert export("table.csv").startswith("Wrote ")
     assert "can't be written" in export("nowhere/table.csv")
     assert widget.result.export_button.isEnabled()
-
-
-# what is said
 
 
 def test_equal_sizes_with_different_transforms_warn(opened, qtbot) -> None:
@@ -382,20 +357,6 @@ def test_a_mismatch_is_reported_with_both_shapes_and_the_form_works_again(opened
     assert shown(widget)[1][0] == "fits"
 
 
-def test_a_region_smaller_than_the_window_of_ssim_is_reported(compared, qtbot) -> None:
-    viewer, widget = compared("worse")
-    viewer.add_shapes([np.array([[5, 5], [5, 14], [14, 14], [14, 5]])], name="roi")
-    widget.form.region.value = REGIONS[2]
-    widget.form.shave.value = 1
-    press(qtbot, widget)
-    expected = "expected at least 11x11 pixels left after shaving 1, got shape (10, 10)"
-    assert widget.controls.status.text() == expected
-    assert widget.result.table is None
-    widget.form.region.value = REGIONS[0]
-    press(qtbot, widget)
-    assert widget._result.table.options.shave == 1
-
-
 def test_why_nothing_can_be_measured_is_reported(opened, qtbot) -> None:
     viewer, widget = opened()
     assert "no image layer to compare with" in widget.controls.reason.text()
@@ -413,9 +374,10 @@ def test_why_nothing_can_be_measured_is_reported(opened, qtbot) -> None:
     ):
         widget.form.data_range.value = text
         assert reason in widget.controls.reason.text()
-    widget.form.data_range.value = "1000"
+    widget.form.data_range.value, widget.form.shave.value = "1000", 1
     press(qtbot, widget)
-    assert widget._result.table.options.data_range == 1000
+    options = widget._result.table.options
+    assert (options.data_range, options.shave) == (1000, 1)
     assert "data range 1000 (given)" in widget.result.heading.text()
     viewer.layers.remove("cells")
     widget.form.region.value = REGIONS[2]
@@ -523,18 +485,6 @@ def test_a_stack_slice_by_slice(opened, qtbot, monkeypatch) -> None:
     assert made.data.shape == (1, 60, 50)
     np.testing.assert_allclose(world_of(made, (0, 3, 4)), (2, 3, 4), atol=1e-6)
     assert not [t for t in threading.enumerate() if t.name == PLOT_THREAD]
-
-
-def test_multiscale_layers_are_compared_at_full_resolution(opened, qtbot) -> None:
-    worse, reference = noisy_pair((256, 300))
-    viewer, widget = opened(True)
-    for name, image in (("hr", reference), ("worse", worse)):
-        levels = [da.from_array(image, chunks=64), da.from_array(image[::2, ::2], chunks=64)]
-        viewer.add_image(levels, multiscale=True, name=name, contrast_limits=(0, 255))
-    widget.form.reference.value = layer_of(viewer, "hr")
-    tick(qtbot, widget, "worse")
-    press(qtbot, widget)
-    assert widget._result.table.rows[0].figures[0].psnr == psnr(worse, reference, 0, "gray", 255.0)
 
 
 # time, threads, ends
@@ -754,9 +704,6 @@ def test_blink_needs_two_layers(opened, qtbot) -> None:
     widget.compare.first.value = layer_of(viewer, "one")
     widget.compare.second.value = layer_of(viewer, "other")
     assert widget.compare.blink_button.isEnabled()
-
-
-# the window
 
 
 def test_the_dock_is_no_wider_than_that_of_upscale_and_fits_a_small_screen(opened, qtbot) -> None:

@@ -256,26 +256,10 @@ def test_a_disk_that_can_not_be_written_loses_nothing(opened, fake, qtbot) -> No
 # pause, stop, cancel, and what goes wrong
 
 
-def test_stop_keeps_the_best_which_is_measured_and_saved(opened, cells, qtbot) -> None:
-    _, widget = opened(*cells)
-    choose(widget, photons=50, read_noise=0.01, **{**QUICK, "steps": 5000})
-    assert not widget.controls.stop_button.isVisibleTo(widget)
-    widget.controls.start_button.click()
-    assert widget.controls.stop_button.isVisibleTo(widget)
-    qtbot.waitUntil(lambda: widget.plot.best() is not None, timeout=60_000)
-    best = widget.plot.best()
-    click(qtbot, widget, widget.controls.stop_button, 30_000)
-    outcome = widget.result.outcome
-    assert outcome.improved
-    assert outcome.card.extra["validation_gain"] >= best[2] - 1e-5
-    assert outcome.history[-1]["step"] < 5000
-    click(qtbot, widget, widget.result.save_button)
-    assert read_refiner_card(refiner("cells 0 x2")).gain == pytest.approx(outcome.gain, abs=1e-4)
-
-
 @pytest.mark.alone
 def test_pause_takes_no_processor_time_and_resume_goes_on(started, qtbot) -> None:
     _, widget = started()
+    assert widget.controls.stop_button.isVisibleTo(widget)
     child = psutil.Process(widget._training.pid)
     widget.controls.pause_button.click()
     assert widget.controls.pause_button.text() == "Resume"
@@ -682,24 +666,10 @@ def test_beside_a_real_image_it_has_the_pixels_of_that(opened, cells, qtbot) -> 
     np.testing.assert_allclose(layer.translate, [10, 20 + 3 * 80 * 1.05])
 
 
-def test_noise_is_estimated_from_a_real_layer(opened, cells, qtbot) -> None:
-    viewer, widget = opened(*cells)
-    big = np.tile(np.concatenate(cells), (1, 2))
-    viewer.add_image(degrade(big, 2, photons=60, read_noise=0.01), name="real")
-    assert not widget.form.estimate_button.isEnabled()
-    widget.form.real.value = viewer.layers["real"]
-    assert widget.form.estimate_button.isEnabled()
-    click(qtbot, widget, widget.form.estimate_button)
-    assert widget.form.photons.value == pytest.approx(60, rel=0.25)
-    assert widget.form.read_noise.value < 0.03
-    assert widget.form.blur.value < 0.5
-    assert widget.controls.status.text().startswith("Estimated: bicubic, ")
-    assert "edit it" in widget.controls.status.text()
-
-
 def test_noise_is_estimated_in_the_units_of_the_whole_stack(opened, cells, qtbot) -> None:
     """A dim slice by itself would seem to have ten times the photons' noise."""
     viewer, widget = opened(*cells)
+    assert not widget.form.estimate_button.isEnabled()
     rng = np.random.default_rng(0)
     clean = imresize(np.tile(np.concatenate(cells), (1, 2)) / 255, 0.5).clip(0, 1)
     slices = [rng.poisson(200 * part * clean) * 50.0 for part in (1.0, 0.5)]
@@ -707,7 +677,11 @@ def test_noise_is_estimated_in_the_units_of_the_whole_stack(opened, cells, qtbot
     choose(widget, gain=2, jpeg=50)
     widget.form.real.value = viewer.layers["real"]
     viewer.dims.set_current_step(0, 1)
-    click(qtbot, widget, widget.form.estimate_button)
+    status = click(qtbot, widget, widget.form.estimate_button)
+    assert status.startswith("Estimated: bicubic, ")
+    assert "edit it" in status
+    assert widget.form.read_noise.value < 0.03
+    assert widget.form.blur.value < 0.5
     full = 200 * np.max(slices[0]) / (50.0 * 200)  # photons at the brightest of the stack
     assert widget.form.photons.value == pytest.approx(full, rel=0.35)
     assert (widget.form.gain.value, widget.form.jpeg.value) == (1, 0)

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -292,17 +291,6 @@ def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     assert [layer.name for layer in viewer.layers] == ["photo", "photo x4 baseline"]
 
 
-def test_results_never_replace_layers(opened, qtbot) -> None:
-    viewer, widget = opened(photo(32, 32), name="photo", refiner="none")
-    press(qtbot, widget)
-    first = viewer.layers["photo x4 baseline"]
-    press(qtbot, widget)
-    assert [layer.name for layer in viewer.layers] == [
-        "photo", "photo x4 baseline", "photo x4 baseline [1]",
-    ]  # fmt: skip
-    assert first in viewer.layers
-
-
 def test_region_of_a_shape_and_of_the_view(opened, qtbot) -> None:
     viewer, widget = opened(photo(100, 100), name="photo", show=True, refiner="none")
     viewer.add_shapes([np.array([[10, 20], [10, 39], [29, 39], [29, 20]])], name="roi")
@@ -344,32 +332,6 @@ def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> No
             parts.append(np.array(widget._read(widget.form.values()).part))
         assert np.abs(parts[0] - parts[1]).max() <= 1
         assert parts[0].min() > 0
-
-
-def test_multiscale_and_dask_layers(opened, qtbot) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (90, 80)).astype(np.uint8)
-    lazy = da.from_array(image, chunks=32)
-    viewer, widget = opened(refiner="none", scale=2)
-    viewer.add_image([lazy, lazy[::2, ::2]], name="pyramid", multiscale=True)
-    press(qtbot, widget)
-    viewer.add_image(lazy, name="lazy")
-    press(qtbot, widget)
-    expected = upscale(image, load_model(2, "bundled", None)).baseline
-    for name in ("pyramid", "lazy"):
-        np.testing.assert_array_equal(viewer.layers[f"{name} x2 baseline"].data, expected)
-
-
-def test_all_slices_or_the_current_one(opened, qtbot) -> None:
-    stack = np.random.default_rng(0).random((3, 2, 12, 14)).astype(np.float32)
-    viewer, widget = opened(stack, name="stack", refiner="none", scale=2)
-    press(qtbot, widget)
-    assert viewer.layers["stack x2 baseline"].data.shape == (3, 2, 24, 28)
-    viewer.dims.set_point((0, 1), (2, 1))
-    widget.form.slices.value = SLICES[1]
-    press(qtbot, widget)
-    one = viewer.layers["stack x2 baseline [1]"]
-    assert one.data.shape == (1, 1, 24, 28)
-    np.testing.assert_allclose(one.translate[:2], [2, 1])
 
 
 def test_a_wrong_backbone_file_is_reported_and_the_form_works_again(

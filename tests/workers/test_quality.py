@@ -56,9 +56,6 @@ def noisy_pair(shape=(40, 50), sigma=9.0, seed=0) -> tuple[np.ndarray, np.ndarra
     return image, reference
 
 
-# figures
-
-
 @pytest.mark.parametrize("channel", ["Y", "RGB", "gray"])
 def test_figures_are_those_of_psnr_and_ssim(channel) -> None:
     image, reference = noisy_pair((40, 50) if channel == "gray" else (40, 50, 3))
@@ -426,9 +423,6 @@ def test_reductions_are_known_by_the_world_or_by_their_size() -> None:
     ):  # fmt: skip
         assert reduction(hr, read_layer(Image(np.zeros(shape), scale=scale))) == expected
     assert reduction(hr, read_layer(Image(np.zeros((20, 30, 3)), scale=(2, 2), rgb=True))) is None
-
-
-# runs
 
 
 def request(reference: Image, *images: Image | Candidate, **changes) -> QualityRequest:
