@@ -42,12 +42,11 @@ Opened = tuple["object", UpscaleWidget]
 def opened(make_napari_viewer) -> Callable[..., Opened]:
     """Open a viewer with images, and the widget from the plugin's menu entry."""
 
-    def open_with(*images: np.ndarray, show=False, refiner="", scale=0, **arguments) -> Opened:
+    def open_with(*images: np.ndarray, show=False, refiner="", **arguments) -> Opened:
         viewer = make_napari_viewer(show=show)
         for image in images:
             viewer.add_image(image, **arguments)
         _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
-        widget.form.scale.value = scale or widget.form.scale.value
         widget.form.refiner.value = refiner or widget.form.refiner.value
         return viewer, widget
 
