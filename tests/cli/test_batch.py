@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main, upscale
+from napari_cfsr.cli import upscale
 from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER
 from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
@@ -30,19 +30,18 @@ pytestmark = pytest.mark.usefixtures("models_once")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """`upscale in --output out` with the bundled x2 weights; status, lines of both streams."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
         where = () if "--output" in arguments else ("--output", "out")
-        words = ("upscale", "in", *arguments, *where, *COMMON)
-        status = main([str(a) for a in words])
-        out, err = capsys.readouterr()
+        status, out, err = call("upscale", "in", *arguments, *where, *COMMON)
         return status, out.splitlines(), err.splitlines()
 
-    return call
+    return run
 
 
 def picture(path: Path, seed: int = 0, side: int = 12) -> np.ndarray:
@@ -213,11 +212,3 @@ def test_killed_and_started_again(run: Run, tmp_path: Path) -> None:
         assert {p.name for p in Path(folder).iterdir()} == {LEDGER, *after}
     for name in after:
         assert sha256_of(Path("whole", name)) == sha256_of(Path("out", name))
-
-
-def test_a_single_file_has_no_ledger_and_no_summary(run: Run) -> None:
-    picture(Path("in/a.png"))
-    words = ["upscale", "in/a.png", "--output", "out", *map(str, COMMON)]
-    assert main(words) == 0
-    assert [p.name for p in Path("out").iterdir()] == ["a_x2_baseline.png"]
-    assert main(words) == 2

@@ -11,16 +11,15 @@ from PIL import Image
 
 import napari_cfsr as nc
 from napari_cfsr.core.io import image_files as files
-from tests.helpers.commands import Run, names
+from tests.helpers.commands import Says, names
 
 pytestmark = pytest.mark.usefixtures("nothing_bundled")
 
 
-def test_the_demo_in_files(official: Path, tmp_path: Path, run: Run) -> None:
+def test_the_demo_in_files(official: Path, tmp_path: Path, done: Says, fault: Says) -> None:
     out_folder = tmp_path / "out"
     arguments = ("demo", "--no-window", "--output", out_folder, "--device", "cpu")
-    status, out, _ = run(*arguments)
-    assert status == 0
+    out = done(*arguments)
     assert names(out_folder) == [
         "cat_HR.png", "cat_LR.png", "cat_baseline.png", "cat_comparison.png",
     ]  # fmt: skip
@@ -44,26 +43,20 @@ def test_the_demo_in_files(official: Path, tmp_path: Path, run: Run) -> None:
         assert np.asarray(figure.convert("L")).std() > 30
 
     before = (out_folder / "cat_LR.png").read_bytes()
-    status, _, err = run(*arguments)
-    assert status == 2
-    assert "cat_LR.png exists: pass --overwrite to replace it" in err
+    assert "cat_LR.png exists: pass --overwrite to replace it" in fault(*arguments)
     assert (out_folder / "cat_LR.png").read_bytes() == before
 
 
-def test_the_demo_with_a_refiner(tiny: Path, tmp_path: Path, refiner: Path, run: Run) -> None:
+def test_the_demo_with_a_refiner(tiny: Path, tmp_path: Path, refiner: Path, done: Says) -> None:
     arguments = ("--no-window", "--scale", 2, "--refiner", refiner, "--output", tmp_path / "out")
-    status, out, _ = run("demo", *arguments)
-    assert status == 0
+    out = done("demo", *arguments)
     assert "cat_delta.png" in names(tmp_path / "out")
     assert re.search(r"^delta: Y PSNR [0-9.]+ dB$", out, re.M)
 
 
-def test_the_demo_into_a_place_that_cannot_be(tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_the_demo_into_a_place_that_cannot_be(tiny: Path, tmp_path: Path, fault: Says) -> None:
     (tmp_path / "file").write_text("")
     for folder in ("file/out", "x" * 300):
         arguments = ("--no-window", "--scale", 2, "--output", tmp_path / folder)
-        status, _, err = run("demo", *arguments)
-        assert status == 2
-        assert "can't be written" in err
-        assert len(err.splitlines()) == 1
+        assert "can't be written" in fault("demo", *arguments)
     assert names(tmp_path) == ["file"]

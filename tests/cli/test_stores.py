@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,20 @@ import pytest
 import tifffile
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main
 from napari_cfsr.core.image.spacing import PixelSpace
 from napari_cfsr.core.io.store_metadata import store_status
 from napari_cfsr.core.store import plan as store_plan
 from napari_cfsr.core.store.growing_store import GrowingStore
 from napari_cfsr.core.upscale.blocks import plan_blocks
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.helpers.commands import Run, Says
 
 
 @pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    models_once: None,
-) -> Run:
-    """`upscale` at x2 with the weights that ship; exit status, standard output and error."""
+def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models_once: None) -> Run:
+    """`upscale` at x2 with the weights that ship, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        common = ("--scale", 2, "--backbone", "bundled", "--device", "cpu", "--baseline")
-        status = main([str(a) for a in ("upscale", *arguments, *common)])
-        return (status, *capsys.readouterr())
-
-    return call
+    common = ("--scale", 2, "--backbone", "bundled", "--device", "cpu", "--baseline")
+    return lambda *arguments: call("upscale", *arguments, *common)
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -77,17 +63,6 @@ def test_a_file_to_a_store_and_back(run: Run, tmp_path: Path) -> None:
     assert store_status(Path("out_x2_baseline.zarr")) == "complete"
 
 
-def test_nothing_is_overwritten_unless_asked(run: Run, tmp_path: Path) -> None:
-    stack(tmp_path / "in.tif")
-    assert run("in.tif", "out.zarr")[0] == 0
-    before = sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*"))
-    status, _, err = run("in.tif", "out.zarr")
-    assert status == 2
-    assert "out.zarr exists: pass --overwrite to replace it" in err
-    assert sorted((p, p.stat().st_mtime_ns) for p in Path("out.zarr").rglob("*")) == before
-    assert run("in.tif", "out.zarr", "--overwrite")[0] == 0
-
-
 def test_a_store_of_another_program_is_an_input(run: Run, tmp_path: Path) -> None:
     import zarr
 
@@ -102,7 +77,7 @@ def test_a_store_of_another_program_is_an_input(run: Run, tmp_path: Path) -> Non
 
 
 def test_an_interrupted_run_is_resumed(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, fault: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = stack(tmp_path / "in.tif")
     monkeypatch.setattr(store_plan, "plan_blocks", lambda *a: plan_blocks(*a, side=1, fill=False))
@@ -115,9 +90,7 @@ def test_an_interrupted_run_is_resumed(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(GrowingStore, "enter", interrupted)
-    status, _, err = run("in.tif", "out.zarr", "--tile", 16)
-    assert status == 2
-    assert "interrupted" in err
+    assert "interrupted" in fault("in.tif", "out.zarr", "--tile", 16)
     assert store_status(Path("out.zarr")) == "partial"
     status, out, err = run("in.tif", "out.zarr", "--tile", 16)
     assert (status, err) == (0, "")

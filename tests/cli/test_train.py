@@ -15,6 +15,7 @@ import time
 import types
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,14 +23,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from safetensors import safe_open
 
 import napari_cfsr as nc
-from napari_cfsr.cli import main, parser, train
-from napari_cfsr.cli.train import config_of
+from napari_cfsr.cli import main, parser
+from napari_cfsr.cli.train import CHOICES, config_of
 from napari_cfsr.core import training as core_training
-from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels, degrade
-from napari_cfsr.core.image.resize import imresize
+from napari_cfsr.core.image.degradation import KERNELS, blur_in_pixels
 from napari_cfsr.core.training import config as training_config
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import folder_data
@@ -46,46 +45,23 @@ from napari_cfsr.core.weights import weight_files
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card, save_refiner
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
+from tests.helpers.commands import Run, Says
 from tests.helpers.small_sets import spots, tiny_backbone
 
-Run = Callable[..., tuple[int, str, str]]
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
 CARD = RefinerCard(2, "input", weight_files.OFFICIAL_SHA256[2], "data, bicubic", 0.5, {"seed": 1})
 BUNDLED = "clean_official_x4"
+Calls = list[tuple[Any, ...]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; exit status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(a) for a in arguments])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        for line in err.splitlines():
-            assert line.startswith("napari-cfsr: "), line
-        return status, out, err
-
+def run(call: Run) -> Run:
     return call
 
 
 @dataclass
 class FakeTraining:
-    """Replaces `iter_train`, with actions at given steps.
-
-    Attributes
-    ----------
-    at : dict of int to callable
-        What happens before that step.
-    gain : float
-        On held-out images.
-    requests : list of TrainRequest
-        What was asked of it.
-    """
+    """Replaces `iter_train`, with actions before given steps."""
 
     at: dict[int, Callable[[], None]] = field(default_factory=dict)
     steps: int = 20
@@ -156,6 +132,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
 
 
 @pytest.fixture
+def train(images: Path, fake: FakeTraining, call: Run) -> Run:
+    """Run `train` on three images, without a network."""
+    return partial(call, "train", "--data", images, "--scale", 2)
+
+
+@pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder with three images."""
     folder = tmp_path / "images"
@@ -200,7 +182,7 @@ def test_every_field_of_the_configuration_has_an_option() -> None:
 def test_choices_are_those_of_the_configuration() -> None:
     names = {"preset": "Preset", "placement": "PlacementChoice", "loss": "Loss",
              "schedule": "Schedule"}  # fmt: skip
-    for name, choices in train.CHOICES.items():
+    for name, choices in CHOICES.items():
         expected = KERNELS if name == "kernel" else get_args(getattr(training_config, names[name]))
         assert choices == expected, name
 
@@ -244,9 +226,8 @@ def test_options_of_pairs() -> None:
     ],
     ids=str,
 )
-def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
-    status, out, err = run("train", *arguments)
-    assert (status, out) == (2, "")
+def test_invalid_arguments(fault: Says, arguments: list[Any], reason: str) -> None:
+    err = fault("train", *arguments)
     assert reason in err
     assert len(err.splitlines()) == 1
     assert "(see 'napari-cfsr train --help')" in err
@@ -256,14 +237,7 @@ def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
     ("options", "reason"),
     [
         (["--photons", 0], "expected photons"),
-        (["--read-noise", "nan"], "expected read_noise"),
-        (["--jpeg", 200], "expected jpeg"),
-        (["--steps", 0], "expected steps as a whole number of at least 1, got 0"),
-        (["--held-out", 0.9], "expected held_out of 0.05 to 0.4"),
-        (["--rate", 5], "expected a rate in (0, 1], got 5"),
-        (["--intensity", "best"], "expected intensity one of"),
         (["--intensity", "1,x"], "expected --intensity LOW,HIGH, got '1,x'"),
-        (["--memory", "1KB"], "expected memory as a whole number of at least"),
         (["--blur-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
         (["--pixel-size", 3], "expected both --blur-fwhm and --pixel-size"),
         (["--hr-fwhm", 3], "expected both --blur-fwhm and --pixel-size"),
@@ -277,11 +251,10 @@ def test_invalid_arguments(run: Run, arguments: list[Any], reason: str) -> None:
     ids=str,
 )
 def test_invalid_values(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
-    options: list[Any], reason: str,
-) -> None:  # fmt: skip
+    tmp_path: Path, fake: FakeTraining, train: Run, options: list[Any], reason: str
+) -> None:
     target = tmp_path / "out" / "a.safetensors"
-    status, out, err = run("train", "--data", images, "--scale", 2, "--output", target, *options)
+    status, out, err = train("--output", target, *options)
     assert (status, out) == (2, "")
     assert reason in err
     assert len(err.splitlines()) == 1
@@ -291,17 +264,16 @@ def test_invalid_values(
 
 @pytest.mark.parametrize("option", ["--photons", "--blur", "--reduce", "--jpeg", "--offset"])
 def test_measured_pairs_are_not_degraded(
-    images: Path, fake: FakeTraining, run: Run, option: str
+    images: Path, fake: FakeTraining, fault: Says, option: str
 ) -> None:
-    status, _, err = run("train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1)
-    assert status == 2
-    assert f"{option} does not apply to measured pairs: leave it out" in err
+    assert f"{option} does not apply to measured pairs: leave it out" in fault(
+        "train", "--pairs", images, images, "--scale", 2, "--name", "n", option, 1
+    )
     assert fake.requests == []
 
 
-def test_help(run: Run) -> None:
-    status, out, _ = run("train", "--help")
-    assert status == 0
+def test_help(run: Run, done: Says) -> None:
+    out = done("train", "--help")
     for title in ("data:", "result:", "degradation:", "recipe:", "backbone and run:"):
         assert f"\n{title}\n" in out
     for action in ("show", "rename", "delete", "export"):
@@ -311,13 +283,9 @@ def test_help(run: Run) -> None:
 # a training
 
 
-def test_a_training_into_a_file(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_a_training_into_a_file(tmp_path: Path, home: Path, fake: FakeTraining, train: Run) -> None:
     target = tmp_path / "out" / "mine.safetensors"
-    status, out, err = run(
-        "train", "--data", images, "--scale", 2, "-o", target, "--device", "cpu", "--photons", 50
-    )
+    status, out, err = train("-o", target, "--device", "cpu", "--photons", 50)
     assert status == 0
     assert out.splitlines() == [
         "                   PSNR (dB)     SSIM",
@@ -344,9 +312,9 @@ def test_a_training_into_a_file(
     assert fake.closed
 
 
-def test_a_training_under_a_name(images: Path, home: Path, fake: FakeTraining, run: Run) -> None:
-    arguments = ("train", "--data", images, "--scale", 2, "--name", "Zellkerne 2x")
-    status, out, _ = run(*arguments, "--description", "Nuclei, 50 photons")
+def test_a_training_under_a_name(home: Path, train: Run, run: Run) -> None:
+    arguments = ("--name", "Zellkerne 2x")
+    status, out, _ = train(*arguments, "--description", "Nuclei, 50 photons")
     target = home / "data" / "refiners" / "Zellkerne 2x.safetensors"
     assert status == 0
     assert out.endswith(f"saved as {target} (+0.50 dB, 12 s)\n")
@@ -357,17 +325,16 @@ def test_a_training_under_a_name(images: Path, home: Path, fake: FakeTraining, r
     assert (row["name"], row["gain"], row["placement"]) == ("Zellkerne 2x", 0.5, "input")
 
 
-def test_pairs(tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+def test_pairs(tmp_path: Path, fake: FakeTraining, done: Says) -> None:
     for side, size in {"lr": 20, "hr": 40}.items():
         (tmp_path / side).mkdir()
         for i in range(3):
             noise = np.random.default_rng(i).integers(0, 65536, (size, size), np.uint16)
             tifffile.imwrite(tmp_path / side / f"{i}.tif", noise, photometric="minisblack")
-    status, _, _ = run(
+    done(
         "train", "--pairs", tmp_path / "lr", tmp_path / "hr", "--scale", 2, "--name", "n",
         "--align", "--intensity", "0,1000",
     )  # fmt: skip
-    assert status == 0
     (request,) = fake.requests
     assert request.config == TrainConfig(align=True, intensity=(0, 1000))
     assert request.data.lr is not None
@@ -375,9 +342,9 @@ def test_pairs(tmp_path: Path, fake: FakeTraining, run: Run) -> None:
     assert request.data.hr[0].read().max() > 60
 
 
-def test_the_json_record(images: Path, tmp_path: Path, fake: FakeTraining, run: Run) -> None:
+def test_the_json_record(tmp_path: Path, fake: FakeTraining, train: Run) -> None:
     target = tmp_path / "a.safetensors"
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
+    status, out, err = train("-o", target, "--json")
     assert status == 0
     record = json.loads(out)
     expected = json.loads(fake.result().to_json())
@@ -388,7 +355,7 @@ def test_the_json_record(images: Path, tmp_path: Path, fake: FakeTraining, run: 
 
 
 def test_files_that_were_left_out_are_named_once(
-    images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
+    images: Path, fake: FakeTraining, train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (images / "bad.png").write_bytes(b"nonsense")
     note = f"{images / 'bad.png'}: not an image, or damaged"
@@ -399,20 +366,18 @@ def test_files_that_were_left_out_are_named_once(
         return TrainedRefiner(told.state, told.card, told.report, True, "Good.", (note, "Other."))
 
     fake.result = result  # type: ignore[method-assign]
-    status, out, err = run("train", "--data", images, "--scale", 2, "--name", "n")
+    status, out, err = train("--name", "n")
     assert status == 0
     assert err.startswith(f"napari-cfsr: {note}\n")
     assert note not in out
     assert "\nOther.\nGood.\n" in out
 
 
-def test_no_gain_is_not_saved(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_no_gain_is_not_saved(tmp_path: Path, fake: FakeTraining, train: Run) -> None:
     fake.gain = -0.2
     target = tmp_path / "out" / "a.safetensors"
     for options in (["-o", target], ["--name", "n"], ["-o", target, "--json"]):
-        status, out, err = run("train", "--data", images, "--scale", 2, *options)
+        status, out, err = train(*options)
         assert status == 2
         faults = err.splitlines()[3:]
         assert faults == ["napari-cfsr: nothing was saved: Not worth using: -0.20 dB."]
@@ -427,48 +392,37 @@ def test_no_gain_is_not_saved(
     assert files(tmp_path) == ["images/0.png", "images/1.png", "images/2.png"]
 
 
-def test_bad_images_are_refused_in_one_line(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_bad_images_are_refused_in_one_line(tmp_path: Path, fake: FakeTraining, train: Run) -> None:
     def refuse() -> None:
         raise ImageError("expected at least 3 images, got 1: add images")
 
     fake.at[1] = refuse
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", tmp_path / "a")
+    status, out, err = train("-o", tmp_path / "a")
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == "napari-cfsr: expected at least 3 images, got 1: add images"
     assert not (tmp_path / "a.safetensors").exists()
 
 
-# where it goes
-
-
 def test_the_output_is_checked_before_training(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
+    tmp_path: Path, home: Path, fake: FakeTraining, train: Run
 ) -> None:
     there = tmp_path / "there.safetensors"
     there.write_bytes(b"mine")
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder").mkdir()
     saved = home / "data" / "refiners" / "taken.safetensors"
     saved.parent.mkdir(parents=True)
     save_refiner(saved, STATE, CARD)
     before = files(tmp_path)
     cases = [
         (["-o", there], r"there.safetensors exists: pass --overwrite to replace it"),
-        (["-o", tmp_path / "there"], r"there.safetensors exists: pass --overwrite"),
         (["-o", tmp_path / "a.pth"], r"expected a file name that ends in .safetensors, got"),
         (["-o", tmp_path / "file" / "a.safetensors"], "can't be written"),
-        (["-o", tmp_path / ("x" * 300)], "can't be written"),
-        (["-o", tmp_path / ("x" * 244)], "can't be written"),
         (["--name", "taken"], "there is a refiner 'taken': use another name"),
-        (["--name", "Taken"], "there is a refiner 'taken': use another name"),
         (["--name", BUNDLED, "--overwrite"], "comes with this program: use another name"),
         (["--name", "a/b"], "expected a name for a refiner, got 'a/b'"),
-        (["--name", ""], "expected a name for a refiner, got ''"),
     ]
     for options, reason in cases:
-        status, out, err = run("train", "--data", images, "--scale", 2, *options)
+        status, out, err = train(*options)
         assert (status, out) == (2, ""), options
         assert reason in err, options
         assert len(err.splitlines()) == 1
@@ -476,7 +430,7 @@ def test_the_output_is_checked_before_training(
     assert files(tmp_path) == before
 
 
-def test_overwrite(images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run) -> None:
+def test_overwrite(tmp_path: Path, home: Path, train: Run) -> None:
     for options, path in {
         ("-o", tmp_path / "a.safetensors"): tmp_path / "a.safetensors",
         ("--name", "b"): home / "data" / "refiners" / "b.safetensors",
@@ -484,17 +438,15 @@ def test_overwrite(images: Path, tmp_path: Path, home: Path, fake: FakeTraining,
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"before")
-        arguments = ("train", "--data", images, "--scale", 2, *options)
-        assert run(*arguments)[0] == 2
+        assert train(*options)[0] == 2
         assert path.read_bytes() == b"before"
-        assert run(*arguments, "--overwrite")[0] == 0
+        assert train(*options, "--overwrite")[0] == 0
         assert read_refiner_card(path) == CARD
 
 
 def test_a_full_disk_at_the_end(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    tmp_path: Path, home: Path, train: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "out" / "mine.safetensors"
     real = Path.replace
 
@@ -504,7 +456,7 @@ def test_a_full_disk_at_the_end(
         return real(self, other)
 
     monkeypatch.setattr(Path, "replace", replace)
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target)
+    status, out, err = train("-o", target)
     instead = home / "data" / "refiners" / "mine.safetensors"
     assert status == 2
     assert err.splitlines()[-1].startswith(f"napari-cfsr: {target}: can't be written (No space")
@@ -514,34 +466,15 @@ def test_a_full_disk_at_the_end(
     assert files(tmp_path / "out") == []
 
 
-def test_a_file_that_appears_during_training_is_kept(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run
-) -> None:
-    target = tmp_path / "mine.safetensors"
-    fake.at[10] = lambda: target.write_bytes(b"of another training") and None
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target, "--json")
-    assert status == 2
-    assert target.read_bytes() == b"of another training"
-    instead = home / "data" / "refiners" / "mine.safetensors"
-    assert json.loads(out)["path"] == str(instead)
-    assert read_refiner_card(instead) == CARD
-    assert "mine.safetensors exists" in err
-
-
-# Ctrl-C
-
-
 def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def test_the_first_interrupt_keeps_the_best(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run
-) -> None:
+def test_the_first_interrupt_keeps_the_best(tmp_path: Path, fake: FakeTraining, train: Run) -> None:
     before = signal.getsignal(signal.SIGINT)
     fake.at[12] = interrupt
     target = tmp_path / "a.safetensors"
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", target)
+    status, out, err = train("-o", target)
     assert status == 0
     assert fake.stopped_at == 13
     assert "stopping: the best refiner so far is kept and measured; Ctrl-C again ends at" in err
@@ -554,13 +487,12 @@ def test_the_first_interrupt_keeps_the_best(
     "steps", [(2,), (12, -1), (12, -2)], ids=["nothing yet", "measuring", "measured"]
 )
 def test_an_interrupt_that_ends_the_program(
-    images: Path, tmp_path: Path, home: Path, fake: FakeTraining, run: Run,
-    steps: tuple[int, ...],
-) -> None:  # fmt: skip
+    tmp_path: Path, fake: FakeTraining, train: Run, steps: tuple[int, ...]
+) -> None:
     """The second one; or the first while there is nothing to keep."""
     before = signal.getsignal(signal.SIGINT)
     fake.at |= dict.fromkeys(steps, interrupt)
-    status, out, err = run("train", "--data", images, "--scale", 2, "-o", tmp_path / "a")
+    status, out, err = train("-o", tmp_path / "a")
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == "napari-cfsr: interrupted; nothing was saved"
     assert fake.closed
@@ -568,18 +500,13 @@ def test_an_interrupt_that_ends_the_program(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# on a terminal
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
-def test_one_line_on_a_terminal(
-    images: Path, fake: FakeTraining, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "REFRESH", 0.0)
+def test_one_line_on_a_terminal(images: Path, train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_cfsr.cli.train.REFRESH", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     screen = Terminal()
     with monkeypatch.context() as patch:
@@ -596,13 +523,10 @@ def test_one_line_on_a_terminal(
         assert any(re.match(pattern, line) for line in drawn), (pattern, drawn)
 
 
-# TensorBoard
-
-
 @pytest.fixture
-def tensorboard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Stands in for `torch.utils.tensorboard`, which needs a package of its own; its calls."""
-    calls: list[tuple[Any, ...]] = []
+    calls: Calls = []
 
     class SummaryWriter:
         def __init__(self, folder: str) -> None:
@@ -619,12 +543,8 @@ def tensorboard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_a_tensorboard_log(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
-    tensorboard: list[tuple[Any, ...]],
-) -> None:  # fmt: skip
-    arguments = ("train", "--data", images, "--scale", 2, "--name", "n")
-    assert run(*arguments, "--tensorboard", tmp_path / "log")[0] == 0
+def test_a_tensorboard_log(tmp_path: Path, train: Run, tensorboard: Calls) -> None:
+    assert train("--name", "n", "--tensorboard", tmp_path / "log")[0] == 0
     calls: dict[str, list[tuple[Any, ...]]] = {}
     for name, *values in tensorboard:
         calls.setdefault(name, []).append(tuple(values))
@@ -645,34 +565,35 @@ def test_a_tensorboard_log(
 
 
 def test_a_log_that_fails_does_not_end_the_training(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
-    tensorboard: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    fake: FakeTraining,
+    train: Run,
+    tensorboard: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     writer = sys.modules["torch.utils.tensorboard"].SummaryWriter
     monkeypatch.setattr(writer, "add_scalar", full, raising=False)
     log = tmp_path / "log"
-    arguments = ("train", "--data", images, "--scale", 2, "--name", "n", "--tensorboard")
-    status, out, err = run(*arguments, log)
+    arguments = ("--name", "n", "--tensorboard")
+    status, out, err = train(*arguments, log)
     assert status == 0
     assert f"{log}: the TensorBoard log can't be written (No space left on device)" in err
     assert "saved as" in out
     (tmp_path / "file").write_text("")
-    status, out, err = run(*arguments, tmp_path / "file", "--overwrite")
+    status, out, err = train(*arguments, tmp_path / "file", "--overwrite")
     assert (status, out) == (2, "")
     assert "file: the TensorBoard log can't be written (Not a directory)" in err
     assert len(fake.requests) == 1
 
 
 def test_without_tensorboard(
-    images: Path, tmp_path: Path, fake: FakeTraining, run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    tmp_path: Path, fake: FakeTraining, train: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    arguments = ("train", "--data", images, "--scale", 2, "--name", "n")
-    status, out, err = run(*arguments, "--tensorboard", tmp_path / "log")
+    status, out, err = train("--name", "n", "--tensorboard", tmp_path / "log")
     assert (status, out) == (2, "")
     assert "'pip install tensorboard', or leave the log out" in err
     assert len(err.splitlines()) == 1
@@ -746,62 +667,6 @@ def test_the_gain_is_the_same_wherever_it_is_measured(
     assert re.search(r"^  delta +[0-9.]+ +0\.\d{4}$", shown, re.M)
 
 
-def test_the_report_can_be_reproduced_from_the_names_in_it(
-    folder: Path, home: Path, run: Run
-) -> None:
-    """Without noise there is nothing random: from files of those names, as anyone would."""
-    arguments = ("--data", folder, "--name", "blurred", "--placement", "output", "--blur", 1)
-    status, out, err = run("train", *QUICK, *arguments, "--steps", 150, "--every", 50)
-    assert status == 0, err
-    (names,) = re.findall(r"^mean of \d held-out images? \(gray, shave 2\): (.*)$", out, re.M)
-    images = {}
-    for name in names.split(", "):
-        hr = np.asarray(Image.open(folder / name)).astype(np.float32) / 255
-        hr = imresize(hr, 1 / 2).clip(0, 1)
-        images[name] = (degrade(hr, 2, blur=1), hr)
-    path = home / "data" / "refiners" / "blurred.safetensors"
-    again = float(np.mean(measured_again(path, images)))
-    psnr = dict(re.findall(r"^(\w+) +(\d+\.\d\d) +0\.\d{4}$", out, re.M))
-    assert again > 0.5
-    assert float(psnr["delta"]) - float(psnr["baseline"]) == pytest.approx(again, abs=0.011)
-    (printed,) = re.findall(r"^saved as .* \(([+-][0-9.]+) dB, \d+ s\)$", out, re.M)
-    assert float(printed) == pytest.approx(again, abs=0.01)
-    card = read_refiner_card(path)
-    assert card.gain == pytest.approx(again, abs=0.01)
-    report = {row["name"]: row["psnr"] for row in card.extra["report"]["rows"]}
-    assert f"{report['delta']:.2f}" == psnr["delta"]
-    assert f"{report['bicubic']:.2f}" == psnr["bicubic"]
-
-
-def test_the_same_seed_gives_the_same_file(folder: Path, run: Run) -> None:
-    hashes, gains = [], []
-    for name, seed in {"a": 3, "b": 3, "c": 4}.items():
-        options = ("--name", name, "--seed", seed, "--placement", "output", "--steps", 10)
-        status, out, err = run("train", "--data", folder, *QUICK, *NOISE, *options, "--json")
-        assert status == 0, err
-        record = json.loads(out)
-        gains.append(record["gain"])
-        with safe_open(record["path"], framework="np") as file:
-            hashes.append(hash(b"".join(file.get_tensor(k).tobytes() for k in sorted(SHAPES))))
-    assert hashes[0] == hashes[1] != hashes[2]
-    assert gains[0] == gains[1] != gains[2]
-
-
-def test_too_few_images_are_refused_before_training(tmp_path: Path, run: Run) -> None:
-    for folder, size in {"small": 20, "black": 200}.items():
-        (tmp_path / folder).mkdir()
-        for i in range(3):
-            image = Image.new("L", (size, size))
-            image.putpixel((3, 3), 255 if folder == "small" else 0)
-            image.save(tmp_path / folder / f"{i}.png")
-        status, out, err = run("train", *QUICK, "--data", tmp_path / folder, "--name", "n")
-        assert (status, out) == (2, "")
-        fault = err.splitlines()[-1]
-        assert ("at least 64 pixels" in fault) == (folder == "small"), fault
-        assert ("with contrast" in fault) == (folder == "black"), fault
-        assert "Training" not in err
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_ctrl_c_in_a_terminal(folder: Path, tmp_path: Path) -> None:
     """The real program on a pseudo-terminal: stopped once, it measures and saves the best."""
@@ -855,7 +720,7 @@ def mine(home: Path) -> Path:
     return save_refiner(path, STATE, CARD)
 
 
-def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_models_show(mine: Path, tmp_path: Path, run: Run, fault: Says) -> None:
     status, out, err = run("models", "show", "mine")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -868,9 +733,7 @@ def test_models_show(mine: Path, tmp_path: Path, run: Run) -> None:
     }  # fmt: skip
     elsewhere = mine.replace(tmp_path / "other.safetensors")
     assert run("models", "show", elsewhere)[1].startswith(f"other (file, {elsewhere})\n")
-    status, out, err = run("models", "show", "mine")
-    assert (status, out) == (2, "")
-    assert "expected the name of a refiner on this machine" in err
+    assert "expected the name of a refiner on this machine" in fault("models", "show", "mine")
     assert run("models", "show", BUNDLED)[1].startswith(f"{BUNDLED} (bundled, ")
 
 
@@ -880,8 +743,6 @@ def test_models_rename(mine: Path, run: Run) -> None:
     assert files(mine.parent) == ["yours.safetensors"]
     for arguments, reason in {
         ("mine", "x"): "expected the name of a refiner on this machine",
-        ("yours", "a/b"): "expected a name for a refiner, got 'a/b'",
-        ("yours", BUNDLED): "comes with this program: use another name",
         (BUNDLED, "x"): "comes with this program and can't be renamed",
     }.items():
         status, out, err = run("models", "rename", *arguments)
@@ -890,33 +751,16 @@ def test_models_rename(mine: Path, run: Run) -> None:
     assert files(mine.parent) == ["yours.safetensors"]
 
 
-def test_models_delete(mine: Path, run: Run) -> None:
-    second = save_refiner(mine.with_name("second.safetensors"), STATE, CARD)
-    status, out, err = run("models", "delete", "mine", "nothing", BUNDLED, "second")
-    assert status == 2
-    assert out == f"deleted {mine}\ndeleted {second}\n"
-    assert len(err.splitlines()) == 2
-    assert files(mine.parent) == []
-
-
-def test_models_export_and_import(mine: Path, tmp_path: Path, run: Run) -> None:
+def test_models_export_delete_and_import(mine: Path, tmp_path: Path, run: Run, fault: Says) -> None:
     target = tmp_path / "usb" / "mine.safetensors"
     assert run("models", "export", "mine", target) == (0, f"mine -> {target}\n", "")
-    status, _, err = run("models", "export", "mine", target)
-    assert status == 2
-    assert f"{target} exists" in err
+    assert f"{target} exists" in fault("models", "export", "mine", target)
     assert run("models", "export", "mine", target, "--overwrite")[0] == 0
-    assert run("models", "delete", "mine")[0] == 0
+    status, out, err = run("models", "delete", "nothing", BUNDLED, "mine")
+    assert (status, out, len(err.splitlines())) == (2, f"deleted {mine}\n", 2)
+    assert files(mine.parent) == []
     assert run("models", "import", target) == (0, f"{target} -> {mine}\n", "")
     assert mine.read_bytes() == target.read_bytes()
-
-
-def test_invalid_names_of_imported_refiners(mine: Path, tmp_path: Path, run: Run) -> None:
-    for name in ("auto", BUNDLED):
-        path = save_refiner(tmp_path / f"{name}.safetensors", STATE, CARD)
-        status, out, err = run("models", "import", path)
-        assert (status, out, len(err.splitlines())) == (2, "", 1)
-    assert files(mine.parent) == ["mine.safetensors"]
 
 
 def test_managing_refiners_needs_no_torch(mine: Path) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,29 +17,18 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from napari_cfsr.cli import main, train_backbone
+from napari_cfsr.cli import train_backbone
 from napari_cfsr.core.backbone.files import TrainingState, read_backbone_card
 from napari_cfsr.core.network.cfsr import CFSRConfig
 from napari_cfsr.core.weights.checkpoints import open_backbone
+from tests.helpers.commands import Run
 
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--batch", 1, "--patch", 16, "--validations", 1, "--rise", 1)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process; exit status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = main(["train-backbone", *(str(a) for a in arguments)])
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return call
+def run(call: Run) -> Run:
+    return partial(call, "train-backbone")
 
 
 @pytest.fixture(scope="module")

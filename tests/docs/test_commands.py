@@ -6,6 +6,7 @@ no page shows a command that no test runs.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import runpy
@@ -14,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,10 @@ NOT_RUN = {  # what a command begins with, and why it is not run
     r"napari-cfsr COMMAND --help": "a placeholder for each of them",
 }
 NOT_RUN_PYTHON = {  # page: what its Python is about, and why it is not run
-    "docs/cluster.md": ("dask_", "starts jobs on SLURM or Kubernetes"),
+    "docs/cluster.md": ("dask_", "starts jobs on SLURM or Kubernetes")
 }
-SHORTER = {  # documented options, appended or in place of others, so that it takes seconds
+Shorter = dict[str, tuple[str, str]]
+SHORTER: Shorter = {  # documented options, appended or in place of others, so that it takes seconds
     "napari-cfsr train ": ("", " --placement input --warm-steps 80 --steps 1 --every 1"),
     "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=80, steps=1, photons=50"),
     "nc.train_refiner([], model, pairs": (
@@ -53,9 +54,7 @@ SHORTER = {  # documented options, appended or in place of others, so that it ta
         "[], model, nc.TrainConfig(placement='input', warm_steps=80, steps=1), ",
     ),
 }
-ALWAYS_SHORTER = {
-    "napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16"),
-}
+ALWAYS_SHORTER = {"napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16")}
 PLACEHOLDERS = {  # of short forms in running text
     "napari-cfsr models import FILE": "napari-cfsr models import another.safetensors",
     "napari-cfsr evaluate --backbone ...": (
@@ -147,11 +146,7 @@ def test_trainings_of_a_page_run_at_full_length(page: str, place: Path, refiner:
 
 
 def run_page(
-    page: str,
-    place: Path,
-    refiner: Path,
-    shorter: dict[str, tuple[str, str]],
-    already_run: set[str],
+    page: str, place: Path, refiner: Path, shorter: Shorter, already_run: set[str]
 ) -> None:
     """Run all that a page shows, in its order, but commands that were already run."""
     names: dict[str, Any] = {}
@@ -171,9 +166,8 @@ def run_page(
 def import_refiners(page: str, refiner: Path) -> None:
     """Import a refiner under each name that the page uses and does not train."""
     trained = {name_given(snippet.text) for snippet in SNIPPETS[page] if not snippet.python}
-    for name in NAMES:
-        if name not in trained:
-            import_refiner(refiner, name)
+    for name in set(NAMES) - trained:
+        import_refiner(refiner, name)
 
 
 def import_refiner(refiner: Path, name: str | None) -> None:
@@ -207,7 +201,7 @@ def prepare(page: str, place: Path, names: dict[str, Any]) -> None:
         torch.save({"params": load_file(own)}, place / "CFSR_x4.pth")
 
 
-def shortened(text: str, shorter: dict[str, tuple[str, str]]) -> str:
+def shortened(text: str, shorter: Shorter) -> str:
     """The same command or code with options that make it quick."""
     for begin, (old, new) in shorter.items():
         if begin in text:
@@ -230,9 +224,6 @@ def status(text: str) -> int:
     return subprocess.run([sys.executable, *arguments], check=False).returncode
 
 
-# what is not run
-
-
 @pytest.mark.parametrize("begin", NOT_RUN)
 def test_each_reason_is_still_needed(begin: str) -> None:
     assert any(re.match(begin, snippet.text) for snippet in LISTED if not snippet.python)
@@ -249,28 +240,19 @@ class Parsed(Exception):  # noqa: N818 - no error
     """Raised once the arguments are parsed."""
 
 
-SCRIPTS = sorted(
-    {
-        re.sub(r"^xvfb-run -a ", "", snippet.text)
-        for snippet in LISTED
-        if re.match(r"(xvfb-run -a )?python (benchmarks|docs)/", snippet.text)
-    }
-)
+STARTED = {snippet.text.removeprefix("xvfb-run -a ") for snippet in LISTED}
+SCRIPTS = sorted(text for text in STARTED if re.match(r"python (benchmarks|docs)/", text))
 
 
 @pytest.fixture
-def stop_after_parsing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import argparse
-
+def stop_after_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     parse = argparse.ArgumentParser.parse_args
 
-    def stop(self: argparse.ArgumentParser, *arguments: Any, **more: Any) -> None:
-        parse(self, *arguments, **more)
+    def stop(*arguments: Any, **more: Any) -> None:
+        parse(*arguments, **more)
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
-    yield
-    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("text", SCRIPTS)
@@ -317,11 +299,7 @@ def test_python_that_is_not_run_is_python_with_names_that_exist() -> None:
     assert pieces
     for piece in pieces:
         for node in ast.walk(ast.parse(piece)):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id == "nc"
-            ):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "nc":
                 assert node.attr in nc.__all__
 
 

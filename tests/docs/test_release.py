@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any
 
 import yaml
 
@@ -68,8 +67,7 @@ def test_the_citation_is_complete_and_agrees_with_the_package() -> None:
     assert CITATION["repository-code"] == PROJECT["urls"]["Source"]
     assert [a["name"] for a in CITATION["authors"]] == [a["name"] for a in PROJECT["authors"]]
     (paper,) = CITATION["references"]
-    names: list[dict[str, Any]] = paper["authors"]
-    assert [a["family-names"] for a in names] == ["Wu", "Jiang", "Jiang", "Liu"]
+    assert [a["family-names"] for a in paper["authors"]] == ["Wu", "Jiang", "Jiang", "Liu"]
     for text in (paper["title"], str(paper["year"]), paper["journal"], paper["url"]):
         assert text in " ".join((ROOT / "README.md").read_text("utf-8").split())
 

@@ -18,6 +18,7 @@ from napari_cfsr.core.batch.ledger import LEDGER
 H, W = 9, 14
 SUMMARY = re.compile(r"napari-cfsr: \d+ upscaled.* in \d+\.\d s\n\Z")
 Run = Callable[..., tuple[int, str, str]]
+Says = Callable[..., str]
 
 
 def picture(path: Path, *shape: int, dtype: Any = np.uint8, seed: int = 0) -> np.ndarray:

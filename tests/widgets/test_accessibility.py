@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QPoint, QRect, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QEvent, QPoint, QRect, Qt
+from qtpy.QtGui import QColor, QFocusEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -68,12 +68,7 @@ DIFFERENT = {
 
 
 class Opened:
-    """A widget in a window as large as a small laptop's screen, in the narrowest dock.
-
-    Attributes
-    ----------
-    viewer, widget, window
-    """
+    """A widget in a window as large as a small laptop's screen, in the narrowest dock."""
 
     def __init__(self, viewer: Any, name: str) -> None:
         self.viewer, self.name = viewer, name
@@ -186,9 +181,8 @@ class Opened:
 
 def _inner(control: QWidget) -> bool:
     """Whether it is a part of a control, which speaks for it."""
-    if isinstance(control, QScrollBar | QHeaderView):
-        return True
-    if control.metaObject().className() == "QTableCornerButton":
+    corner = control.metaObject().className() == "QTableCornerButton"
+    if corner or isinstance(control, QScrollBar | QHeaderView):
         return True
     parent = control.parentWidget()
     return isinstance(parent, QAbstractSpinBox | QComboBox | QTabBar) or (
@@ -324,8 +318,8 @@ def check_tab(window: Opened, state: str) -> None:
         assert comes_after(focus, after, widget), f"{state}: {_words(focus)} -> {_words(after)}"
         path.append(focus := after)
     assert path == expected, state
-    missed = [x for x in window.controls() if x not in path and _can_focus(x)]
-    assert not missed, f"{state}: {missed}"
+    by_tab = [x for x in window.controls() if x.focusPolicy() & Qt.FocusPolicy.TabFocus]
+    assert not set(by_tab) - set(path), state
     if hasattr(widget, "controls") and widget.controls.start_button.isEnabled():
         assert widget.controls.start_button in path
     focus.setFocus(Qt.FocusReason.TabFocusReason)
@@ -337,10 +331,6 @@ def check_tab(window: Opened, state: str) -> None:
 
 def _words(control: QWidget) -> str:
     return f"{type(control).__name__} {control.accessibleName()!r} {control.geometry()}"
-
-
-def _can_focus(control: QWidget) -> bool:
-    return bool(control.focusPolicy() & Qt.FocusPolicy.TabFocus)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -389,13 +379,9 @@ def test_results_of_a_batch_open_by_a_key(qtbot) -> None:
     assert asked == [(Path("b x4.png"),)]
 
 
-def frame(widget: QWidget) -> _FocusFrame:
-    return next(iter(widget.window().findChildren(_FocusFrame)))
-
-
 def check_frame(window: Opened, state: str) -> None:
     """What has the focus by the keyboard is framed."""
-    shown = frame(window.widget)
+    (shown, *_) = window.widget.window().findChildren(_FocusFrame)
     for control in in_order(window.widget):
         if not (control.isVisible() and control.isEnabled()):
             continue
@@ -405,8 +391,8 @@ def check_frame(window: Opened, state: str) -> None:
         around = QRect(shown.mapToGlobal(QPoint()), shown.size())
         inside = QRect(control.mapToGlobal(QPoint()), control.size())
         assert shown.isVisible(), state
-        assert not _beyond(inside, around.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH)), state
-        assert not _beyond(around, inside.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH)), state
+        for one, other in ((inside, around), (around, inside)):
+            assert one.adjusted(-WIDTH, -WIDTH, WIDTH, WIDTH).contains(other), state
         drawn = shown.grab().toImage()
         color = drawn.pixelColor(drawn.width() // 2, 0).getRgb()[:3]
         assert _close(color, get_theme(window.viewer.theme).text), state
@@ -415,15 +401,8 @@ def check_frame(window: Opened, state: str) -> None:
     assert not shown.isVisible(), state
 
 
-def _focus_in(reason: Any = Qt.FocusReason.TabFocusReason) -> Any:
-    from qtpy.QtCore import QEvent
-    from qtpy.QtGui import QFocusEvent
-
+def _focus_in(reason: Any = Qt.FocusReason.TabFocusReason) -> QFocusEvent:
     return QFocusEvent(QEvent.Type.FocusIn, reason)
-
-
-def _beyond(inner: QRect, outer: QRect) -> bool:
-    return not outer.contains(inner)
 
 
 # a small screen
@@ -504,10 +483,9 @@ def test_lines_of_plots_and_selected_lines_stand_out(theme) -> None:
 
 
 def picture(plot: QWidget) -> np.ndarray:
-    image = plot._label.pixmap().toImage().convertToFormat(plot._label.pixmap().toImage().format())
-    size = image.width(), image.height()
-    return np.array([[image.pixelColor(x, y).getRgb()[:3] for x in range(0, size[0], 2)]
-                     for y in range(0, size[1], 2)])  # fmt: skip
+    image = plot._label.pixmap().toImage()
+    return np.array([[image.pixelColor(x, y).getRgb()[:3] for x in range(0, image.width(), 2)]
+                     for y in range(0, image.height(), 2)])  # fmt: skip
 
 
 def rgb(color: Any) -> tuple[int, ...]:
@@ -588,17 +566,16 @@ def check_selection(window: Opened, state: str) -> None:
 def test_a_page_in_each_of_its_states(opened, name) -> None:
     window = opened(name)
     seen: set[QWidget] = set()
+    looks = (check_room, check_table, check_selection)
     for state in window.states():
-        for check in (check_names, check_tab, check_frame):
-            check(window, state)
-        for check in (check_room, check_table, check_alignment, check_selection):
+        for check in (check_names, check_tab, check_frame, check_alignment, *looks):
             check(window, state)
         seen |= set(window.controls())
     assert len(seen) > 5
     window.viewer.theme = "light"
     for state in window.states():
-        for check in (check_room, check_table, check_selection):
-            check(window, f"light, {state}" if check is check_room else state)
+        for check in looks:
+            check(window, state)
     control = next(x for x in in_order(window.widget) if x.isVisible() and x.isEnabled())
     QApplication.sendEvent(control, _focus_in())
     window.viewer.window.remove_dock_widget(window.widget)  # while something has the focus

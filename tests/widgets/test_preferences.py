@@ -67,9 +67,6 @@ def dialog(page, qtbot) -> PreferencesDialog:
     return dialog
 
 
-# the page
-
-
 def test_the_page_has_a_control_for_each_preference(dialog) -> None:
     labels = [x.text() for x in dialog._stack.currentWidget().findChildren(QLabel) if x.text()]
     assert labels == ["Scale", "Backbone", "Device", "Precision", "Folder"]
@@ -114,15 +111,21 @@ def test_choices_of_the_page_are_those_that_are_read(page) -> None:
             assert [preferences.SCALES[word] for word in words[1:]] == list(weight_files.SCALES)
 
 
-# default settings
-
-
 def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
     write_settings("upscale", {"scale": 2, "backbone": "bundled", "precision": "fast"})
     form = opened("Upscale").form
     assert (form.scale.value, form.backbone.value, form.precision.value) == (2, "bundled", "fast")
     assert opened("Batch").form.scale.value == 4  # nothing is remembered there
     assert opened("Train").form.scale.value == 2
+
+
+@pytest.mark.parametrize(("name", "scale"), [("Upscale", 4), ("Batch", 4), ("Train", 2)])
+def test_settings_that_can_not_be_read_do_no_harm(opened, name, scale) -> None:
+    odd = {"scale": 9, "quality": 3, "tile": "x", "loss": 3, "steps": "x", "rate": 3, "jpeg": None}
+    write_settings(name.lower(), {**odd, "previews": "no", "z": 1})
+    form = opened(name).form
+    assert form.scale.value == scale
+    assert name != "Train" or form.config().steps is None
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
@@ -161,9 +164,6 @@ def test_a_plugin_that_napari_does_not_know_is_fine(monkeypatch) -> None:
     monkeypatch.setattr(napari.settings, "get_plugin_settings", {}.__getitem__)
     assert preferences.preferred("scale") == {}
     assert preferences.weights_folder() is None
-
-
-# the weights folder
 
 
 def test_the_folder_is_where_official_weights_are_found(opened, page, official_folder) -> None:
@@ -253,9 +253,6 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
     found = backbone_of_refiner(2, "mine", official_folder)
     assert found is not None
     assert found.kind == "official"
-
-
-# a folder that is not there
 
 
 @pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])

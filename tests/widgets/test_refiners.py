@@ -63,8 +63,11 @@ def select(widget: RefinersWidget, name: str) -> None:
     assert widget.selected == name
 
 
-def wait(qtbot, widget: RefinersWidget) -> None:
+def click(qtbot, widget: RefinersWidget, action: str) -> str:
+    """Click the button of an action and wait; what the widget says then."""
+    getattr(widget, f"{action}_button").click()
     qtbot.waitUntil(lambda: not widget._busy, timeout=10_000)
+    return widget.status.text()
 
 
 def test_refiners_are_listed_with_their_cards(opened) -> None:
@@ -80,24 +83,24 @@ def test_refiners_are_listed_with_their_cards(opened) -> None:
     assert widget.card.isReadOnly()
 
 
+def enabled(widget: RefinersWidget) -> set[str]:
+    actions = ("rename", "delete", "export", "import")
+    return {x for x in actions if getattr(widget, f"{x}_button").isEnabled()}
+
+
 def test_bundled_refiners_can_only_be_exported(opened) -> None:
     widget = opened()
     select(widget, "clean_official_x4")
-    origins = [row[4] for row in shown(widget)]
-    assert set(origins) == {"the program"}
+    assert {row[4] for row in shown(widget)} == {"the program"}
     assert not widget.name.isEnabled()
-    assert not widget.rename_button.isEnabled()
-    assert not widget.delete_button.isEnabled()
-    assert widget.export_button.isEnabled()
+    assert enabled(widget) == {"export", "import"}
 
 
 def test_without_refiners_it_says_so(opened, nothing_bundled) -> None:
     widget = opened()
     assert shown(widget) == []
     assert "There are no refiners yet" in widget.card.toPlainText()
-    for button in (widget.rename_button, widget.delete_button, widget.export_button):
-        assert not button.isEnabled()
-    assert widget.import_button.isEnabled()
+    assert enabled(widget) == {"import"}
 
 
 def test_a_refiner_is_renamed(opened, qtbot) -> None:
@@ -106,14 +109,10 @@ def test_a_refiner_is_renamed(opened, qtbot) -> None:
     assert not widget.rename_button.isEnabled()
     for name, message in (("other", "there is a refiner 'other'"), ("a/b", "which contains '/'")):
         widget.name.setText(name)
-        widget.rename_button.click()
-        wait(qtbot, widget)
-        assert message in widget.status.text()
+        assert message in click(qtbot, widget, "rename")
         assert mine("mine").is_file()
     widget.name.setText("better")
-    widget.rename_button.click()
-    wait(qtbot, widget)
-    assert widget.status.text() == "mine is now better."
+    assert click(qtbot, widget, "rename") == "mine is now better."
     assert widget.selected == "better"
     assert mine("better").is_file()
     assert not mine("mine").exists()
@@ -129,8 +128,7 @@ def test_deleting_asks_first(opened, qtbot, monkeypatch) -> None:
     )
     widget.delete_button.click()
     assert mine("mine").is_file()
-    widget.delete_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "delete")
     assert "'mine'" in asked[0]
     assert not mine("mine").exists()
     assert widget.status.text() == f"Deleted {mine('mine')}."
@@ -144,17 +142,15 @@ def test_export_and_import_give_the_same_file(opened, qtbot, monkeypatch, tmp_pa
     chosen = [str(tmp_path / "passed on")]
     for dialog in ("getSaveFileName", "getOpenFileName"):
         monkeypatch.setattr(QFileDialog, dialog, lambda *_: (chosen[0], ""))
-    widget.export_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "export")
     exported = tmp_path / "passed on.safetensors"
     assert widget.status.text() == f"Exported to {exported}."
     assert exported.read_bytes() == mine("mine").read_bytes()
-    widget.export_button.click()  # the dialog has not asked about the file with the suffix
-    wait(qtbot, widget)
-    assert "exists" in widget.status.text()
+    assert "exists" in click(
+        qtbot, widget, "export"
+    )  # the dialog has not asked about the file with the suffix
     chosen[0] = str(exported)
-    widget.import_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "import")
     assert widget.selected == "passed on"
     assert mine("passed on").read_bytes() == mine("mine").read_bytes()
     chosen[0] = ""
@@ -168,11 +164,9 @@ def test_importing_over_another_refiner_asks_first(opened, qtbot, monkeypatch, t
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(file), ""))
     answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
     monkeypatch.setattr(QMessageBox, "question", lambda *_: answers.pop(0))
-    widget.import_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "import")
     assert mine("mine").read_bytes() != file.read_bytes()
-    widget.import_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "import")
     assert mine("mine").read_bytes() == file.read_bytes()
     assert ["mine", "x2", "+1.00", "input", *REST] in shown(widget)
 
@@ -186,8 +180,7 @@ def test_a_damaged_file_is_shown_and_can_be_deleted(opened, qtbot, monkeypatch) 
     assert "no complete safetensors file" in widget.card.toPlainText()
     assert not widget.export_button.isEnabled()
     monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
-    widget.delete_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "delete")
     assert not mine("broken").exists()
 
 
@@ -197,9 +190,7 @@ def test_importing_something_else_is_refused(opened, qtbot, monkeypatch, tmp_pat
     file = str(tmp_path / "x.safetensors")
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (file, ""))
     before = shown(widget)
-    widget.import_button.click()
-    wait(qtbot, widget)
-    assert "no complete safetensors file" in widget.status.text()
+    assert "no complete safetensors file" in click(qtbot, widget, "import")
     assert shown(widget) == before
 
 
@@ -210,7 +201,6 @@ def test_upscale_follows_changes_to_the_refiners(opened, qtbot) -> None:
     assert "mine" in upscale.form.refiner.choices
     select(widget, "mine")
     widget.name.setText("better")
-    widget.rename_button.click()
-    wait(qtbot, widget)
+    click(qtbot, widget, "rename")
     assert "better" in upscale.form.refiner.choices
     assert "mine" not in upscale.form.refiner.choices

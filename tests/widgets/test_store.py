@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,6 @@ from qtpy.QtWidgets import QApplication
 from napari_cfsr import open_image, upscale_to_zarr
 from napari_cfsr.core.batch.targets import find_targets
 from napari_cfsr.core.io.store_metadata import store_status
-from napari_cfsr.core.store import growing_store as zarr_store
 from napari_cfsr.widgets.upscaling.form import REGIONS
 from napari_cfsr.widgets.upscaling.growing_layers import GROWING
 from napari_cfsr.widgets.upscaling.output_choice import WHERE
@@ -67,6 +65,15 @@ def press(qtbot, widget: UpscaleWidget, timeout: int = 120_000) -> str:
     return widget.controls.status.text()
 
 
+def start(qtbot, widget: UpscaleWidget) -> Image:
+    """Start a run in small blocks; the layer that grows."""
+    widget.form.tile.value = 64
+    widget.controls.start_button.click()
+    layers = widget._viewer.layers
+    qtbot.waitUntil(lambda: layers[-1].name.endswith(GROWING), timeout=60_000)
+    return layers[-1]
+
+
 def results(viewer) -> list[Image]:
     return list(viewer.layers)[1:]
 
@@ -113,17 +120,6 @@ def test_to_disk_gives_the_layers_of_memory(opened, qtbot, tmp_path) -> None:
         assert saved.space.units == ("micrometer", "micrometer")
     assert_array_equal(results(viewer)[0].data[0][...], expected["a/photo x4 baseline"].data)
     assert widget.form.layer.value == "a/photo"
-
-
-def test_a_wide_result_is_a_pyramid(opened, qtbot) -> None:
-    viewer, widget = opened(photo(40, 600), name="wide")
-    press(qtbot, widget)
-    (layer,) = results(viewer)
-    assert layer.multiscale
-    assert [level.shape for level in layer.data] == [(160, 2400, 3), (80, 1200, 3), (40, 600, 3)]
-    whole = np.asarray(layer.data[0]).astype(float)
-    means = whole.reshape(80, 2, 1200, 2, 3).mean((1, 3))
-    assert_allclose(np.asarray(layer.data[1]), means, atol=0.5)
 
 
 def test_disk_is_chosen_where_memory_is_short_and_the_reason_is_shown(
@@ -217,11 +213,9 @@ def test_a_store_that_is_there_is_not_touched(opened, qtbot, tmp_path) -> None:
 
 def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowed) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
-    widget.form.tile.value = 64
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
-    assert results(viewer)[0].name == "photo x4 baseline" + GROWING
-    preview = results(viewer)[0].data[0]._source._preview
+    layer = start(qtbot, widget)
+    assert layer.name == "photo x4 baseline" + GROWING
+    preview = layer.data[0]._source._preview
     qtbot.waitUntil(lambda: preview.count >= 5, timeout=60_000)
     widget.controls.cancel_button.click()
     qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
@@ -240,10 +234,7 @@ def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowe
 
 def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, slowed) -> None:
     viewer, widget = opened(photo(100, 600) // 2 + 100, name="photo", show=True)
-    widget.form.tile.value = 64
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
-    layer = viewer.layers[-1]
+    layer = start(qtbot, widget)
     viewer.reset_view()
     camera = viewer.scene.camera.center, viewer.scene.camera.zoom
     preview, parts = layer.data[0]._source._preview, []
@@ -262,9 +253,7 @@ def test_closing_in_mid_run_leaves_no_growing_layer_behind(
     opened, qtbot, tmp_path, small_blocks, slowed, closed
 ) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
-    widget.form.tile.value = 64
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: viewer.layers[-1].name.endswith(GROWING), timeout=60_000)
+    start(qtbot, widget)
     if closed == "dock":
         viewer.window.remove_dock_widget(widget)
         widget.deleteLater()
@@ -279,34 +268,19 @@ def test_closing_in_mid_run_leaves_no_growing_layer_behind(
     assert store_status(tmp_path / "photo_x4.zarr") == "partial"
 
 
-def test_a_full_disk_is_reported_and_the_form_works_again(
-    opened, qtbot, tmp_path, small_blocks, monkeypatch
+def test_a_folder_that_can_not_be_made_is_reported_and_the_form_works_again(
+    opened, qtbot, tmp_path
 ) -> None:
-    viewer, widget = opened(photo(128, 128), name="photo")
-    widget.form.tile.value = 64
-    write, written = zarr_store.GrowingStore.write_block, []
-
-    def full(self, unit, outputs) -> None:
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(unit)
-        write(self, unit, outputs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(zarr_store.GrowingStore, "write_block", full)
-        status = press(qtbot, widget)
-    assert "the disk is full; 2 of 4 blocks are written and kept" in status
-    assert len(viewer.layers) == 1
-    assert "2 of 4 blocks were there" in press(qtbot, widget)
-
-
-def test_a_folder_that_can_not_be_made_is_reported(opened, qtbot, tmp_path) -> None:
-    viewer, widget = opened(photo(40, 50), name="photo")
+    viewer, widget = opened(photo(40, 600), name="wide")
     (tmp_path / "file").write_text("no folder")
     widget.form.folder.line_edit.value = str(tmp_path / "file")
     assert "can't be written" in press(qtbot, widget)
     assert len(viewer.layers) == 1
     assert (tmp_path / "file").read_text() == "no folder"
+    widget.form.folder.line_edit.value = str(tmp_path)
+    assert "written to" in press(qtbot, widget)
+    (layer,) = results(viewer)  # a pyramid, whose levels core/store tests
+    assert [level.shape for level in layer.data] == [(160, 2400, 3), (80, 1200, 3), (40, 600, 3)]
 
 
 def test_what_a_store_can_not_keep_is_reported(opened, qtbot, tmp_path) -> None:

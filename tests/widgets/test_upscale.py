@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -28,12 +27,7 @@ from napari_cfsr.core.engine.registry import choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.process.remote_model import THREAD
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
-from napari_cfsr.core.weights.weight_files import (
-    URL_VARIABLE,
-    bundled_path,
-    data_folder,
-    sha256_of,
-)
+from napari_cfsr.core.weights.weight_files import URL_VARIABLE, bundled_path, data_folder, sha256_of
 from napari_cfsr.widgets.parts.form import FROM_FILE
 from napari_cfsr.widgets.parts.region_choice import SLICES
 from napari_cfsr.widgets.quality.widget import QualityWidget
@@ -48,11 +42,12 @@ Opened = tuple["object", UpscaleWidget]
 def opened(make_napari_viewer) -> Callable[..., Opened]:
     """Open a viewer with images, and the widget from the plugin's menu entry."""
 
-    def open_with(*images: np.ndarray, **arguments) -> Opened:
-        viewer = make_napari_viewer(show=arguments.pop("show", False))
+    def open_with(*images: np.ndarray, show=False, refiner="", **arguments) -> Opened:
+        viewer = make_napari_viewer(show=show)
         for image in images:
             viewer.add_image(image, **arguments)
         _, widget = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+        widget.form.refiner.value = refiner or widget.form.refiner.value
         return viewer, widget
 
     return open_with
@@ -63,6 +58,17 @@ def press(qtbot, widget: UpscaleWidget, timeout: int = 60_000) -> None:
     assert widget.controls.start_button.isEnabled(), widget.controls.reason.text()
     widget.controls.start_button.click()
     qtbot.waitUntil(lambda: not widget.controls.running and not widget._pending, timeout=timeout)
+
+
+def start(qtbot, widget: UpscaleWidget) -> None:
+    """Click Upscale and wait until it says how long it will take."""
+    widget.controls.start_button.click()
+    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+
+
+def fetch(qtbot, widget: UpscaleWidget) -> None:
+    widget.fetch_button.click()
+    qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
 
 
 @contextlib.contextmanager
@@ -96,8 +102,7 @@ def make_refiner(
 
 def test_upscale_adds_aligned_layers_and_says_what_ran(opened, qtbot) -> None:
     make_refiner()
-    viewer, widget = opened(photo(), name="photo", scale=(2, 2), translate=(5, 7))
-    widget.form.refiner.value = "mine"
+    viewer, widget = opened(photo(), name="photo", scale=(2, 2), translate=(5, 7), refiner="mine")
     press(qtbot, widget)
     names = [layer.name for layer in viewer.layers]
     assert names == ["photo", "photo x4 baseline", "photo x4 delta", "photo x4 difference"]
@@ -124,8 +129,7 @@ def test_gui_command_line_and_python_give_identical_arrays(
 ) -> None:
     refiner = make_refiner()
     image = photo(70, 90)
-    viewer, widget = opened(image, name="photo")
-    widget.form.refiner.value = "mine"
+    viewer, widget = opened(image, name="photo", refiner="mine")
     widget.form.tile.value = 48
     press(qtbot, widget)
     model = load_model(4, "bundled", refiner)
@@ -205,13 +209,11 @@ def test_without_weights_it_says_so_and_fetches_them_on_request(
     assert "not on this machine yet" in widget.controls.reason.text()
     assert not widget.fetch_button.isHidden()
     assert "no licence" in widget.fetch_button.toolTip()
-    widget.fetch_button.click()  # nobody serves them yet
-    qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+    fetch(qtbot, widget)  # nobody serves them yet
     assert "could not be downloaded" in widget.controls.status.text()
     with served(official_folder) as address:
         monkeypatch.setenv(URL_VARIABLE, address)
-        widget.fetch_button.click()
-        qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+        fetch(qtbot, widget)
     assert widget.controls.status.text().startswith("Downloaded ")
     assert widget.fetch_button.isHidden()
     press(qtbot, widget)
@@ -233,8 +235,7 @@ def test_without_official_weights_the_bundled_ones_are_used_and_named(
     assert not widget.fetch_button.isHidden()
     with served(official_folder) as address:
         monkeypatch.setenv(URL_VARIABLE, address)
-        widget.fetch_button.click()
-        qtbot.waitUntil(lambda: not widget.controls.running, timeout=20_000)
+        fetch(qtbot, widget)
     assert widget.fetch_button.isHidden()
     press(qtbot, widget)
     assert "official CFSR_x4.pth" in widget.controls.status.text()
@@ -275,8 +276,7 @@ def test_ready_refiners_are_offered_by_what_they_are_for(opened, official, qtbot
 
 def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     make_refiner(3, "three")
-    viewer, widget = opened(photo(31, 31), name="photo")
-    widget.form.refiner.value = "none"
+    viewer, widget = opened(photo(31, 31), name="photo", refiner="none")
     assert not widget.form.delta.enabled
     assert not widget.form.difference.enabled
     widget.form.scale.value = 3
@@ -290,21 +290,8 @@ def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
     assert [layer.name for layer in viewer.layers] == ["photo", "photo x4 baseline"]
 
 
-def test_results_never_replace_layers(opened, qtbot) -> None:
-    viewer, widget = opened(photo(32, 32), name="photo")
-    widget.form.refiner.value = "none"
-    press(qtbot, widget)
-    first = viewer.layers["photo x4 baseline"]
-    press(qtbot, widget)
-    assert [layer.name for layer in viewer.layers] == [
-        "photo", "photo x4 baseline", "photo x4 baseline [1]",
-    ]  # fmt: skip
-    assert first in viewer.layers
-
-
 def test_region_of_a_shape_and_of_the_view(opened, qtbot) -> None:
-    viewer, widget = opened(photo(100, 100), name="photo", show=True)
-    widget.form.refiner.value = "none"
+    viewer, widget = opened(photo(100, 100), name="photo", show=True, refiner="none")
     viewer.add_shapes([np.array([[10, 20], [10, 39], [29, 39], [29, 20]])], name="roi")
     widget.form.region.value = REGIONS[2]
     assert widget.form.box_layer.choices == ("roi",)
@@ -346,42 +333,11 @@ def test_current_view_of_a_pyramid_is_that_of_a_plain_layer(opened, qtbot) -> No
         assert parts[0].min() > 0
 
 
-def test_multiscale_and_dask_layers(opened, qtbot) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (90, 80)).astype(np.uint8)
-    lazy = da.from_array(image, chunks=32)
-    viewer, widget = opened()
-    widget.form.refiner.value = "none"
-    widget.form.scale.value = 2
-    viewer.add_image([lazy, lazy[::2, ::2]], name="pyramid", multiscale=True)
-    press(qtbot, widget)
-    viewer.add_image(lazy, name="lazy")
-    press(qtbot, widget)
-    expected = upscale(image, load_model(2, "bundled", None)).baseline
-    for name in ("pyramid", "lazy"):
-        np.testing.assert_array_equal(viewer.layers[f"{name} x2 baseline"].data, expected)
-
-
-def test_all_slices_or_the_current_one(opened, qtbot) -> None:
-    stack = np.random.default_rng(0).random((3, 2, 12, 14)).astype(np.float32)
-    viewer, widget = opened(stack, name="stack")
-    widget.form.refiner.value = "none"
-    widget.form.scale.value = 2
-    press(qtbot, widget)
-    assert viewer.layers["stack x2 baseline"].data.shape == (3, 2, 24, 28)
-    viewer.dims.set_point((0, 1), (2, 1))
-    widget.form.slices.value = SLICES[1]
-    press(qtbot, widget)
-    one = viewer.layers["stack x2 baseline [1]"]
-    assert one.data.shape == (1, 1, 24, 28)
-    np.testing.assert_allclose(one.translate[:2], [2, 1])
-
-
 def test_a_wrong_backbone_file_is_reported_and_the_form_works_again(
     opened, qtbot, tmp_path
 ) -> None:
     (tmp_path / "broken.pth").write_bytes(b"not weights")
-    viewer, widget = opened(photo(32, 32))
-    widget.form.refiner.value = "none"
+    viewer, widget = opened(photo(32, 32), refiner="none")
     widget.form.backbone.value = FROM_FILE
     assert "Choose a backbone file" in widget.controls.reason.text()
     widget.form.backbone_file.value = tmp_path / "broken.pth"
@@ -396,11 +352,9 @@ def test_a_wrong_backbone_file_is_reported_and_the_form_works_again(
 
 @pytest.mark.alone
 def test_cancel_takes_effect_within_a_second(opened, model_process, qtbot) -> None:
-    viewer, widget = opened(photo(1500, 1500))
-    widget.form.refiner.value = "none"
-    widget.controls.start_button.click()
+    viewer, widget = opened(photo(1500, 1500), refiner="none")
+    start(qtbot, widget)
     assert not widget.controls.start_button.isEnabled()
-    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
     began = time.perf_counter()
     widget.controls.cancel_button.click()
     qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
@@ -417,8 +371,7 @@ def test_a_killed_model_process_is_reported_and_the_form_works_again(
     viewer.add_image(photo(32, 32), name="small")
     widget.form.refiner.value = "none"
     widget.form.layer.value = viewer.layers[0].name
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+    start(qtbot, widget)
     psutil.Process(widget._model.pid).kill()
     qtbot.waitUntil(lambda: not widget.controls.running, timeout=10_000)
     assert "the process that runs the network ended" in widget.controls.status.text()
@@ -459,37 +412,26 @@ def leftovers() -> list[object]:
     return [*threads, *GeneratorWorker._worker_set]
 
 
-def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(opened, model_process, qtbot) -> None:
-    viewer, widget = opened(photo(1500, 1500))
-    widget.form.refiner.value = "none"
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
+@pytest.mark.parametrize("closed", ["viewer", "dock"])
+def test_closing_in_mid_run_leaves_nothing_behind(opened, model_process, qtbot, closed) -> None:
+    viewer, widget = opened(photo(1500, 1500), refiner="none")
+    start(qtbot, widget)
     process = psutil.Process(widget._model.pid)
     assert leftovers()
-    viewer.close()
+    if closed == "viewer":
+        viewer.close()
+    else:
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
     qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
-
-
-def test_closing_the_dock_in_mid_run_stops_it_and_the_viewer_goes_on(
-    opened, model_process, qtbot
-) -> None:
-    viewer, widget = opened(photo(1500, 1500))
-    widget.form.refiner.value = "none"
-    widget.controls.start_button.click()
-    qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
-    process = psutil.Process(widget._model.pid)
-    viewer.window.remove_dock_widget(widget)
-    widget.deleteLater()
-    qtbot.waitUntil(lambda: not process.is_running(), timeout=5_000)
-    layer = viewer.add_image(photo(), name="after")
-    layer.name = "renamed"
-    viewer.layers.clear()
+    if closed == "dock":  # the viewer goes on
+        viewer.add_image(photo(), name="after").name = "renamed"
+        viewer.layers.clear()
 
 
 def test_results_are_released_with_their_layers(opened, qtbot) -> None:
     make_refiner()
-    viewer, widget = opened(photo(), name="photo")
-    widget.form.refiner.value = "mine"
+    viewer, widget = opened(photo(), name="photo", refiner="mine")
     kept = []
     widget_result = widget._on_result
     widget._on_result = lambda outcome: (
@@ -505,8 +447,7 @@ def test_results_are_released_with_their_layers(opened, qtbot) -> None:
 
 
 def test_contrast_limits_of_a_colour_layer_do_no_harm(opened, qtbot) -> None:
-    viewer, widget = opened(photo(), name="photo")
-    widget.form.refiner.value = "none"
+    viewer, widget = opened(photo(), name="photo", refiner="none")
     widget.form.intensity.value = "contrast limits"
     press(qtbot, widget)
     expected = upscale(viewer.layers["photo"].data, load_model(4, "bundled", None)).baseline
@@ -525,14 +466,6 @@ def test_settings_are_remembered(opened, qtbot) -> None:
     assert form.quality.value == "self-ensemble (8 times slower)"
 
 
-def test_settings_that_can_not_be_read_do_no_harm(opened, home) -> None:
-    (home / "data/settings").mkdir(parents=True)
-    (home / "data/settings/upscale.json").write_text('{"scale": 9, "quality": 3, "tile": "x"}')
-    _, widget = opened(photo(32, 32))
-    assert widget.form.scale.value == 4
-    assert widget.controls.start_button.isEnabled()
-
-
 def test_back_projection_is_offered_at_x4_only(opened) -> None:
     _, widget = opened(photo(32, 32))
     assert len(widget.form.quality.choices) == 4
@@ -543,11 +476,15 @@ def test_back_projection_is_offered_at_x4_only(opened) -> None:
 
 
 @pytest.mark.alone
-def test_opening_the_widget_is_quick(opened) -> None:
-    viewer, _ = opened()
+@pytest.mark.parametrize("kind", [UpscaleWidget, TrainWidget, QualityWidget])
+def test_opening_a_widget_is_quick_and_draws_no_plot(make_napari_viewer, kind) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(photo())
+    kind(viewer)  # what it imports does not count
     began = time.perf_counter()
-    UpscaleWidget(viewer)
+    widget = kind(viewer)
     assert time.perf_counter() - began < 0.5
+    assert kind is not TrainWidget or widget.plot._drawer._thread is None
 
 
 def test_the_demo_window_upscales_the_photo(make_napari_viewer, official, qtbot) -> None:

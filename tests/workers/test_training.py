@@ -42,9 +42,6 @@ def noise(*shape: int, dtype: Any = np.uint8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
 
 
-# reading
-
-
 def test_layers_become_images_by_plane_and_channel() -> None:
     stack, photo = noise(3, 2, 20, 30, dtype=np.uint16), noise(25, 35, 4)
     images = (
@@ -127,9 +124,6 @@ def test_reading_can_be_stopped_between_planes() -> None:
     assert count == 3
 
 
-# the worker
-
-
 @pytest.fixture
 def training(monkeypatch) -> Iterator[RemoteTraining]:
     monkeypatch.setattr(remote_training, "COMMAND", fake_training.COMMAND)
@@ -168,86 +162,84 @@ class Run:
     def over(self) -> bool:
         return "finished" in self.ended
 
+    def wait(self, qtbot: Any) -> Run:
+        qtbot.waitUntil(lambda: self.over, timeout=20_000)
+        return self
+
     @property
     def step(self) -> int:
         return self.progress[-1].step if self.progress else 0
 
 
+def endless(training: RemoteTraining, qtbot: Any) -> Run:
+    """A training that takes its first steps."""
+    run = Run(training, steps=10**6, seconds=0.001)
+    qtbot.waitUntil(lambda: run.step > 20, timeout=20_000)
+    return run
+
+
 def test_a_training_is_shown_and_returned(training, qtbot) -> None:
-    run = Run(training, every=2)
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
-    assert [p.text for p in run.progress[:2]] == [
-        "Reading the images",
-        "Starting the training process",
-    ]
+    run = Run(training, every=2).wait(qtbot)
+    texts = [p.text for p in run.progress[:2]]
+    assert texts == ["Reading the images", "Starting the training process"]
     assert {p.stage for p in run.progress} == {"preparing", "training", "measuring"}
     assert run.said[0].improved
     assert run.ended == ["finished"]
     assert training.best.step == 4
 
 
-def test_lazy_layers_are_read_in_another_thread_than_the_window(training, qtbot) -> None:
-    threads = set()
+def lazy_stack(planes: int, read: Callable[[], Any]) -> tuple[Any, ...]:
+    """A layer that calls `read` for each plane."""
 
     def block(block_info: Any = None) -> np.ndarray:
-        threads.add(threading.get_ident())
+        read()
         return np.full((1, 20, 30), 7, np.uint8)
 
-    stack = da.map_blocks(block, chunks=((1,) * 3, (20,), (30,)), dtype=np.uint8, meta=np.empty(0))
-    run = Run(training, (read_layer(Image(stack, contrast_limits=(0, 255))),))
+    chunks = ((1,) * planes, (20,), (30,))
+    stack = da.map_blocks(block, chunks=chunks, dtype=np.uint8, meta=np.empty(0))
+    return (read_layer(Image(stack, contrast_limits=(0, 255))),)
+
+
+def test_lazy_layers_are_read_in_another_thread_than_the_window(training, qtbot) -> None:
+    threads = set()
+    run = Run(training, lazy_stack(3, lambda: threads.add(threading.get_ident())))
     threads.clear()  # napari looks at a plane itself
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
+    run.wait(qtbot)
     assert run.said[0].state["mean"][0] == np.float32(7 / 255)
     assert threads
     assert threading.get_ident() not in threads
 
 
 def test_faults_are_returned_with_the_best_so_far(training, qtbot) -> None:
-    run = Run(training, steps=100, kill_at=75)
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
+    run = Run(training, steps=100, kill_at=75).wait(qtbot)
     failure = run.said[0]
     assert isinstance(failure, Failure)
     assert "The best refiner so far is kept: that of step 70" in failure.message
     assert failure.best.step == 70
     (image,) = layers(noise(5, 5))
-    run = Run(training, (replace(image, data=image.data.astype(complex)),))
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
+    run = Run(training, (replace(image, data=image.data.astype(complex)),)).wait(qtbot)
     assert "expected bool, integer or real float pixels" in run.said[0].message
     assert run.said[0].best is None  # and not that of the training before
-    run = Run(training)
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
+    run = Run(training).wait(qtbot)
     assert run.said[0].improved
-
-
-def slow_stack(planes: int = 100) -> tuple[Any, ...]:
-    def block(block_info: Any = None) -> np.ndarray:
-        time.sleep(0.1)
-        return np.full((1, 20, 30), 7, np.uint8)
-
-    stack = da.map_blocks(
-        block, chunks=((1,) * planes, (20,), (30,)), dtype=np.uint8, meta=np.empty(0)
-    )
-    return (read_layer(Image(stack, contrast_limits=(0, 255))),)
 
 
 @pytest.mark.alone
 def test_cancel_and_stop_end_it_while_images_are_being_read(training, qtbot) -> None:
     for end in ("cancel", "stop", "quit"):
-        run = Run(training, slow_stack())
+        run = Run(training, lazy_stack(100, lambda: time.sleep(0.1)))
         qtbot.waitUntil(lambda run=run: len(run.progress) > 0, timeout=5_000)
         {"cancel": run.token.cancel, "stop": training.stop, "quit": run.worker.quit}[end]()
         qtbot.waitUntil(lambda run=run: run.over, timeout=1_500)
         assert run.said in ([None], []) if end == "quit" else run.said == [None]
         assert training.pid is None
-    run = Run(training)
-    qtbot.waitUntil(lambda: run.over, timeout=20_000)
+    run = Run(training).wait(qtbot)
     assert run.said[0].improved
 
 
 @pytest.mark.alone
 def test_pause_stop_and_cancel(training, qtbot) -> None:
-    run = Run(training, steps=10**6, seconds=0.001)
-    qtbot.waitUntil(lambda: run.step > 20, timeout=20_000)
+    run = endless(training, qtbot)
     training.pause()
     qtbot.wait(600)
     step = run.step
@@ -259,8 +251,7 @@ def test_pause_stop_and_cancel(training, qtbot) -> None:
     training.stop()
     qtbot.waitUntil(lambda: run.over, timeout=2_000)
     assert run.said[0].state["step"][0] >= step
-    run = Run(training, steps=10**6, seconds=0.001)
-    qtbot.waitUntil(lambda: run.step > 20, timeout=20_000)
+    run = endless(training, qtbot)
     run.token.cancel()
     qtbot.waitUntil(lambda: run.over, timeout=2_000)
     assert run.said == [None]
@@ -270,8 +261,7 @@ def test_it_shows_in_the_task_manager_and_can_be_cancelled_there(
     training, qtbot, make_napari_viewer
 ) -> None:
     tasks = make_napari_viewer().window._qt_window._window._task_status_manager
-    run = Run(training, steps=10**6, seconds=0.001)
-    qtbot.waitUntil(lambda: run.step > 20, timeout=20_000)
+    run = endless(training, qtbot)
     assert tasks.get_status() == ["napari-worker: Executing a training by napari-cfsr"]
     process = psutil.Process(training.pid)
     (task,) = (t for t in tasks._tasks.values() if t.state()[2] == Status.BUSY)
