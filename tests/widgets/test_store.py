@@ -234,7 +234,8 @@ def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowe
 
 def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, slowed) -> None:
     viewer, widget = opened(photo(100, 600) // 2 + 100, name="photo", show=True)
-    layer = start(qtbot, widget)
+    start(qtbot, widget)
+    layer = viewer.layers[-1]
     viewer.reset_view()
     camera = viewer.scene.camera.center, viewer.scene.camera.zoom
     preview, parts = layer.data[0]._source._preview, []
