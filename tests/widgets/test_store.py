@@ -232,7 +232,8 @@ def test_a_cancelled_run_is_resumed(opened, qtbot, tmp_path, small_blocks, slowe
     assert_array_equal(np.asarray(layer.data[0]), expected)
 
 
-def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, slowed) -> None:
+def test_written_blocks_are_shown_at_once(opened, qtbot, small_blocks, monkeypatch) -> None:
+    monkeypatch.setattr(LocalBoxModel, "seconds", 0.2)  # so that a busy window shows some states
     viewer, widget = opened(photo(100, 600) // 2 + 100, name="photo", show=True)
     start(qtbot, widget)
     layer = viewer.layers[-1]
