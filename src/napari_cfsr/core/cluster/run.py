@@ -35,7 +35,7 @@ from napari_cfsr.errors import ClusterError, WeightsError
 
 POLL_SECONDS = 0.05
 COUNT_SECONDS = 2.0  # between two counts of the workers
-NO_WORKER_SECONDS = 10.0  # before the user is told
+NO_WORKER_SECONDS = 10.0  # before a note says that no worker is there
 LEAST_TASKS = 4  # that wait while there is no worker, so that adaptive clusters see a need
 RETRIES = 2  # of a task that failed for a reason unknown to this package
 RESUMABLE = "what is written is kept: run the same again to resume"
