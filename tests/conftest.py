@@ -45,6 +45,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if not item.get_closest_marker("docs")]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what test modules import out of garbage collection, which each viewer asks for twice."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
 def _need(path: Path) -> Path:
     if path.is_dir():
         return path
@@ -241,4 +253,3 @@ def stalls() -> Iterator[list[float]]:
     timer.start()
     yield gaps
     timer.stop()
-    gc.unfreeze()
