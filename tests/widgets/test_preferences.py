@@ -32,6 +32,7 @@ from napari_cfsr.widgets.parts.preferences import write_settings
 from tests.widgets.test_upscale import make_refiner, photo, press
 
 PAGE = "CFSR super-resolution"
+FORMS = ("Upscale", "Batch", "Train")
 
 
 @pytest.fixture
@@ -45,11 +46,13 @@ def page() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(make_napari_viewer, page) -> Callable[..., QWidget]:
-    viewers: list[Any] = []
+    viewers: dict[str, Any] = {}
 
     def open_one(name: str) -> QWidget:
-        viewers.append(viewer := make_napari_viewer())
-        viewer.add_image(photo(), name="photo")
+        if not viewers or name in viewers:  # a viewer has one widget of a kind
+            viewers[name] = make_napari_viewer()
+            viewers[name].add_image(photo(), name="photo")
+        viewer = viewers[name] = viewers.get(name) or next(iter(viewers.values()))
         return viewer.window.add_plugin_dock_widget("napari-cfsr", name)[1]
 
     return open_one
@@ -119,29 +122,24 @@ def test_without_preferences_a_form_starts_as_last_used(opened) -> None:
     assert opened("Train").form.scale.value == 2
 
 
-@pytest.mark.parametrize(("name", "scale"), [("Upscale", 4), ("Batch", 4), ("Train", 2)])
-def test_settings_that_can_not_be_read_do_no_harm(opened, name, scale) -> None:
+def test_settings_that_can_not_be_read_do_no_harm(opened) -> None:
     odd = {"scale": 9, "quality": 3, "tile": "x", "loss": 3, "steps": "x", "rate": 3, "jpeg": None}
-    write_settings(name.lower(), {**odd, "previews": "no", "z": 1})
-    form = opened(name).form
-    assert form.scale.value == scale
-    assert name != "Train" or form.config().steps is None
+    for name, scale in (("Upscale", 4), ("Batch", 4), ("Train", 2)):
+        write_settings(name.lower(), {**odd, "previews": "no", "z": 1})
+        form = opened(name).form
+        assert form.scale.value == scale
+        assert name != "Train" or form.config().steps is None
 
 
-@pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_preference_takes_precedence_over_the_last_use(opened, page, name) -> None:
-    write_settings(name.lower(), {"scale": 2, "backbone": "official", "device": "cpu"})
-    page.forms.scale, page.forms.backbone = "x3", "bundled"
-    form = opened(name).form
-    chosen = form.scale.value, form.backbone.value, form.device.value
-    assert chosen == (3, "bundled", "cpu")  # the device is as it was last used
-
-
-def test_an_open_form_does_not_change(opened, page) -> None:
-    form = opened("Upscale").form
-    page.forms.scale = "x3"
-    assert form.scale.value == 4
-    assert opened("Upscale").form.scale.value == 3
+def test_a_preference_takes_precedence_over_the_last_use(opened, page) -> None:
+    for name in FORMS:
+        write_settings(name.lower(), {"scale": 2, "backbone": "official", "device": "cpu"})
+        page.forms.scale, page.forms.backbone = "x3", "bundled"
+        form = opened(name).form
+        chosen = form.scale.value, form.backbone.value, form.device.value
+        assert chosen == (3, "bundled", "cpu")  # the device is as it was last used
+        page.forms.scale = "x2"
+        assert form.scale.value == 3  # an open form does not change
 
 
 def test_a_refiner_that_does_not_belong_to_the_preferred_scale_is_not_kept(opened, page) -> None:
@@ -166,12 +164,16 @@ def test_a_plugin_that_napari_does_not_know_is_fine(monkeypatch) -> None:
     assert preferences.weights_folder() is None
 
 
-def test_the_folder_is_where_official_weights_are_found(opened, page, official_folder) -> None:
+def test_the_folder_is_where_official_weights_are_found(
+    opened, page, official_folder, tmp_path
+) -> None:
     widget = opened("Upscale")
     widget.form.backbone.value = "official"
     assert not widget.controls.start_button.isEnabled()
     assert "are not on this machine yet" in widget.controls.reason.text()
     assert not widget.fetch_button.isHidden()
+    page.weights.folder = str(tmp_path)
+    assert f", nor is CFSR_x4.pth in {tmp_path}." in widget.controls.reason.text()
     page.weights.folder = str(official_folder)  # while the widget is open
     assert widget.controls.start_button.isEnabled()
     assert widget.fetch_button.isHidden()
@@ -255,24 +257,24 @@ def test_the_array_api_takes_a_folder(official_folder) -> None:
     assert found.kind == "official"
 
 
-@pytest.mark.parametrize("name", ["Upscale", "Batch", "Train"])
-def test_a_folder_that_is_not_there_is_reported(opened, page, tmp_path, name) -> None:
+def test_a_folder_that_is_not_there_is_reported(opened, page, tmp_path) -> None:
     page.weights.folder = str(tmp_path / "nowhere")
-    widget = opened(name)
-    form = widget.form
-    if name == "Batch":
-        form.images.value = tmp_path
-    for backbone in ("official", "auto"):
-        form.backbone.value = backbone
-        assert form.network_reason() == (
-            f"There is no folder {tmp_path / 'nowhere'}, which is set in Preferences for the "
-            "official weights: correct it there, or choose the backbone bundled."
-        )
-        assert not widget.controls.start_button.isEnabled()
-    if name != "Batch":  # which looks into the folder first
-        assert widget.controls.reason.text() == form.network_reason()
-    form.backbone.value = "bundled"
-    assert form.network_reason() == ""
+    for name in FORMS:
+        widget = opened(name)
+        form = widget.form
+        if name == "Batch":
+            form.images.value = tmp_path
+        for backbone in ("official", "auto"):
+            form.backbone.value = backbone
+            assert form.network_reason() == (
+                f"There is no folder {tmp_path / 'nowhere'}, which is set in Preferences for the "
+                "official weights: correct it there, or choose the backbone bundled."
+            )
+            assert not widget.controls.start_button.isEnabled()
+        if name != "Batch":  # which looks into the folder first
+            assert widget.controls.reason.text() == form.network_reason()
+        form.backbone.value = "bundled"
+        assert form.network_reason() == ""
 
 
 def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
@@ -285,19 +287,12 @@ def test_a_folder_that_is_not_there_does_no_harm_where_the_weights_are(
     assert "weights_folder" not in widget.form.load_arguments()
 
 
-def test_a_folder_without_the_file_is_reported(opened, page, tmp_path) -> None:
-    page.weights.folder = str(tmp_path)
+def test_an_incomplete_path_is_not_a_folder(opened, page) -> None:
     widget = opened("Upscale")
-    widget.form.backbone.value = "official"
-    assert f", nor is CFSR_x4.pth in {tmp_path}." in widget.controls.reason.text()
-
-
-@pytest.mark.parametrize("text", ["  ", "~nobody-of-that-name/x", "x" * 5000, "a\0b"])
-def test_an_incomplete_path_is_not_a_folder(opened, page, text) -> None:
-    widget = opened("Upscale")
-    page.weights.folder = text
-    assert preferences.weights_folder() is None
-    assert bool(widget.form.network_reason()) == bool(text.strip())
+    for text in ("  ", "~nobody-of-that-name/x", "x" * 5000, "a\0b"):
+        page.weights.folder = text
+        assert preferences.weights_folder() is None
+        assert bool(widget.form.network_reason()) == bool(text.strip())
 
 
 def test_a_home_folder_may_be_short(page, monkeypatch, tmp_path) -> None:
