@@ -86,7 +86,9 @@ def iter_train(
     yield TrainProgress("measuring", "Measuring", 0.99)
     state = {"mean": np.float32([mean]), "step": np.float32([step])}
     report, seconds = Report((), "gray", 2, (), (0.5,)), time.perf_counter() - began
-    return TrainedRefiner(state, CARD, report, True, "Worth it.", seconds=seconds)
+    lr, align = len(request.data.lr or ()), "" if request.config.align else "not "
+    notes = (f"{lr} measured LR image, {align}to be aligned",) if lr else ()
+    return TrainedRefiner(state, CARD, report, True, "Worth it.", notes, seconds=seconds)
 
 
 def main() -> None:

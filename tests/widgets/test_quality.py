@@ -108,10 +108,12 @@ def bold(widget: QualityWidget) -> set[tuple[int, int]]:
 
 
 def two(shape=(40, 50)) -> dict[str, np.ndarray]:
-    """A reference and two images of it, the second one better."""
-    worse, reference = noisy_pair(shape, sigma=20)
-    better, _ = noisy_pair(shape, sigma=5)
-    return {"hr": reference, "worse": worse, "better": better}
+    """A reference and two images of it, the second one better; large ones repeat themselves."""
+    part = tuple(min(n, 256) for n in shape)
+    worse, reference = noisy_pair(part, sigma=20)
+    better, _ = noisy_pair(part, sigma=5)
+    images = {"hr": reference, "worse": worse, "better": better}
+    return {name: np.resize(image, shape) for name, image in images.items()}
 
 
 def test_results_of_an_upscaling_are_measured_against_their_original(
@@ -492,13 +494,13 @@ def test_a_stack_slice_by_slice(opened, qtbot, monkeypatch) -> None:
 
 @pytest.mark.alone
 def test_cancel_takes_effect_within_a_second(compared, qtbot) -> None:
-    viewer, widget = compared("worse", "better", shape=(6, 1500, 1500))
+    viewer, widget = compared("worse", "better", shape=(4, 1500, 1500))
     for button in (widget.controls.start_button, widget.result.ssim_button):
         if button is widget.result.ssim_button:  # what was measured before, of one slice
             widget.form.slices.value = SLICES[1]
             press(qtbot, widget)
             widget._result = type(widget._result)(
-                widget._result.table, tuple(slice(0, n) for n in (6, 1500, 1500))
+                widget._result.table, tuple(slice(0, n) for n in (4, 1500, 1500))
             )
         click(qtbot, button)
         qtbot.waitUntil(lambda: "%" in widget.controls.progress.format(), timeout=20_000)
@@ -513,8 +515,11 @@ def test_cancel_takes_effect_within_a_second(compared, qtbot) -> None:
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_the_event_loop_never_waits_for_4096x4096_pixels(compared, qtbot, stalls) -> None:
-    viewer, widget = compared("better", shape=(4096, 4096))
+def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) -> None:
+    images = two((4096, 4096))
+    viewer, widget = opened(True, hr=images["hr"], better=images["better"])
+    widget.form.reference.value = layer_of(viewer, "hr")
+    tick(qtbot, widget, "better")
     qtbot.wait(500)
     worst: dict[str, list[float]] = {"_on_measured": [], "_on_map": []}
 
@@ -548,7 +553,7 @@ def leftovers() -> list[object]:
 
 @pytest.mark.parametrize("what", ["viewer", "dock"])
 def test_closing_in_mid_run_leaves_nothing_behind(compared, qtbot, what) -> None:
-    viewer, widget = compared("worse", "better", shape=(4, 1500, 1500))
+    viewer, widget = compared("worse", "better", shape=(4, 1000, 1000))
     click(qtbot, widget.controls.start_button)
     qtbot.waitUntil(lambda: "%" in widget.controls.progress.format(), timeout=20_000)
     assert leftovers()
@@ -583,9 +588,9 @@ def visible(viewer) -> dict[str, bool]:
     return {x.name: x.visible for x in viewer.layers}
 
 
-def blinking(opened, qtbot) -> Opened:
+def blinking(opened, qtbot, show=False) -> Opened:
     """Four images and shapes, two of them hidden; `worse` and `better` blink."""
-    viewer, widget = opened(True, **two(), above=two()["hr"])
+    viewer, widget = opened(show, **two(), above=two()["hr"])
     viewer.add_shapes([np.array([[1, 1], [1, 9], [9, 9], [9, 1]])], name="roi")
     layer_of(viewer, "better").visible = False
     widget.compare.first.value = layer_of(viewer, "worse")
@@ -652,16 +657,16 @@ def test_what_blinks_is_what_is_seen(opened, qtbot) -> None:
         click(qtbot, widget.compare.blink_button)
 
 
-@pytest.mark.parametrize("removed", ["worse", "better", "above"])
+@pytest.mark.parametrize("removed", ["worse", "better"])
 def test_blink_ends_when_one_of_the_two_is_removed(opened, qtbot, removed) -> None:
     viewer, widget = blinking(opened, qtbot)
-    layer = layer_of(viewer, removed)
+    above, layer = layer_of(viewer, "above"), layer_of(viewer, removed)
+    viewer.layers.remove(above)
+    assert widget.compare.blink.active
     viewer.layers.remove(layer)
-    assert widget.compare.blink.active == (removed == "above")
-    if removed == "above":
-        click(qtbot, widget.compare.blink_button)
-    assert layer.visible == BEFORE[removed]
-    assert visible(viewer) == {k: v for k, v in BEFORE.items() if k != removed}
+    assert not widget.compare.blink.active
+    assert (above.visible, layer.visible) == (BEFORE["above"], BEFORE[removed])
+    assert visible(viewer) == {k: v for k, v in BEFORE.items() if k not in (removed, "above")}
     assert widget.compare.blink_button.text() == "Blink"
 
 
@@ -677,7 +682,7 @@ def test_layers_shown_meanwhile_stay_visible(opened, qtbot) -> None:
 
 @pytest.mark.parametrize("what", ["viewer", "dock", "hidden", "clear"])
 def test_blink_ends_with_the_widget(opened, qtbot, what) -> None:
-    viewer, widget = blinking(opened, qtbot)
+    viewer, widget = blinking(opened, qtbot, what == "hidden")
     layers = list(viewer.layers)
     timer = widget.compare.blink._timer
     if what == "viewer":
