@@ -26,7 +26,7 @@ from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
 Run = Callable[..., tuple[int, list[str], list[str]]]
 COMMON = ("--scale", 2, "--backbone", "bundled", "--refiner", "none", "--device", "cpu")
 
-pytestmark = pytest.mark.usefixtures("models_once")
+pytestmark = pytest.mark.usefixtures("models_once", "compiled_networks")
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from napari_cfsr.core.store.growing_store import GrowingStore
 from napari_cfsr.core.upscale.blocks import plan_blocks
 from tests.helpers.commands import Run, Says
 
+pytestmark = pytest.mark.usefixtures("compiled_networks")
+
 
 @pytest.fixture
 def run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models_once: None) -> Run:

@@ -34,6 +34,8 @@ QUICK = ("--scale", 2, "--dpi", 72)
 BUNDLED = ("--backbone", "bundled", "--device", "cpu")
 PLAIN = ("--panels", "bicubic,HR")  # needs no network
 
+pytestmark = pytest.mark.usefixtures("compiled_networks")
+
 
 @pytest.fixture
 def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:

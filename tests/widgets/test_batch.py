@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cfsr import load_model, upscale
 from napari_cfsr.core.batch.run import BatchRecord, BatchStep
+from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.batch.widget import BatchWidget
 from napari_cfsr.workers.batch import list_inputs
@@ -68,10 +70,11 @@ def rows(widget: BatchWidget) -> list[tuple[str, str]]:
     return [(table.item(i, 0).text(), table.item(i, 1).text()) for i in range(table.rowCount())]
 
 
-def test_a_folder_is_upscaled_in_spite_of_a_broken_file(opened, qtbot, folder) -> None:
+def test_a_folder_is_upscaled_in_spite_of_a_broken_file(opened, qtbot, folder, tmp_path) -> None:
     results = folder.parent / "results"
-    _, widget = opened(folder, results)
+    viewer, widget = opened(folder, results)
     assert rows(widget) == [("cell 1.png", ""), ("cell 2.png", ""), ("cell 3.png", "")]
+    assert not widget.summary_button.isEnabled()
     status = press(qtbot, widget)
     assert status.startswith("2 upscaled, 1 failed in ")
     assert rows(widget) == [
@@ -85,13 +88,33 @@ def test_a_folder_is_upscaled_in_spite_of_a_broken_file(opened, qtbot, folder) -
         written = np.asarray(Image.open(results / f"cell {i}_x4_baseline.png"))
         assert_array_equal(written, upscale(photo(40, 50, seed=i), model, "YXC").baseline)
     assert len(list(results.glob("*.png"))) == 2
+    widget.table.cellDoubleClicked.emit(0, 0)
+    assert [layer.name for layer in viewer.layers] == ["cell 1_x4_baseline"]
+    widget.table.cellDoubleClicked.emit(1, 0)  # the broken one
+    assert len(viewer.layers) == 1
+
+    assert widget.summary_button.isEnabled()
+    widget.save_summary(tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "input,state,outputs,seconds,message"
+    assert [line.split(",")[1] for line in lines[1:]] == ["done", "failed", "done"]
+    widget.save_summary(tmp_path / "a.json")
+    records = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert records[0]["provenance"]["backbone"] == "bundled cfsr_x4.safetensors"
+    widget.save_summary(tmp_path / "a.txt")
+    assert "expected a summary ending in .csv or .json" in widget.controls.status.text()
 
 
 def test_a_second_run_skips_existing_results(opened, qtbot, folder) -> None:
-    _, widget = opened(folder)
+    make_refiner()
+    viewer, widget = opened(folder)
+    widget.form.refiner.value = "mine"
+    widget.form.baseline.value = True
     press(qtbot, widget)
+    widget.table.cellDoubleClicked.emit(0, 0)
+    assert [layer.name for layer in viewer.layers] == ["cell 1_x4_baseline", "cell 1_x4_delta"]
     written = {p: p.stat().st_mtime_ns for p in folder.glob("*_x4_*")}
-    assert len(written) == 2
+    assert len(written) == 4
     assert len(rows(widget)) == 3
     Image.fromarray(photo(40, 50, seed=2)).save(folder / "cell 2.png")
     status = press(qtbot, widget)
@@ -124,34 +147,6 @@ def test_a_cancelled_batch_keeps_its_results_and_resumes(opened, qtbot, tmp_path
     assert len(list(folder.glob("*_x4_*"))) == 4
 
 
-def test_results_open_by_a_double_click(opened, qtbot, folder) -> None:
-    make_refiner()
-    viewer, widget = opened(folder)
-    widget.form.refiner.value = "mine"
-    widget.form.baseline.value = True
-    press(qtbot, widget)
-    widget.table.cellDoubleClicked.emit(0, 0)
-    assert [layer.name for layer in viewer.layers] == ["cell 1_x4_baseline", "cell 1_x4_delta"]
-    widget.table.cellDoubleClicked.emit(1, 0)  # the broken one
-    assert len(viewer.layers) == 2
-
-
-def test_the_summary_is_saved_as_csv_and_json(opened, qtbot, folder, tmp_path) -> None:
-    _, widget = opened(folder)
-    assert not widget.summary_button.isEnabled()
-    press(qtbot, widget)
-    assert widget.summary_button.isEnabled()
-    widget.save_summary(tmp_path / "a.csv")
-    lines = (tmp_path / "a.csv").read_text("utf-8").splitlines()
-    assert lines[0] == "input,state,outputs,seconds,message"
-    assert [line.split(",")[1] for line in lines[1:]] == ["done", "failed", "done"]
-    widget.save_summary(tmp_path / "a.json")
-    records = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    assert records[0]["provenance"]["backbone"] == "bundled cfsr_x4.safetensors"
-    widget.save_summary(tmp_path / "a.txt")
-    assert "expected a summary ending in .csv or .json" in widget.controls.status.text()
-
-
 def test_why_nothing_can_start_is_reported(opened, qtbot, folder, tmp_path) -> None:
     _, widget = opened()
     assert widget.controls.reason.text() == "Choose a folder with images."
@@ -159,6 +154,10 @@ def test_why_nothing_can_start_is_reported(opened, qtbot, folder, tmp_path) -> N
     widget.form.images.value = tmp_path / "empty"
     qtbot.waitUntil(lambda: "images in this folder, got none" in widget.controls.reason.text())
     assert not widget.controls.start_button.isEnabled()
+    Image.fromarray(photo(40, 50)).save(tmp_path / "empty" / "late.png")
+    QApplication.sendEvent(widget, QEvent(QEvent.Type.WindowActivate))  # back from the file manager
+    qtbot.waitUntil(lambda: rows(widget) == [("late.png", "")])
+    assert press(qtbot, widget).startswith("1 upscaled in ")
     widget.form.images.line_edit.value = str(tmp_path / "nowhere")
     widget.form.images.changed.emit(tmp_path / "nowhere")
     assert widget.controls.reason.text() == f"There is no folder {tmp_path / 'nowhere'}."
@@ -168,11 +167,8 @@ def test_why_nothing_can_start_is_reported(opened, qtbot, folder, tmp_path) -> N
     widget.form.baseline.value = False
     assert widget.controls.start_button.isEnabled()  # the only output there is
     assert widget.form.baseline.value
-
-
-def test_results_that_can_not_be_written_are_reported(opened, qtbot, folder, tmp_path) -> None:
     (tmp_path / "file").write_text("no folder")
-    _, widget = opened(folder, tmp_path / "file")
+    widget.form.results.line_edit.value = str(tmp_path / "file")
     status = press(qtbot, widget)
     assert status.startswith("0 upscaled, 3 failed")
     assert (tmp_path / "file").read_text() == "no folder"
@@ -193,30 +189,20 @@ def test_settings_are_kept(opened, qtbot, folder) -> None:
 
 
 def test_closing_the_viewer_in_mid_run_leaves_nothing_behind(
-    opened, model_process, qtbot, tmp_path
+    opened, model_process, qtbot, tmp_path, monkeypatch
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     Image.fromarray(photo(1200, 1200)).save(folder / "large.png")
     viewer, widget = opened(folder)
+    small = partial(UpscaleOptions, tile=64, halo=16)
+    monkeypatch.setattr("napari_cfsr.widgets.batch.form.UpscaleOptions", small)
     widget.controls.start_button.click()
     qtbot.waitUntil(lambda: "left" in widget.controls.progress.format(), timeout=60_000)
     process = psutil.Process(widget._model.pid)
     viewer.close()
     qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["large.png"]
-
-
-def test_a_folder_that_was_empty_is_checked_again(opened, qtbot, tmp_path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    _, widget = opened(folder)
-    assert not widget.controls.start_button.isEnabled()
-    assert "expected images in this folder" in widget.controls.reason.text()
-    Image.fromarray(photo(40, 50)).save(folder / "late.png")
-    QApplication.sendEvent(widget, QEvent(QEvent.Type.WindowActivate))  # back from the file manager
-    qtbot.waitUntil(lambda: rows(widget) == [("late.png", "")])
-    assert press(qtbot, widget).startswith("1 upscaled in ")
 
 
 def test_the_window_does_not_wait_for_a_folder(opened, qtbot, folder, monkeypatch) -> None:

@@ -29,7 +29,6 @@ from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.core.weights.weight_files import bundled_path, data_folder, sha256_of
-from napari_cfsr.widgets.parts.form import FROM_FILE
 from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.training.fields import PRESET, SOURCES
 from napari_cfsr.widgets.training.widget import TrainWidget
@@ -227,10 +226,6 @@ def test_the_result_page_says_it_all_and_never_overwrites(opened, qtbot) -> None
     click(qtbot, widget, result.save_button)
     assert read_refiner_card(refiner("mine")) == card
     assert refiner("mine").stat().st_mtime_ns > written
-
-
-def test_without_a_gain_nothing_can_be_saved(opened, qtbot) -> None:
-    _, widget = opened(noise(64, 64))
     widget._show_outcome(outcome(improved=False))
     assert "No reliable gain" in widget.result.verdict.text()
     assert not widget.result.save_button.isEnabled()
@@ -379,10 +374,9 @@ def test_deleting_the_layers_in_mid_training_does_no_harm(started, qtbot) -> Non
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_the_event_loop_never_waits(opened, cells, qtbot, stalls, tiny_backbones) -> None:
+def test_the_event_loop_never_waits(opened, cells, qtbot, stalls) -> None:
     viewer, widget = opened(*cells, show=True)
     choose(widget, photons=50, read_noise=0.01, **{**QUICK, "steps": 100})
-    choose(widget, backbone=FROM_FILE, backbone_file=tiny_backbones[2])
     qtbot.wait(500)
     stalls.clear()
     train(qtbot, widget)
@@ -406,15 +400,15 @@ def test_the_event_loop_never_waits(opened, cells, qtbot, stalls, tiny_backbones
 
 def test_the_plot_shows_losses_and_gains_in_either_theme(opened, fake, qtbot) -> None:
     viewer, widget = opened(noise(128, 128), show=True)
-    fake(widget, steps=300, seconds=0.01)
+    fake(widget, steps=200, seconds=0.01)
     widget.controls.start_button.click()
     assert widget.pages.currentIndex() == 1
     qtbot.waitUntil(lambda: widget.plot.drawn > 0, timeout=30_000)
     wait(qtbot, widget)
     curve = widget.plot.curves["input"]
-    assert curve.gain_steps == list(range(10, 301, 10))
+    assert curve.gain_steps == list(range(10, 201, 10))
     assert len(curve.steps) > 10
-    assert widget.plot.best() == ("input", 300, 3.0)
+    assert widget.plot.best() == ("input", 200, 2.0)
     widget.pages.setCurrentIndex(1)
     pictures = []
     for theme in ("dark", "light"):
@@ -642,6 +636,12 @@ def test_the_simulated_layer_lies_exactly_over_its_source(opened, cells, qtbot) 
     clean = degrade(image[:130, :128], 2)
     assert np.std(layer.data / 255 - clean) > 0.05
     assert layer.metadata["napari_cfsr"]["degradation"] == "bicubic, 20 photons"
+    # beside a real image it has the pixels of that
+    viewer.add_image(cells[1][:50, :80], name="real", scale=(3, 3), translate=(10, 20))
+    widget.form.real.value = viewer.layers["real"]
+    click(qtbot, widget, widget.form.preview_button)
+    np.testing.assert_allclose(layer.scale, 3)
+    np.testing.assert_allclose(layer.translate, [10, 20 + 3 * 80 * 1.05])
 
 
 def test_the_slice_in_view_is_simulated(opened, qtbot) -> None:
@@ -656,16 +656,6 @@ def test_the_slice_in_view_is_simulated(opened, qtbot) -> None:
     unit = (stack[2, 1].astype(np.float32) - low) / (high - low)
     expected = degrade(np.clip(unit, 0, 1), 2) * (high - low) + low
     np.testing.assert_allclose(layer.data[0, 0], expected, atol=1)
-
-
-def test_beside_a_real_image_it_has_the_pixels_of_that(opened, cells, qtbot) -> None:
-    viewer, widget = opened(cells[0])
-    viewer.add_image(cells[1][:50, :80], name="real", scale=(3, 3), translate=(10, 20))
-    widget.form.real.value = viewer.layers["real"]
-    click(qtbot, widget, widget.form.preview_button)
-    layer = viewer.layers["cells 0 simulated LR x2"]
-    np.testing.assert_allclose(layer.scale, 3)
-    np.testing.assert_allclose(layer.translate, [10, 20 + 3 * 80 * 1.05])
 
 
 def test_noise_is_estimated_in_the_units_of_the_whole_stack(opened, cells, qtbot) -> None:
@@ -687,14 +677,9 @@ def test_noise_is_estimated_in_the_units_of_the_whole_stack(opened, cells, qtbot
     full = 200 * np.max(slices[0]) / (50.0 * 200)  # photons at the brightest of the stack
     assert widget.form.photons.value == pytest.approx(full, rel=0.35)
     assert (widget.form.gain.value, widget.form.jpeg.value) == (1, 0)
-
-
-def test_estimating_from_nothing_is_reported_and_the_form_works_again(opened, qtbot) -> None:
-    viewer, widget = opened(noise(128, 128))
     viewer.add_image(np.zeros((64, 64), np.uint8), name="black")
     widget.form.real.value = viewer.layers["black"]
-    click(qtbot, widget, widget.form.estimate_button)
-    assert "with contrast" in widget.controls.status.text()
+    assert "with contrast" in click(qtbot, widget, widget.form.estimate_button)
     assert widget.controls.start_button.isEnabled()
 
 

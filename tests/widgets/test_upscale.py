@@ -129,15 +129,15 @@ def test_gui_command_line_and_python_give_identical_arrays(
     opened, model_process, qtbot, tmp_path
 ) -> None:
     refiner = make_refiner()
-    image = photo(70, 90)
+    image = photo(40, 50)
     viewer, widget = opened(image, name="photo", refiner="mine")
-    widget.form.tile.value = 48
+    widget.form.tile.value = 32
     press(qtbot, widget)
     model = load_model(4, "bundled", refiner)
-    result = upscale(image, model, axes="YXC", tile=48)
+    result = upscale(image, model, axes="YXC", tile=32)
     PillowImage.fromarray(image).save(tmp_path / "photo.png")
     status = main(
-        ["upscale", str(tmp_path / "photo.png"), "--refiner", str(refiner), "--tile", "48",
+        ["upscale", str(tmp_path / "photo.png"), "--refiner", str(refiner), "--tile", "32",
          "--baseline", "--delta"]
     )  # fmt: skip
     assert status == 0
@@ -169,13 +169,6 @@ def test_copied_python_makes_the_same_arrays(opened, qtbot) -> None:
     for name, array in there["result"].arrays().items():
         np.testing.assert_array_equal(viewer.layers[f"stack x2 {name}"].data, array)
     assert viewer.layers["stack x2 delta"].metadata["napari_cfsr"]["python"] == code
-
-
-def test_python_can_be_copied_before_the_first_run(opened) -> None:
-    viewer, widget = opened(photo(32, 32), name="photo")
-    there = {"viewer": viewer}
-    exec(widget.python(), there)
-    assert there["result"].baseline.shape == (128, 128, 3)
 
 
 def test_only_image_layers_are_offered_and_the_reason_is_shown_without_one(opened) -> None:
@@ -275,12 +268,16 @@ def test_ready_refiners_are_offered_by_what_they_are_for(opened, official, qtbot
     assert "fluorescence_low_light_bundled_x4" in widget.form.refiner.choices
 
 
-def test_delta_and_difference_need_a_refiner(opened, qtbot) -> None:
+def test_what_needs_a_refiner_and_what_needs_x4(opened, qtbot) -> None:
     make_refiner(3, "three")
     viewer, widget = opened(photo(31, 31), name="photo", refiner="none")
     assert not widget.form.delta.enabled
     assert not widget.form.difference.enabled
+    assert len(widget.form.quality.choices) == 4
+    widget.form.quality.value = "back-projection (bicubic-reduced input)"
     widget.form.scale.value = 3
+    assert widget.form.quality.choices == ("standard", "self-ensemble (8 times slower)")
+    assert widget.form.quality.value == "standard"
     assert any("three: for tests" in str(c) for c in widget.form._refiners(None))
     widget.form.refiner.value = "three"
     assert widget.form.delta.enabled
@@ -383,9 +380,7 @@ def test_a_killed_model_process_is_reported_and_the_form_works_again(
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_the_event_loop_never_waits(
-    opened, model_process, qtbot, stalls, tiny_backbones
-) -> None:
+def test_the_event_loop_never_waits(opened, model_process, qtbot, stalls, tiny_backbones) -> None:
     """The results are large; how long the network takes to make them is another matter."""
     viewer, widget = opened(photo(1024, 1024), show=True)
     make_refiner(placement="input", backbone=sha256_of(tiny_backbones[4]))
@@ -454,9 +449,12 @@ def test_results_are_released_with_their_layers(opened, qtbot) -> None:
 def test_contrast_limits_of_a_colour_layer_do_no_harm(opened, qtbot) -> None:
     viewer, widget = opened(photo(), name="photo", refiner="none")
     widget.form.intensity.value = "contrast limits"
+    there = {"viewer": viewer}
+    exec(widget.python(), there)  # it can be copied before the first run
     press(qtbot, widget)
     expected = upscale(viewer.layers["photo"].data, load_model(4, "bundled", None)).baseline
     np.testing.assert_array_equal(viewer.layers["photo x4 baseline"].data, expected)
+    np.testing.assert_array_equal(there["result"].baseline, expected)
 
 
 def test_settings_are_remembered(opened, qtbot) -> None:
@@ -469,15 +467,6 @@ def test_settings_are_remembered(opened, qtbot) -> None:
     form = again.form
     assert (form.scale.value, form.load_arguments()["refiner"], form.tile.value) == (3, None, 128)
     assert form.quality.value == "self-ensemble (8 times slower)"
-
-
-def test_back_projection_is_offered_at_x4_only(opened) -> None:
-    _, widget = opened(photo(32, 32))
-    assert len(widget.form.quality.choices) == 4
-    widget.form.quality.value = "back-projection (bicubic-reduced input)"
-    widget.form.scale.value = 2
-    assert widget.form.quality.choices == ("standard", "self-ensemble (8 times slower)")
-    assert widget.form.quality.value == "standard"
 
 
 @pytest.mark.alone

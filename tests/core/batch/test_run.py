@@ -101,19 +101,20 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.fixture(scope="module")
-def bundled() -> tuple[ModelFiles, SRModel]:
-    files = find_model(2, "bundled", None)
+def tiny(tiny_backbones: dict[int, Path]) -> tuple[ModelFiles, SRModel]:
+    """A network and not a stand-in."""
+    files = find_model(2, tiny_backbones[2], None)
     return files, open_model(files, "cpu")
 
 
-def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
+def test_a_second_run_leaves_everything_as_it_is(tiny, batch) -> None:
     pixels = pictures(batch.inputs[0])
-    batch.files, batch.model = bundled
+    batch.files, batch.model = tiny
     (first,) = (batch(),)
     assert [r.state for r in first] == ["done"] * 3
     for record, image in zip(first, pixels, strict=True):
         written = nc.read_image(record.outputs["baseline"]).pixels
-        expected = nc.upscale(image, bundled[1], axes="YXC").baseline
+        expected = nc.upscale(image, tiny[1], axes="YXC").baseline
         np.testing.assert_array_equal(written, expected)
         assert record.provenance["backbone_sha256"] == batch.files.backbone.sha256
         assert record.seconds > record.provenance["seconds"] > 0
@@ -127,10 +128,10 @@ def test_a_second_run_leaves_everything_as_it_is(bundled, batch) -> None:
     assert (batch.out / LEDGER).stat().st_mtime_ns == ledger
 
 
-def test_other_weights_make_other_results(bundled, batch) -> None:
+def test_other_weights_make_other_results(tiny, batch) -> None:
     pictures(batch.inputs[0], 1)
     assert batch.states() == "d"
-    batch.files, batch.model = bundled
+    batch.files, batch.model = tiny
     assert batch.states() == "f"
     assert batch.states(overwrite=True) == "d"
     assert batch.states() == "s"
