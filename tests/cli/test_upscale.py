@@ -235,6 +235,7 @@ def test_version(run: Run) -> None:
     assert run("--version")[1] == f"napari-cfsr {nc.__version__}\n"
 
 
+@pytest.mark.usefixtures("compiled_networks")
 def test_a_process_of_its_own(tmp_path: Path) -> None:
     """Nothing on standard error but faults and summary, whatever libraries log and names hold."""
     name = "caf\u00e9 \u4e2d.png"

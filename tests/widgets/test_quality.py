@@ -321,11 +321,10 @@ def test_csv_and_copied_text(compared, qtbot, tmp_path, monkeypatch) -> None:
     assert widget.result.export_button.isEnabled()
 
 
-def test_equal_sizes_with_different_transforms_warn(opened, qtbot) -> None:
-    viewer, widget = opened(True, **two())
-    widget.form.reference.value = layer_of(viewer, "hr")
+def test_layers_that_do_not_fit_are_reported_and_the_form_works_again(compared, qtbot) -> None:
+    images = two()
+    viewer, widget = compared("worse", "better", cut=images["worse"][:, :30])
     layer_of(viewer, "worse").translate = (0, 7)
-    tick(qtbot, widget, "worse", "better")
     press(qtbot, widget)
     assert widget.result.warnings.isVisible()
     assert widget.result.warnings.text() == (
@@ -333,30 +332,22 @@ def test_equal_sizes_with_different_transforms_warn(opened, qtbot) -> None:
         "pixel by pixel, as if they were aligned."
     )
     assert widget.controls.status.text() == "Measured. There is a warning."
-    assert widget._result.table.rows[0].figures[0].psnr == psnr(
-        two()["worse"], two()["hr"], 0, "gray", 255.0
-    )
+    expected = psnr(images["worse"], images["hr"], 0, "gray", 255.0)
+    assert widget._result.table.rows[0].figures[0].psnr == expected
     layer_of(viewer, "worse").translate = (0, 0)
     press(qtbot, widget)
     assert not widget.result.warnings.isVisible()
-
-
-def test_a_mismatch_is_reported_with_both_shapes_and_the_form_works_again(opened, qtbot) -> None:
-    images = two()
-    viewer, widget = opened(
-        True, hr=images["hr"], cut=images["worse"][:, :30], fits=images["better"]
-    )
-    widget.form.reference.value = layer_of(viewer, "hr")
+    widget.pages.setCurrentIndex(0)
     tick(qtbot, widget, "cut")
     press(qtbot, widget)
     text = "'cut' is 40x30 but the reference 'hr' is 40x50, and neither has a transform, so "
     assert widget.controls.status.text().startswith(text)
     assert widget.pages.currentIndex() == 0
-    tick(qtbot, widget, "cut", "fits")
+    tick(qtbot, widget, "cut", "better")
     press(qtbot, widget)
     assert widget.controls.status.text() == "Measured 1 of 2 layers. There is a warning."
     assert text in widget.result.warnings.text()
-    assert shown(widget)[1][0] == "fits"
+    assert {row[0]: row[1] == "–" for row in shown(widget)} == {"better": False, "cut": True}  # noqa: RUF001
 
 
 def test_why_nothing_can_be_measured_is_reported(opened, qtbot) -> None:
@@ -637,12 +628,14 @@ def test_blink_shows_two_layers_in_turn_and_restores_everything(opened, qtbot) -
 
 
 def test_what_blinks_is_what_is_seen(opened, qtbot) -> None:
-    viewer, widget = opened(
-        True, dark=np.zeros((64, 64), np.uint8), light=np.full((64, 64), 255, np.uint8)
-    )
+    viewer, widget = opened(True, dark=np.zeros((64, 64), np.uint8))
+    assert not widget.compare.blink_button.isEnabled()
+    assert widget.compare.now.text() == "Choose two layers."
+    viewer.add_image(np.full((64, 64), 255, np.uint8), name="light")
     for layer in viewer.layers:
         layer.contrast_limits = (0, 255)
     widget.compare.first.value, widget.compare.second.value = list(viewer.layers)
+    assert widget.compare.blink_button.isEnabled()
     widget.compare.seconds.value = 0
     widget.pages.setCurrentIndex(2)
     for blending in ("opaque", "translucent", "additive", "minimum"):  # opacity would hide not all
@@ -699,16 +692,6 @@ def test_blink_ends_with_the_widget(opened, qtbot, what) -> None:
     assert {x.name: x.visible for x in layers} == BEFORE
     if what == "dock":
         assert not viewer.canvas.overlays.text.visible
-
-
-def test_blink_needs_two_layers(opened, qtbot) -> None:
-    viewer, widget = opened(True, one=two()["hr"])
-    assert not widget.compare.blink_button.isEnabled()
-    assert widget.compare.now.text() == "Choose two layers."
-    viewer.add_image(two()["worse"], name="other")
-    widget.compare.first.value = layer_of(viewer, "one")
-    widget.compare.second.value = layer_of(viewer, "other")
-    assert widget.compare.blink_button.isEnabled()
 
 
 def test_the_dock_is_no_wider_than_that_of_upscale_and_fits_a_small_screen(opened, qtbot) -> None:
