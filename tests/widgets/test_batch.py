@@ -23,7 +23,8 @@ from napari_cfsr.core.upscale import UpscaleOptions
 from napari_cfsr.widgets.batch.table import BatchTable
 from napari_cfsr.widgets.batch.widget import BatchWidget
 from napari_cfsr.workers.batch import list_inputs
-from tests.widgets.test_upscale import leftovers, make_refiner, photo
+from tests.helpers.closing import leftovers
+from tests.widgets.test_upscale import make_refiner, photo
 
 Opened = tuple["object", BatchWidget]
 

@@ -14,7 +14,6 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image
-from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
@@ -28,6 +27,7 @@ from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.quality.form import REGIONS
 from napari_cfsr.widgets.quality.widget import QualityWidget
 from napari_cfsr.widgets.upscaling.form import REGIONS as REGIONS_OF_UPSCALE
+from tests.helpers.closing import close, leftovers
 from tests.layers.test_image_input import world_of
 from tests.widgets.test_upscale import make_refiner
 from tests.workers.test_quality import noisy_pair
@@ -536,23 +536,13 @@ def test_the_event_loop_never_waits_for_4096x4096_pixels(opened, qtbot, stalls) 
     assert layer_of(viewer, "better SSIM map").data.shape == (4096, 4096)
 
 
-def leftovers() -> list[object]:
-    """Threads and workers of ours that still live."""
-    threads = [t for t in threading.enumerate() if t.name == PLOT_THREAD]
-    return [*threads, *GeneratorWorker._worker_set]
-
-
 @pytest.mark.parametrize("what", ["viewer", "dock"])
 def test_closing_in_mid_run_leaves_nothing_behind(compared, qtbot, what) -> None:
     viewer, widget = compared("worse", "better", shape=(4, 1000, 1000))
     click(qtbot, widget.controls.start_button)
     qtbot.waitUntil(lambda: "%" in widget.controls.progress.format(), timeout=20_000)
     assert leftovers()
-    if what == "viewer":
-        viewer.close()
-    else:
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
+    close(viewer, widget, what)
     qtbot.waitUntil(lambda: not leftovers(), timeout=5_000)
     if what == "dock":
         layer = viewer.add_image(np.zeros((9, 9)), name="after")
@@ -678,16 +668,13 @@ def test_blink_ends_with_the_widget(opened, qtbot, what) -> None:
     viewer, widget = blinking(opened, qtbot, what == "hidden")
     layers = list(viewer.layers)
     timer = widget.compare.blink._timer
-    if what == "viewer":
-        viewer.close()
-    elif what == "dock":
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-    elif what == "hidden":
+    if what == "hidden":
         qtbot.waitUntil(widget.isVisible)
         widget.parent().hide()
-    else:
+    elif what == "clear":
         viewer.layers.clear()
+    else:
+        close(viewer, widget, what)
     qtbot.waitUntil(lambda: not timer.isActive())
     assert {x.name: x.visible for x in layers} == BEFORE
     if what == "dock":

@@ -20,9 +20,10 @@ from napari_cfsr.widgets.upscaling.form import REGIONS
 from napari_cfsr.widgets.upscaling.growing_layers import GROWING
 from napari_cfsr.widgets.upscaling.output_choice import WHERE
 from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
+from tests.helpers.closing import close, leftovers
 from tests.helpers.fakes import BoxModel
 from tests.helpers.local_model import LocalBoxModel, LocalModel
-from tests.widgets.test_upscale import leftovers, make_refiner, photo
+from tests.widgets.test_upscale import make_refiner, photo
 
 Opened = tuple["object", UpscaleWidget]
 MODEL = "napari_cfsr.widgets.upscaling.widget.RemoteModel"
@@ -263,13 +264,7 @@ def test_closing_in_mid_run_leaves_no_growing_layer_behind(
 ) -> None:
     viewer, widget = opened(photo(200, 600), name="photo")
     start(qtbot, widget)
-    if closed == "dock":
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-    elif closed == "window":
-        viewer.window.close()
-    else:
-        viewer.close()
+    close(viewer, widget, closed)
     qtbot.waitUntil(lambda: not leftovers())
     qtbot.wait(100)
     if closed == "dock":

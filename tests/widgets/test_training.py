@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
@@ -24,16 +23,15 @@ from napari_cfsr.core.image.degradation import degrade
 from napari_cfsr.core.image.resize import imresize
 from napari_cfsr.core.network.refinenet import RefineNet
 from napari_cfsr.core.process import remote_training
-from napari_cfsr.core.process.remote_training import THREAD
 from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.core.weights.weight_files import bundled_path, data_folder, sha256_of
-from napari_cfsr.widgets.parts.threaded_plot import THREAD as PLOT_THREAD
 from napari_cfsr.widgets.training.fields import PRESET, SOURCES
 from napari_cfsr.widgets.training.widget import TrainWidget
 from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 from tests.helpers import fake_training
+from tests.helpers.closing import close, leftovers
 
 Opened = tuple["object", TrainWidget]
 QUICK = {"placement": "output", "steps": 30, "batch": 4, "patch": 32, "every": 10, "held_out": 0.2}
@@ -335,12 +333,6 @@ def test_bad_images_are_refused_with_the_reason(opened, fake, qtbot) -> None:
     assert widget.controls.start_button.isEnabled()
 
 
-def leftovers() -> list[object]:
-    """Threads and workers of ours that still live."""
-    names = (THREAD, PLOT_THREAD)
-    return [*(t for t in threading.enumerate() if t.name in names), *GeneratorWorker._worker_set]
-
-
 @pytest.mark.parametrize("how", ["viewer", "dock", "viewer in a pause"])
 def test_closing_in_mid_training_leaves_nothing_behind(started, qtbot, how) -> None:
     viewer, widget = started(show=True)
@@ -349,11 +341,7 @@ def test_closing_in_mid_training_leaves_nothing_behind(started, qtbot, how) -> N
     if how == "viewer in a pause":
         widget.controls.pause_button.click()
         qtbot.wait(300)
-    if how == "dock":
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
-    else:
-        viewer.close()
+    close(viewer, widget, how)
     qtbot.waitUntil(lambda: not child.is_running() and not leftovers(), timeout=10_000)
     if how == "dock":
         viewer.theme = "light"

@@ -17,7 +17,6 @@ import psutil
 import pytest
 import torch
 from napari.layers import Image
-from napari.qt.threading import GeneratorWorker
 from PIL import Image as PillowImage
 from qtpy.QtWidgets import QApplication
 
@@ -25,7 +24,6 @@ from napari_cfsr import load_model, psnr, upscale
 from napari_cfsr.cli import main
 from napari_cfsr.core.engine.registry import choose_engine
 from napari_cfsr.core.network.refinenet import RefineNet
-from napari_cfsr.core.process.remote_model import THREAD
 from napari_cfsr.core.weights.checkpoints import RefinerCard, save_refiner
 from napari_cfsr.core.weights.weight_files import URL_VARIABLE, bundled_path, data_folder, sha256_of
 from napari_cfsr.widgets.parts.form import FROM_FILE
@@ -34,6 +32,7 @@ from napari_cfsr.widgets.quality.widget import QualityWidget
 from napari_cfsr.widgets.training.widget import TrainWidget
 from napari_cfsr.widgets.upscaling.form import REGIONS
 from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
+from tests.helpers.closing import close, leftovers
 
 Opened = tuple["object", UpscaleWidget]
 
@@ -406,23 +405,13 @@ def test_the_event_loop_never_waits(opened, model_process, qtbot, stalls, tiny_b
     assert len(viewer.layers) == 1 + 3 * len(worst)
 
 
-def leftovers() -> list[object]:
-    """Threads and workers of ours that still live."""
-    threads = [t for t in threading.enumerate() if t.name == THREAD]
-    return [*threads, *GeneratorWorker._worker_set]
-
-
 @pytest.mark.parametrize("closed", ["viewer", "dock"])
 def test_closing_in_mid_run_leaves_nothing_behind(opened, model_process, qtbot, closed) -> None:
     viewer, widget = opened(photo(1500, 1500), refiner="none")
     start(qtbot, widget)
     process = psutil.Process(widget._model.pid)
     assert leftovers()
-    if closed == "viewer":
-        viewer.close()
-    else:
-        viewer.window.remove_dock_widget(widget)
-        widget.deleteLater()
+    close(viewer, widget, closed)
     qtbot.waitUntil(lambda: not process.is_running() and not leftovers(), timeout=5_000)
     if closed == "dock":  # the viewer goes on
         viewer.add_image(photo(), name="after").name = "renamed"
