@@ -22,6 +22,7 @@ from napari_cfsr.cli import upscale
 from napari_cfsr.core.batch import upscale_file as file_run
 from napari_cfsr.core.batch.ledger import LEDGER
 from napari_cfsr.core.weights.weight_files import bundled_path, sha256_of
+from tests.helpers.faults import run_python
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 COMMON = ("--scale", 2, "--backbone", "bundled", "--refiner", "none", "--device", "cpu")
@@ -98,8 +99,7 @@ def test_the_second_run_needs_no_torch(run: Run) -> None:
         "import sys; from napari_cfsr.cli import main; "
         f"print(main({words!r}), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+    assert run_python(code).splitlines()[-1] == "0 False"
 
 
 def test_a_broken_file_and_a_summary_of_all(run: Run) -> None:

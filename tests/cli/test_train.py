@@ -46,6 +46,7 @@ from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card,
 from napari_cfsr.core.weights.refiner_library import SHAPES
 from napari_cfsr.errors import ImageError
 from tests.helpers.commands import Run, Says
+from tests.helpers.faults import run_python
 from tests.helpers.small_sets import spots, tiny_backbone
 
 STATE = {name: np.full(shape, 0.25, np.float32) for name, shape in SHAPES.items()}
@@ -770,4 +771,4 @@ def test_managing_refiners_needs_no_torch(mine: Path) -> None:
         f"assert not any([main(['models', *action]) for action in {actions}]); "
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    run_python(code)

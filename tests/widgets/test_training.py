@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +30,7 @@ from napari_cfsr.widgets.training.widget import TrainWidget
 from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 from tests.helpers import fake_training
 from tests.helpers.closing import close, leftovers
+from tests.helpers.faults import run_python
 
 Opened = tuple["object", TrainWidget]
 QUICK = {"placement": "output", "steps": 30, "batch": 4, "patch": 32, "every": 10, "held_out": 0.2}
@@ -724,5 +723,4 @@ def test_importing_the_widget_loads_neither_torch_nor_matplotlib() -> None:
     code = (
         f"import sys, napari_cfsr.widgets.training.widget as _; print({heavy} & {{*sys.modules}})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert run_python(code).strip() == "set()"

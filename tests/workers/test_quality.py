@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from napari_cfsr.core.metrics.table import (
     shown,
     write_csv,
 )
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.errors import CancelledError, FileFormatError, ImageError
 from napari_cfsr.layers.alignment import Candidate, Match, match, reduction, to_world
 from napari_cfsr.layers.image_input import layer_shape, read_layer
@@ -43,6 +43,7 @@ from napari_cfsr.layers.quality_input import QualityRequest
 from napari_cfsr.layers.result_layers import result_layers
 from napari_cfsr.workers.quality import map_layer, measure_layers
 from tests.helpers.fakes import BoxModel
+from tests.helpers.faults import run_python
 from tests.helpers.peak_memory import PEAK
 from tests.layers.test_image_input import awkward_layer, world_of
 
@@ -433,17 +434,8 @@ def request(reference: Image, *images: Image | Candidate, **changes) -> QualityR
     return replace(made, **changes)
 
 
-def last(steps):
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def measured(reference: Image, *images: Image | Candidate, **changes) -> QualityTable:
-    return last(measure_layers(request(reference, *images, **changes))).table
+    return exhaust(measure_layers(request(reference, *images, **changes))).table
 
 
 def pair(image: np.ndarray, reference: np.ndarray, **arguments) -> tuple[Image, Image]:
@@ -466,14 +458,14 @@ def test_stacks_are_measured_slice_by_slice_whatever_the_order_of_their_axes() -
             )
             for x in (reference, image)
         ]
-        result = last(measure_layers(request(*layers)))
+        result = exhaust(measure_layers(request(*layers)))
         assert result.table.slice_names == ("T=0, C=0", "T=0, C=1", "T=0, C=2", "T=1, C=0",
                                             "T=1, C=1", "T=1, C=2")  # fmt: skip
         measured = result.table.rows[0].figures
         for name in ("psnr", "ssim"):  # sums in another order of memory differ in the last digit
             expected = [getattr(f, name) for f in figures]
             assert [getattr(f, name) for f in measured] == pytest.approx(expected, rel=1e-12)
-        spec = last(map_layer(request(*layers), "error"))
+        spec = exhaust(map_layer(request(*layers), "error"))
         expected = np.abs(image.astype(int) - reference).transpose(order)
         np.testing.assert_allclose(spec.data, expected, atol=1e-4)
 
@@ -483,7 +475,7 @@ def test_a_region_of_the_reference_is_measured_in_all_that_cover_it() -> None:
     hr, sr = pair(image, reference)
     part = Image(image[10:50, 20:70], name="part", translate=(10, 20))
     asked = request(hr, sr, part, region=(slice(5, 45), slice(0, 60)))
-    result = last(measure_layers(asked))
+    result = exhaust(measure_layers(asked))
     box = (slice(10, 45), slice(20, 60))
     assert result.region == box
     expected = QualityScores(
@@ -568,7 +560,7 @@ def test_maps_lie_exactly_over_the_region_of_an_awkward_reference() -> None:
     region = (slice(1, 3), slice(0, 4), slice(7, 29), slice(11, 58))
     asked = request(hr, sr, region=region, data_range=None)
     for kind, limits in (("error", (0.0, 1.0)), ("SSIM", (0.0, 1.0))):
-        spec = last(map_layer(asked, kind))
+        spec = exhaust(map_layer(asked, kind))
         layer = Image(spec.data, **spec.arguments)
         assert layer.data.shape == (2, 4, 22, 47)
         for point in ((0, 0, 0, 0), (1, 3, 21, 46)):
@@ -582,7 +574,7 @@ def test_maps_lie_exactly_over_the_region_of_an_awkward_reference() -> None:
 def test_the_error_map_is_shown_up_to_a_robust_maximum() -> None:
     image, reference = noisy_pair((200, 200), sigma=3)
     image[5, 5], reference[5, 5] = 255, 0  # one hot pixel
-    spec = last(map_layer(request(Image(reference), Image(image)), "error"))
+    spec = exhaust(map_layer(request(Image(reference), Image(image)), "error"))
     low, high = spec.arguments["contrast_limits"]
     assert low == 0
     assert high == pytest.approx(np.percentile(np.abs(image.astype(int) - reference), 99.9))
@@ -596,12 +588,12 @@ def test_bicubic_is_made_of_the_lr_layer(data) -> None:
     source = read_layer(layers[1])
     assert reduction(read_layer(layers[0]), source) == 4
     asked = request(layers[0], Candidate(source, 4), channel="Y", shave=4)
-    done = last(measure_layers(asked)).table
+    done = exhaust(measure_layers(asked)).table
     assert done.rows[0].name == "lr bicubic x4"
     expected = psnr(imresize(lr, 4) / 255, hr / 255, 4, "Y")
     assert done.rows[0].figures[0].psnr == pytest.approx(expected, abs=1e-9)
     part = replace(asked, region=(slice(30, 130), slice(41, 203)))
-    done = last(measure_layers(part)).table
+    done = exhaust(measure_layers(part)).table
     expected = psnr(imresize(lr, 4)[30:130, 41:203], hr[30:130, 41:203], 4, "Y", 255)
     assert done.rows[0].figures[0].psnr == pytest.approx(expected, abs=1e-9)
 
@@ -616,7 +608,7 @@ def test_a_run_stops_within_a_plane() -> None:
             raise CancelledError("cancelled")
 
     with pytest.raises(CancelledError):
-        last(measure_layers(request(Image(reference), Image(image)), check))
+        exhaust(measure_layers(request(Image(reference), Image(image)), check))
 
 
 PROGRAM = """
@@ -626,6 +618,7 @@ from napari.layers import Image
 from napari_cfsr.layers.image_input import read_layer
 from napari_cfsr.layers.quality_input import QualityRequest
 from napari_cfsr.layers.alignment import Candidate
+from napari_cfsr.core.upscale import exhaust
 from napari_cfsr.workers.quality import map_layer
 rng = np.random.default_rng(0)
 a, b = (Image(rng.integers(0, 255, (4096, 4096, 3), np.uint8), name=n) for n in "ab")
@@ -633,12 +626,7 @@ region = (slice(0, 4096), slice(0, 4096))
 request = QualityRequest(
     read_layer(a), region, "whole image", (Candidate(read_layer(b)),), "RGB", 0, 255.0
 )
-steps = map_layer(request, "SSIM")
-try:
-    while True:
-        next(steps)
-except StopIteration as end:
-    assert end.value.data.shape == (4096, 4096)
+assert exhaust(map_layer(request, "SSIM")).data.shape == (4096, 4096)
 PEAK
 print(json.dumps(peak))
 """
@@ -646,6 +634,4 @@ print(json.dumps(peak))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_an_ssim_map_of_4096x4096_colour_takes_less_than_2_gb() -> None:
-    program = [sys.executable, "-c", PROGRAM.replace("PEAK", PEAK)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) < 2e9
+    assert json.loads(run_python(PROGRAM.replace("PEAK", PEAK))) < 2e9
