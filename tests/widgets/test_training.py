@@ -253,7 +253,13 @@ def test_pause_takes_no_processor_time_and_resume_goes_on(started, qtbot) -> Non
     child = psutil.Process(widget._training.pid)
     widget.controls.pause_button.click()
     assert widget.controls.pause_button.text() == "Resume"
-    qtbot.wait(500)
+
+    def at_rest() -> bool:
+        step = widget.plot.curves["input"].steps[-1]
+        qtbot.wait(300)
+        return widget.plot.curves["input"].steps[-1] == step
+
+    qtbot.waitUntil(at_rest)
     steps, used = list(widget.plot.curves["input"].steps), sum(child.cpu_times()[:2])
     qtbot.wait(1500)
     assert widget.plot.curves["input"].steps == steps

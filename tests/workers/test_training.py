@@ -241,11 +241,15 @@ def test_cancel_and_stop_end_it_while_images_are_being_read(training, qtbot) -> 
 
 def test_pause_stop_and_cancel(training, qtbot) -> None:
     run = endless(training, qtbot)
+
+    def at_rest() -> bool:
+        step = run.step
+        qtbot.wait(500)
+        return run.step == step
+
     training.pause()
-    qtbot.wait(600)
+    qtbot.waitUntil(at_rest)
     step = run.step
-    qtbot.wait(500)
-    assert run.step == step
     training.resume()
     qtbot.waitUntil(lambda: run.step > step)
     training.pause()
