@@ -34,7 +34,6 @@ from napari_cfsr.errors import (
     UnexpectedError,
 )
 from tests.helpers import fake_training
-from tests.helpers.faults import run_python
 
 TERMINATE = signal.SIGTERM if os.name == "nt" else signal.SIGKILL
 
@@ -459,11 +458,3 @@ def test_images_are_released_once_they_are_sent(fake) -> None:
     gc.collect()
     assert images() is None
     steps.close()
-
-
-def test_training_brings_no_torch_into_this_process() -> None:
-    code = (
-        "import sys, napari_cfsr.core.process.remote_training, napari_cfsr.layers.training_input, "
-        "napari_cfsr.workers.run; assert 'torch' not in sys.modules"
-    )
-    run_python(code)
