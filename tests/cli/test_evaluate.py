@@ -174,4 +174,4 @@ def test_without_a_terminal_a_table_is_printed_but_no_bar(
     row = next(line for line in done.stdout.splitlines() if line.startswith("butterfly"))
     assert float(row.split()[1]) == pytest.approx(22.100, abs=0.001)  # as with the file of LR
     assert float(row.split()[3]) > 28.95  # 28.909 without the ensemble
-    assert "; ensemble; Y (BT.601), shave 4" in done.stdout
+    assert "; ensemble; Y (BT.601), ignored border 4" in done.stdout

@@ -47,11 +47,11 @@ NOT_RUN_PYTHON = {  # page: what its Python is about, and why it is not run
 }
 Shorter = dict[str, tuple[str, str]]
 SHORTER: Shorter = {  # documented options, appended or in place of others, so that it takes seconds
-    "napari-cfsr train ": ("", " --placement input --warm-steps 80 --steps 1 --every 1"),
-    "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=80, steps=1, photons=50"),
+    "napari-cfsr train ": ("", " --placement input --warm-steps 40 --steps 1 --every 1"),
+    "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=40, steps=1, photons=50"),
     "nc.train_refiner([], model, pairs": (
         "[], model, ",
-        "[], model, nc.TrainConfig(placement='input', warm_steps=80, steps=1), ",
+        "[], model, nc.TrainConfig(placement='input', warm_steps=40, steps=1), ",
     ),
 }
 ALWAYS_SHORTER = {"napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16")}
@@ -105,7 +105,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refiner(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A refiner, trained in seconds."""
     model = nc.load_model(2, "bundled", None, "cpu")
-    config = nc.TrainConfig("adapt", "input", warm_steps=80, steps=1, photons=50, read_noise=0.01)
+    config = nc.TrainConfig("adapt", "input", warm_steps=40, steps=1, photons=50, read_noise=0.01)
     images = [nuclei(96, 96, 64 * i) for i in range(8)]
     path = tmp_path_factory.mktemp("trained") / "trained.safetensors"
     nc.train_refiner(images, model, config).save(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,26 @@ def tiny_network(scale: int, **changes: object) -> CFSR:
         torch.manual_seed(scale)
         config = {"embed_dim": 8, "depths": (1,), **changes}
         return CFSR(CFSRConfig(scale=scale, **config))
+
+
+def shaken(config: CFSRConfig, size: float = 0.1) -> CFSR:
+    """A network in which every branch contributes."""
+    torch.manual_seed(0)
+    network = CFSR(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * size)
+    return network.eval()
+
+
+@contextmanager
+def double() -> Iterator[None]:
+    """Networks made in this context compute in float64: algebra shows without rounding."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def write_tiny_weights(folder: Path) -> Path:

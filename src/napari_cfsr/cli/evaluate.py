@@ -47,7 +47,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     )
     text = "what to compare: luma, as in published tables (default), colours, or gray images"
     command.add_argument("--channel", choices=("Y", "RGB", "gray"), default="Y", help=text)
-    command.add_argument("--shave", type=int, help="border pixels left out (the scale)")
+    command.add_argument("--shave", type=int, help="border to ignore, in pixels (the scale)")
     command.add_argument("--limit", type=int, metavar="N", help="the first N images of each set")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     command.add_argument("--markdown", type=Path, metavar="FILE", help="write tables")

@@ -306,7 +306,8 @@ def _print_report(trained: TrainedRefiner, path: Path | None, said: bool) -> Non
     report = trained.report
     print(report.table())
     images = f"{len(report.images)} held-out image{'' if len(report.images) == 1 else 's'}"
-    print(f"mean of {images} ({report.channel}, shave {report.shave}): {', '.join(report.images)}")
+    how = f"{report.channel}, ignored border {report.shave}"
+    print(f"mean of {images} ({how}): {', '.join(report.images)}")
     for note in trained.notes:
         print(note)
     if not said:

@@ -9,21 +9,17 @@ from torch import Tensor, nn
 
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig
 from napari_cfsr.core.network.cpu_gradients import Gradients, depthwise, flushes_denormals
+from tests.helpers.tiny_weights import shaken
 
 
-def shaken() -> CFSR:
-    torch.manual_seed(3)
-    network = CFSR(CFSRConfig(scale=2, depths=(1, 1), merged=False))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return network
+def training_form() -> CFSR:
+    return shaken(CFSRConfig(scale=2, depths=(1, 1), merged=False), 0.05).train()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_gradients_of_a_batch(threads, count) -> None:
-    network = shaken()
+    network = training_form()
     source, target = torch.rand(count, 3, 14, 11), torch.rand(count, 3, 28, 22)
     expected = F.l1_loss(network(source), target)
     expected.backward()
@@ -44,7 +40,7 @@ def test_a_step_of_fused_adam_is_that_of_plain_torch(threads, batch) -> None:
     source, target = torch.rand(batch, 3, 12, 12), torch.rand(batch, 3, 24, 24)
     stepped = []
     for plain in (True, False):
-        network = shaken().to(memory_format=torch.channels_last)
+        network = training_form().to(memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(network.parameters(), lr=0.01, fused=not plain)
         if plain:
             F.l1_loss(network(source), target).backward()
@@ -62,7 +58,7 @@ def test_a_step_of_fused_adam_is_that_of_plain_torch(threads, batch) -> None:
 
 
 def test_a_fault_in_a_thread_is_raised() -> None:
-    network = shaken()
+    network = training_form()
     gradients = Gradients(network, "cpu", 2)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ def test_in_low_precision() -> None:
 def test_denormals_are_what_they_were_when_it_is_closed(before) -> None:
     torch.set_flush_denormal(before)
     try:
-        gradients = Gradients(shaken(), "cpu", 1)
+        gradients = Gradients(training_form(), "cpu", 1)
         assert flushes_denormals()
         gradients.close()
         assert flushes_denormals() is before

@@ -11,29 +11,20 @@ from napari_cfsr.core.engine.model import PredictOptions
 from napari_cfsr.core.network.cfsr import CFSR, CFSRConfig, EdgeConv
 from napari_cfsr.core.network.receptive_field import BACKBONE_FIELD, REFINER_FIELD
 from napari_cfsr.core.network.refinenet import RefineNet
-from napari_cfsr.core.weights import bundled_path, open_backbone
+from tests.helpers.tiny_weights import double, shaken
 
 
-def shaken(config: CFSRConfig) -> CFSR:
-    """A network in which every branch contributes."""
-    torch.manual_seed(0)
-    network = CFSR(config)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return network.eval()
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_merged_form_gives_the_output_of_the_training_form(scale) -> None:
-    network = shaken(CFSRConfig(scale=scale, merged=False))
-    image = torch.rand(2, 3, 20, 17)
-    with torch.inference_mode():
-        expected = network(image)
-        got = network.merge()(image)
+@pytest.mark.parametrize(("scale", "depths"), [(2, (1, 2)), (3, (1, 2)), (4, (6, 6))])
+def test_merged_form_gives_the_output_of_the_training_form(scale, depths) -> None:
+    with double():
+        network = shaken(CFSRConfig(scale=scale, depths=depths, merged=False)).double()
+        image = torch.rand(2, 3, 20, 17)
+        with torch.inference_mode():
+            expected = network(image)
+            got = network.merge()(image)
     assert expected.shape == (2, 3, 20 * scale, 17 * scale)
     assert expected.std() > 0.1
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
 def test_the_training_form_is_the_sum_of_its_branches() -> None:
@@ -88,7 +79,7 @@ def test_output_is_that_of_the_onnx_file_of_the_authors(official_folder, models)
 
 
 def test_gradient_reaches_exactly_as_far_as_the_stated_field() -> None:
-    network = open_backbone(bundled_path(2))
+    network = shaken(CFSRConfig(scale=2, embed_dim=8))
     image = torch.rand(1, 3, 132, 132, requires_grad=True)
     out = network(image)
     out[0, :, 132, 132].sum().backward()  # LR pixel 66

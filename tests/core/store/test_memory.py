@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.faults import run_python
-from tests.helpers.peak_memory import PEAK
-
-ROOT = Path(__file__).parents[3]
+from tests.helpers.peak_memory import ROOT, peak_with, reads_peak
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc"),
+    reads_peak,
     pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs benchmarks/big.py"),
 ]
 
 PROGRAM = """
-import sys
-sys.path[:0] = [{root!r}, {root!r} + "/benchmarks"]
 from big import Scene
-from tests.helpers.fakes import BoxModel
-from napari_cfsr import load_model, upscale_to_zarr
-from napari_cfsr.core.engine import keep_freed_memory
+from napari_cfsr import upscale_to_zarr
 
-class Quick(BoxModel):
-    def predict(self, batch, how, check=None):
-        batch = batch[:, :, *how.crop]
-        large = batch.repeat(self.info.scale, 2).repeat(self.info.scale, 3)
-        return {{name: large for name in how.outputs}}
-
-keep_freed_memory()
-scene = Scene({side}, {planes})
-model = {model}
-upscale_to_zarr(scene, model, {path!r}, scene.axes, intensity="dtype")
-PEAK
-print(peak)
+scene = Scene(int(sys.argv[2]), int(sys.argv[3]))
+upscale_to_zarr(scene, model, sys.argv[4], scene.axes, intensity="dtype")
 """
 
 
 def peak(path: Path, side: int, planes: int, model: str) -> int:
     """Peak resident bytes of a process that upscales such a scene."""
-    program = PROGRAM.format(root=str(ROOT), side=side, planes=planes, model=model, path=str(path))
-    program = program.replace("PEAK", PEAK)
-    return int(run_python(program, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}))
+    return peak_with(model, PROGRAM, side, planes, path)
 
 
 def test_memory_does_not_depend_on_the_number_of_slices(tmp_path) -> None:

@@ -44,7 +44,7 @@ class ImageScores:
 
     dataset: str
     name: str
-    shape: tuple[int, ...]  # [Y,X] or [Y,X,3] of the compared images, before shaving
+    shape: tuple[int, ...]  # [Y,X] or [Y,X,3] of the compared images, border included
     scores: Mapping[str, Scores]  # by model
     lr_made: bool = False  # whether the LR image was made from HR because there is no file
     cropped: str = ""  # how HR was cropped; empty if it was not

@@ -43,7 +43,7 @@ def model_line(report: BenchmarkReport) -> str:
         parts += [f"{info.engine} on {info.device}, {info.precision}"]
     parts += [name.replace("_", "-") for name in MODES if report.options.get(name)]
     channel = {"Y": "Y (BT.601)"}.get(report.channel, report.channel)
-    return "; ".join([*parts, f"{channel}, shave {report.shave}"])
+    return "; ".join([*parts, f"{channel}, ignored border {report.shave}"])
 
 
 # for a terminal

@@ -216,7 +216,7 @@ def check_windows(pair: ImagePair) -> None:
     _check_planar(pair)
     if min(pair.shape[:2]) < WINDOW:
         raise ImageError(
-            f"expected at least {WINDOW}x{WINDOW} pixels left after shaving {pair.shave}, got "
+            f"expected at least {WINDOW}x{WINDOW} pixels left inside a border of {pair.shave}, got "
             f"shape {pair.image.shape}"
         )
 

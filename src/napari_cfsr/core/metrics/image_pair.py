@@ -73,7 +73,7 @@ class ImagePair:
     Raises
     ------
     ImageError
-        The shapes differ, or nothing is left after shaving.
+        The shapes differ, or nothing is left inside the border.
     OptionError
         An option does not exist or does not fit the images.
     """
@@ -101,7 +101,7 @@ class ImagePair:
         if image.ndim < 2:
             raise ImageError(f"expected [Y,X] or [Y,X,C], got shape {image.shape}")
         if image.size == 0 or min(image.shape[:2]) <= 2 * shave:
-            raise ImageError(f"expected pixels left after shaving {shave}, got shape {image.shape}")
+            raise ImageError(f"expected pixels inside a border of {shave}, got shape {image.shape}")
 
     @property
     def shape(self) -> tuple[int, ...]:

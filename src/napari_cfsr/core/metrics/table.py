@@ -101,8 +101,9 @@ class QualityTable:
         options, count = self.options, len(self.slice_names)
         means = f", mean of {count} slices" if count > 1 else ""
         return (
-            f"Against '{self.reference}', {self.part}{means}; channel {options.channel}, shave "
-            f"{options.shave}, data range {options.data_range:g} ({self.range_words})."
+            f"Against '{self.reference}', {self.part}{means}; channel {options.channel}, "
+            f"ignored border {options.shave}, data range {options.data_range:g} "
+            f"({self.range_words})."
         )
 
     def text(self, lines: Sequence[Line]) -> str:

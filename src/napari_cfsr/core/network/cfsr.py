@@ -49,7 +49,7 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel; [N,C,H,W] in and out.
 
     In channels-last memory both permutations are free, and `F.layer_norm` does the work in one
-    pass. Always computed in float32: the last one sees values near 600, whose squares
+    pass. Computed in float32 at least: the last one sees values near 600, whose squares
     overflow float16.
     """
 
@@ -57,8 +57,11 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.permute(0, 2, 3, 1).float()
-        y = F.layer_norm(y, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1).to(dtype), self.normalized_shape, weight, bias, self.eps
+        )
         return y.to(x.dtype).permute(0, 3, 1, 2)
 
 

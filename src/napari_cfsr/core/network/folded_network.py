@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,7 +72,8 @@ class FoldedCFSR(nn.Module):
             nn.ModuleList(_Block(block) for block in stage.blocks) for stage in rgb.stages
         )
         self.ends = nn.ModuleList(_conv2d(stage.conv) for stage in rgb.stages)
-        scale, offset = (torch.from_numpy(a.astype(np.float32))[:, None, None] for a in rgb.norm)
+        dtype = torch.get_default_dtype()  # of layers too: tests prove the folding in float64
+        scale, offset = (torch.from_numpy(a).to(dtype)[:, None, None] for a in rgb.norm)
         self.register_buffer("norm_scale", scale)
         self.register_buffer("norm_offset", offset)
         self.after = _conv2d(rgb.after)
@@ -87,7 +87,7 @@ class FoldedCFSR(nn.Module):
     def forward(self, x: Tensor, gray: bool = False) -> Tensor:
         # in half precision, sums and both ends of the network stay in float32: that costs little
         # time and avoids most of the loss
-        x = self._float32(self.first, x - self.mean)  # [N,48,h,w]
+        x = self._exact(self.first, x - self.mean)  # [N,48,h,w]
         y = x
         for blocks, end in zip(self.blocks, self.ends, strict=True):
             for block in blocks.children():
@@ -95,11 +95,11 @@ class FoldedCFSR(nn.Module):
                 y = block(y)
             y = y + end(y)
         n = _normalised(y) * self.norm_scale + self.norm_offset
-        x = x + self._float32(self.after, n)
+        x = x + self._exact(self.after, n)
         upsample = self.upsample_gray if gray else self.upsample
-        return F.pixel_shuffle(self._float32(upsample, x), self.scale)
+        return F.pixel_shuffle(self._exact(upsample, x), self.scale)
 
-    def _float32(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _exact(self, layer: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = layer(x.float())
+            y: Tensor = layer(x.to(self.mean.dtype))
             return y
