@@ -34,6 +34,13 @@ from .missing import enlarged_alpha as enlarged_alpha
 from .missing import prepare as prepare
 from .missing import put_back as put_back
 from .missing import without_missing as without_missing
+from .noise import NoiseEstimate as NoiseEstimate
+from .noise import NoiseModel as NoiseModel
+from .noise import estimate_noise as estimate_noise
+from .noise import restore as restore
+from .noise import sample_noise as sample_noise
+from .noise import split as split
+from .noise import stabilise as stabilise
 from .registration import LEAST_CORRELATION as LEAST_CORRELATION
 from .registration import Shift as Shift
 from .registration import align_pair as align_pair

@@ -39,7 +39,9 @@ MOST_BLOCKS = 2**16  # more would not be more accurate
 BINS = 12  # of intensity
 FLATTEST = 0.15  # share of the blocks of a bin that are used
 DUST = 1e-7  # variance far below that of rounding to 8 bits
-WHITE = 1.6  # coarser coefficients this much stronger than the finest are no longer white noise
+NEARLY_WHITE = (
+    1.6  # coarser coefficients this much stronger than the finest are no longer white noise
+)
 CLEARLY = 3.0  # decrease of the cost that justifies one more kind of noise
 
 LIGHT = np.concatenate([[0.0], np.geomspace(1e-4, 1.6, 60)])  # where the noise curve is computed
@@ -127,7 +129,7 @@ def _checked_size(images: list[Float32], name: str) -> list[Float32]:
     return images
 
 
-def _planes(images: Sequence[Float32]) -> list[Float32]:
+def planes_of(images: Sequence[Float32]) -> list[Float32]:
     """All channels of all images, each [y,x]."""
     return [p for im in images for p in ([im] if im.ndim == 2 else np.moveaxis(im, 2, 0))]
 
@@ -136,7 +138,7 @@ def _planes(images: Sequence[Float32]) -> list[Float32]:
 
 
 @dataclass(frozen=True)
-class _Bins:
+class Bins:
     """Statistics of the flattest blocks of each intensity; arrays with one value per bin."""
 
     mean: Float64
@@ -156,19 +158,19 @@ def _estimated_noise(
     images: Sequence[Float32], hr_dark: float | None
 ) -> tuple[float | None, float, float, tuple[str, ...]]:
     """Photons, read noise, offset and notes."""
-    bins = _noise_bins(images)
+    bins = noise_bins(images)
     notes = []
     saturated = float(np.mean([np.mean(image >= 1) for image in images]))
     if saturated > 0.01:
         notes.append(f"{100 * saturated:.0f} % of the pixels are saturated and were ignored.")
     visible = bins.variance > DUST
-    if not np.any(visible & (bins.colour < WHITE)):
+    if not np.any(visible & (bins.colour < NEARLY_WHITE)):
         notes.append("No white noise is visible: there is none, or the image was smoothed.")
         return None, 0.0, 0.0, tuple(notes)
-    fit, offset = _with_offset(bins, images, hr_dark)
+    fit, offset = fit_with_offset(bins, images, hr_dark)
     if offset:
         notes.append("The offset may in fact be background light.")
-    without = _NoiseFit.of(bins, offset, shot=False)
+    without = NoiseFit.of(bins, offset, shot=False)
     if without.cost - fit.cost < CLEARLY or (fit.photons or 0) > MANY:
         fit = without
     if fit.uncertainty > 0.25:
@@ -176,34 +178,34 @@ def _estimated_noise(
     return fit.photons, fit.read_noise, offset, tuple(notes)
 
 
-def _with_offset(
-    bins: _Bins, images: Sequence[Float32], hr_dark: float | None
-) -> tuple[_NoiseFit, float]:
+def fit_with_offset(
+    bins: Bins, images: Sequence[Float32], hr_dark: float | None
+) -> tuple[NoiseFit, float]:
     """The fit without offset, unless the darkest blocks and the noise both suggest one."""
-    plain = _NoiseFit.of(bins, 0.0)
+    plain = NoiseFit.of(bins, 0.0)
     offset = _dark_level(images) - (hr_dark or 0.0)
     clipped = bins.dark[0] > 0.01  # an offset would have prevented that
     if offset < 0.005 or clipped:
         return plain, 0.0
-    raised = _NoiseFit.of(bins, offset)
+    raised = NoiseFit.of(bins, offset)
     known = hr_dark is not None and offset > 0.01
     return (raised, offset) if known or plain.cost - raised.cost > CLEARLY else (plain, 0.0)
 
 
 def _dark_level(images: Sequence[Float32]) -> float:
     """Mean of the darkest blocks."""
-    means = [_blocks(plane).mean((1, 2)) for plane in _planes(images)]
+    means = [blocks_of(plane).mean((1, 2)) for plane in planes_of(images)]
     return float(np.quantile(np.concatenate(means), 0.005))
 
 
-def _blocks(plane: Float32, step: int = BLOCK // 2) -> Float32:
+def blocks_of(plane: Float32, step: int = BLOCK // 2) -> Float32:
     """Overlapping blocks [n,8,8]."""
     blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::step, ::step]
     return np.ascontiguousarray(blocks).reshape(-1, BLOCK, BLOCK)
 
 
 @lru_cache(maxsize=1)
-def _bands() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+def bands() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Coarse coefficients without the mean, medium ones (mostly noise), and the finest."""
     u, v = np.mgrid[:BLOCK, :BLOCK]
     coarse = (u + v >= 1) & (u + v <= 5)
@@ -211,13 +213,18 @@ def _bands() -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     return coarse, middle, (u >= 5) & (v >= 5)
 
 
-def _noise_bins(images: Sequence[Float32]) -> _Bins:
-    """Statistics of the flattest blocks of each intensity."""
-    planes = _planes(images)
+def block_step(planes: Sequence[Float32]) -> int:
+    """Pixels from block to block, so that there are not too many."""
     total = sum(plane.size for plane in planes)
-    step = max(BLOCK // 2, int(np.ceil((total / MOST_BLOCKS) ** 0.5)))
+    return max(BLOCK // 2, int(np.ceil((total / MOST_BLOCKS) ** 0.5)))
+
+
+def noise_bins(images: Sequence[Float32]) -> Bins:
+    """Statistics of the flattest blocks of each intensity."""
+    planes = planes_of(images)
+    step = block_step(planes)
     zero = min(float(plane[plane > 0].min(initial=1.0)) for plane in planes) / 2
-    parts = [_block_statistics(_blocks(plane, step), zero) for plane in planes]
+    parts = [_block_statistics(blocks_of(plane, step), zero) for plane in planes]
     mean, coarse, middle, fine, dark = np.concatenate(parts, axis=1)
     number = int(np.clip(len(mean) // 60, 1, BINS))
     even = np.linspace(mean.min(), mean.max(), number + 1)
@@ -229,22 +236,27 @@ def _noise_bins(images: Sequence[Float32]) -> _Bins:
             flat = inside[np.argsort(coarse[inside])[: max(8, int(FLATTEST * len(inside)))]]
             variance = fine[flat].mean()
             colour = middle[flat].mean() / max(variance, DUST)
-            count = len(flat) * _bands()[2].sum() * min(1.0, (step / BLOCK) ** 2)
+            count = len(flat) * bands()[2].sum() * min(1.0, (step / BLOCK) ** 2)
             rows.append((mean[flat].mean(), variance, colour, dark[flat].mean(), count))
-    return _Bins(*np.array(rows, np.float64).T)
+    return Bins(*np.array(rows, np.float64).T)
 
 
 def _block_statistics(blocks: Float32, zero: float) -> Float64:
     """Mean, power of the three bands, and share of pixels at 0 of each block."""
-    once = dct(np.eye(BLOCK), axis=0, norm="ortho").astype(np.float32)
-    power = np.square(once @ blocks @ once.T)
-    bands = [power[:, band].mean(1) for band in _bands()]
+    power = powers_of(blocks)
+    means = [power[:, band].mean(1) for band in bands()]
     dark = (blocks < zero).mean((1, 2))
-    return np.stack([blocks.mean((1, 2)), *bands, dark]).astype(np.float64)
+    return np.stack([blocks.mean((1, 2)), *means, dark]).astype(np.float64)
+
+
+def powers_of(blocks: Float32) -> Float32:
+    """Squared DCT coefficients of blocks [n,8,8]."""
+    once = dct(np.eye(BLOCK), axis=0, norm="ortho").astype(np.float32)
+    return np.asarray(np.square(once @ blocks @ once.T))
 
 
 @dataclass(frozen=True)
-class _NoiseFit:
+class NoiseFit:
     """The best-fitting noise curve."""
 
     photons: float | None
@@ -253,7 +265,7 @@ class _NoiseFit:
     cost: float
 
     @classmethod
-    def of(cls, bins: _Bins, offset: float, shot: bool = True) -> _NoiseFit:
+    def of(cls, bins: Bins, offset: float, shot: bool = True) -> NoiseFit:
         """Fit read noise, and photons if `shot`."""
 
         def residuals(values: Float64) -> Float64:
@@ -282,7 +294,7 @@ class _NoiseFit:
         )
 
 
-def _residuals(bins: _Bins, photons: float, read_noise: float, offset: float) -> Float64:
+def _residuals(bins: Bins, photons: float, read_noise: float, offset: float) -> Float64:
     """Residuals of the bins from a noise curve, in units of their errors."""
     mean, variance, dark = _curve(photons, read_noise, offset)
     order = np.argsort(mean)
@@ -355,7 +367,7 @@ def _estimated_blur(
 
 def _spectrum(images: Sequence[Float32]) -> Float64:
     """Mean power at each of the frequencies."""
-    return np.asarray(np.mean([_radial_power(plane) for plane in _planes(images)], axis=0))
+    return np.asarray(np.mean([_radial_power(plane) for plane in planes_of(images)], axis=0))
 
 
 def _radial_power(plane: Float32) -> Float64:
