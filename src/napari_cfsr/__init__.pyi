@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .core.cluster import iter_upscale_on_cluster as iter_upscale_on_cluster
 from .core.engine import SRModel as SRModel
 from .core.engine import load_model as load_model
+from .core.image import NoiseModel as NoiseModel
 from .core.image import degrade as degrade
 from .core.io import open_image as open_image
 from .core.io import read_image as read_image

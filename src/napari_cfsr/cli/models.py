@@ -64,7 +64,7 @@ def models_table() -> list[dict[str, Any]]:
     for path, kind, card in weights.refiner_cards():
         row = {"what": "refiner", "kind": kind, "name": path.stem}
         about = {"description": card.description, "gain": card.gain, "placement": card.placement}
-        rows.append({**row, "scale": card.scale, "path": str(path), **about})
+        rows.append({**row, "scale": card.scale or None, "path": str(path), **about})
     return rows
 
 

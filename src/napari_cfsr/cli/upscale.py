@@ -53,6 +53,7 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     flag("--delta", help="write the refined output")
     flag("--difference", help="write delta - baseline as a float32 TIFF")
     flag("--ensemble", help="average of 8 orientations, 8 times slower")
+    flag("--refiner-ensemble", help="of the refiner alone, before the backbone: hardly slower")
     flag("--back-projection", help="for bicubic-reduced input, at x4")
     command.add_argument("--axes", help="axes of TIFF stacks, if the file has none or wrong ones")
     command.add_argument(
@@ -135,6 +136,7 @@ def _upscale_options(options: argparse.Namespace) -> UpscaleOptions:
         outputs=tuple(name for name in OUTPUTS if getattr(options, name)) or None,
         ensemble=options.ensemble,
         back_projection=options.back_projection,
+        refiner_ensemble=options.refiner_ensemble,
         tile=options.tile,
         halo=options.halo,
         intensity=intensity_named(options.intensity),

@@ -289,4 +289,5 @@ def _cells(path: Path, kind: Kind, card: RefinerCard | str) -> list[str]:
     decimals = 2 if abs(card.gain or 0) >= 0.1 else 4
     gain = "" if card.gain is None else f"{card.gain:+.{decimals}f}"
     date = str(card.extra.get("date", ""))[:10]
-    return [name, f"x{card.scale}", gain, card.placement, origin, date, card.description]
+    scale = f"x{card.scale}" if card.scale else "any"
+    return [name, scale, gain, card.placement, origin, date, card.description]

@@ -12,3 +12,4 @@ from .registry import SMALLEST_TILE as SMALLEST_TILE
 from .registry import Check as Check
 from .registry import Float32 as Float32
 from .torch_engine import domain_errors as domain_errors
+from .torch_engine import half_type as half_type

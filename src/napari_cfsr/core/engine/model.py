@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Protocol
@@ -19,9 +20,9 @@ from napari_cfsr.core.engine.registry import (
     Precision,
     choose_engine,
 )
-from napari_cfsr.core.image import back_project, scaled
-from napari_cfsr.core.network import exact_halo
-from napari_cfsr.core.weights import ModelFiles, Progress, find_model
+from napari_cfsr.core.image import NoiseModel, back_project, scaled
+from napari_cfsr.core.network import REFINER_STRIDE, exact_halo
+from napari_cfsr.core.weights import ModelFiles, Progress, find_model, read_refiner_card
 from napari_cfsr.errors import DeviceError, ImageError, OptionError
 
 
@@ -34,6 +35,11 @@ class PredictOptions:
     back_projection: bool = False  # one step; for input that is a bicubic reduction, at x4
     # rows and columns, LR pixels, of which the result is wanted
     crop: tuple[slice, slice] | None = None
+    refiner_ensemble: bool = False  # placement `input`: average the refiner alone, likewise
+    # of each image of the batch, in [0,1]; None where there is none. For a large refiner
+    noise: tuple[NoiseModel | None, ...] = ()
+    # rows and columns of the image before the batch: those that a large refiner joins lie on a grid
+    origin: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class ModelInfo:
     engine, device, precision : str
     notes : tuple of str
         What the user should know of how it was chosen.
+    network : str
+        Of the refiner; one of `napari_cfsr.core.network.REFINER_FIELDS`.
+    noise : NoiseModel or None
+        That the refiner was trained for, in data values.
     """
 
     scale: int
@@ -63,6 +73,8 @@ class ModelInfo:
     device: str
     precision: str
     notes: tuple[str, ...] = ()
+    network: str = "RefineNet"
+    noise: NoiseModel | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -72,7 +84,12 @@ class ModelInfo:
     @property
     def exact_halo(self) -> int:
         """Halo in LR pixels beyond which nothing changes."""
-        return exact_halo(self.scale, self.placement)
+        return exact_halo(self.scale, self.placement, self.network)
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the refiner has to be told the noise of an image."""
+        return self.refiner is not None and self.network == "UNetRefiner"
 
     def largest_tile(self, free: int, halo: int) -> int:
         """Largest side of a tile, halo left out, that fits into `free` bytes; LR pixels."""
@@ -163,38 +180,75 @@ class SRModel:
         check_back_projection(how.back_projection, self.scale)
         batch = batch.astype(np.float32, copy=False)
         with self._lock:
+            if "delta" in how.outputs and (self.info.needs_noise or how.refiner_ensemble):
+                return self._refined_first(batch, how, check)
             return self._predict(batch, how, check)
+
+    def _refined_first(
+        self, batch: Float32, how: PredictOptions, check: Check
+    ) -> dict[str, Float32]:
+        """Delta as the baseline of the refined batch."""
+        if self.info.placement != "input":
+            raise OptionError("expected a refiner before the backbone for an ensemble of it alone")
+        rest = tuple(name for name in how.outputs if name != "delta")
+        result = self._predict(batch, replace(how, outputs=rest), check) if rest else {}
+        refined = self._refined(batch, how, check)
+        made = self._predict(refined, replace(how, outputs=("baseline",)), check)
+        return {**result, "delta": made["baseline"]}
+
+    def _refined(self, batch: Float32, how: PredictOptions, check: Check) -> Float32:
+        """A batch refined, in as many channels."""
+        if not self.info.needs_noise:
+            refined = self._turned(batch, how, lambda x: self._engine.refine(x, check))
+        else:
+            if len(how.noise) != len(batch):
+                raise OptionError(
+                    f"expected the noise of each of {len(batch)} images, got {len(how.noise)}"
+                )
+            parts = zip(batch[:, None], how.noise, strict=True)
+            refined = np.concatenate([self._denoised(x, n, how, check) for x, n in parts])
+        return refined.mean(1, keepdims=True) if batch.shape[1] == 1 else refined
+
+    def _denoised(
+        self, image: Float32, noise: NoiseModel | None, how: PredictOptions, check: Check
+    ) -> Float32:
+        """An image [1,1 or 3,h,w] by a large refiner; without noise, nothing is to be done."""
+        if noise is None:
+            return image
+        before = [start % REFINER_STRIDE for start in how.origin]
+        edges = [
+            (b, -(b + n) % REFINER_STRIDE) for b, n in zip(before, image.shape[2:], strict=True)
+        ]
+
+        def refine(x: Float32) -> Float32:
+            return noise.restore(self._engine.refine(noise.stabilise(x), check))
+
+        refined = self._turned(np.pad(image, ((0, 0), (0, 0), *edges), mode="edge"), how, refine)
+        inside = (slice(b, b + n) for b, n in zip(before, image.shape[2:], strict=True))
+        return refined[:, :, *inside]
+
+    def _turned(
+        self, batch: Float32, how: PredictOptions, refine: Callable[[Float32], Float32]
+    ) -> Float32:
+        """A refined batch, or the mean over eight flips and rotations."""
+        if not (how.refiner_ensemble or how.ensemble):
+            return refine(batch)
+        return _mean_of_eight(batch, lambda x: {"refined": refine(x)})["refined"]
 
     def _predict(self, batch: Float32, how: PredictOptions, check: Check) -> dict[str, Float32]:
         if not how.ensemble and not how.back_projection:
             return self._engine.run(batch, how.outputs, check, how.crop)
-        run = self._ensemble if how.ensemble else self._engine.run
-        result = run(batch, how.outputs, check)
+
+        def run(x: Float32) -> dict[str, Float32]:
+            return self._engine.run(x, how.outputs, check)
+
+        result = _mean_of_eight(batch, run) if how.ensemble else run(batch)
         if how.back_projection:
             result = {k: back_project(v, batch, self.scale) for k, v in result.items()}
         if how.crop is not None:
             part = scaled(how.crop, self.scale)
             result = {k: v[:, :, *part] for k, v in result.items()}
         return result
-
-    def _ensemble(
-        self, batch: Float32, outputs: tuple[str, ...], check: Check
-    ) -> dict[str, Float32]:
-        """Mean over eight flips and rotations, summed up as they come."""
-        total: dict[str, Float32] = {}
-        for quarter in range(4):
-            for flip in (False, True):
-                turned = np.rot90(batch, quarter, (2, 3))
-                part = self._engine.run(turned[..., ::-1] if flip else turned, outputs, check)
-                for name, value in part.items():
-                    back = np.rot90(value[..., ::-1] if flip else value, -quarter, (2, 3))
-                    if name in total:
-                        total[name] += back
-                    else:
-                        total[name] = back.copy()
-        for value in total.values():
-            value /= 8
-        return total
 
     def free_memory(self) -> int:
         """Bytes that are free where the network runs."""
@@ -203,6 +257,25 @@ class SRModel:
     def to_cpu(self) -> bool:
         """Move to the CPU; False if it runs there already."""
         return self._engine.to_cpu()
+
+
+def _mean_of_eight(
+    batch: Float32, run: Callable[[Float32], dict[str, Float32]]
+) -> dict[str, Float32]:
+    """Mean over eight flips and rotations, summed up as they come."""
+    total: dict[str, Float32] = {}
+    for quarter in range(4):
+        for flip in (False, True):
+            turned = np.rot90(batch, quarter, (2, 3))
+            for name, value in run(turned[..., ::-1] if flip else turned).items():
+                back = np.rot90(value[..., ::-1] if flip else value, -quarter, (2, 3))
+                if name in total:
+                    total[name] += back
+                else:
+                    total[name] = back.copy()
+    for value in total.values():
+        value /= 8
+    return total
 
 
 def check_back_projection(asked: bool, scale: int) -> None:
@@ -299,6 +372,8 @@ def _describe(
     files: ModelFiles, placement: str | None, engine: Engine, precision: str, notes: tuple[str, ...]
 ) -> ModelInfo:
     refiner = files.refiner
+    card = read_refiner_card(refiner.path) if refiner else None
+    noise = card.extra.get("noise") if card else None
     return ModelInfo(
         scale=files.scale,
         backbone=files.backbone.name,
@@ -312,4 +387,6 @@ def _describe(
         device=engine.device,
         precision=precision,
         notes=notes + files.notes,
+        network=card.network if card else "RefineNet",
+        noise=NoiseModel(**noise) if noise else None,
     )

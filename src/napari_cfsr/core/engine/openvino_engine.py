@@ -36,7 +36,7 @@ from napari_cfsr.core.engine.registry import (
     check_precision,
 )
 from napari_cfsr.core.image import scaled
-from napari_cfsr.core.network import REFINER_FIELD, Conv, fold
+from napari_cfsr.core.network import REFINER_FIELD, fold
 from napari_cfsr.core.weights import (
     Arrays,
     ModelFiles,
@@ -102,10 +102,11 @@ def has_bfloat16(core: ov.Core) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Weights of one network: a CFSR in merged form, or a RefineNet."""
+    """Weights of one network: a CFSR in merged form, or a refiner."""
 
     sha256: str  # of their file
     arrays: Arrays  # by name
+    network: str = "CFSR"
 
 
 def open_engine(
@@ -116,7 +117,8 @@ def open_engine(
     refiner, placement = None, None
     if files.refiner is not None:
         arrays, card = refiner_arrays(files.refiner, files.backbone)
-        refiner, placement = Weights(files.refiner.sha256, arrays), card.placement
+        refiner = Weights(files.refiner.sha256, arrays, card.network)
+        placement = card.placement
     engine = OpenVINOEngine(
         files.scale, backbone, refiner, placement or "output", precision, threads
     )
@@ -168,6 +170,15 @@ class OpenVINOEngine:
             if len(each) == 1:
                 return each[0]
             return {name: np.concatenate([one[name] for one in each]) for name in outputs}
+
+    def refine(self, batch: Float32, check: Check) -> Float32:
+        with domain_errors():
+            x = np.repeat(batch, 3, axis=1) if batch.shape[1] == 1 else batch
+            request = self._refiner_request()
+            each = [self._infer(request, one[None], one[None].shape, check) for one in x]
+        refined = np.concatenate(each)
+        assert self._refiner is not None
+        return x + refined if self._refiner.network == "UNetRefiner" else refined
 
     def _run(
         self, x: Float32, outputs: tuple[str, ...], check: Check, crop: Crop
@@ -269,12 +280,9 @@ class OpenVINOEngine:
         assert refiner is not None
 
         def graph() -> Made:
-            w = refiner.arrays
-            names = ("body.0", "body.2", "body.4")
-            a, b, c = (Conv(w[f"{name}.weight"], w[f"{name}.bias"]) for name in names)
-            return refiner_graph((a, b, c)), True
+            return refiner_graph(refiner.network, refiner.arrays), True
 
-        return self._request((), "refiner", refiner, graph)
+        return self._request((refiner.network,), "refiner", refiner, graph)
 
     def _request(
         self, details: tuple[Any, ...], kind: str, weights: Weights, graph: Callable[[], Made]

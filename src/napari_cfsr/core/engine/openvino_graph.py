@@ -12,6 +12,7 @@ the number of channels are folded into the convolutions before and after.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine.openvino_import import openvino as ov
 from napari_cfsr.core.engine.openvino_import import opset13 as op
 from napari_cfsr.core.network import MEAN, NORM_EPS, Conv, Folded, FoldedBlock, FoldedStage
+from napari_cfsr.core.weights import Arrays
 
 Float64 = NDArray[np.float64]
 Node = Any  # OpenVINO's nodes have no types
@@ -40,15 +42,15 @@ def _const(values: Any) -> Node:
     return op.constant(np.ascontiguousarray(values, np.float32))
 
 
-def _conv(x: Node, conv: Conv) -> Node:
+def _conv(x: Node, conv: Conv, dilation: int = 1) -> Node:
     """A convolution that keeps the size; depthwise where each output sees one channel."""
     out, each, side, _ = conv.weight.shape
-    ones, pads = [1, 1], [side // 2] * 2
+    ones, pads = [1, 1], [side // 2 * dilation] * 2
     if each == 1 and out > 1:
         kernels = _const(conv.weight[:, None])
         y = op.group_convolution(x, kernels, ones, pads, pads, ones)
     else:
-        y = op.convolution(x, _const(conv.weight), ones, pads, pads, ones)
+        y = op.convolution(x, _const(conv.weight), ones, pads, pads, [dilation] * 2)
     return op.add(y, _const(conv.bias[None, :, None, None]))
 
 
@@ -150,12 +152,42 @@ def backbone_graph(
     return ov.Model([op.depth_to_space(y, "depth_first", folded.scale)], [x], "backbone")
 
 
-def refiner_graph(convs: tuple[Conv, Conv, Conv]) -> ov.Model:
-    """RefineNet for any size: `x + body(x)`, [1,3,h,w] to the same."""
+def refiner_graph(network: str, arrays: Arrays) -> ov.Model:
+    """A refiner for any size, [1,3,h,w] to the same: `x + body(x)`, of a UNetRefiner `body(x)`.
+
+    What a UNetRefiner sees is beyond [0,1], where half precision would spoil the sum.
+    """
     x = op.parameter([1, 3, -1, -1], np.float32, name="image")
-    a, b, c = convs
-    body = _conv(op.relu(_conv(op.relu(_conv(x, a)), b)), c)
-    return ov.Model([op.add(body, x)], [x], "refiner")
+
+    def conv(y: Node, layer: str, dilation: int = 1) -> Node:
+        return _conv(y, Conv(arrays[f"{layer}.weight"], arrays[f"{layer}.bias"]), dilation)
+
+    if network == "UNetRefiner":
+        return ov.Model([_unet_body(x, conv, arrays)], [x], "refiner")
+    y = op.relu(conv(x, "body.0"))
+    y = op.relu(conv(y, "body.2", 2 if network == "RefineNet dilated" else 1))
+    return ov.Model([op.add(conv(y, "body.4"), x)], [x], "refiner")
+
+
+def _unet_body(x: Node, conv: Callable[..., Node], arrays: Arrays) -> Node:
+    def block(y: Node, name: str) -> Node:
+        return op.add(conv(op.relu(conv(y, f"{name}.first")), f"{name}.second"), y)
+
+    def resized(y: Node, layer: str, convolution: Callable[..., Node]) -> Node:
+        """By 2, with a kernel of 2x2."""
+        z = convolution(y, _const(arrays[f"{layer}.weight"]), [2, 2], [0, 0], [0, 0], [1, 1])
+        return op.add(z, _const(arrays[f"{layer}.bias"][None, :, None, None]))
+
+    y = block(conv(op.space_to_depth(x, "depth_first", 2), "head"), "before")
+    z = block(block(resized(y, "down", op.convolution), "middle.0"), "middle.1")
+    y = op.add(y, resized(z, "up", _transposed))
+    return op.depth_to_space(conv(block(y, "after"), "tail"), "depth_first", 2)
+
+
+def _transposed(
+    y: Node, weight: Node, strides: list[int], begin: list[int], end: list[int], ones: list[int]
+) -> Node:
+    return op.convolution_backprop_data(y, weight, strides, None, begin, end, ones)
 
 
 def with_preferences(core: ov.Core, graph: ov.Model, half: bool = False) -> ov.Model | None:

@@ -50,6 +50,10 @@ class Engine(Protocol):
         """
         ...
 
+    def refine(self, batch: Float32, check: Check) -> Float32:
+        """The refiner alone, at the input: gray or RGB to RGB [N,3,h,w]; raises as `run`."""
+        ...
+
     def free_memory(self) -> int:
         """Bytes that are free where the network runs."""
         ...

@@ -22,7 +22,7 @@ from napari_cfsr.core.engine.registry import (
     check_precision,
 )
 from napari_cfsr.core.image import scaled
-from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement, RefineNet, fold
+from napari_cfsr.core.network import CFSR, REFINER_FIELD, FoldedCFSR, Placement, Refiner, fold
 from napari_cfsr.core.weights import ModelFiles, load_backbone, load_refiner
 from napari_cfsr.errors import DeviceError, OutOfMemoryError
 
@@ -124,7 +124,7 @@ class TorchEngine:
     def __init__(
         self,
         backbone: CFSR,
-        refiner: RefineNet | None,
+        refiner: Refiner | None,
         placement: Placement,
         device: str = "cpu",
         precision: Precision = "float32",
@@ -187,6 +187,13 @@ class TorchEngine:
                 return {name: self._download(value) for name, value in result.items()}
         finally:
             self._network.check = lambda: None  # it may hold a whole image and its result
+
+    def refine(self, batch: Float32, check: Check) -> Float32:
+        check()
+        assert self._refiner is not None
+        with domain_errors(self.device), torch.inference_mode(), self._autocast():
+            x = self._upload(batch).expand(-1, 3, -1, -1)
+            return self._download(x + self._refiner.body(x).float())
 
     def _upload(self, batch: Float32) -> Tensor:
         # a copy: torch takes no negative strides, not even along an axis of length 1

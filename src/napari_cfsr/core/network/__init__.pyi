@@ -14,6 +14,11 @@ from .folding import fold as fold
 from .receptive_field import BACK_PROJECTION_FIELD as BACK_PROJECTION_FIELD
 from .receptive_field import BACKBONE_FIELD as BACKBONE_FIELD
 from .receptive_field import REFINER_FIELD as REFINER_FIELD
+from .receptive_field import REFINER_FIELDS as REFINER_FIELDS
+from .receptive_field import REFINER_STRIDE as REFINER_STRIDE
 from .receptive_field import exact_halo as exact_halo
 from .refinenet import Placement as Placement
 from .refinenet import RefineNet as RefineNet
+from .refiners import Refiner as Refiner
+from .refiners import make_refiner as make_refiner
+from .unet_refiner import UNetRefiner as UNetRefiner

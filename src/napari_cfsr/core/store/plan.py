@@ -171,10 +171,14 @@ def store_request(
     A tile that was not requested is left out: it depends on the free memory, and a resumed run
     keeps the first. So is the device, whose results differ in the last bits only.
     """
+    options = asdict(replace(plan.options, axes=plan.axes.names, rgb=None, tile=asked.tile))
+    for name in ("refiner_ensemble", "noise"):  # unknown to earlier versions
+        if not options[name]:
+            del options[name]
     request = {
         "shape": plan.axes.shape,
         "dtype": plan.dtype,
-        "options": asdict(replace(plan.options, axes=plan.axes.names, rgb=None, tile=asked.tile)),
+        "options": options,
         "space": asdict(space),
         "scale": info.scale,
         "backbone": info.backbone_sha256,

@@ -25,11 +25,13 @@ from napari_cfsr.core.store.growing_store import writing
 from napari_cfsr.core.store.layout import ShardIndex
 from napari_cfsr.core.store.plan import StorePlan, plan_store
 from napari_cfsr.core.upscale import (
+    Noise,
     UpscaleOptions,
     UpscaleProgress,
     UpscaleResult,
     WithResult,
     exhaust,
+    noise_option,
     record_provenance,
     run_block,
 )
@@ -93,6 +95,8 @@ def upscale_to_zarr(
     halo: int | Literal["exact"] | None = None,
     intensity: Mode | Limits = "auto",
     region: tuple[Limits, Limits] | None = None,
+    refiner_ensemble: bool = False,
+    noise: Noise = None,
     space: PixelSpace | None = None,
     omero: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -101,7 +105,8 @@ def upscale_to_zarr(
 
     Parameters
     ----------
-    image, model, axes, ensemble, tile, rgb, outputs, back_projection, halo, intensity, region
+    image, model, axes, ensemble, tile, rgb, outputs, back_projection, halo, intensity, region, \
+    refiner_ensemble, noise
         As for `upscale`.
     path : str or path
         The store, a folder. An interrupted run of the same call is resumed.
@@ -128,8 +133,9 @@ def upscale_to_zarr(
         The disk is full or can't be written. Finished blocks are kept.
     """
     options = UpscaleOptions(
-        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
-    )
+        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region,
+        refiner_ensemble, noise_option(noise),
+    )  # fmt: skip
     steps = iter_upscale_to_zarr(
         image, model, path, options, space=space, omero=omero, overwrite=overwrite
     )

@@ -7,9 +7,11 @@ from .generators import WithResult as WithResult
 from .generators import exhaust as exhaust
 from .options import DEFAULT_HALO as DEFAULT_HALO
 from .options import OUTPUTS as OUTPUTS
+from .options import Noise as Noise
 from .options import UpscaleOptions as UpscaleOptions
 from .options import UpscaleProgress as UpscaleProgress
 from .options import duration as duration
+from .options import noise_option as noise_option
 from .provenance import PACKAGES as PACKAGES
 from .provenance import describe as describe
 from .provenance import load_arguments as load_arguments

@@ -35,6 +35,7 @@ from napari_cfsr.core.upscale.resolve import (
     ResolvedRequest,
     output_bytes,
     output_specs,
+    resolve_noise,
     resolve_request,
 )
 from napari_cfsr.core.upscale.tile_run import TileRun
@@ -174,7 +175,7 @@ def plan_blocks(
     most_bytes: int = BLOCK_BYTES,
     fill: bool = True,
 ) -> BlockPlan:
-    """Cut an image into blocks; reads no pixels.
+    """Cut an image into blocks; reads no pixels, unless a refiner has to be told their noise.
 
     Parameters
     ----------
@@ -196,6 +197,7 @@ def plan_blocks(
     info = model.info
     request = resolve_request(image, info, options)
     tile = options.tile or info.largest_tile(model.free_memory(), request.halo)
+    request, _ = resolve_noise(image, info, request)
     request = replace(request, options=replace(request.options, tile=tile))
     ys, xs = request.region
     rows, columns = ([(s.start, s.stop) for s in cuts(r.start, r.stop, tile)] for r in (ys, xs))
@@ -296,7 +298,9 @@ def run_block(
     )
     image = BlockReads(pixels, tuple(start), tuple(shape))
     if "C" in axes.names:
-        mapping = mapping[planes[axes.names.index("C")]]
+        channels = planes[axes.names.index("C")]
+        mapping = mapping[channels]
+        options = replace(options, noise=options.noise and options.noise[channels])
     run = TileRun(image, model, options, check, mapping=mapping, grid=plan.tiles(index))
     yield from run.tiles()
     return run.arrays

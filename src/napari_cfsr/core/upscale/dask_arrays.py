@@ -30,7 +30,7 @@ from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, Limits, Mo
 from napari_cfsr.core.upscale.blocks import BlockPlan, Index, Slices, plan_blocks, run_block
 from napari_cfsr.core.upscale.dask_intensity import RangeQuestion
 from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions
+from napari_cfsr.core.upscale.options import OUTPUTS, Noise, UpscaleOptions, noise_option
 from napari_cfsr.errors import ImageError
 
 Array = NDArray[Any]
@@ -96,6 +96,8 @@ def upscale_dask(
     halo: int | Literal["exact"] | None = None,
     intensity: Mode | Limits = "auto",
     region: tuple[Limits, Limits] | None = None,
+    refiner_ensemble: bool = False,
+    noise: Noise = None,
 ) -> LazyUpscale:
     """Upscale lazily: dask arrays with the values of `upscale`, for images larger than memory.
 
@@ -104,14 +106,16 @@ def upscale_dask(
     array : array
         dask, zarr, numpy or a memory map, in any chunks: of any size, not aligned with anything.
         A zarr array, or another that is no dask array, is read a block at a time.
-    model, axes, ensemble, tile, rgb, outputs, back_projection, halo, intensity, region
+    model, axes, ensemble, tile, rgb, outputs, back_projection, halo, intensity, region, \
+    refiner_ensemble, noise
         As for `upscale`. Outputs that are not asked for are not computed; of those that are, the
         model makes all for a block, also where only one of the arrays is computed.
 
     Returns
     -------
     LazyUpscale
-        Its arrays know shape, dtype and chunks; nothing is read or computed.
+        Its arrays know shape, dtype and chunks; nothing is computed, and nothing read but some
+        pixels of which a refiner has to be told the noise.
 
     Raises
     ------
@@ -123,8 +127,9 @@ def upscale_dask(
     The model runs one block at a time, in any thread, while dask reads and writes others.
     """
     options = UpscaleOptions(
-        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
-    )
+        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region,
+        refiner_ensemble, noise_option(noise),
+    )  # fmt: skip
     if isinstance(array, da.Array) and any(math.isnan(n) for n in array.shape):
         raise ImageError(
             f"expected a dask array of known shape, got {array.shape}: call "

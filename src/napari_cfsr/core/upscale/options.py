@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_cfsr.core.image import Limits, Mode
+from napari_cfsr.core.image import Limits, Mode, NoiseModel
 
+Noise = NoiseModel | tuple[NoiseModel | None, ...] | None
 OUTPUTS = ("baseline", "delta", "difference")
 DEFAULT_HALO = 32  # LR pixels: within 0.01 grey levels of the whole image
 
@@ -19,6 +20,8 @@ class UpscaleOptions:
     ----------
     outputs : tuple of str or None
         None: all that the model can give.
+    noise : tuple of NoiseModel or None
+        Of each channel, or one for all.
     """
 
     axes: str | None = None
@@ -30,6 +33,13 @@ class UpscaleOptions:
     halo: int | Literal["exact"] | None = None
     intensity: Mode | Limits = "auto"
     region: tuple[Limits, Limits] | None = None
+    refiner_ensemble: bool = False
+    noise: tuple[NoiseModel | None, ...] | None = None
+
+
+def noise_option(noise: Noise) -> tuple[NoiseModel | None, ...] | None:
+    """The noise given as one model, or one for each channel, as `UpscaleOptions` holds it."""
+    return (noise,) if isinstance(noise, NoiseModel) else noise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ OF_MODEL = (
     "scale", "backbone", "backbone_sha256", "refiner", "refiner_sha256", "placement", "engine",
     "device", "precision",
 )  # fmt: skip
-OF_RUN = ("tile", "halo", "ensemble", "back_projection")
+OF_RUN = ("tile", "halo", "ensemble", "back_projection", "refiner_ensemble")
 PACKAGES = ("napari-cfsr", "torch", "openvino", "numpy", "napari")
 
 
@@ -38,6 +38,7 @@ def python_call(image: str, load: dict[str, Any], options: UpscaleOptions, store
     default = UpscaleOptions()
     loading = [f"{k}={v!r}" for k, v in load.items()]
     given = [f"{k}={v!r}" for k, v in vars(options).items() if v != getattr(default, k)]
+    given = [text.replace("NoiseModel(", "nc.NoiseModel(") for text in given]
     function, target = ("upscale_to_zarr", [repr(store)]) if store else ("upscale", [])
     return (
         "import napari_cfsr as nc\n\n"
@@ -82,6 +83,7 @@ def record_provenance(
         "input": source,
         **{name: getattr(info, name) for name in OF_MODEL},
         **{name: getattr(options, name) for name in OF_RUN},
+        **({"noise": [n and asdict(n) for n in options.noise]} if options.noise else {}),
         "axes": result.axes.names,
         "intensity": [asdict(mapping) for mapping in result.mapping],
         "versions": versions(),

@@ -11,12 +11,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine import ModelInfo, PredictOptions, check_back_projection
-from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes
+from napari_cfsr.core.engine import Check, ModelInfo, PredictOptions, check_back_projection
+from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes, sample_noise
 from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
 from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
+NO_NOISE = "no noise was found, so the refiner changed nothing"
 MODEL_BYTES = 1_100_000_000  # of the network, in addition to the result: docs/measurements.md
 
 
@@ -111,9 +112,36 @@ def resolve_request(image: ArrayLike, info: ModelInfo, options: UpscaleOptions) 
         _check_region(options.region, axes),
         # the pixels that back-projection spreads from have to be exact themselves
         halo + (BACK_PROJECTION_FIELD if options.back_projection else 0),
-        PredictOptions(tuple(predicted), options.ensemble, options.back_projection),
+        PredictOptions(
+            tuple(predicted),
+            options.ensemble,
+            options.back_projection,
+            refiner_ensemble=options.refiner_ensemble,
+        ),
         replace(options, outputs=outputs, halo=halo),
     )
+
+
+def resolve_noise(
+    image: ArrayLike, info: ModelInfo, request: ResolvedRequest, check: Check = lambda: None
+) -> tuple[ResolvedRequest, tuple[str, ...]]:
+    """The request with the noise of each channel if the refiner needs it, and notes.
+
+    That is the noise given, else that the refiner was trained for, else an estimate from the image.
+    """
+    if not info.needs_noise or request.axes.is_empty or "delta" not in request.how.outputs:
+        return request, ()
+    channels, given = request.axes.channels, request.options.noise
+    if given is None and info.noise is not None:
+        given = (info.noise,)
+    if given is None:
+        given = tuple(found.noise for found in sample_noise(image, request.axes, check))
+    if len(given) == 1:
+        given *= channels
+    if len(given) != channels:
+        raise OptionError(f"expected the noise of {channels} channels, got {len(given)}")
+    notes = () if any(given) else (NO_NOISE,)
+    return replace(request, options=replace(request.options, noise=given)), notes
 
 
 def cropped(axes: Axes, region: Region) -> Axes:

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from napari_cfsr.core.engine import Check, Model, ModelInfo
 from napari_cfsr.core.image import ArrayLike, Axes, IntensityMapping, Limits, Mode
 from napari_cfsr.core.upscale.generators import exhaust
-from napari_cfsr.core.upscale.options import OUTPUTS, UpscaleOptions, UpscaleProgress
+from napari_cfsr.core.upscale.options import (
+    OUTPUTS,
+    Noise,
+    UpscaleOptions,
+    UpscaleProgress,
+    noise_option,
+)
 from napari_cfsr.core.upscale.tile_run import TileRun
 
 Array = NDArray[Any]
@@ -77,6 +83,8 @@ def upscale(
     halo: int | Literal["exact"] | None = None,
     intensity: Mode | Limits = "auto",
     region: tuple[Limits, Limits] | None = None,
+    refiner_ensemble: bool = False,
+    noise: Noise = None,
 ) -> UpscaleResult:
     """Upscale an image, a stack or any other array with a Y and an X axis.
 
@@ -110,6 +118,12 @@ def upscale(
     region : ((top, bottom), (left, right)), optional
         Upscale these rows and columns only. Their surroundings are seen, so the result is that part
         of the whole; only a range of intensities is taken from the region alone.
+    refiner_ensemble : bool
+        Average the refiner alone over eight flips and rotations, where it runs on the input: nearly
+        as good as `ensemble`, at little cost.
+    noise : NoiseModel or tuple of them, optional
+        Of the image or each channel, in data values, for a refiner that has to be told it; by
+        default that it was trained for, else an estimate from the image.
 
     Returns
     -------
@@ -128,8 +142,9 @@ def upscale(
         The result, or even the smallest tile, does not fit.
     """
     options = UpscaleOptions(
-        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region
-    )
+        axes, rgb, outputs, ensemble, back_projection, tile, halo, intensity, region,
+        refiner_ensemble, noise_option(noise),
+    )  # fmt: skip
     return exhaust(iter_upscale(image, model, options), progress)
 
 

@@ -15,6 +15,8 @@ from napari_cfsr.core.image import (
     ArrayLike,
     Axes,
     IntensityMapping,
+    NoiseModel,
+    Plane,
     PreparedTile,
     Tile,
     around,
@@ -23,7 +25,13 @@ from napari_cfsr.core.image import (
 )
 from napari_cfsr.core.upscale.background import Background
 from napari_cfsr.core.upscale.options import UpscaleOptions, UpscaleProgress
-from napari_cfsr.core.upscale.resolve import allocate, check_memory, output_specs, resolve_request
+from napari_cfsr.core.upscale.resolve import (
+    allocate,
+    check_memory,
+    output_specs,
+    resolve_noise,
+    resolve_request,
+)
 from napari_cfsr.core.upscale.schedule import Job, TileSchedule
 from napari_cfsr.core.upscale.tile_writer import TileWriter
 from napari_cfsr.errors import OutOfMemoryError
@@ -64,6 +72,8 @@ class TileRun:
         self.mappings = self.mapping or resolve_mapping(
             self.image, self.request.axes, self.options.intensity, self.check, self.request.region
         )
+        self.request, notes = resolve_noise(self.image, info, self.request, self.check)
+        self.notes += notes
         self.arrays = allocate(specs)
         self.schedule = TileSchedule(self.request, self.model, self.grid)
         self.writer = TileWriter(self.request, info.scale, self.mappings, self.arrays)
@@ -132,8 +142,17 @@ class TileRun:
             self.check()
 
         units = np.stack([pixels.unit for pixels in batch.pixels])
-        how = replace(self.request.how, crop=batch.tiles[0][1].crop)
+        tile = batch.tiles[0][1]
+        origin = tile.read[0].start, tile.read[1].start
+        noise = tuple(self._noise(plane) for plane, _ in batch.tiles)
+        how = replace(self.request.how, crop=tile.crop, origin=origin, noise=noise)
         return self.model.predict(units, how, both)
+
+    def _noise(self, plane: Plane) -> NoiseModel | None:
+        """Of a plane, in [0,1]; None if there is none, or nothing needs to know it."""
+        channel = self.request.axes.channel_of(plane)
+        noise = (self.request.options.noise or {channel: None})[channel]
+        return noise and noise.mapped(self.mappings[channel])
 
     def finish(self, batch: _Batch, predicted: dict[str, Float32]) -> str:
         """Write a batch; what the user should know of it, once for all of the run."""

@@ -6,6 +6,7 @@ from .checkpoints import load_backbone as load_backbone
 from .checkpoints import load_refiner as load_refiner
 from .checkpoints import load_state as load_state
 from .checkpoints import open_backbone as open_backbone
+from .checkpoints import open_refiner as open_refiner
 from .checkpoints import read_refiner_card as read_refiner_card
 from .checkpoints import reading_safetensors as reading_safetensors
 from .checkpoints import refiner_arrays as refiner_arrays

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cfsr.core.image import NoiseModel
 from napari_cfsr.core.io import atomic_write
+from napari_cfsr.core.network import REFINER_FIELDS
 from napari_cfsr.core.weights import engine_cache
 from napari_cfsr.core.weights.engine_cache import Arrays
 from napari_cfsr.core.weights.weight_files import WeightsFile, file_named
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from napari_cfsr.core.network import CFSR, Placement, RefineNet
+    from napari_cfsr.core.network import CFSR, Placement, Refiner
 
 REFINER_FORMAT = "napari-cfsr refiner 1"
 LARGEST_PICKLE = 2**26  # bytes; names and shapes of tensors need far less
@@ -238,16 +240,24 @@ def _first_lines(error: Exception) -> str:
 class RefinerCard:
     """What is known about a refiner, from the metadata of its file."""
 
-    scale: int  # of the backbone
+    scale: int  # of the backbone; 0: of any
     placement: Placement  # where it runs
-    backbone_sha256: str  # the backbone it was trained on
+    backbone_sha256: str  # the backbone it was trained on; empty: for any
     description: str = ""  # one line, for people
     gain: float | None = None  # dB over the frozen backbone on held-out images
     # degradation, configuration, seed, date, version
     extra: dict[str, Any] = field(default_factory=dict)
+    network: str = "RefineNet"  # one of `napari_cfsr.core.network.REFINER_FIELDS`
 
     def to_metadata(self) -> dict[str, str]:
-        return {"format": REFINER_FORMAT, "card": json.dumps(vars(self), sort_keys=True)}
+        card = dict(vars(self))
+        if self.network == "RefineNet":  # as in files of earlier versions, which these can read
+            del card["network"]
+        return {"format": REFINER_FORMAT, "card": json.dumps(card, sort_keys=True)}
+
+    def fits(self, scale: int, backbone_sha256: str | None) -> bool:
+        """Whether it can run with a backbone for that scale."""
+        return self.scale in (0, scale) and self.backbone_sha256 in ("", backbone_sha256)
 
 
 def read_refiner_card(path: Path) -> RefinerCard:
@@ -291,6 +301,10 @@ def _check_card(card: RefinerCard) -> None:
             raise TypeError(f"{name} is {getattr(card, name)!r}")
     if card.placement not in ("output", "input"):
         raise ValueError(f"expected placement output or input, got {card.placement!r}")
+    if "noise" in card.extra:
+        NoiseModel(**card.extra["noise"])  # raises
+    if card.network not in REFINER_FIELDS:
+        raise ValueError(f"expected network {', '.join(REFINER_FIELDS)}, got {card.network!r}")
 
 
 def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Path:
@@ -307,11 +321,11 @@ def save_refiner(path: Path, state: Mapping[str, Any], card: RefinerCard) -> Pat
     return path
 
 
-def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[RefineNet, RefinerCard]:
+def load_refiner(file: WeightsFile, backbone: WeightsFile) -> tuple[Refiner, RefinerCard]:
     """A refiner in evaluation mode, on the CPU, that was trained on `backbone`.
 
     Raises `RefinerMismatchError` if it was trained on another one, `ArchitectureError` if it is not
-    a RefineNet.
+    the network that its card names.
     """
     _check_match(file, read_refiner_card(file.path), backbone)
     return open_refiner(file.path)
@@ -321,13 +335,13 @@ def refiner_arrays(file: WeightsFile, backbone: WeightsFile) -> tuple[Arrays, Re
     """Weights by name, cached: only the first call needs torch. Otherwise like `load_refiner`."""
     card = read_refiner_card(file.path)
     _check_match(file, card, backbone)
-    made_from = {"weights": file.sha256, "form": "RefineNet 1"}
+    made_from = {"weights": file.sha256, "form": f"{card.network} 1"}
     return engine_cache.arrays(made_from, lambda: _as_arrays(open_refiner(file.path)[0])), card
 
 
 def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) -> None:
     """Raise `RefinerMismatchError` unless a refiner was trained on a backbone."""
-    if card.backbone_sha256 != backbone.sha256:
+    if card.backbone_sha256 not in ("", backbone.sha256):
         wanted = card.extra.get("backbone", "")
         raise RefinerMismatchError(
             f"{file.path} was trained on another backbone: it wants {wanted} x{card.scale} with "
@@ -335,16 +349,16 @@ def _check_match(file: WeightsFile, card: RefinerCard, backbone: WeightsFile) ->
         )
 
 
-def open_refiner(path: Path) -> tuple[RefineNet, RefinerCard]:
+def open_refiner(path: Path) -> tuple[Refiner, RefinerCard]:
     """A refiner in evaluation mode, on the CPU, whatever its backbone; raises `WeightsError`."""
-    from napari_cfsr.core.network import RefineNet
+    from napari_cfsr.core.network import make_refiner
 
     card = read_refiner_card(path)
-    network = RefineNet()
+    network = make_refiner(card.network)
     try:
         network.load_state_dict(load_state(path))
     except RuntimeError as error:
         raise ArchitectureError(
-            f"{path} holds another network than RefineNet: {_first_lines(error)}"
+            f"{path} holds another network than {card.network}: {_first_lines(error)}"
         ) from error
     return network.eval(), card

@@ -98,7 +98,7 @@ def backbone_of_refiner(
     such refiner, or it can't be read.
     """
     card = read_refiner_card(_named_refiner(refiner).path)
-    if card.scale != scale:
+    if card.scale != scale:  # or it runs with any backbone
         return None
     places: list[tuple[Path | None, Kind]] = [
         (official_path(scale, folder), "official"),

@@ -30,12 +30,24 @@ from napari_cfsr.errors import ArchitectureError, OptionError, WeightsError, Wei
 SUFFIX = ".safetensors"
 LONGEST = 200  # bytes; file systems allow 255, and the suffix is added
 FORBIDDEN = '/\\:*?"<>|'  # on at least one operating system
+_TWO = ("first", "second")  # convolutions of a block
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\.|$)")
 SHAPES = {  # of RefineNet
     "body.0.weight": [32, 3, 3, 3], "body.0.bias": [32],
     "body.2.weight": [32, 32, 3, 3], "body.2.bias": [32],
     "body.4.weight": [3, 32, 3, 3], "body.4.bias": [3],
 }  # fmt: skip
+_LARGE = {  # of the weights of a UNetRefiner, and the number of its biases
+    "head": ([32, 12, 3, 3], 32),
+    "down": ([64, 32, 2, 2], 64),
+    "up": ([64, 32, 2, 2], 32),
+    "tail": ([12, 32, 3, 3], 12),
+    **{f"{block}.{i}": ([32, 32, 3, 3], 32) for block in ("before", "after") for i in _TWO},
+    **{f"middle.{n}.{i}": ([64, 64, 3, 3], 64) for n in (0, 1) for i in _TWO},
+}
+LARGE_SHAPES: dict[str, list[int]] = {}
+for _layer, (_weight, _biases) in _LARGE.items():
+    LARGE_SHAPES |= {f"{_layer}.weight": _weight, f"{_layer}.bias": [_biases]}
 
 
 # names
@@ -220,16 +232,18 @@ def _own(name: str, done: str) -> Path:
 
 
 def _check_tensors(path: Path) -> None:
-    """Raise an error unless a safetensors file holds the tensors of a RefineNet."""
+    """Raise an error unless a safetensors file holds the tensors of the network its card names."""
     from safetensors import safe_open
 
+    network = read_refiner_card(path).network
+    expected = LARGE_SHAPES if network == "UNetRefiner" else SHAPES
     with reading_safetensors(path), safe_open(path, framework="np") as file:
         shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
-    if shapes != SHAPES:
-        odd = next(k for k in {**SHAPES, **shapes} if shapes.get(k) != SHAPES.get(k))
+    if shapes != expected:
+        odd = next(k for k in {**expected, **shapes} if shapes.get(k) != expected.get(k))
         raise ArchitectureError(
-            f"{path} holds another network than RefineNet: expected {odd} of shape "
-            f"{SHAPES.get(odd)}, got {shapes.get(odd)}"
+            f"{path} holds another network than {network}: expected {odd} of shape "
+            f"{expected.get(odd)}, got {shapes.get(odd)}"
         )
 
 
@@ -326,7 +340,8 @@ def describe_card(card: RefinerCard) -> list[str]:
     known = card.extra
     facts = {
         "description": card.description,
-        "backbone": f"{known.get('backbone', 'unknown')} x{card.scale}",
+        "network": None if card.network == "RefineNet" else card.network,
+        "backbone": _backbone_text(card),
         "SHA-256": card.backbone_sha256,
         "placement": _PLACEMENTS.get(card.placement, card.placement),
         "gain": "not measured" if card.gain is None else f"{card.gain:+.4f} dB on held-out images",
@@ -343,6 +358,12 @@ def describe_card(card: RefinerCard) -> list[str]:
 _PLACEMENTS = {"output": "output (after the backbone)", "input": "input (before the backbone)"}
 
 
+def _backbone_text(card: RefinerCard) -> str:
+    if not card.backbone_sha256:
+        return "any"
+    return f"{card.extra.get('backbone', 'unknown')} x{card.scale}"
+
+
 def _degradation_text(value: Any) -> str | None:
     """A card may come from another program: as much as can be understood."""
     if not isinstance(value, dict):
@@ -356,10 +377,18 @@ def _degradation_text(value: Any) -> str | None:
 def _report_lines(report: Any) -> list[str]:
     """The table of `Report`; empty if the card's report has another form."""
     try:
-        rows = [(str(r["name"]), float(r["psnr"]), float(r["ssim"])) for r in report["rows"]]
+        rows = [
+            (str(r["name"]), float(r["psnr"]), r["ssim"] and float(r["ssim"]))
+            for r in report["rows"]
+        ]
         images = len(report["images"])
     except (KeyError, TypeError, ValueError):
         return []
-    head = f"held-out report, mean of {images} image{'' if images == 1 else 's'}:"
-    lines = [f"  {name:18}{psnr:10.2f}{ssim:9.4f}" for name, psnr, ssim in rows]
-    return [head, f"  {'':18}{'PSNR (dB)':>10}{'SSIM':>9}", *lines]
+    how = "estimated from photons kept back" if report.get("estimated") else "held-out report, mean"
+    head = f"{how} of {images} image{'' if images == 1 else 's'}:"
+    lines = [
+        f"  {name:18}{psnr:10.2f}" + ("" if ssim is None else f"{ssim:9.4f}")
+        for name, psnr, ssim in rows
+    ]
+    ending = "" if report.get("estimated") else f"{'SSIM':>9}"
+    return [head, f"  {'':18}{'PSNR (dB)':>10}{ending}", *lines]

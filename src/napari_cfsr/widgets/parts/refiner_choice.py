@@ -66,8 +66,8 @@ class NetworkForm(BackboneForm):
 
     def _cards(self) -> list[tuple[Path, Kind, RefinerCard]]:
         """Refiners of the chosen backbone and scale; none if the backbone is not known yet."""
-        wanted = self.scale.value, self.backbone_sha256()
-        return [c for c in refiner_cards() if (c[2].scale, c[2].backbone_sha256) == wanted]
+        scale, sha256 = self.scale.value, self.backbone_sha256()
+        return [found for found in refiner_cards() if found[2].fits(scale, sha256)]
 
     @property
     def refined(self) -> bool:
