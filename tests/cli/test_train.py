@@ -176,13 +176,14 @@ def test_every_field_of_the_configuration_has_an_option() -> None:
     given |= {"intensity": (0.0, 255.0), "memory": 1_500_000_000}
     for name, value in given.items():
         assert getattr(config, name) == value, name
-    assert set(given) | {"align", "match"} == {f.name for f in fields(TrainConfig)}
+    elsewhere = {"align", "match", "size", "init", "noise"}  # of pairs and of noisy images
+    assert set(given) | elsewhere == {f.name for f in fields(TrainConfig)}
     assert config_of(asked()) == TrainConfig()
 
 
 def test_choices_are_those_of_the_configuration() -> None:
     names = {"preset": "Preset", "placement": "PlacementChoice", "loss": "Loss",
-             "schedule": "Schedule"}  # fmt: skip
+             "schedule": "Schedule", "size": "Size"}  # fmt: skip
     for name, choices in CHOICES.items():
         expected = KERNELS if name == "kernel" else get_args(getattr(training_config, names[name]))
         assert choices == expected, name
@@ -214,7 +215,7 @@ def test_options_of_pairs() -> None:
     ("arguments", "reason"),
     [
         ([], "the following arguments are required: --scale"),
-        (["--scale", 2, "--name", "n"], "one of the arguments --data --pairs is required"),
+        (["--scale", 2, "--name", "n"], "one of the arguments --data --pairs --noisy is required"),
         (["--scale", 2, "--data", "x"], "one of the arguments -o/--output --name is required"),
         (["--scale", 2, "--data", "x", "--output", "o", "--name", "n"], "not allowed with"),
         (["--data", "x", "--pairs", "x", "y"], "not allowed with argument --data"),
@@ -772,3 +773,67 @@ def test_managing_refiners_needs_no_torch(mine: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     run_python(code)
+
+
+# noisy images
+
+
+def noisy_files(folder: Path) -> list[Path]:
+    """Two stacks of a camera with 3 electrons per level, 100 levels in darkness."""
+    rng = np.random.default_rng(0)
+    files = []
+    for n, image in enumerate(spots(4, 96)[:2]):
+        electrons = rng.poisson(300 * image + 20) + rng.normal(0, 3, image.shape)
+        files.append(folder / f"dim {n}.tif")
+        tifffile.imwrite(files[-1], np.rint(electrons / 3 + 100).astype(np.uint16))
+    return files
+
+
+def test_noisy_images_alone(call, tmp_path, monkeypatch) -> None:
+    from napari_cfsr.core.training import noisy_train
+
+    recipe = training_config.CountsRecipe(40, 5, rate=3e-3, batch=4, patch=32, clip=0.5)
+    monkeypatch.setattr(noisy_train, "NOISY_RECIPES", {"small": recipe})
+    first, second = noisy_files(tmp_path)
+    camera = ("--camera-conversion", "3", "--camera-offset", "100", "--camera-read-noise", "3")
+    status, out, _ = call(
+        "train", "--noisy", first, second, "--size", "small", "--scale", "2",
+        "--backbone", tiny_backbone(), *camera, "--output", tmp_path / "mine.safetensors",
+    )  # fmt: skip
+    assert status == 0
+    assert "estimated from photons kept back in 2 noisy images: dim 0.tif, dim 1.tif" in out
+    assert "SSIM" not in out
+    card = read_refiner_card(tmp_path / "mine.safetensors")
+    assert card.extra["noise"] == pytest.approx({"gain": 1 / 3, "read_noise": 1, "offset": 100})
+    told = call("models", "show", tmp_path / "mine.safetensors")[1]
+    assert "backbone:    any" in told
+    assert "RefineNet dilated" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--photons", "50"), "--photons does not apply to noisy images"),
+        (("--held-out", "0.2"), "--held-out does not apply to noisy images"),
+        (("--camera-offset", "1"), "expected --camera-conversion"),
+        (("--camera-conversion", "0"), "electrons per ADU above 0"),
+        (("--placement", "output"), "expected placement input"),
+    ],
+)
+def test_options_that_mean_nothing_for_noisy_images(call, tmp_path, options, reason) -> None:
+    noisy = noisy_files(tmp_path)
+    target = tmp_path / "a.safetensors"
+    backbone = tiny_backbone()
+    status, _, error = call(
+        "train", "--noisy", *noisy, "--scale", "2", "--backbone", backbone, *options, "-o", target
+    )
+    assert status == 2
+    assert reason in error
+
+
+@pytest.mark.parametrize("option", [("--size", "small"), ("--camera-conversion", "2")])
+def test_options_of_noisy_images_alone(call, tmp_path, option) -> None:
+    target = tmp_path / "a.safetensors"
+    status, _, error = call("train", "--data", tmp_path, "--scale", "2", *option, "-o", target)
+    assert status == 2
+    assert "noisy images" in error or "--size does not apply" in error

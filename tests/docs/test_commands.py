@@ -47,12 +47,15 @@ NOT_RUN_PYTHON = {  # page: what its Python is about, and why it is not run
 }
 Shorter = dict[str, tuple[str, str]]
 SHORTER: Shorter = {  # documented options, appended or in place of others, so that it takes seconds
-    "napari-cfsr train ": ("", " --placement input --warm-steps 40 --steps 1 --every 1"),
+    "napari-cfsr train --data": ("", " --placement input --warm-steps 40 --steps 1 --every 1"),
+    "napari-cfsr train --pairs": ("", " --placement input --warm-steps 40 --steps 1 --every 1"),
+    "napari-cfsr train --noisy": ("", " --steps 2"),
     "nc.TrainConfig(": ("photons=50", "placement='input', warm_steps=40, steps=1, photons=50"),
     "nc.train_refiner([], model, pairs": (
         "[], model, ",
         "[], model, nc.TrainConfig(placement='input', warm_steps=40, steps=1), ",
     ),
+    "nc.train_refiner(noisy=": ("model=model", "model=model, config=nc.TrainConfig(steps=2)"),
 }
 ALWAYS_SHORTER = {"napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16")}
 PLACEHOLDERS = {  # of short forms in running text
@@ -186,6 +189,7 @@ def prepare(page: str, place: Path, names: dict[str, Any]) -> None:
     """Make the variables and files that a page takes for granted."""
     if page == "docs/training.md":
         names["hr_images"] = [nuclei(96, 96, 64 * i) for i in range(8)]
+        names["noisy_images"] = [nc.read_image(place / "dim" / f"{i}.tif").pixels for i in range(2)]
     if page == "docs/how-to/paired-data.md":
         sharp = nuclei(320, 192) / np.float32(4095)
         names["lr"] = nc.degrade(sharp, 2, photons=50, read_noise=0.01, seed=1)

@@ -32,9 +32,15 @@ CHOICES = {
     "placement": ("auto", "output", "input"),
     "loss": ("l1", "mse", "l1+fft"),
     "schedule": ("one-cycle", "constant"),
+    "size": ("small", "large"),
 }
 SIMULATION = ("kernel", "blur", "photons", "read_noise", "gain", "offset", "jpeg", "reduce")
 MEASURED = ("align", "match")
+NOISY = ("size", "init")
+SUPERVISED = (
+    "preset", "loss", "rate", "schedule", "batch", "patch", "every", "patience", "ema",
+    "warm_steps", "held_out",
+)  # fmt: skip
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 DESCRIPTION = """\
 Train a refiner on your own images. The gain is measured on held-out images; a refiner that does
@@ -66,6 +72,11 @@ def add_train(command: argparse.ArgumentParser) -> None:
             "degradation", "How LR images are simulated. Intensities are in [0,1]."
         )
     )
+    _add_noise(
+        command.add_argument_group(
+            "noise", "With --noisy: of the camera. By default it is estimated from the images."
+        )
+    )
     _add_recipe(command.add_argument_group("recipe", "Overrides the values of the preset."))
     _add_run(command.add_argument_group("backbone and run"))
 
@@ -87,6 +98,13 @@ def _add_data(group: Any) -> None:
         nargs=2,
         metavar=("LR", "HR"),
         help="measured pairs: two files, or two folders whose files have the same order by name",
+    )
+    which.add_argument(
+        "--noisy",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="noisy images, where there are no clean ones: files or folders; one image is enough",
     )
     group.add_argument("--scale", type=int, choices=weight_files.SCALES, required=True)
     _add(group, "--held-out", "share of the images held out for the report (0.15)", type=float)
@@ -123,11 +141,21 @@ def _add_degradation(group: Any) -> None:
     _add(group, "--jpeg", "1 to 95 (none)", type=int, metavar="QUALITY")
 
 
+def _add_noise(group: Any) -> None:
+    text = "electrons per grey level (conversion factor)"
+    _add(group, "--camera-conversion", text, type=float, metavar="FACTOR")
+    _add(group, "--camera-offset", "grey level in darkness (0)", type=float, metavar="LEVEL")
+    _add(group, "--camera-read-noise", "in electrons (0)", type=float, metavar="ELECTRONS")
+
+
 def _add_recipe(group: Any) -> None:
     text = "adapt: fast, for your own images; benchmark: as published with CFSR-Delta (adapt)"
     _add(group, "--preset", text, choices=CHOICES["preset"])
     text = "of the refiner; auto tries both and decides on validation images"
     _add(group, "--placement", text, choices=CHOICES["placement"])
+    text = "with --noisy: small is the published network, large is better and not slower (large)"
+    _add(group, "--size", text, choices=CHOICES["size"])
+    _add(group, "--init", "with --noisy: refiner on this machine to start from", metavar="NAME")
     _add(group, "--loss", "error measure to minimise", choices=CHOICES["loss"])
     _add(group, "--rate", "learning rate", type=float)
     _add(group, "--schedule", "of the rate", choices=CHOICES["schedule"])
@@ -168,12 +196,36 @@ def config_of(options: argparse.Namespace) -> TrainConfig:
         asked["intensity"] = intensity_named(asked["intensity"])
     if (blur := _physical_blur(given)) is not None:
         asked["blur"] = blur
-    without = SIMULATION if options.pairs else MEASURED
+    asked |= _camera_noise(given)
+    kind, without = _inapplicable(options)
     for name in without:
         if name in asked:
-            kind = "measured pairs" if options.pairs else "images without measured LR images"
             raise OptionError(f"--{name.replace('_', '-')} does not apply to {kind}: leave it out")
     return TrainConfig(**asked)
+
+
+def _inapplicable(options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """The kind of images, and the options that mean nothing for it."""
+    if options.noisy:
+        return "noisy images", (*SIMULATION, *MEASURED, *SUPERVISED)
+    if options.pairs:
+        return "measured pairs", (*SIMULATION, *NOISY)
+    return "images without measured LR images", (*MEASURED, *NOISY)
+
+
+def _camera_noise(given: dict[str, Any]) -> dict[str, Any]:
+    """The noise of a camera, if it is given."""
+    from napari_cfsr.core.image import NoiseModel
+
+    names = ("camera_conversion", "camera_offset", "camera_read_noise")
+    if not any(name in given for name in names):
+        return {}
+    if not given["noisy"]:
+        raise OptionError("--camera-... options apply to --noisy images only: leave them out")
+    if "camera_conversion" not in given:
+        raise OptionError("expected --camera-conversion with the other values of the camera")
+    conversion, offset, read_noise = (given.get(name, 0.0) for name in names)
+    return {"noise": NoiseModel.of_camera(conversion, offset, read_noise)}
 
 
 def _physical_blur(given: dict[str, Any]) -> float | None:
@@ -192,8 +244,10 @@ def _physical_blur(given: dict[str, Any]) -> float | None:
 
 def data_of(options: argparse.Namespace, config: TrainConfig) -> TrainData:
     """The requested images, not read yet."""
-    from napari_cfsr.core.training import folder_data, pair_data
+    from napari_cfsr.core.training import folder_data, noisy_data, pair_data
 
+    if options.noisy:
+        return noisy_data(options.noisy, config.intensity)
     if options.pairs:
         lr, hr = options.pairs
         return pair_data(lr, hr, config.intensity)
@@ -305,9 +359,12 @@ def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) 
 def _print_report(trained: TrainedRefiner, path: Path | None, said: bool) -> None:
     report = trained.report
     print(report.table())
-    images = f"{len(report.images)} held-out image{'' if len(report.images) == 1 else 's'}"
-    how = f"{report.channel}, ignored border {report.shave}"
-    print(f"mean of {images} ({how}): {', '.join(report.images)}")
+    images, names = f"image{'' if len(report.images) == 1 else 's'}", ", ".join(report.images)
+    if report.estimated:
+        print(f"estimated from photons kept back in {len(report.images)} noisy {images}: {names}")
+    else:
+        how = f"{report.channel}, ignored border {report.shave}"
+        print(f"mean of {len(report.images)} held-out {images} ({how}): {names}")
     for note in trained.notes:
         print(note)
     if not said:

@@ -3,12 +3,14 @@ from .config import Loss as Loss
 from .config import PlacementChoice as PlacementChoice
 from .config import Preset as Preset
 from .config import Schedule as Schedule
+from .config import Size as Size
 from .config import TrainConfig as TrainConfig
 from .config import TrainRequest as TrainRequest
 from .data import ArraySource as ArraySource
 from .data import TrainData as TrainData
 from .data import array_sources as array_sources
 from .data import folder_data as folder_data
+from .data import noisy_data as noisy_data
 from .data import pair_data as pair_data
 from .results import Checkpoint as Checkpoint
 from .results import Preview as Preview

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from napari_cfsr.core.image import MODES, Degradation, Kernel, Limits, Mode
+from napari_cfsr.core.image import MODES, Degradation, Kernel, Limits, Mode, NoiseModel
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Preset = Literal["adapt", "benchmark"]
 PlacementChoice = Literal["auto", "output", "input"]
+Size = Literal["small", "large"]
 Loss = Literal["l1", "mse", "l1+fft"]
 Schedule = Literal["one-cycle", "constant"]
 
@@ -70,6 +71,30 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class CountsRecipe:
+    """How a refiner is trained on noisy images.
+
+    Attributes
+    ----------
+    counts_steps, own_steps : int
+        On split photons, and on its own results.
+    rate : float
+        Learning rate: the peak of the schedule.
+    batch, patch : int
+        Patches per step, and their side.
+    clip : float
+        Largest norm of the gradient.
+    """
+
+    counts_steps: int
+    own_steps: int
+    rate: float
+    batch: int
+    patch: int
+    clip: float
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What to train. Options that are None take the value of the preset.
 
@@ -99,6 +124,13 @@ class TrainConfig:
         Measured pairs: match the brightness of the HR image to the LR image, by a straight line.
     memory : int
         Bytes that the prepared images may take.
+    size : {"small", "large"}, optional
+        Of the network, for noisy images: RefineNet (11,011 parameters) or a UNetRefiner (208,140),
+        which is better, not slower, and the default.
+    init : str, optional
+        For noisy images: name of a refiner on this machine to start from, of that size.
+    noise : NoiseModel, optional
+        For noisy images: that of the camera, in data values; by default it is estimated.
     """
 
     preset: Preset = "adapt"
@@ -127,12 +159,16 @@ class TrainConfig:
     align: bool = False
     match: bool = True
     memory: int = field(default=2**30)
+    size: Size | None = None
+    init: str | None = None
+    noise: NoiseModel | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self.degradation).items():  # raises for invalid values
             self._set(name, value)
         _check_choice("preset", self.preset, get_args(Preset))
         _check_choice("placement", self.placement, (None, *get_args(PlacementChoice)))
+        _check_choice("size", self.size, (None, *get_args(Size)))
         _check_choice("loss", self.loss, (None, *get_args(Loss)))
         _check_choice("schedule", self.schedule, (None, *get_args(Schedule)))
         for name, least in LEAST.items():
@@ -174,7 +210,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the card."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "noise": vars(self.noise) if self.noise else None}
 
 
 LEAST = {
@@ -199,6 +236,10 @@ PRESETS: dict[Preset, dict[Literal["output", "input"], Recipe]] = {
     },
     "benchmark": {"output": PUBLISHED, "input": PUBLISHED},
 }  # fmt: skip
+NOISY_RECIPES: dict[Size, CountsRecipe] = {
+    "small": CountsRecipe(1000, 1000, rate=3e-3, batch=8, patch=32, clip=0.5),
+    "large": CountsRecipe(1000, 500, rate=1e-3, batch=16, patch=48, clip=0.05),
+}
 PRESET_PLACEMENT: dict[Preset, PlacementChoice] = {"adapt": "auto", "benchmark": "output"}
 PRESET_SEED: dict[Preset, int] = {"adapt": 1, "benchmark": 69}
 

@@ -63,9 +63,14 @@ class FileSource:
             image, axes = _opened(self.path)
         except FileFormatError as error:
             raise ImageError(str(error)) from error
+        return self.mapping.to_unit(_plane(image.pixels, axes, self.plane))
+
+    @property
+    def mapping(self) -> IntensityMapping:
+        """Of the data to [0,1]; reads the file."""
+        _, axes = _opened(self.path)
         mappings = _mappings(self.path, self.intensity, _file_stamp(self.path))
-        mapping = mappings[axes.channel_of(self.plane)]
-        return mapping.to_unit(_plane(image.pixels, axes, self.plane))
+        return mappings[axes.channel_of(self.plane)]
 
 
 Source = ArraySource | FileSource
@@ -79,6 +84,7 @@ class TrainData:
     lr: tuple[Source, ...] | None = None  # in the order of `hr`; None: LR images are simulated
     origin: str = ""  # name of the source, for the card
     notes: tuple[str, ...] = ()  # what was left out
+    noisy: bool = False  # `hr` are noisy images to train on as they are
     strict: bool = True  # an unusable image is an error; of a folder, it is left out with a note
 
 
@@ -124,15 +130,16 @@ def array_data(
     images: Sequence[ArrayLike],
     pairs: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
     intensity: Intensity = "auto",
+    noisy: bool = False,
 ) -> TrainData:
-    """Images [Y,X] or [Y,X,3 or 4] in memory, or pairs of LR and HR ones."""
+    """Images [Y,X] or [Y,X,3 or 4] in memory, or pairs of LR and HR ones, or noisy images."""
 
     def sources(arrays: Iterable[ArrayLike], name: str) -> tuple[Source, ...]:
         named = ((array, f"{name} {i}") for i, array in enumerate(arrays))
         return tuple(s for a, title in named for s in array_sources(a, title, None, intensity))
 
     if pairs is None:
-        return TrainData(sources(images, "image"), None, f"{len(images)} arrays")
+        return TrainData(sources(images, "image"), None, f"{len(images)} arrays", noisy=noisy)
     low, high = ([pair[side] for pair in pairs] for side in (0, 1))
     return TrainData(sources(high, "HR"), sources(low, "LR"), f"{len(pairs)} pairs of arrays")
 
@@ -164,6 +171,15 @@ def folder_data(folder: str | os.PathLike[str], intensity: Intensity = "auto") -
             f"expected images ({', '.join(SUFFIXES)}) in {path}, found none that can be read{first}"
         )
     return TrainData(tuple(sources), None, path.resolve().name, tuple(notes), strict=False)
+
+
+def noisy_data(paths: Sequence[str | os.PathLike[str]], intensity: Intensity = "auto") -> TrainData:
+    """Noisy images to train on as they are: files or folders; raises as `folder_data`."""
+    parts = [folder_data(path, intensity) for path in paths]
+    sources = tuple(source for part in parts for source in part.hr)
+    origin = ", ".join(dict.fromkeys(part.origin for part in parts))
+    notes = tuple(note for part in parts for note in part.notes)
+    return TrainData(sources, None, origin, notes, noisy=True, strict=False)
 
 
 def pair_data(

@@ -42,7 +42,8 @@ class Preview:
     # `scale` times as large
     baseline: Float32
     delta: Float32
-    reference: Float32
+    reference: Float32  # where there is none, the noisy image with its pixels repeated
+    has_reference: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,8 @@ class TrainProgress:
     loss : float or None
         Of this step.
     gain : float or None
-        dB over the backbone on the validation images; None between validations.
+        dB over the backbone on the validation images; for noisy images, by how much their noise is
+        reduced. None between validations.
     best : Checkpoint or None
         None if there is no new one.
     preview : Preview or None
@@ -86,11 +88,11 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """Means over the held-out images: PSNR in dB, SSIM."""
+    """Means over the held-out images: PSNR in dB, SSIM; None where it can't be known."""
 
     name: str
     psnr: float
-    ssim: float
+    ssim: float | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Report:
         Names of the held-out images.
     gains : tuple of float
         dB over the baseline, for each image.
+    estimated : bool
+        From photons kept back in noisy images, on the LR grid, instead of references.
     """
 
     rows: tuple[ReportRow, ...]
@@ -116,6 +120,7 @@ class Report:
     shave: int
     images: tuple[str, ...]
     gains: tuple[float, ...]
+    estimated: bool = False
 
     def psnr(self, name: str) -> float:
         """PSNR of the row of that name; NaN if there is none."""
@@ -133,8 +138,10 @@ class Report:
 
     def table(self) -> str:
         """The rows as a text table."""
-        lines = [f"{'':18}{'PSNR (dB)':>10}{'SSIM':>9}"]
-        lines += [f"{row.name:18}{row.psnr:10.2f}{row.ssim:9.4f}" for row in self.rows]
+        lines = [f"{'':18}{'PSNR (dB)':>10}" + ("" if self.estimated else f"{'SSIM':>9}")]
+        for row in self.rows:
+            ssim = "" if row.ssim is None else f"{row.ssim:9.4f}"
+            lines.append(f"{row.name:18}{row.psnr:10.2f}{ssim}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -76,7 +76,8 @@ class TrainingLog:
         with self._noting_faults():
             for row in trained.report.rows:
                 self._writer.add_scalar(f"held-out PSNR/{row.name}", row.psnr, 0)
-                self._writer.add_scalar(f"held-out SSIM/{row.name}", row.ssim, 0)
+                if row.ssim is not None:
+                    self._writer.add_scalar(f"held-out SSIM/{row.name}", row.ssim, 0)
             card = json.dumps(vars(trained.card), indent=2, default=str)
             for name, text in {"report": trained.report.table(), "card": card}.items():
                 self._writer.add_text(name, f"```\n{text}\n```")

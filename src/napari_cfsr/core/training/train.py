@@ -21,6 +21,7 @@ from napari_cfsr.core.network import RefineNet, on_each_block
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
 from napari_cfsr.core.training.data import array_data
+from napari_cfsr.core.training.noisy_train import iter_train_noisy
 from napari_cfsr.core.training.report import HeldOutScores, is_gain, verdict
 from napari_cfsr.core.training.results import (
     Checkpoint,
@@ -33,6 +34,7 @@ from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, T
 from napari_cfsr.core.training.windows import TrainingImages, channels_last, iter_prepare
 from napari_cfsr.core.upscale import WithResult, exhaust
 from napari_cfsr.core.weights import RefinerCard, find_backbone, load_backbone
+from napari_cfsr.errors import OptionError
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
@@ -44,19 +46,21 @@ TEXT = {"warm": "Learning the degradation", "main": "Training", "trial": "Trying
 
 
 def train_refiner(
-    hr_images: Sequence[Array],
-    model: SRModel,
+    hr_images: Sequence[Array] = (),
+    model: SRModel | None = None,
     config: TrainConfig | None = None,
     progress: Callable[[TrainProgress], None] | None = None,
     *,
     pairs: Sequence[tuple[Array, Array]] | None = None,
+    noisy: Sequence[Array] | None = None,
 ) -> TrainedRefiner:
     """Train a refiner for a backbone on your own images.
 
     Parameters
     ----------
     hr_images : list of array [Y,X] or [Y,X,C]
-        HR images, float in [0,1] or any dtype that `upscale` takes; ignored if `pairs` are given.
+        HR images, float in [0,1] or any dtype that `upscale` takes; ignored if `pairs` or `noisy`
+        images are given.
     model : SRModel
         From `load_model`; its backbone is not changed.
     config : TrainConfig, optional
@@ -65,11 +69,14 @@ def train_refiner(
         Called with a `TrainProgress` after each step; may raise to stop.
     pairs : list of (LR, HR), optional
         Measured pairs.
+    noisy : list of array, optional
+        Noisy images as the camera gave them, where there are no clean ones; one is enough.
 
     Returns
     -------
     TrainedRefiner
-        `gain` is measured on held-out images, used neither for training nor for validation.
+        `gain` is measured on held-out images, used neither for training nor for validation; of
+        noisy images alone, on photons kept back.
 
     Raises
     ------
@@ -78,8 +85,13 @@ def train_refiner(
     OptionError
         An option of the configuration does not exist or is out of range.
     """
+    if model is None:
+        raise OptionError("expected a model from load_model, got None")
     config = config or TrainConfig()
-    data = array_data(hr_images, pairs, config.intensity)
+    if noisy is None:
+        data = array_data(hr_images, pairs, config.intensity)
+    else:
+        data = array_data(noisy, None, config.intensity, noisy=True)
     load = {"backbone": model.info.backbone_path, "device": model.info.device}
     steps = iter_train(TrainRequest(data, {"scale": model.scale, **load}, config))
     return exhaust(steps, progress)
@@ -100,6 +112,8 @@ def iter_train(
     """
     device = choose_device(request.load.get("device", "auto"))
     with domain_errors(device):
+        if request.data.noisy:
+            return (yield from iter_train_noisy(request, device, check, stop))
         return (yield from _Training(request, device, check, stop).run())
 
 
@@ -284,13 +298,16 @@ class _Training:
 
     def _preview(self, trainer: RefinerTrainer) -> Preview:
         image = self.context.validation[0]
-        arrays = (
-            image.window.lr,
-            self.context.array(image.baseline),
-            self.context.array(trainer.predict(image.window.lr, image.baseline)),
-            image.window.hr,
+        lr, baseline, delta, hr = map(
+            _displayed,
+            (
+                image.window.lr,
+                self.context.array(image.baseline),
+                self.context.array(trainer.predict(image.window.lr, image.baseline)),
+                image.window.hr,
+            ),
         )
-        return Preview(image.window.name, *(_displayed(array) for array in arrays))
+        return Preview(image.window.name, lr, baseline, delta, hr)
 
     # the result
 

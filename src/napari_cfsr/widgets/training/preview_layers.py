@@ -173,8 +173,9 @@ class LivePreview:
 
     def _add(self, role: str, image: NDArray[np.float32], name: str) -> None:
         rgb = image.ndim == 3
+        known = self._preview is None or self._preview.has_reference or role != "reference"
         arguments = {
-            "name": f"preview {role}",
+            "name": f"preview {role if known else 'input'}",
             "rgb": rgb,
             "metadata": {"napari_cfsr": {"preview of": name}},
             **({} if rgb else {"contrast_limits": self._limits}),

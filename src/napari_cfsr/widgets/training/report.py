@@ -58,7 +58,8 @@ class ReportTable(QTableWidget):
         self.setVerticalHeaderLabels([row.name for row in report.rows])
         for column, (name, decimals) in enumerate((("psnr", 2), ("ssim", 4))):
             values = [getattr(row, name) for row in report.rows]
-            for i, value in enumerate(values):
+            self.setColumnHidden(column, None in values)
+            for i, value in enumerate([] if None in values else values):
                 self.setItem(i, column, self._cell(f"{value:.{decimals}f}", value == max(values)))
         rows = sum(self.rowHeight(i) for i in range(self.rowCount()))
         header = self.horizontalHeader().sizeHint().height()
@@ -119,18 +120,27 @@ class ResultPage(QWidget):
     def show_outcome(self, outcome: Outcome) -> None:
         """Show a measured refiner, or the best so far of an unfinished training."""
         if isinstance(outcome, Checkpoint):
+            gained = (
+                f"{outcome.gain:.2f} dB less noise, estimated. It was"
+                if "noise" in outcome.card.extra
+                else f"{outcome.gain:+.2f} dB over the backbone on validation images. It was"
+            )
             heading = (
-                f"The best refiner so far, from step {outcome.step}: {outcome.gain:+.2f} dB over "
-                "the backbone on validation images. It was not measured on held-out images."
+                f"The best refiner so far, from step {outcome.step}: {gained} not measured on "
+                "held-out images."
             )
             self._show(outcome, heading, "", "")
             return
         report = outcome.report
         count = len(report.images)
-        heading = (
-            f"Mean of {count} held-out image{'' if count == 1 else 's'} ({report.channel}, "
-            f"{report.shave} pixels of border ignored), trained in {duration(outcome.seconds)}."
+        images = f"image{'' if count == 1 else 's'}"
+        how = (
+            f"Estimated from photons kept back in {count} noisy {images}"
+            if report.estimated
+            else f"Mean of {count} held-out {images} ({report.channel}, {report.shave} pixels of "
+            "border ignored)"
         )
+        heading = f"{how}, trained in {duration(outcome.seconds)}."
         heading += f" Placement {outcome.card.placement}." if outcome.improved else ""
         self.table.show_report(report)
         gains = zip(report.images, report.gains, strict=False)
