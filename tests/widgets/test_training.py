@@ -25,7 +25,7 @@ from napari_cfsr.core.training.config import TrainConfig
 from napari_cfsr.core.training.results import Report, ReportRow, TrainedRefiner
 from napari_cfsr.core.weights.checkpoints import RefinerCard, read_refiner_card
 from napari_cfsr.core.weights.weight_files import bundled_path, data_folder, sha256_of
-from napari_cfsr.widgets.training.fields import PRESET, SOURCES
+from napari_cfsr.widgets.training.fields import NOISY, PRESET, SOURCES, TOOLTIPS
 from napari_cfsr.widgets.training.widget import TrainWidget
 from napari_cfsr.widgets.upscaling.widget import UpscaleWidget
 from tests.helpers import fake_training
@@ -730,3 +730,41 @@ def test_importing_the_widget_loads_neither_torch_nor_matplotlib() -> None:
         f"import sys, napari_cfsr.widgets.training.widget as _; print({heavy} & {{*sys.modules}})"
     )
     assert run_python(code).strip() == "set()"
+
+
+# noisy images alone
+
+
+def test_noisy_layers_are_enough(opened, qtbot, cells) -> None:
+    """From the layers to a saved refiner that Upscale offers at every scale."""
+    rng = np.random.default_rng(0)
+    dim = [rng.poisson(c / 255 * 40 + 2) * 10 + rng.normal(0, 5, c.shape) for c in cells[:2]]
+    viewer, widget = opened(*(np.rint(d.clip(0)).astype(np.uint16) for d in dim))
+    form = widget.form
+    choose(widget, source=NOISY[0], size="small", steps=60)
+    natives = {name: getattr(form, name).native for name in TOOLTIPS}
+    shown = {name for name, x in natives.items() if x.isVisibleTo(x.parentWidget())}
+    assert not shown & {"photons", "held_out", "preset", "dark_level", "lr_layer"}
+    assert shown > {"layers", "conversion", "size", "init", "steps"}
+    choose(widget, conversion=0.1, dark_level=0, camera_noise=0.5)
+    assert form.dark_level.native.isVisibleTo(form.main)
+    assert vars(form.config().noise) == {"gain": 10, "read_noise": 5, "offset": 0}
+    choose(widget, conversion=0)
+    said = train(qtbot, widget)
+    assert "estimated from photons kept back in 2 noisy images" in said
+    assert widget.result.heading.text().startswith("Estimated from photons kept back")
+    assert widget.result.table.isColumnHidden(1)
+    assert "preview input" in viewer.layers
+    widget.result.name.setText("dim cells")
+    assert "Saved" in click(qtbot, widget, widget.result.save_button)
+    _, upscale = viewer.window.add_plugin_dock_widget("napari-cfsr", "Upscale")
+    for scale in (2, 4):
+        upscale.form.scale.value = scale
+        assert "dim cells" in upscale.form.refiner.choices
+
+
+def test_clean_layers_are_refused_as_noisy_ones_and_the_form_works_again(opened, qtbot) -> None:
+    _, widget = opened(np.rint(200 * gaussian_filter(noise(128, 128) / 255, 6)).astype(np.uint8))
+    choose(widget, source=NOISY[0], size="small", steps=10)
+    assert "no white noise is visible" in train(qtbot, widget)
+    assert widget.controls.start_button.isEnabled()

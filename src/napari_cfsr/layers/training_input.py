@@ -15,6 +15,7 @@ from napari_cfsr.core.training import (
     TrainData,
     array_sources,
     folder_data,
+    noisy_data,
     pair_data,
 )
 from napari_cfsr.errors import ImageError, OptionError
@@ -31,6 +32,7 @@ class TrainInput:
     hr: tuple[ImageInput, ...] | Path
     # the measured LR images, in the order of `hr`. None: LR images are simulated
     lr: tuple[ImageInput, ...] | Path | None = None
+    noisy: bool = False  # whether `hr` are noisy images to train on as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,17 @@ def training_data(
     """
     hr, lr = source.hr, source.lr
     if isinstance(hr, Path):
+        if source.noisy:
+            return noisy_data([hr], config.intensity)
         if lr is None:
             return folder_data(hr, config.intensity)
         if isinstance(lr, Path):
             return pair_data(lr, hr, config.intensity)
     elif lr is None:
         planes = [_planes(image, config, check) for image in hr]
-        return TrainData(tuple(chain(*planes)), None, _origin(hr), _thinned(hr, planes))
+        return TrainData(
+            tuple(chain(*planes)), None, _origin(hr), _thinned(hr, planes), noisy=source.noisy
+        )
     elif not isinstance(lr, Path):
         return _layer_pairs(hr, lr, config, check)
     raise OptionError("expected LR and HR images both from layers or both from files, got one each")

@@ -10,28 +10,40 @@ from napari.layers import Image
 from qtpy.QtWidgets import QAbstractItemView, QLabel, QPushButton
 
 from napari_cfsr.core.image import KERNELS, MODES
-from napari_cfsr.core.training import Loss, PlacementChoice, Preset, Schedule
+from napari_cfsr.core.training import Loss, PlacementChoice, Preset, Schedule, Size
+from napari_cfsr.core.weights import refiner_cards
 from napari_cfsr.widgets.parts.accessible import explain_all
 from napari_cfsr.widgets.parts.backbone_choice import TOOLTIPS as BACKBONE_TOOLTIPS
 from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
 from napari_cfsr.widgets.parts.form import IntegerField, Rows, narrow, path_edit, together
 from napari_cfsr.widgets.training.report import TOOLTIPS as RESULT_TOOLTIPS
 
+NOISY = ("my noisy images (no clean reference needed)", "a folder of noisy images")
 SOURCES = ("image layers", "folder", "measured pair")
 PRESET = "preset"  # the value of the preset
 NONE = "none"
+ESTIMATED = "estimated"
+DEFAULT = "default"
 UNSET = -1  # the same, in fields where 0 is a value
 PIXELS = "LR px"
 FWHM = 2.3548200450309493  # of a Gaussian of sigma 1
 
 TOOLTIPS = {
-    "source": "image layers: high-resolution images, from which low-resolution ones are "
+    "source": "noisy images: images as dim as those you want to upscale, where there are no clean "
+    "ones; one is enough. image layers: high-resolution images, from which low-resolution ones are "
     "simulated. folder: the same, from image files, read as needed. measured pair: a low- and a "
     "high-resolution layer of the same scene.",
-    "layers": "High-resolution (HR) image layers; click to add or remove one. Every plane of a "
-    "stack counts as an image. Some images, or parts of a single one, are held out for the "
-    "report.",
-    "folder": "A folder of high-resolution images; subfolders are included.",
+    "layers": "Image layers, high-resolution (HR) or noisy; click to add or remove one. Every "
+    "plane of a stack counts as an image. Some images, or parts of a single one, are held out for "
+    "the report.",
+    "folder": "A folder of high-resolution or of noisy images; subfolders are included.",
+    "conversion": "Electrons per grey level, from the camera's data sheet or a measurement. 0: the "
+    "noise is estimated from the images.",
+    "dark_level": "Grey level of the camera in darkness.",
+    "camera_noise": "Read noise of the camera, in electrons.",
+    "size": "large: a network of 208,140 parameters, pretrained for any exposure; better and not "
+    "slower. small: the published one, of 11,011.",
+    "init": "The refiner that training starts from: one of yours, of the same size.",
     "lr_layer": "The low-resolution image of the same scene.",
     "hr_layer": "The high-resolution image: scale times as large in Y and X.",
     "align": "Correct the shift between the two, to a fraction of a pixel.",
@@ -145,7 +157,8 @@ class TrainFields(BackboneForm):
     LABELS = {
         "lr_layer": "LR layer", "hr_layer": "HR layer", "blur_unit": "blur in", "simulate": " ",
         "jpeg": "JPEG quality", "real": "real LR layer", "every": "validate every", "ema": "EMA",
-        "memory": "memory (MB)",
+        "memory": "memory (MB)", "conversion": "electrons per level", "init": "start from",
+        "camera_noise": "read noise (electrons)",
     }  # fmt: skip
 
     def __init__(self, images: Layers, changed: Callable[[], None]) -> None:
@@ -164,7 +177,8 @@ class TrainFields(BackboneForm):
         self._lay_out()
 
     def _data_fields(self, images: Layers) -> None:
-        self.source = ComboBox(choices=SOURCES)
+        self.source = ComboBox(choices=(*NOISY, *SOURCES), value=SOURCES[0])
+        narrow(self.source)
         self.layers = Select(choices=lambda _: list(images()))
         self.layers.native.setSelectionMode(QAbstractItemView.SelectionMode.MultiSelection)
         self.folder = path_edit("d")
@@ -173,6 +187,18 @@ class TrainFields(BackboneForm):
         self.align = CheckBox(text="correct shift", value=False)
         self.match = CheckBox(text="match brightness", value=True)
         self.name = LineEdit()
+        self.conversion = _number(0, 0, 1e6, 0.1, 4, ESTIMATED)
+        self.dark_level = _number(0, -1e6, 1e6, 1, 2)
+        self.camera_noise = _number(0, 0, 1e6, 0.1, 3)
+        self.size = ComboBox(choices=get_args(Size)[::-1])
+        self.init = ComboBox(choices=self._starts)
+        narrow(self.init)
+
+    def _starts(self, _: Any) -> list[tuple[str, str]]:
+        """Refiners that a training on noisy images can start from."""
+        network = "UNetRefiner" if self.size.value == "large" else "RefineNet dilated"
+        fitting = (p.stem for p, _, card in refiner_cards() if card.network == network)
+        return [(DEFAULT, DEFAULT), *((name, name) for name in fitting)]
 
     def _degradation_fields(self, images: Layers) -> None:
         self.kernel = ComboBox(choices=KERNELS)
@@ -210,6 +236,8 @@ class TrainFields(BackboneForm):
             self.main, "source", "layers", "folder", "lr_layer", "hr_layer", "shift", "align",
             "match", "scale", "backbone", "backbone_file", "device", "name",
         )  # fmt: skip
+        self.main.heading("Noise")
+        self._add(self.main, "conversion", "dark_level", "camera_noise", "size", "init")
         self.main.heading("Degradation")
         self._add(
             self.main, "kernel", "blur", "blur_unit", "photons", "read_noise", "offset", "gain",

@@ -9,22 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
+from napari_cfsr.core.image import NoiseModel
 from napari_cfsr.core.training import PRESET_PLACEMENT, TrainConfig
 from napari_cfsr.core.weights import refiner_path_for, unique_name
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import layer_axes, layer_shape
 from napari_cfsr.widgets.parts.form import decimal
-from napari_cfsr.widgets.training.fields import PRESET, SOURCES, TOOLTIPS, Layers, TrainFields
+from napari_cfsr.widgets.training.fields import (
+    DEFAULT,
+    NOISY,
+    PRESET,
+    SOURCES,
+    TOOLTIPS,
+    Layers,
+    TrainFields,
+)
 
 if TYPE_CHECKING:
     from napari_cfsr.core.image import Estimate
 
 SIMULATION = ("kernel", "photons", "read_noise", "offset", "gain", "jpeg", "reduce")
+LAYERS, FOLDERS = (NOISY[0], SOURCES[0]), (NOISY[1], SOURCES[1])
+NOISE_ROWS = ("Noise", "conversion", "size", "init")
+CAMERA_ROWS = ("dark_level", "camera_noise")
+SUPERVISED_ROWS = (
+    "placement", "loss", "rate", "schedule", "batch", "patch", "every", "patience", "ema",
+    "warm_steps", "held_out", "memory",
+)  # fmt: skip
 SIMULATION_ROWS = (*SIMULATION, "blur", "real", "simulate", "Degradation")
 CHOICES = ("placement", "loss", "schedule")  # of the recipe
 COUNTS = ("steps", "batch", "patch", "every", "patience", "warm_steps")
 DECIMALS = ("rate", "ema")
-NOT_REMEMBERED = ("backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real")
+NOT_REMEMBERED = (
+    "init", "backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real",
+)  # fmt: skip
 
 
 class TrainForm(TrainFields):
@@ -46,6 +64,11 @@ class TrainForm(TrainFields):
         return bool(self.source.value == SOURCES[2])
 
     @property
+    def simulated(self) -> bool:
+        """Whether LR images are simulated."""
+        return self.source.value in SOURCES[:2]
+
+    @property
     def real_layer(self) -> Image | None:
         """The real LR layer, if one is chosen."""
         return self.real.value if isinstance(self.real.value, Image) else None
@@ -56,13 +79,18 @@ class TrainForm(TrainFields):
         if self.paired:
             pair = self.lr_layer.value, self.hr_layer.value
             return tuple(layer for layer in pair if layer is not None)
-        return tuple(self.layers.value) if self.source.value == SOURCES[0] else ()
+        return tuple(self.layers.value) if self.source.value in LAYERS else ()
 
     @property
     def chosen_folder(self) -> Path | None:
         """The folder to train on, if that is the source."""
-        folder = self.folder.value if self.source.value == SOURCES[1] else None
+        folder = self.folder.value if self.source.value in FOLDERS else None
         return Path(folder) if folder is not None else None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the images are noisy, without clean ones."""
+        return self.source.value in NOISY
 
     def _guess_pair(self) -> None:
         """Choose the smallest and the largest layer, until the user has chosen two."""
@@ -73,7 +101,7 @@ class TrainForm(TrainFields):
     # what depends on what
 
     def _update(self) -> None:
-        for name in ("layers", "lr_layer", "hr_layer", "real", "backbone"):
+        for name in ("layers", "lr_layer", "hr_layer", "real", "backbone", "init"):
             self._reset(getattr(self, name))
         self.blur_in.offer(self._pixel())
         self._show_rows()
@@ -93,14 +121,19 @@ class TrainForm(TrainFields):
     def _show_rows(self) -> None:
         source = self.source.value
         for name, visible in {
-            "layers": source == SOURCES[0],
-            "folder": source == SOURCES[1],
+            "layers": source in LAYERS,
+            "folder": source in FOLDERS,
             "backbone_file": self.own_backbone,
             **dict.fromkeys(("lr_layer", "hr_layer", "shift", "align", "match"), self.paired),
-            **dict.fromkeys(SIMULATION_ROWS, not self.paired),
-            "blur_unit": not self.paired and self.blur_in.has_units,
+            **dict.fromkeys(SIMULATION_ROWS, self.simulated),
+            "blur_unit": self.simulated and self.blur_in.has_units,
+            **dict.fromkeys(NOISE_ROWS, self.noisy),
+            **dict.fromkeys(CAMERA_ROWS, self.noisy and self.conversion.value > 0),
+            "preset": not self.noisy,
         }.items():
             self.main.show_row(name, visible)
+        for name in SUPERVISED_ROWS:
+            self.advanced.show_row(name, not self.noisy)
 
     def _show_presets(self) -> None:
         """Show the preset's value in each field of the recipe."""
@@ -143,7 +176,7 @@ class TrainForm(TrainFields):
     def _pixel(self) -> tuple[float, str] | None:
         """Size of an LR pixel and its unit, if the layer has one."""
         layer = next(iter(self.chosen), None)
-        if layer is None or self.paired:
+        if layer is None or not self.simulated:
             return None
         axes = layer_axes(layer)
         units = {str(layer.units[axes.index(a)]) for a in "YX"}
@@ -165,6 +198,8 @@ class TrainForm(TrainFields):
 
     def config(self) -> TrainConfig:
         """The configuration; `OptionError` if it is invalid."""
+        if self.noisy:
+            return self._noisy_config()
         options: dict[str, Any] = {"preset": self.preset.value}
         for name in ("held_out", "intensity"):
             options[name] = getattr(self, name).value
@@ -182,6 +217,19 @@ class TrainForm(TrainFields):
             options["blur"] = self.blur_in.sigma
         return TrainConfig(**options)
 
+    def _noisy_config(self) -> TrainConfig:
+        options: dict[str, Any] = {"size": self.size.value, "intensity": self.intensity.value}
+        for name in ("steps", "seed"):
+            field = getattr(self, name)
+            if not field.is_least:
+                options[name] = field.value
+        if self.init.value != DEFAULT:
+            options["init"] = self.init.value
+        if self.conversion.value > 0:
+            camera = self.conversion.value, self.dark_level.value, self.camera_noise.value
+            options["noise"] = NoiseModel.of_camera(*camera)
+        return TrainConfig(**options)
+
     def reason(self) -> str:
         """Why nothing can be trained now; empty if it can."""
         if reason := self.data_reason() or self.network_reason():
@@ -196,12 +244,13 @@ class TrainForm(TrainFields):
     def data_reason(self) -> str:
         """Why the images can't be used; empty if they can."""
         source, chosen = self.source.value, self.chosen
-        if source == SOURCES[1]:
+        if source in FOLDERS:
             folder = self.chosen_folder
             exists = folder is not None and str(folder) != "." and folder.is_dir()
             return "" if exists else "Choose a folder of images."
-        if source == SOURCES[0]:
-            return "" if chosen else "Choose one or more high-resolution image layers."
+        if source in LAYERS:
+            kind = "noisy" if self.noisy else "high-resolution"
+            return "" if chosen else f"Choose one or more {kind} image layers."
         if len(chosen) < 2:
             return "Open a low- and a high-resolution image of the same scene."
         return pair_fault(chosen[0], chosen[1], self.scale.value)
@@ -210,7 +259,7 @@ class TrainForm(TrainFields):
         """Settings worth keeping; the blur in LR pixels, since layers differ in their units."""
         values = super().remembered()
         values["folder"] = str(values.get("folder") or "")
-        if self.paired:
+        if not self.simulated:
             del values["blur"]
         else:
             values["blur"] = self.blur_in.sigma

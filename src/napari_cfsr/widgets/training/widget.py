@@ -171,10 +171,13 @@ class TrainWidget(TrainAids):
             self._timer.start()
 
     def _input(self) -> TrainInput:
+        noisy = self.form.noisy
         if self.form.chosen_folder is not None:
-            return TrainInput(self.form.chosen_folder)
+            return TrainInput(self.form.chosen_folder, noisy=noisy)
         images = tuple(read_layer(layer) for layer in self.form.chosen)
-        return TrainInput(images[1:], images[:1]) if self.form.paired else TrainInput(images)
+        if self.form.paired:
+            return TrainInput(images[1:], images[:1])
+        return TrainInput(images, noisy=noisy)
 
     def _on_step(self, step: Any) -> None:
         """Record the progress; the window shows it ten times a second."""
