@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,13 @@ def measuring() -> dict[str, float]:
         stalls.worst()
         before, most, worst = memory.memory_info().rss, [0], []
         method = getattr(widget, handler)
-        setattr(widget, handler, lambda end: (worst.append(stalls.worst()), method(end)))  # noqa: B023
+
+        def handle(outcome: Any) -> str:
+            worst.append(stalls.worst())  # noqa: B023
+            text: str = method(outcome)  # noqa: B023
+            return text
+
+        setattr(widget, handler, handle)
 
         def done() -> bool:
             most.append(memory.memory_info().rss - before)  # noqa: B023
