@@ -95,6 +95,7 @@ class Patches:
         rng = self.rng
         if rng.random() < (0.2 if photo else 0.3):
             patch = 1 - patch
+        patch = np.clip(patch, 0, 1)  # gray mixes may exceed 1 by rounding
         if rng.random() < 0.4:
             patch = patch ** np.float32(np.exp(rng.uniform(-0.5, 1.2)))
         if rng.random() < (0.15 if photo else 0.5):  # darkness is black

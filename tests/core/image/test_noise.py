@@ -188,8 +188,10 @@ def test_noise_that_is_not_white_is_recognised(spoil, reason) -> None:
     assert estimate_noise(images).fault == reason
 
 
-def test_a_clean_image_has_no_noise_to_see() -> None:
-    found = estimate_noise([scene()])
+@pytest.mark.parametrize("image", [scene(), np.rint(200 * scene()).astype(np.uint8)])
+def test_a_clean_image_has_no_noise_to_see(image) -> None:
+    """Rounding is no noise of a camera."""
+    found = estimate_noise([image])
     assert (found.noise, found.fault) == (None, NOT_VISIBLE)
 
 

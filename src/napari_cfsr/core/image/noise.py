@@ -48,6 +48,7 @@ FEWEST = 6
 LEVELS = 8  # of intensity
 FINE = 5  # the first of the finest of the eight DCT coefficients along an axis
 DETAIL = 0.05  # of the power of detail in coarser coefficients, what is in the finest
+ROUNDING = 0.25  # variance, in grey levels, of which rounding explains a third
 CLIPPED = 0.01  # share of pixels at the least value from which values count as clipped
 SATURATED = 1e-4  # share of pixels at the greatest value of the dtype, likewise
 BRIGHTEST = 99.9  # percentile
@@ -276,10 +277,16 @@ def estimate_noise(images: Sequence[Array]) -> NoiseEstimate:
     if (fit.photons or MANY) >= MANY:
         fit = NoiseFit.of(bins, offset, shot=False)
     noise = NoiseModel(1 / fit.photons if fit.photons else 0.0, fit.read_noise, offset)
+    found = noise.unmapped(mapping)
+    if (
+        images[0].dtype.kind in "iu"
+        and found.variance(images[0].astype(np.float32)).mean() < ROUNDING
+    ):
+        return NoiseEstimate(None, clipped, fault=NOT_VISIBLE)
     top = float(np.percentile(np.concatenate([u.ravel()[::7] for u in units]), BRIGHTEST))
     brightest = max(top - offset, 0) / noise.gain if noise.gain else np.inf
     fault = JPEG if _is_jpeg(units) else "" if _is_white(units) else CORRELATED
-    return NoiseEstimate(noise.unmapped(mapping), clipped, float(brightest), fault)
+    return NoiseEstimate(found, clipped, float(brightest), fault)
 
 
 def sample_noise(
