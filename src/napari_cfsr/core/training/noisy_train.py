@@ -354,17 +354,25 @@ class _NoisyTraining:
         card = self._card(report.gain if improved else None)
         if improved:
             card = replace(card, extra={**card.extra, "report": report.to_dict()})
-        chosen = ", ".join(f"{gain:+.2f} dB over {name}" for name, gain in self.chosen_over.items())
         return TrainedRefiner(
             state=state,
             card=card,
             report=report,
             improved=improved,
             verdict=noisy_verdict(report, improved, leads),
-            notes=(*self.notes, f"weights kept: {chosen}"),
+            notes=(*self.notes, *self._about_weights()),
             history=tuple(self.history),
             seconds=time.perf_counter() - self.started,
         )
+
+    def _about_weights(self) -> list[str]:
+        """What training on these images gained over the weights it started from."""
+        gain = self.chosen_over.get("start")
+        if gain is None:
+            return []
+        if gain <= 0:
+            return ["training on these images gained nothing: the refiner is as it was before"]
+        return [f"training on these images gained {gain:.2f} dB, estimated"]
 
     def _card(self, gain: float | None) -> RefinerCard:
         from napari_cfsr._version import __version__

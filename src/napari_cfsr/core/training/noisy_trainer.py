@@ -156,6 +156,8 @@ class CountsTrainer:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min(1.0, (step + 1) / 20) * max(0.0, 1 - step / count)
         )
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // 2))  # more wait for each other where others run
         try:
             for _ in range(count):
                 loss = self._loss(stage, *next(patches))
@@ -169,6 +171,7 @@ class CountsTrainer:
                 self.taken += 1
                 yield float(loss.detach())
         finally:
+            torch.set_num_threads(threads)
             network.load_state_dict(self._average.module.state_dict())
 
     @contextmanager

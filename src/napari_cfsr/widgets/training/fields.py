@@ -18,7 +18,7 @@ from napari_cfsr.widgets.parts.backbone_choice import BackboneForm
 from napari_cfsr.widgets.parts.form import IntegerField, Rows, narrow, path_edit, together
 from napari_cfsr.widgets.training.report import TOOLTIPS as RESULT_TOOLTIPS
 
-NOISY = ("my noisy images (no clean reference needed)", "a folder of noisy images")
+NOISY = ("my noisy images", "folder of my noisy images")
 SOURCES = ("image layers", "folder", "measured pair")
 PRESET = "preset"  # the value of the preset
 NONE = "none"
@@ -29,7 +29,7 @@ PIXELS = "LR px"
 FWHM = 2.3548200450309493  # of a Gaussian of sigma 1
 
 TOOLTIPS = {
-    "source": "noisy images: images as dim as those you want to upscale, where there are no clean "
+    "source": "my noisy images: images like those you want to upscale, where there are no clean "
     "ones; one is enough. image layers: high-resolution images, from which low-resolution ones are "
     "simulated. folder: the same, from image files, read as needed. measured pair: a low- and a "
     "high-resolution layer of the same scene.",
