@@ -14,6 +14,7 @@ from .core.store import iter_upscale_to_zarr as iter_upscale_to_zarr
 from .core.store import upscale_to_zarr as upscale_to_zarr
 from .core.training import TrainConfig as TrainConfig
 from .core.training import TrainedRefiner as TrainedRefiner
+from .core.training import adapt as adapt
 from .core.training import iter_train as iter_train
 from .core.training import train_refiner as train_refiner
 from .core.upscale import UpscaleResult as UpscaleResult

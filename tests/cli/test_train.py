@@ -837,3 +837,35 @@ def test_options_of_noisy_images_alone(call, tmp_path, option) -> None:
     status, _, error = call("train", "--data", tmp_path, "--scale", "2", *option, "-o", target)
     assert status == 2
     assert "noisy images" in error or "--size does not apply" in error
+
+
+def test_images_are_adapted_to_before_they_are_upscaled(call, tmp_path, monkeypatch, home) -> None:
+    from napari_cfsr.core.training import noisy_train
+
+    recipe = training_config.CountsRecipe(40, 5, rate=3e-3, batch=4, patch=32, clip=0.5)
+    monkeypatch.setattr(noisy_train, "NOISY_RECIPES", {"small": recipe, "large": recipe})
+    monkeypatch.setattr(noisy_train, "READY", None)
+    monkeypatch.setitem(noisy_train.NETWORKS, "large", "RefineNet dilated")  # learns quickly
+    noisy_files(tmp_path)
+    command = ("upscale", tmp_path, "--scale", "2", "--backbone", tiny_backbone(), "--json")
+    status, out, error = call(*command, "--adapt", "dim", "--output", tmp_path / "out")
+    assert status == 0
+    assert "estimated from photons kept back in 2 noisy images" in error
+    assert {json.loads(line)["refiner"] for line in out.splitlines()} == {
+        "imported dim.safetensors"
+    }
+    _, _, error = call(*command, "--adapt", "dim", "--output", tmp_path / "again")
+    assert "there is a refiner of that name, which is used" in error
+
+
+def test_images_that_cannot_be_adapted_to_are_upscaled_all_the_same(call, tmp_path, home) -> None:
+    yy, xx = np.mgrid[:96, :96]
+    clean = (30000 + 20000 * np.sin(yy / 9) * np.cos(xx / 11)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "clean.tif", clean)
+    status, _, error = call(
+        "upscale", tmp_path / "clean.tif", "--scale", "2", "--backbone", tiny_backbone(),
+        "--adapt", "dim", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0
+    assert "not adapted: expected images whose noise is independent" in error
+    assert len(list((tmp_path / "out").iterdir())) > 0

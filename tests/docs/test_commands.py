@@ -56,6 +56,7 @@ SHORTER: Shorter = {  # documented options, appended or in place of others, so t
         "[], model, nc.TrainConfig(placement='input', warm_steps=40, steps=1), ",
     ),
     "nc.train_refiner(noisy=": ("model=model", "model=model, config=nc.TrainConfig(steps=2)"),
+    "nc.adapt(": ('"dim cells"', '"dim cells", nc.TrainConfig(steps=2)'),
 }
 ALWAYS_SHORTER = {"napari-cfsr train-backbone ": (" --hours 10", " --steps 4 --batch 2 --patch 16")}
 PLACEHOLDERS = {  # of short forms in running text

@@ -7,13 +7,21 @@ import json
 import re
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cfsr.cli.common import download_bar, handling, intensity_named, say, tensorboard_log
 from napari_cfsr.core.weights import weight_files
-from napari_cfsr.errors import CancelledError, CFSRError, NoGainError, OptionError
+from napari_cfsr.errors import (
+    CancelledError,
+    CFSRError,
+    FileFormatError,
+    ImageError,
+    NoGainError,
+    OptionError,
+)
 
 if TYPE_CHECKING:
     from napari_cfsr.core.training import (
@@ -52,6 +60,7 @@ example:
 
 Ctrl-C stops the training and keeps the best refiner so far; pressed again, it ends at once.
 """
+MOST_ADAPTED = 16  # files that `upscale --adapt` is trained on
 REFRESH = 0.1  # seconds
 LINE_INTERVAL = 30.0  # seconds between two lines if there is no terminal
 STOPPING = (
@@ -265,7 +274,7 @@ def run_train(options: argparse.Namespace) -> int:
         say(note)
     request = TrainRequest(data, _load_arguments(options), config)
     with tensorboard_log(options.tensorboard) as log:
-        trained = _train(request, log)
+        trained = run_training(request, log)
     if options.description:
         trained = replace(trained, card=replace(trained.card, description=options.description))
     new = tuple(note for note in trained.notes if note not in data.notes)
@@ -302,7 +311,7 @@ def _load_arguments(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
+def run_training(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     """Train in this process, with progress on standard error."""
     from tqdm import tqdm
 
@@ -333,6 +342,32 @@ def _train(request: TrainRequest, log: TrainingLog | None) -> TrainedRefiner:
     if log is not None:
         log.finish(steps.result)
     return steps.result
+
+
+def adapt(name: str, inputs: Sequence[Path], load: argparse.Namespace) -> bool:
+    """Train a refiner of that name on noisy images that are to be upscaled, unless there is one.
+
+    Returns whether there is one now; where nothing is gained or can be trained, says why. Raises
+    `OptionError` if the name can't be used.
+    """
+    from napari_cfsr.core.training import TrainConfig, TrainRequest, noisy_data
+    from napari_cfsr.core.weights import find_refiner_file, is_taken, save_named
+
+    if is_taken(name):
+        path, _ = find_refiner_file(name)
+        say(f"{path.stem}: there is a refiner of that name, which is used")
+        return True
+    step = max(1, len(inputs) // MOST_ADAPTED)
+    try:
+        data = noisy_data(inputs[::step][:MOST_ADAPTED], intensity_named(load.intensity))
+        request = TrainRequest(data, _load_arguments(load), TrainConfig())
+        trained = run_training(request, None)
+        save_named(trained, name)
+    except (ImageError, FileFormatError, NoGainError) as error:
+        say(f"not adapted: {error}")
+        return False
+    say(trained.verdict)
+    return True
 
 
 def _finish(trained: TrainedRefiner, target: Path, options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from napari_cfsr.cli.common import (
     say,
     tile_bar,
 )
+from napari_cfsr.cli.train import adapt
 from napari_cfsr.cli.upscale_cluster import add_cluster_options, check_cluster, cluster_client
 from napari_cfsr.errors import OptionError
 
@@ -54,6 +55,12 @@ def add_upscale(command: argparse.ArgumentParser) -> None:
     flag("--difference", help="write delta - baseline as a float32 TIFF")
     flag("--ensemble", help="average of 8 orientations, 8 times slower")
     flag("--refiner-ensemble", help="of the refiner alone, before the backbone: hardly slower")
+    command.add_argument(
+        "--adapt",
+        metavar="NAME",
+        help="first train a refiner of that name on these images, if they are noisy (a minute or "
+        "two); if it exists, use it",
+    )
     flag("--back-projection", help="for bicubic-reduced input, at x4")
     command.add_argument("--axes", help="axes of TIFF stacks, if the file has none or wrong ones")
     command.add_argument(
@@ -96,6 +103,8 @@ def run_upscale(options: argparse.Namespace) -> int:
             say(fault.text)
         save_summary([BatchRecord(f.path, "failed", message=f.text) for f in faults], options)
         return 2
+    if options.adapt is not None and adapt(options.adapt, found, options):
+        options.refiner = options.adapt
     requested = _upscale_options(options)
     files = find(options)
     _check_refiner(requested.outputs or (), files)

@@ -18,5 +18,6 @@ from .results import Report as Report
 from .results import TrainedRefiner as TrainedRefiner
 from .results import TrainProgress as TrainProgress
 from .tensorboard import TrainingLog as TrainingLog
+from .train import adapt as adapt
 from .train import iter_train as iter_train
 from .train import train_refiner as train_refiner

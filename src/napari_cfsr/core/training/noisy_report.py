@@ -154,7 +154,8 @@ class NoisyReport:
         degradation = Degradation(
             photons=1 / noise.gain if noise.gain else None, read_noise=min(noise.read_noise, 1)
         )
-        clean = channels_first(denoise(signal, degradation)[DENOISED] + offset)
+        denoised = denoise(signal, degradation).get(DENOISED, signal)  # none where all is dark
+        clean = channels_first(denoised + offset)
         inputs = {
             "denoised baseline": clean,
             "baseline": image.pixels,

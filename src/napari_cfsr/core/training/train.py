@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cfsr.core.engine import Check, SRModel, choose_device, domain_errors
+from napari_cfsr.core.engine import Check, SRModel, choose_device, domain_errors, load_model
 from napari_cfsr.core.network import RefineNet, on_each_block
 from napari_cfsr.core.training.clock import WARM_VALIDATIONS, Clock, Work, expected_work
 from napari_cfsr.core.training.config import TrainConfig, TrainRequest
@@ -33,8 +33,17 @@ from napari_cfsr.core.training.results import (
 from napari_cfsr.core.training.trainer import TRAINERS, Phase, RefinerTrainer, TrainingContext
 from napari_cfsr.core.training.windows import TrainingImages, channels_last, iter_prepare
 from napari_cfsr.core.upscale import WithResult, exhaust
-from napari_cfsr.core.weights import RefinerCard, find_backbone, load_backbone
+from napari_cfsr.core.weights import (
+    RefinerCard,
+    check_target,
+    find_backbone,
+    load_backbone,
+    save_named,
+)
 from napari_cfsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from napari_cfsr.core.engine.registry import Precision
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
@@ -95,6 +104,49 @@ def train_refiner(
     load = {"backbone": model.info.backbone_path, "device": model.info.device}
     steps = iter_train(TrainRequest(data, {"scale": model.scale, **load}, config))
     return exhaust(steps, progress)
+
+
+def adapt(
+    images: Sequence[Array],
+    model: SRModel,
+    name: str,
+    config: TrainConfig | None = None,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> SRModel:
+    """Adapt a model to noisy images that are to be upscaled, in a minute or two.
+
+    Parameters
+    ----------
+    images : list of array [Y,X] or [Y,X,C]
+        As the camera gave them; one is enough.
+    model : SRModel
+        From `load_model`; not changed.
+    name : str
+        Under which the refiner is kept among the user's, for later use.
+    config : TrainConfig, optional
+        Intensity, size of the network, noise of the camera.
+    progress : callable, optional
+        Called with a `TrainProgress` after each step; may raise to stop.
+
+    Returns
+    -------
+    SRModel
+        The same backbone with a refiner for these images, run in the same way.
+
+    Raises
+    ------
+    NoGainError
+        No gain over the frozen backbone can be seen: use the model as it is.
+    ImageError, OptionError, WeightsError
+        As `train_refiner`; the name can't be used or is taken; the refiner can't be saved.
+    """
+    check_target(name)
+    trained = train_refiner((), model, config, progress, noisy=images)
+    path, info = save_named(trained, name), model.info
+    precision = cast("Precision", info.precision)
+    return load_model(
+        model.scale, info.backbone_path, path, info.device, precision, engine=info.engine
+    )
 
 
 def iter_train(
