@@ -357,9 +357,10 @@ def adapt(name: str, inputs: Sequence[Path], load: argparse.Namespace) -> bool:
         path, _ = find_refiner_file(name)
         say(f"{path.stem}: there is a refiner of that name, which is used")
         return True
-    step = max(1, len(inputs) // MOST_ADAPTED)
+    count = min(len(inputs), MOST_ADAPTED)
+    chosen = [inputs[i * len(inputs) // count] for i in range(count)]
     try:
-        data = noisy_data(inputs[::step][:MOST_ADAPTED], intensity_named(load.intensity))
+        data = noisy_data(chosen, intensity_named(load.intensity))
         request = TrainRequest(data, _load_arguments(load), TrainConfig())
         trained = run_training(request, None)
         save_named(trained, name)

@@ -14,7 +14,7 @@ from napari_cfsr.core.engine import PredictOptions, SRModel
 from napari_cfsr.core.engine.registry import ENTRIES
 from napari_cfsr.core.image import NoiseModel
 from napari_cfsr.core.network import make_refiner
-from napari_cfsr.core.upscale.resolve import NO_NOISE
+from napari_cfsr.core.upscale.resolve import NO_NOISE, OTHER_NOISE
 from napari_cfsr.core.weights import RefinerCard, save_refiner
 from napari_cfsr.errors import OptionError
 from tests.helpers.small_sets import spots
@@ -92,6 +92,27 @@ def test_tiles_and_regions_are_parts_of_the_whole(model, image, how) -> None:
     assert largest(whole.delta, whole.baseline) > 0.003
 
 
+def test_tiles_that_run_together_lie_where_they_lie(model) -> None:
+    """Tiles whose side is no multiple of four: each on the grid of the whole image."""
+    rng = np.random.default_rng(0)
+    strip = rng.random((40, 300), np.float32)
+    whole = upscale(strip, model, noise=NOISE, intensity=(0, 1)).delta
+    tiles = upscale(strip, model, noise=NOISE, intensity=(0, 1), tile=50, halo=32).delta
+    assert largest(tiles, whole) < 1e-3
+
+
+def test_noise_that_nothing_needs_is_left_out(model) -> None:
+    stack = np.random.default_rng(0).random((2, 32, 32), np.float32)
+    alone = upscale(stack, model, axes="CYX", outputs=("baseline",), noise=NOISE)
+    assert alone.options.noise is None
+    small = load_model(2, "bundled", "clean_bundled_x2", "cpu")
+    assert upscale(stack, small, axes="CYX", noise=NOISE).options.noise is None
+    each = upscale(stack, model, axes="CYX", noise=(NOISE, NoiseModel(0.1)))
+    assert each.options.noise == (NOISE, NoiseModel(0.1))
+    with pytest.raises(OptionError, match="noise of 2 channels, got 3"):
+        upscale(stack, model, axes="CYX", noise=(NOISE, NOISE, NOISE))
+
+
 def test_lazily_and_in_a_store_it_is_the_same(model, image, tmp_path) -> None:
     import zarr
 
@@ -128,10 +149,14 @@ def test_noise_is_that_given_else_that_of_the_refiner_else_that_of_the_image(
     (noise,) = found.options.noise
     assert noise.variance(np.float32(0.5)) == pytest.approx(0.5 / 50 + 1e-4, rel=0.3)
     assert largest(found.delta, upscale(noisy, model, noise=noise).delta) == 0
-    own = refiner(tmp_path, noise={"gain": 0.05, "read_noise": 0.02, "offset": 0.1})
+    own = refiner(tmp_path, noise={"gain": 0.021, "read_noise": 0.02, "offset": 0.0})
     trained = load_model(2, tiny_backbones[2], own, "cpu")
-    assert upscale(noisy, trained).options.noise == (NoiseModel(0.05, 0.02, 0.1),)
+    assert upscale(noisy, trained).options.noise == (NoiseModel(0.021, 0.02),)
     assert upscale(noisy, trained, noise=NOISE).options.noise == (NOISE,)
+    # the same image in other units: not the noise that the refiner was trained for
+    other = upscale((noisy * 1000).round().clip(0).astype(np.uint16), trained)
+    assert OTHER_NOISE in other.notes
+    assert other.options.noise[0].gain == pytest.approx(20, rel=0.3)
 
 
 def test_noise_in_data_values_gives_the_same_result_in_any_unit(model, image) -> None:

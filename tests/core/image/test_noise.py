@@ -23,7 +23,7 @@ from napari_cfsr.core.image import (
     sample_noise,
     split,
 )
-from napari_cfsr.core.image.noise import CORRELATED, JPEG, NOT_VISIBLE, SIGMA
+from napari_cfsr.core.image.noise import CORRELATED, CUT_OFF, JPEG, NOT_VISIBLE, SIGMA
 from napari_cfsr.errors import ImageError, OptionError
 
 Float32 = NDArray[np.float32]
@@ -88,6 +88,13 @@ def test_stabilised_noise_is_the_same_everywhere(noise) -> None:
     dark = np.full(1, noise.offset, np.float32)
     assert noise.stabilise(dark) == 0
     np.testing.assert_allclose(noise.restore(noise.stabilise(levels)), levels, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [NoiseModel(0.5, 1, 100), NoiseModel(0, 2, 100)])
+def test_pixels_far_below_darkness_are_restored_as_they_were(noise) -> None:
+    """Dead pixels, and what fills up an image that was moved."""
+    values = np.array([0, 50, 95, 100, 130, 5000], np.float32)
+    np.testing.assert_allclose(noise.restore(noise.stabilise(values)), values, atol=0.05)
 
 
 # splitting
@@ -163,6 +170,31 @@ def test_camera_values_with_an_offset() -> None:
     assert found is not None
     levels = np.array([500, 700, 900], np.float32)
     np.testing.assert_allclose(found.variance(levels), noise.variance(levels), rtol=0.15)
+
+
+def test_what_fills_up_an_image_is_no_darkness() -> None:
+    noise = NoiseModel(gain=20.0, read_noise=12.0, offset=100.0)
+    image = seen(1000 * scene(), noise).round().astype(np.uint16)
+    image[:100] = 0
+    found = estimate_noise([image])
+    assert not found.clipped
+    assert found.noise is not None
+    level = np.array([700], np.float32)
+    np.testing.assert_allclose(found.noise.variance(level), noise.variance(level), rtol=0.25)
+
+
+def test_values_that_were_cut_off_are_refused_where_read_noise_is_strong() -> None:
+    noise = NoiseModel(0.02, 0.1)
+    images = [np.maximum(seen(0.2 * scene(seed=n), noise, n), 0) for n in range(4)]
+    assert estimate_noise(images).fault == CUT_OFF
+
+
+def test_an_empty_image_among_others_changes_nothing() -> None:
+    noise = NoiseModel(gain=20.0, read_noise=12.0, offset=100.0)
+    images = [seen(1000 * scene(seed=n), noise, n).round().astype(np.uint16) for n in range(3)]
+    assert estimate_noise([np.full_like(images[0], 100), *images]).fault == ""
+    with pytest.raises(ImageError, match="one dtype"):
+        estimate_noise([images[0], images[1].astype(np.float32)])
 
 
 def jpeg(image: Float32, quality: int) -> Float32:

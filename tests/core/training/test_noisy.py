@@ -114,7 +114,8 @@ def test_progress() -> None:
 
 
 def test_the_same_seed_gives_the_same_refiner() -> None:
-    first, again = (finish(iter_train(sent(noisy_scenes())))[1] for _ in range(2))
+    few = sent(noisy_scenes()[:1], steps=4)
+    first, again = (finish(iter_train(few))[1] for _ in range(2))
     for name, value in first.state.items():
         np.testing.assert_array_equal(again.state[name], value)
     assert again.verdict == first.verdict

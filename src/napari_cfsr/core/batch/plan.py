@@ -68,8 +68,12 @@ def plan_batch(
     items = [BatchItem(fault.path, fault=fault.text) for fault in faults]
     for path in found:
         items.append(_planned(path, output, options, files.scale, single, taken))
+    recorded = asdict(options)
+    for name in ("refiner_ensemble", "noise"):  # unknown to earlier versions
+        if not recorded[name]:
+            del recorded[name]
     request = {
-        "options": asdict(options),
+        "options": recorded,
         "scale": files.scale,
         "backbone": files.backbone.sha256,
         "refiner": files.refiner and files.refiner.sha256,

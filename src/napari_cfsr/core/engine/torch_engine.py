@@ -191,7 +191,13 @@ class TorchEngine:
     def refine(self, batch: Float32, check: Check) -> Float32:
         check()
         assert self._refiner is not None
-        with domain_errors(self.device), torch.inference_mode(), self._autocast():
+        true = self._precision == "float32" and self.device.startswith("cuda")
+        with (
+            domain_errors(self.device),
+            torch.inference_mode(),
+            self._autocast(),
+            true_float32() if true else nullcontext(),
+        ):
             x = self._upload(batch).expand(-1, 3, -1, -1)
             return self._download(x + self._refiner.body(x).float())
 

@@ -50,6 +50,8 @@ FINE = 5  # the first of the finest of the eight DCT coefficients along an axis
 DETAIL = 0.05  # of the power of detail in coarser coefficients, what is in the finest
 ROUNDING = 0.25  # variance, in grey levels, of which rounding explains a third
 CLIPPED = 0.01  # share of pixels at the least value from which values count as clipped
+MOST_CUT = 0.3  # variance of read noise over that of shot noise where values are cut off
+NEXT, FAR = 20, 20.0  # a fill value is so many times as far from the next values as these are
 SATURATED = 1e-4  # share of pixels at the greatest value of the dtype, likewise
 BRIGHTEST = 99.9  # percentile
 PLANES, SIDE = 8, 512  # of an array, and pixels of each, that are examined
@@ -62,6 +64,7 @@ CORRELATED = (
     "its noise is not independent from pixel to pixel, as after resizing, denoising or "
     "demosaicing, or in some cameras"
 )
+CUT_OFF = "values below darkness were cut off, and its read noise is too strong to do without them"
 JPEG = "it was stored as JPEG, which removes part of the noise"
 
 
@@ -159,9 +162,11 @@ def stabilise(signal: Any, gain: Any, read_variance: Any) -> Any:
 
 
 def restore(stable: Any, gain: Any, read_variance: Any) -> Any:
-    """The inverse of `stabilise`."""
+    """The inverse of `stabilise`, which is linear far below darkness."""
     u = stable / SIGMA
-    return u * (0.375 * gain**2 + read_variance) ** 0.5 + gain * u**2 / 4
+    floor = (0.375 * gain**2 + read_variance) ** 0.5
+    root = floor + gain * u / 2
+    return u * ((root + abs(root)) / 2 + floor) / 2
 
 
 def split(
@@ -232,6 +237,8 @@ class NoiseEstimate:
         Whether values below darkness were cut off.
     brightest : float
         Photons of the brightest pixels; infinity without shot noise.
+    level : float
+        Mean data value.
     fault : str
         Why images can't be split with a noise model, as in "image 3: ..."; empty if they can.
     """
@@ -239,6 +246,7 @@ class NoiseEstimate:
     noise: NoiseModel | None
     clipped: bool = False
     brightest: float = np.inf
+    level: float = 0.0
     fault: str = ""
 
 
@@ -265,28 +273,70 @@ def estimate_noise(images: Sequence[Array]) -> NoiseEstimate:
     """
     if not images:
         raise ImageError("expected at least one image, got none")
+    if len({image.dtype for image in images}) > 1:
+        raise ImageError("expected images of one dtype, got several: the noise is that of a camera")
+    images = [part for image in images for part in _without_padding(image)]
     mapping = _range(images)
     units = [mapping.to_unit(image) for image in images]
     if min(min(unit.shape[:2]) for unit in units) < LEAST:
         raise ImageError(f"expected images of at least {LEAST}x{LEAST} pixels")
     clipped = bool(np.mean([np.mean(image <= mapping.low) for image in images]) > CLIPPED)
+    level = float(np.mean([image.mean() for image in images]))
+    noise = _fitted(units)
+    found = noise and noise.unmapped(mapping)
+    if noise is None or found is None or _is_rounding(images, found):
+        return NoiseEstimate(None, clipped, level=level, fault=NOT_VISIBLE)
+    top = float(np.percentile(np.concatenate([u.ravel()[::7] for u in units]), BRIGHTEST))
+    brightest = max(top - noise.offset, 0) / noise.gain if noise.gain else np.inf
+    signal = noise.gain * max(float(np.mean([u.mean() for u in units])) - noise.offset, 0)
+    fault = ""
+    if _is_jpeg(units):
+        fault = JPEG
+    elif not _is_white(units):
+        fault = CORRELATED
+    elif clipped and noise.read_noise**2 > MOST_CUT * signal:
+        fault = CUT_OFF
+    return NoiseEstimate(found, clipped, float(brightest), level, fault)
+
+
+def _without_padding(image: Array) -> list[Array]:
+    """The image, or squares of it that hold nothing of a fill value far below all others."""
+    low = image.min()
+    filled = image == low
+    if filled.ndim == 3:
+        filled = filled.all(-1)
+    if not CLIPPED < filled.mean() < 1:
+        return [image]
+    inside = image[~filled].astype(np.float64)
+    values = np.unique(inside)[:NEXT]
+    spacing = float(values[-1] - values[0]) / max(len(values) - 1, 1)
+    if values[0] - float(low) <= FAR * spacing:
+        return [image]
+    squares = []
+    for y, x in np.ndindex(image.shape[0] // LEAST, image.shape[1] // LEAST):
+        at = slice(y * LEAST, (y + 1) * LEAST), slice(x * LEAST, (x + 1) * LEAST)
+        if not filled[at].any():
+            squares.append(image[at])
+    return squares or [image]
+
+
+def _fitted(units: Sequence[Float32]) -> NoiseModel | None:
+    """The noise of images in [0,1]; None if no white noise is visible."""
     bins = _without_detail(noise_bins(units))
     if not np.any((bins.variance > DUST) & (bins.colour < NEARLY_WHITE)):
-        return NoiseEstimate(None, clipped, fault=NOT_VISIBLE)
+        return None
     fit, offset = fit_with_offset(bins, units, None)
     if (fit.photons or MANY) >= MANY:
         fit = NoiseFit.of(bins, offset, shot=False)
-    noise = NoiseModel(1 / fit.photons if fit.photons else 0.0, fit.read_noise, offset)
-    found = noise.unmapped(mapping)
-    if (
-        images[0].dtype.kind in "iu"
-        and found.variance(images[0].astype(np.float32)).mean() < ROUNDING
-    ):
-        return NoiseEstimate(None, clipped, fault=NOT_VISIBLE)
-    top = float(np.percentile(np.concatenate([u.ravel()[::7] for u in units]), BRIGHTEST))
-    brightest = max(top - offset, 0) / noise.gain if noise.gain else np.inf
-    fault = JPEG if _is_jpeg(units) else "" if _is_white(units) else CORRELATED
-    return NoiseEstimate(found, clipped, float(brightest), fault)
+    return NoiseModel(1 / fit.photons if fit.photons else 0.0, max(fit.read_noise, 1e-9), offset)
+
+
+def _is_rounding(images: Sequence[Array], noise: NoiseModel) -> bool:
+    """Whether the noise of integers is little more than rounding explains."""
+    if images[0].dtype.kind not in "iu":
+        return False
+    means = [noise.variance(image.astype(np.float32)).mean() for image in images]
+    return float(np.mean(means)) < ROUNDING
 
 
 def sample_noise(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from napari_cfsr.core.network import REFINER_STRIDE
 from napari_cfsr.errors import OptionError
 
 ALIGN = 16  # tiles start and end at multiples of it, which bit-identical results require
@@ -29,8 +30,10 @@ class Tile:
         return _length(self.read[0]), _length(self.read[1])
 
     def alike(self, other: Tile) -> bool:
-        """Whether shape and crop are the same."""
-        return (self.read_shape, self.crop) == (other.read_shape, other.crop)
+        """Whether shape and crop are the same, and the place on the grid of a large refiner."""
+        places = zip(self.read, other.read, strict=True)
+        aligned = all((a.start - b.start) % REFINER_STRIDE == 0 for a, b in places)
+        return aligned and (self.read_shape, self.crop) == (other.read_shape, other.crop)
 
     @property
     def pixels(self) -> int:

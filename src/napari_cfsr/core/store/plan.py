@@ -151,8 +151,8 @@ def _difference(metadata: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     if metadata.get("format") != FORMAT:
         return "another version of napari-cfsr"
     before, now = (_flat(found) for found in (metadata.get("request", {}), request))
-    for name, new in now.items():
-        old = before.get(name)
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
         if old != new:
             return f"another {name}" if name in HASHES else f"{name} = {old}, now it is {new}"
     return ""
@@ -172,6 +172,7 @@ def store_request(
     keeps the first. So is the device, whose results differ in the last bits only.
     """
     options = asdict(replace(plan.options, axes=plan.axes.names, rgb=None, tile=asked.tile))
+    options["noise"] = asdict(asked)["noise"]  # an estimate is the same for the same image
     for name in ("refiner_ensemble", "noise"):  # unknown to earlier versions
         if not options[name]:
             del options[name]

@@ -1,3 +1,4 @@
+from .config import NOISY_RECIPES as NOISY_RECIPES
 from .config import PRESET_PLACEMENT as PRESET_PLACEMENT
 from .config import Loss as Loss
 from .config import PlacementChoice as PlacementChoice

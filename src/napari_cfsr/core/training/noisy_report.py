@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cfsr.core.image import Degradation, bicubic, denoise, imresize
+from napari_cfsr.core.image import Degradation, IntensityMapping, denoise, imresize
 from napari_cfsr.core.training.noisy_trainer import NoisyImage
 from napari_cfsr.core.training.results import Report, ReportRow
 from napari_cfsr.core.training.windows import channels_first, channels_last
@@ -149,13 +149,7 @@ class NoisyReport:
 
     def _methods(self, image: NoisyImage) -> dict[str, Float32]:
         """What each method makes of an image, reduced to it again."""
-        offset, noise = np.float32(image.noise.offset), image.noise
-        signal = np.clip(channels_last(image.pixels) - offset, 0, 1)
-        degradation = Degradation(
-            photons=1 / noise.gain if noise.gain else None, read_noise=min(noise.read_noise, 1)
-        )
-        denoised = denoise(signal, degradation).get(DENOISED, signal)  # none where all is dark
-        clean = channels_first(denoised + offset)
+        clean = _conventional(image)
         inputs = {
             "denoised baseline": clean,
             "baseline": image.pixels,
@@ -163,7 +157,7 @@ class NoisyReport:
         }
         made = {name: self._upscale(x) for name, x in inputs.items()}
         for name, x in (("bicubic", image.pixels), ("denoised bicubic", clean)):
-            made[name] = channels_first(bicubic(np.clip(channels_last(x), 0, 1), self._scale))
+            made[name] = imresize(x, self._scale, axes=(1, 2))
         return {
             name: np.asarray(imresize(x, 1 / self._scale, axes=(1, 2)), np.float32)
             for name, x in made.items()
@@ -236,6 +230,25 @@ def _weaker(a: float, b: float) -> float:
     if a * b <= 0:
         return 0.0
     return min(a, b, key=abs)
+
+
+def _conventional(image: NoisyImage) -> Float32:
+    """An image without its noise, by the best conventional method on board."""
+    pixels = image.pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if low == high:
+        return pixels
+    mapping = IntensityMapping(low, high, "float32")
+    noise = image.noise.mapped(mapping)
+    degradation = Degradation(
+        photons=1 / noise.gain if noise.gain else None,
+        read_noise=min(noise.read_noise, 1),
+        offset=min(max(noise.offset, -1), 1),
+    )
+    clean = denoise(mapping.to_unit(channels_last(pixels)), degradation).get(DENOISED)
+    if clean is None:  # there is hardly any
+        return pixels
+    return channels_first(mapping.to_data(clean + np.float32(degradation.offset)))
 
 
 def _squares(errors: Float32) -> Float32:

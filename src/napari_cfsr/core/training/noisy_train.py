@@ -62,7 +62,9 @@ Steps = Generator[TrainProgress, None, None]
 NETWORKS = {"small": "RefineNet dilated", "large": "UNetRefiner"}
 READY = "any_exposure"  # the bundled large refiner, from which training starts
 SMALLEST = 48  # pixels of an image, each way
-MOST_PIXELS = 4_000_000  # of all images together that are trained on
+MOST_IMAGES = 200  # that are trained on
+MOST_PIXELS = 4_000_000  # of all of them, but `WINDOW` squared of each at least
+WINDOW = 256  # pixels, each way
 SHOWN_PIXELS = 20_000  # in the preview
 COMPARED_PIXELS = 300_000  # for each validation
 LEAST_LEFT = 0.01  # share of the noise
@@ -120,20 +122,21 @@ class _NoisyTraining:
             {
                 "read": Work(len(request.data.hr), 0.05),
                 "steps": Work(sum(stages) + round(AGAIN * sum(stages)), 0.05),
-                "validate": Work(2 * VALIDATIONS, 1.0),
+                "validate": Work(2 * (VALIDATIONS + 1), 1.0),
                 "measure": Work(1, 20.0),
             }
         )
 
     def run(self) -> Generator[TrainProgress, None, TrainedRefiner]:
         self.images = yield from self._read()
-        self.denoiser = Denoiser(NETWORKS[self.size], self.config.run_seed, self.device)
+        self.denoiser = Denoiser(NETWORKS[self.size], self.config.run_seed, self.device, self.check)
         start = self._start()
         self.splits = [SplitImage.of(image, self.rng) for image in self.images]
         yield self._progress("preparing", "Upscaling an image to compare with")
         self.shown = self.splits[0].window(SHOWN_PIXELS)
-        count = max(1, COMPARED_PIXELS // self.splits[0].b[0].size)
-        self.compared = self.splits[:: max(1, len(self.splits) // count)][:count]
+        most = max(1, COMPARED_PIXELS // WINDOW**2)
+        step = max(1, len(self.splits) // most)
+        self.compared = [split.window(WINDOW**2) for split in self.splits[::step][:most]]
         self.shown_baseline = self._upscaled(self.shown.a.pixels)
         self.clock.tick("measure", 0)
         self.trainer = CountsTrainer(self.denoiser, self.recipe, self.config.run_seed)
@@ -150,32 +153,41 @@ class _NoisyTraining:
     def _read(self) -> Generator[TrainProgress, None, list[NoisyImage]]:
         """Read the images, estimate their noise, and map them to [0,1]."""
         self.clock.start()
-        read: list[tuple[Source, NDArray[Any]]] = []
-        sources = self.request.data.hr
-        for n, source in enumerate(sources):
-            self.check()
-            yield self._progress("preparing", f"Reading {source.name} ({n + 1} of {len(sources)})")
-            try:
-                read.append((source, _usable(source)))
-            except ImageError as error:
-                if self.request.data.strict and len(sources) == 1:
-                    raise
-                self.notes.append(str(error))
-            self.clock.tick("read")
-        if not read:
-            raise ImageError(f"expected noisy images to train on, got none. {self.notes[-1:]}")
+        read = yield from self._usable_images()
         noise, clipped = self._noise([data for _, data in read])
         images: list[NoisyImage] = []
         for source, data in read:
             pixels = channels_first(source.mapping.to_unit(data))
             own = noise.mapped(source.mapping)
             images.append(NoisyImage(source.name, pixels, own, own.offset if clipped else None))
-            if sum(image.pixels[0].size for image in images) > MOST_PIXELS:
-                self.notes.append(f"{len(read) - len(images)} images were left out: too many")
-                break
         if len({image.pixels.shape[0] for image in images}) > 1:
             images = [replace(i, pixels=i.pixels.repeat(3 // len(i.pixels), 0)) for i in images]
         return images
+
+    def _usable_images(
+        self,
+    ) -> Generator[TrainProgress, None, list[tuple[Source, NDArray[Any]]]]:
+        """The middle of each image that can be used, of some of them if there are very many."""
+        sources = self.request.data.hr
+        if len(sources) > MOST_IMAGES:
+            self.notes.append(f"trained on {MOST_IMAGES} of {len(sources)} images, evenly chosen")
+            sources = tuple(sources[i * len(sources) // MOST_IMAGES] for i in range(MOST_IMAGES))
+        side = max(WINDOW, int((MOST_PIXELS / max(len(sources), 1)) ** 0.5))
+        read = []
+        for n, source in enumerate(sources):
+            self.check()
+            yield self._progress("preparing", f"Reading {source.name} ({n + 1} of {len(sources)})")
+            try:
+                read.append((source, _usable(source, side)))
+            except ImageError as error:
+                if self.request.data.strict and len(sources) == 1:
+                    raise
+                self.notes.append(str(error))
+            self.clock.tick("read")
+        if not read:
+            why = f": {self.notes[-1]}" if self.notes else ""
+            raise ImageError(f"expected noisy images to train on, got none{why}")
+        return read
 
     def _noise(self, images: Sequence[NDArray[Any]]) -> tuple[NoiseModel, bool]:
         """The noise of the images in data values, and whether they were clipped in the dark."""
@@ -368,7 +380,7 @@ class _NoisyTraining:
     def _about_weights(self) -> list[str]:
         """What training on these images gained over the weights it started from."""
         gain = self.chosen_over.get("start")
-        if gain is None:
+        if gain is None or self.chosen_over["identity"] <= 0:
             return []
         if gain <= 0:
             return ["training on these images gained nothing: the refiner is as it was before"]
@@ -401,9 +413,11 @@ class _NoisyTraining:
         return TrainProgress(stage, text, self.clock.fraction, self.clock.seconds_left)
 
 
-def _usable(source: Source) -> NDArray[Any]:
-    """An image [y,x] or [y,x,3] in data values."""
+def _usable(source: Source, side: int) -> NDArray[Any]:
+    """The middle of an image, [y,x] or [y,x,3] in data values."""
     unit = source.read()
+    ys, xs = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in unit.shape[:2])
+    unit = unit[ys, xs]
     if not np.isfinite(unit).all():
         raise ImageError(
             f"expected finite pixels, got NaN or infinity in '{source.name}': repair it or leave "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_cfsr.core.engine import half_type
+from napari_cfsr.core.engine import Check, half_type
 from napari_cfsr.core.image import NoiseModel, restore, split, stabilise
 from napari_cfsr.core.network import REFINER_STRIDE, Refiner, UNetRefiner, make_refiner
 from napari_cfsr.core.training.config import CountsRecipe
@@ -68,10 +68,10 @@ class NoisyImage:
 class Denoiser:
     """A refiner at the input, as training sees it: noisy to clean images, told their noise."""
 
-    def __init__(self, network: str, seed: int, device: str) -> None:
+    def __init__(self, network: str, seed: int, device: str, check: Check = lambda: None) -> None:
         made = make_refiner(network, torch.Generator().manual_seed(seed)).to(device)
         self.network: Refiner = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device = device
+        self.device, self._check = device, check
         self._half = half_type(device)
 
     @property
@@ -120,6 +120,7 @@ class Denoiser:
         with torch.inference_mode():
             for quarter in range(turns):
                 for flip in (False, True)[: 1 + ensemble]:
+                    self._check()
                     turned = np.rot90(padded, quarter, (1, 2))
                     turned = turned[..., ::-1] if flip else turned
                     y = self.clean(turned[None], [noisy.noise])[0].cpu().numpy()

@@ -12,12 +12,25 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check, ModelInfo, PredictOptions, check_back_projection
-from napari_cfsr.core.image import ArrayLike, Axes, Limits, Region, parse_axes, sample_noise
+from napari_cfsr.core.image import (
+    ArrayLike,
+    Axes,
+    Limits,
+    NoiseEstimate,
+    NoiseModel,
+    Region,
+    parse_axes,
+    sample_noise,
+)
 from napari_cfsr.core.network import BACK_PROJECTION_FIELD
 from napari_cfsr.core.upscale.options import DEFAULT_HALO, OUTPUTS, UpscaleOptions
 from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
 NO_NOISE = "no noise was found, so the refiner changed nothing"
+OTHER_NOISE = (
+    "the refiner was trained for other noise than this image has: it is told the noise of the image"
+)
+MOST_OTHER = 2.0  # times as much variance
 MODEL_BYTES = 1_100_000_000  # of the network, in addition to the result: docs/measurements.md
 
 
@@ -127,21 +140,41 @@ def resolve_noise(
 ) -> tuple[ResolvedRequest, tuple[str, ...]]:
     """The request with the noise of each channel if the refiner needs it, and notes.
 
-    That is the noise given, else that the refiner was trained for, else an estimate from the image.
+    That is the noise given, else that the refiner was trained for, if it fits the image, else an
+    estimate from the image.
     """
     if not info.needs_noise or request.axes.is_empty or "delta" not in request.how.outputs:
-        return request, ()
-    channels, given = request.axes.channels, request.options.noise
-    if given is None and info.noise is not None:
-        given = (info.noise,)
+        return replace(request, options=replace(request.options, noise=None)), ()
+    channels, given, notes = request.axes.channels, request.options.noise, list[str]()
     if given is None:
-        given = tuple(found.noise for found in sample_noise(image, request.axes, check))
+        found = sample_noise(image, request.axes, check)
+        given = tuple(_noise_of(estimate, info.noise, notes) for estimate in found)
     if len(given) == 1:
         given *= channels
     if len(given) != channels:
         raise OptionError(f"expected the noise of {channels} channels, got {len(given)}")
-    notes = () if any(given) else (NO_NOISE,)
-    return replace(request, options=replace(request.options, noise=given)), notes
+    if not any(given):
+        notes.append(NO_NOISE)
+    options = replace(request.options, noise=given)
+    return replace(request, options=options), tuple(dict.fromkeys(notes))
+
+
+def _noise_of(
+    found: NoiseEstimate, trained: NoiseModel | None, notes: list[str]
+) -> NoiseModel | None:
+    """The noise of a channel: that the refiner was trained for unless the image has another."""
+    if found.noise is None:
+        return None
+    if found.fault:
+        notes.append(f"the refiner may keep noise of this image: {found.fault}")
+    if trained is None:
+        return found.noise
+    level = np.array([found.level], np.float32)
+    ratio = float((trained.variance(level) / found.noise.variance(level))[0])
+    if 1 / MOST_OTHER < ratio < MOST_OTHER:
+        return trained
+    notes.append(OTHER_NOISE)
+    return found.noise
 
 
 def cropped(axes: Axes, region: Region) -> Axes:

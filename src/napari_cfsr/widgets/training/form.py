@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 
 from napari_cfsr.core.image import NoiseModel
-from napari_cfsr.core.training import PRESET_PLACEMENT, TrainConfig
+from napari_cfsr.core.training import NOISY_RECIPES, PRESET_PLACEMENT, TrainConfig
 from napari_cfsr.core.weights import refiner_path_for, unique_name
 from napari_cfsr.errors import CFSRError
 from napari_cfsr.layers import layer_axes, layer_shape
@@ -41,7 +41,8 @@ CHOICES = ("placement", "loss", "schedule")  # of the recipe
 COUNTS = ("steps", "batch", "patch", "every", "patience", "warm_steps")
 DECIMALS = ("rate", "ema")
 NOT_REMEMBERED = (
-    "init", "backbone_file", "layers", "lr_layer", "hr_layer", "name", "blur_unit", "real",
+    "init", "conversion", "dark_level", "camera_noise", "backbone_file", "layers", "lr_layer",
+    "hr_layer", "name", "blur_unit", "real",
 )  # fmt: skip
 
 
@@ -144,6 +145,9 @@ class TrainForm(TrainFields):
         for name in ("loss", "schedule", *COUNTS, *DECIMALS):
             values = {p: getattr(recipe, name) for p, recipe in recipes.items()}
             self._show_preset(name, f"{PRESET} ({preset_text(values)})")
+        if self.noisy:
+            steps = NOISY_RECIPES[self.size.value]
+            self._show_preset("steps", f"{PRESET} ({steps.counts_steps} + {steps.own_steps})")
         self.seed.native.setSpecialValueText(f"{PRESET} ({config.run_seed})")
 
     def _show_preset(self, name: str, text: str) -> None:

@@ -144,7 +144,8 @@ class ResultPage(QWidget):
         heading += f" Placement {outcome.card.placement}." if outcome.improved else ""
         self.table.show_report(report)
         gains = zip(report.images, report.gains, strict=False)
-        explain(self.table, "\n".join(f"{name}: {gain:+.2f} dB" for name, gain in gains))
+        each = "" if report.estimated else "\n".join(f"{n}: {gain:+.2f} dB" for n, gain in gains)
+        explain(self.table, each or "estimated from all images together")
         self._show(outcome, heading, outcome.verdict, "\n".join(outcome.notes))
 
     def _show(self, outcome: Outcome | None, heading: str, verdict: str, notes: str) -> None:
