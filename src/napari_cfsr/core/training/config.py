@@ -238,7 +238,7 @@ PRESETS: dict[Preset, dict[Literal["output", "input"], Recipe]] = {
 }  # fmt: skip
 NOISY_RECIPES: dict[Size, CountsRecipe] = {
     "small": CountsRecipe(1000, 1000, rate=3e-3, batch=8, patch=32, clip=0.5),
-    "large": CountsRecipe(1000, 500, rate=1e-3, batch=16, patch=48, clip=0.05),
+    "large": CountsRecipe(1500, 200, rate=1e-3, batch=16, patch=48, clip=0.05),
 }
 PRESET_PLACEMENT: dict[Preset, PlacementChoice] = {"adapt": "auto", "benchmark": "output"}
 PRESET_SEED: dict[Preset, int] = {"adapt": 1, "benchmark": 69}

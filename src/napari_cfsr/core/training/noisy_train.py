@@ -69,7 +69,7 @@ SHOWN_PIXELS = 20_000  # in the preview
 COMPARED_PIXELS = 300_000  # for each validation
 LEAST_LEFT = 0.01  # share of the noise
 VALIDATIONS = 6  # of each stage
-AGAIN = 0.5  # share of the steps that follow with all photons, and of their learning rate
+AGAIN = 0.8  # share of the steps that follow with all photons, and of their learning rate
 TEXT = {"counts": "Learning from split photons", "own": "Learning from its own results"}
 
 
