@@ -4,8 +4,8 @@
 
 FLUORESCENCE is an 8-bit image of nuclei, such as one of BBBC038 (CC0). FOLDER holds fluorescence
 images (PNG) to train on, oversampled twice, such as SIM reconstructions. NAME is photo,
-fluorescence, low_light, running, disk, batch, training, quality, themes, or microscopy or photos
-for a tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
+fluorescence, low_light, running, disk, batch, training, noisy, quality, themes, or microscopy or
+photos for a tutorial; without, all are made. Needs a display (Xvfb will do) and, but for the
 tutorials, the official weights. Writes to `docs/images`.
 """
 
@@ -232,6 +232,33 @@ def train(viewer, widget) -> None:
     save(viewer, "train-result")
 
 
+def noisy(folder: Path) -> None:
+    """Training on noisy layers alone: the form, and the result with the preview."""
+    from napari_cfsr import read_image
+    from napari_cfsr.core.image.degradation import degrade
+    from napari_cfsr.core.image.resize import imresize
+    from napari_cfsr.widgets.training.fields import NOISY
+
+    viewer, widget = open_viewer("Train")
+    for i, path in enumerate(sorted(folder.glob("*.png"))[:6]):
+        sharp = imresize(read_image(path).pixels.squeeze(), 0.5)
+        dim = degrade(sharp, 2, photons=50, read_noise=0.01, seed=i)
+        levels = np.rint(4000 * dim).astype(np.uint16)
+        viewer.add_image(levels, name=f"dim {i + 1}", scale=(0.16, 0.16), units=("um", "um"))
+    form = widget.form
+    form.layers.value, form.source.value = list(viewer.layers), NOISY[0]
+    viewer.reset_view()
+    save(viewer, "train-noisy-setup")
+    for layer in viewer.layers:
+        layer.visible = False
+    form.steps.value = 400  # enough to see
+    widget.controls.start_button.click()
+    wait(lambda: not widget.controls.running, 600)
+    pause(1)
+    save(viewer, "train-noisy-result")
+    viewer.close()
+
+
 def quality(folder: Path) -> None:
     """The Quality widget: a photo measured, mapped and blinking; a stack slice by slice."""
     viewer, upscale = open_viewer()
@@ -396,7 +423,8 @@ def main() -> None:
         for shots, inputs in (
             (photo, ()), (fluorescence, (arguments.fluorescence,)), (low_light, ()), (running, ()),
             (disk, ()), (batch, ()),
-            (training, (arguments.folder,)), (quality, (arguments.folder,)),
+            (training, (arguments.folder,)), (noisy, (arguments.folder,)),
+            (quality, (arguments.folder,)),
             (themes, ()),
         ):  # fmt: skip
             if not wanted or shots.__name__ in wanted:

@@ -71,7 +71,7 @@ PLACEHOLDERS = {  # of short forms in running text
         "napari-cfsr models import mine.safetensors --overwrite"
     ),
 }  # fmt: skip
-NAMES = ("mine", "dim nuclei")  # refiners that pages use and do not train
+NAMES = ("mine", "dim", "dim nuclei")  # refiners that pages use and do not train
 
 COMMANDS = [["train"], ["train-backbone"], ["visualize"], ["evaluate"], ["upscale"], ["models"]]
 

@@ -741,7 +741,7 @@ def test_noisy_layers_are_enough(opened, qtbot, cells) -> None:
     dim = [rng.poisson(c / 255 * 40 + 2) * 10 + rng.normal(0, 5, c.shape) for c in cells[:2]]
     viewer, widget = opened(*(np.rint(d.clip(0)).astype(np.uint16) for d in dim))
     form = widget.form
-    choose(widget, source=NOISY[0], size="small", steps=60)
+    choose(widget, source=NOISY[0], size="small", steps=30)
     natives = {name: getattr(form, name).native for name in TOOLTIPS}
     shown = {name for name, x in natives.items() if x.isVisibleTo(x.parentWidget())}
     assert not shown & {"photons", "held_out", "preset", "dark_level", "lr_layer"}

@@ -28,7 +28,7 @@ from tests.helpers.small_sets import finish, photographs, tiny_backbone
 
 NOISE = NoiseModel(1 / 30, 0.01)
 FEW = CountsRecipe(40, 10, rate=3e-3, batch=4, patch=32, clip=0.5)
-MORE = replace(FEW, counts_steps=300, own_steps=60, batch=8)
+MORE = replace(FEW, counts_steps=200, own_steps=40, batch=8)
 
 
 def seen(clean: np.ndarray, noise: NoiseModel = NOISE, seed: int = 0) -> np.ndarray:

@@ -11,5 +11,6 @@ from .registry import ENGINES as ENGINES
 from .registry import SMALLEST_TILE as SMALLEST_TILE
 from .registry import Check as Check
 from .registry import Float32 as Float32
+from .registry import Precision as Precision
 from .torch_engine import domain_errors as domain_errors
 from .torch_engine import half_type as half_type

@@ -43,7 +43,7 @@ from napari_cfsr.core.weights import (
 from napari_cfsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from napari_cfsr.core.engine.registry import Precision
+    from napari_cfsr.core.engine import Precision
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
