@@ -761,10 +761,3 @@ def test_noisy_layers_are_enough(opened, qtbot, cells) -> None:
     for scale in (2, 4):
         upscale.form.scale.value = scale
         assert "dim cells" in upscale.form.refiner.choices
-
-
-def test_clean_layers_are_refused_as_noisy_ones_and_the_form_works_again(opened, qtbot) -> None:
-    _, widget = opened(np.rint(200 * gaussian_filter(noise(128, 128) / 255, 6)).astype(np.uint8))
-    choose(widget, source=NOISY[0], size="small", steps=10)
-    assert "no white noise is visible" in train(qtbot, widget)
-    assert widget.controls.start_button.isEnabled()

@@ -11,6 +11,7 @@ import re
 import tempfile
 import unicodedata
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,9 +114,16 @@ def refiner_cards() -> list[tuple[Path, Kind, RefinerCard]]:
     """Every readable refiner on this machine with its card; unreadable ones are left out."""
     found = []
     for path, kind in refiner_files():
-        with suppress(WeightsError):
-            found.append((path, kind, read_refiner_card(path)))
+        with suppress(WeightsError, OSError):
+            about = path.stat()
+            found.append((path, kind, _card(path, (about.st_mtime_ns, about.st_size))))
     return found
+
+
+@lru_cache(maxsize=256)
+def _card(path: Path, _: tuple[int, int]) -> RefinerCard:
+    """The card of a file as it is now: forms ask for all cards at each change."""
+    return read_refiner_card(path)
 
 
 def find_refiner_file(name: str) -> tuple[Path, Kind]:
