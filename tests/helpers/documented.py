@@ -120,7 +120,8 @@ def make_files(folder: Path) -> None:
         write(f"LR/{i}.tif", np.rint(lr * 4095).astype(np.uint16))
         write(f"HR/{i}.tif", nuclei(96, 96, 64 * i))
     for i in range(2):
-        dim = degrade(nuclei(256, 256, 64 * i) / np.float32(4095), 2, photons=30, seed=i)
+        glow = 0.2 + 0.8 * nuclei(144, 144, 64 * i) / np.float32(4095)
+        dim = degrade(glow, 2, photons=30, seed=i)
         write(f"dim/{i}.tif", np.rint(dim * 4095).astype(np.uint16))
         write(f"Kodak24/{i}.png", photo(96, 96))
     write("new.tif", nuclei(24, 32))
