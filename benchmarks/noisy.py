@@ -7,7 +7,7 @@ DATA contains the development data. `microscopy/sim` is halved, then reduced by 
 and a read noise of 0.01: 45 of the 60 images are trained on, or with --single each of the first
 images alone; 15 are measured. `--real` trains on each raw frame of `microscopy/fmd` alone, binned
 2x2, against the average of many frames. Mean PSNR after the official x2 backbone, borders of 2 left
-out; BM3D (Anscombe before it, told the true noise) where the package `bm3d` is installed, whose
+out; BM3D (Anscombe before it, given the true noise) where the package `bm3d` is installed, whose
 licence is for non-commercial use.
 """
 

@@ -130,9 +130,9 @@ minutes each on two CPU cores. Trained on {sources}. Licence: MIT, like the pack
 ## Any exposure
 
 `any_exposure` is the large refiner, a U-shaped network of 208,140 parameters for all backbones and
-scales. It is told the noise of an image, estimated if need be, so it needs no training; [trained
-further on your own noisy images](training.md#noisy-images-alone) it is better. It was pretrained on
-the same photos, nuclei and CellProfiler examples by
+scales. It takes the noise of an image as an input, estimated if need be, so it needs no training;
+[trained further on your own noisy images](training.md#noisy-images-alone) it is better. It was
+pretrained on the same photos, nuclei and CellProfiler examples by
 `python benchmarks/pretrain_refiner.py --data DATA --output FOLDER`. Figures:
 [measurements](measurements.md#noisy-images-alone).
 """

@@ -28,7 +28,7 @@ from napari_cfsr.errors import ImageError, OptionError, OutOfMemoryError
 
 NO_NOISE = "no noise was found, so the refiner changed nothing"
 OTHER_NOISE = (
-    "the refiner was trained for other noise than this image has: it is told the noise of the image"
+    "the refiner was trained for other noise than this image has: the noise of the image was used"
 )
 MOST_OTHER = 2.0  # times as much variance
 MODEL_BYTES = 1_100_000_000  # of the network, in addition to the result: docs/measurements.md
