@@ -162,7 +162,7 @@ def _add_recipe(group: Any) -> None:
     _add(group, "--preset", text, choices=CHOICES["preset"])
     text = "of the refiner; auto tries both and decides on validation images"
     _add(group, "--placement", text, choices=CHOICES["placement"])
-    text = "with --noisy: small is the published network, large is better and not slower (large)"
+    text = "with --noisy: small is RefineNet, large is better and not slower (large)"
     _add(group, "--size", text, choices=CHOICES["size"])
     _add(group, "--init", "with --noisy: refiner on this machine to start from", metavar="NAME")
     _add(group, "--loss", "error measure to minimise", choices=CHOICES["loss"])

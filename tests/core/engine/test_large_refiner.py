@@ -175,6 +175,17 @@ def test_without_noise_nothing_changes_and_that_is_said(model) -> None:
     assert NO_NOISE in result.notes
 
 
+def test_an_image_too_small_to_tell_its_noise_has_that_of_the_refiner(
+    model, tiny_backbones, tmp_path
+) -> None:
+    crop = np.random.default_rng(0).random((20, 24), np.float32)
+    own = refiner(tmp_path, noise={"gain": 0.02, "read_noise": 0.01, "offset": 0.0})
+    result = upscale(crop, load_model(2, tiny_backbones[2], own, "cpu"))
+    assert result.options.noise == (NOISE,)
+    assert any("can't be estimated" in note for note in result.notes)
+    assert upscale(crop, model).options.noise == (None,)
+
+
 def test_a_batch_of_unknown_noise_is_refused(model) -> None:
     with pytest.raises(OptionError, match="noise of each of 1 images, got 0"):
         model.predict(np.zeros((1, 1, 8, 8), np.float32), PredictOptions(("delta",)))

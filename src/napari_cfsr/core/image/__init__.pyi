@@ -34,6 +34,7 @@ from .missing import enlarged_alpha as enlarged_alpha
 from .missing import prepare as prepare
 from .missing import put_back as put_back
 from .missing import without_missing as without_missing
+from .noise import NOT_VISIBLE as NOT_VISIBLE
 from .noise import NoiseEstimate as NoiseEstimate
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise

@@ -3,7 +3,7 @@
 Part of the photons is kept back (`noisy_report`). On the others the refiner is trained, and with
 those kept back it is decided whether that helped: of the refiner it started from, the one trained
 on split photons and the one trained on its own results after that, the best is kept, and compared
-with the frozen backbone and conventional methods. Then it is trained on with all photons.
+with the frozen backbone and conventional methods. Then its training continues with all photons.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check
-from napari_cfsr.core.image import (
-    NoiseModel,
-    estimate_noise,
-)
+from napari_cfsr.core.image import NoiseModel, estimate_noise
 from napari_cfsr.core.network import CFSR, on_each_block
 from napari_cfsr.core.training.clock import Clock, Work
 from napari_cfsr.core.training.config import NOISY_RECIPES, TrainRequest
@@ -46,7 +43,7 @@ from napari_cfsr.core.training.results import (
     TrainedRefiner,
     TrainProgress,
 )
-from napari_cfsr.core.training.windows import channels_first, channels_last
+from napari_cfsr.core.training.windows import channels_first, channels_last, checked_image
 from napari_cfsr.core.weights import (
     RefinerCard,
     find_backbone,
@@ -78,14 +75,6 @@ def iter_train_noisy(
 ) -> Generator[TrainProgress, None, TrainedRefiner]:
     """`iter_train` for noisy images; on a device that `choose_device` gave."""
     return (yield from _NoisyTraining(request, device, check, stop).run())
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What methods make of a split image, reduced to the LR image [C,h,w] again."""
-
-    image: SplitImage
-    results: dict[str, Float32]
 
 
 class _NoisyTraining:
@@ -184,6 +173,7 @@ class _NoisyTraining:
                     raise
                 self.notes.append(str(error))
             self.clock.tick("read")
+        self.clock.drop("read")
         if not read:
             why = f": {self.notes[-1]}" if self.notes else ""
             raise ImageError(f"expected noisy images to train on, got none{why}")
@@ -415,14 +405,9 @@ class _NoisyTraining:
 
 def _usable(source: Source, side: int) -> NDArray[Any]:
     """The middle of an image, [y,x] or [y,x,3] in data values."""
-    unit = source.read()
+    unit = checked_image(source)
     ys, xs = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in unit.shape[:2])
     unit = unit[ys, xs]
-    if not np.isfinite(unit).all():
-        raise ImageError(
-            f"expected finite pixels, got NaN or infinity in '{source.name}': repair it or leave "
-            "it out"
-        )
     if min(unit.shape[:2]) < SMALLEST:
         raise ImageError(
             f"expected at least {SMALLEST}x{SMALLEST} pixels, got {unit.shape[0]}x{unit.shape[1]} "

@@ -1,6 +1,6 @@
 """Training a refiner on noisy images alone: their photons are split into input and target.
 
-Each step splits patches anew (`napari_cfsr.core.image.split`): from most of the photons, the
+Each step splits its patches again (`napari_cfsr.core.image.split`): from most of the photons, the
 refiner has to predict the rest, whose noise it cannot know. What it learns is the clean image.
 Afterwards it may learn from its own results, with fresh noise added.
 """

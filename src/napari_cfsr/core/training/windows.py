@@ -201,9 +201,9 @@ class _Preparation:
 
     def _read(self, part: Part) -> _Image:
         source = self.data.hr[part.index]
-        hr, lr = _checked(source), None
+        hr, lr = checked_image(source), None
         if self.data.lr is not None:
-            lr = _checked(self.data.lr[part.index])
+            lr = checked_image(self.data.lr[part.index])
             try:
                 lr, hr = self._paired(source.name, lr, hr)
             except ImageError as error:
@@ -330,7 +330,7 @@ def matched(hr: Float32, lr: Float32, scale: int) -> Float32:
     return np.asarray(hr * np.float32(a) + np.float32(b), np.float32)
 
 
-def _checked(source: Source) -> Float32:
+def checked_image(source: Source) -> Float32:
     """Read an image; raises `ImageError` if it is empty or not finite."""
     image = source.read()
     if not np.isfinite(image).all():

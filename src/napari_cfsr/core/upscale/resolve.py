@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cfsr.core.engine import Check, ModelInfo, PredictOptions, check_back_projection
 from napari_cfsr.core.image import (
+    NOT_VISIBLE,
     ArrayLike,
     Axes,
     Limits,
@@ -153,7 +154,7 @@ def resolve_noise(
         given *= channels
     if len(given) != channels:
         raise OptionError(f"expected the noise of {channels} channels, got {len(given)}")
-    if not any(given):
+    if not any(given) and not notes:
         notes.append(NO_NOISE)
     options = replace(request.options, noise=given)
     return replace(request, options=options), tuple(dict.fromkeys(notes))
@@ -163,8 +164,11 @@ def _noise_of(
     found: NoiseEstimate, trained: NoiseModel | None, notes: list[str]
 ) -> NoiseModel | None:
     """The noise of a channel: that the refiner was trained for unless the image has another."""
-    if found.noise is None:
+    if found.fault == NOT_VISIBLE:
         return None
+    if found.noise is None:
+        notes.append(f"the noise of this image can't be estimated: {found.fault}")
+        return trained
     if found.fault:
         notes.append(f"the refiner may keep noise of this image: {found.fault}")
     if trained is None:

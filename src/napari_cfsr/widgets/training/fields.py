@@ -42,7 +42,7 @@ TOOLTIPS = {
     "dark_level": "Grey level of the camera in darkness.",
     "camera_noise": "Read noise of the camera, in electrons.",
     "size": "large: a network of 208,140 parameters, pretrained for any exposure; better and not "
-    "slower. small: the published one, of 11,011.",
+    "slower. small: RefineNet, of 11,011.",
     "init": "The refiner that training starts from: one of yours, of the same size.",
     "lr_layer": "The low-resolution image of the same scene.",
     "hr_layer": "The high-resolution image: scale times as large in Y and X.",
