@@ -251,6 +251,14 @@ def test_the_verdict_says_what_can_be_told(lead, delta, words) -> None:
     assert "SSIM" not in report.table()
 
 
+def test_parts_of_an_image_that_was_cut_off_hold_photons_alone() -> None:
+    image = NoisyImage("a", np.maximum(seen(scenes()[0] * 0.05), 0)[None], NOISE)
+    rng = np.random.default_rng(0)
+    assert min(part.pixels.min() for part in image.parts(0.2, rng)) < 0  # fresh read noise
+    cut = replace(image, darkest=0.0)
+    assert min(part.pixels.min() for part in cut.parts(0.2, rng)) == 0
+
+
 def test_fresh_noise_is_that_of_the_camera() -> None:
     image = NoisyImage("a", scenes()[0][None], NOISE, darkest=0.0)
     rng = np.random.default_rng(0)
